@@ -1,0 +1,81 @@
+package dev.flotilla.cluster;
+
+import io.grpc.BindableService;
+import io.grpc.ManagedChannel;
+import java.util.List;
+import java.util.Optional;
+import javax.net.ssl.SSLContext;
+
+/** This node's membership of a cluster: what the packages above see of it. */
+public interface Cluster extends AutoCloseable {
+
+  /** This node's id. */
+  String self();
+
+  /**
+   * All nodes that ever joined and were not removed, by id, from this node's copy of the registry.
+   */
+  List<NodeInfo> nodes();
+
+  /** The current Raft leader's id, as far as this node knows. */
+  Optional<String> leader();
+
+  /** What the cluster has decided. */
+  Registry registry();
+
+  /**
+   * A mutual-TLS channel to another node, shared and kept; do not shut it down. Calls on it fail
+   * with {@code UNAVAILABLE} at once when the peer's process is gone.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such node
+   */
+  ManagedChannel channel(String nodeId);
+
+  /** Serves a gRPC service to other nodes over mutual TLS; call before {@link #start}. */
+  void addService(BindableService service);
+
+  /** Runs on the Raft leader only; call before {@link #start}. */
+  void addReconciler(Reconciler reconciler);
+
+  /**
+   * This node's certificate and the cluster's authority, for sockets outside gRPC; both sides must
+   * authenticate.
+   */
+  SSLContext tls();
+
+  /**
+   * Opens the ports, joins or recovers, and returns once this node is part of a cluster with a
+   * leader.
+   */
+  void start();
+
+  /** Leaves the ports; the data stays. */
+  @Override
+  void close();
+
+  /**
+   * Compares what is wanted with what is there, and acts. Called on the leader's controller thread
+   * at every change of the registry or of a node's liveness, and at least every second; must not
+   * block for long.
+   */
+  interface Reconciler {
+
+    /** One pass; may be called again before its effects show. */
+    void reconcile(Leadership leadership);
+  }
+
+  /** The right to act as controller for one term. */
+  interface Leadership {
+
+    /**
+     * Nodes that answer now, by id; the controller also writes this to the registry as their state.
+     */
+    List<NodeInfo> aliveNodes();
+
+    /**
+     * As {@link Registry#commit}, and also conditional on this node still being the controller:
+     * after another took over, nothing is written and the result is empty.
+     */
+    Optional<Long> commit(List<Registry.Condition> conditions, List<Registry.Write> writes);
+  }
+}

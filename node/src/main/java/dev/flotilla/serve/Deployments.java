@@ -1,0 +1,71 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.model.ModelConfig;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * What is wanted to run, and what runs. Reads this node's copy of the registry; writes go through
+ * Raft.
+ */
+public interface Deployments {
+
+  /**
+   * What an operator asks for.
+   *
+   * @param replicas how many independent copies answer
+   * @param stages over how many nodes each is split; 0 leaves it to the planner
+   * @param routing {@code least_load} or {@code round_robin}
+   * @param force deploy even a split that the planner predicts to be slower than one machine
+   */
+  record Wanted(String model, int replicas, int stages, String routing, boolean force) {}
+
+  /** A run of layers on a node. */
+  record StageView(String node, int firstLayer, int lastLayer) {}
+
+  /**
+   * One copy: {@code loading}, {@code ready} or {@code failed}; the epoch grows at each new
+   * placement.
+   */
+  record ReplicaView(String id, String state, long epoch, List<StageView> stages) {}
+
+  /**
+   * A deployment: {@code loading}, {@code ready} or {@code degraded}, with the reason where it is
+   * not ready.
+   */
+  record DeploymentView(
+      String model, String state, String reason, Wanted wanted, List<ReplicaView> replicas) {}
+
+  /** A model that the cluster has. */
+  record ModelView(String name, String digest, long bytes, long createdAtMs, ModelConfig config) {}
+
+  /** All models, by name. */
+  List<ModelView> models();
+
+  /**
+   * The GGUF metadata of a model, tokenizer and chat template included; fetched from a node that
+   * has it, then kept.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND}, or {@code UNAVAILABLE} if no node
+   *     that has it answers
+   */
+  Map<String, Object> metadata(String model);
+
+  /** All deployments, by model. */
+  List<DeploymentView> list();
+
+  /**
+   * Wants a deployment, or changes what is wanted of it; returns at once, the controller does the
+   * rest.
+   */
+  void deploy(Wanted wanted);
+
+  /** Wants a deployment no more. */
+  void remove(String model);
+
+  /**
+   * What the planner would do, as JSON-ready values: {@code stages}, {@code
+   * predicted_tokens_per_second}, and the same for one node.
+   */
+  Map<String, Object> plan(String model, int stages);
+}
