@@ -23,7 +23,7 @@ import org.bytedeco.pytorch.global.torch;
  */
 final class Parameters implements AutoCloseable {
 
-  private static final double INITIAL_DEVIATION = 0.02;
+  private static final double INITIAL_DEVIATION = Double.parseDouble(System.getProperty("init", "0.02"));
 
   private final ModelConfig config;
   private final Map<String, Tensor> byName = new LinkedHashMap<>();
