@@ -16,9 +16,10 @@ import jdk.incubator.vector.VectorSpecies;
  * The inner loops, on the Vector API.
  *
  * <p>One rule makes their results the same on every machine: a lane is an output row, and its sum
- * is the chain {@code sum = fma(weight, activation, sum)} over the columns in order, from zero, with
- * {@code weight} the decoded value rounded to single precision. Nothing is summed across lanes, so
- * vector width does not matter; rows of activations never meet, so neither does the batch.
+ * is the chain {@code sum = fma(weight, activation, sum)} over the columns in order, from zero,
+ * with {@code weight} the decoded value rounded to single precision. Nothing is summed across
+ * lanes, so vector width does not matter; rows of activations never meet, so neither does the
+ * batch.
  *
  * <p>Bodies are written out rather than shared through helpers: a helper that takes or returns
  * vectors is not always inlined, and then every vector is an object (a loss of 2 to 5 times that no
@@ -235,8 +236,7 @@ final class Kernels {
         long quants = block + 2L * TILE + lane;
         for (int column = 0; column < 32; column++) {
           ByteVector pair =
-              ByteVector.fromMemorySegment(
-                  I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
+              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
           FloatVector a =
               ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 0)).mul(aScale);
           FloatVector b =
@@ -293,8 +293,7 @@ final class Kernels {
         long quants = block + 2L * TILE + lane;
         for (int column = 0; column < 32; column++) {
           ByteVector pair =
-              ByteVector.fromMemorySegment(
-                  I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
+              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
           long to = 4L * ((first + column) * (long) TILE + lane);
           ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 0))
               .mul(aScale)
@@ -360,10 +359,7 @@ final class Kernels {
     }
   }
 
-  /**
-   * The sum in one fixed order: eight chains, over every eighth element,
-   * then a tree.
-   */
+  /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
   static float sum(float[] values, int first, int count) {
     float s0 = 0;
     float s1 = 0;

@@ -44,8 +44,7 @@ public final class KvBlocks implements AutoCloseable {
    * @param layers how many layers share a block
    * @param capacity how many blocks there may be
    */
-  public KvBlocks(
-      SimdOps ops, int layers, int heads, int kvHeads, int headWidth, int capacity) {
+  public KvBlocks(SimdOps ops, int layers, int heads, int kvHeads, int headWidth, int capacity) {
     if (heads % kvHeads != 0) {
       throw new IllegalArgumentException(heads + " heads, " + kvHeads + " kv heads");
     }

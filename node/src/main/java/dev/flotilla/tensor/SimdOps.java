@@ -95,8 +95,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     int first = tile * TILE;
     int valid = Math.min(TILE, packed.out() - first);
     for (int row = 0; row < rows; row++) {
-      System.arraycopy(
-          scratch, row * TILE, result.values(), row * packed.out() + first, valid);
+      System.arraycopy(scratch, row * TILE, result.values(), row * packed.out() + first, valid);
     }
   }
 
