@@ -29,6 +29,7 @@ public final class GgufFile implements TensorSource {
    *
    * @throws FlotillaException {@code NOT_FOUND}, {@code BAD_FILE} or {@code STORAGE}
    */
+  @SuppressWarnings("MustBeClosedChecker") // the file that is returned owns the arena
   public static GgufFile open(Path file) {
     Arena arena = Arena.ofShared();
     try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {

@@ -43,6 +43,7 @@ public final class PackedSlice implements LayerSlice {
    *     NOT_FOUND} if a tensor is missing from the source, {@code BUSY} if memory does not suffice;
    *     nothing stays allocated then
    */
+  @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
   public static PackedSlice load(
       TensorSource source, LayerRange range, int threads, int cachePositions) {
     ModelConfig config = source.header().modelConfig();

@@ -40,12 +40,21 @@ final class Kernels {
 
   private static final int PAIR = 2 * LANES;
 
-  private static final float LOG2_E = 1.44269504f;
+  private static final float LOG2_E = 0x1.715476p0f;
   private static final float LN2_HIGH = 0.693359375f;
-  private static final float LN2_LOW = -2.12194440e-4f;
+  private static final float LN2_LOW = -0x1.bd0106p-13f;
   private static final float ROUNDER = 12582912f;
-  private static final float EXP_LEAST = -87.33f;
+  private static final float EXP_LEAST = -0x1.5d51ecp6f;
   private static final float EXP_MOST = 88f;
+
+  /** Coefficients of the powers of the rest. */
+  private static final float EXP_7 = 0x1.a0d2cep-13f;
+
+  private static final float EXP_6 = 0x1.6e879cp-10f;
+  private static final float EXP_5 = 0x1.11121p-7f;
+  private static final float EXP_4 = 0x1.555382p-5f;
+  private static final float EXP_3 = 0x1.555554p-3f;
+  private static final float EXP_2 = 0x1.0p-1f;
 
   private Kernels() {}
 
@@ -316,12 +325,12 @@ final class Kernels {
     float power = shifted - ROUNDER;
     float rest = Math.fma(power, -LN2_HIGH, bounded);
     rest = Math.fma(power, -LN2_LOW, rest);
-    float sum = 1.9875691500e-4f;
-    sum = Math.fma(sum, rest, 1.3981999507e-3f);
-    sum = Math.fma(sum, rest, 8.3334519073e-3f);
-    sum = Math.fma(sum, rest, 4.1665795894e-2f);
-    sum = Math.fma(sum, rest, 1.6666665459e-1f);
-    sum = Math.fma(sum, rest, 5.0000001201e-1f);
+    float sum = EXP_7;
+    sum = Math.fma(sum, rest, EXP_6);
+    sum = Math.fma(sum, rest, EXP_5);
+    sum = Math.fma(sum, rest, EXP_4);
+    sum = Math.fma(sum, rest, EXP_3);
+    sum = Math.fma(sum, rest, EXP_2);
     sum = Math.fma(sum, rest * rest, rest) + 1;
     int exponent = Float.floatToRawIntBits(shifted) << 23;
     return Float.intBitsToFloat(Float.floatToRawIntBits(sum) + exponent);
@@ -342,12 +351,12 @@ final class Kernels {
       FloatVector power = shifted.sub(ROUNDER);
       FloatVector rest = power.fma(FloatVector.broadcast(F32, -LN2_HIGH), bounded);
       rest = power.fma(FloatVector.broadcast(F32, -LN2_LOW), rest);
-      FloatVector sum = FloatVector.broadcast(F32, 1.9875691500e-4f);
-      sum = sum.fma(rest, FloatVector.broadcast(F32, 1.3981999507e-3f));
-      sum = sum.fma(rest, FloatVector.broadcast(F32, 8.3334519073e-3f));
-      sum = sum.fma(rest, FloatVector.broadcast(F32, 4.1665795894e-2f));
-      sum = sum.fma(rest, FloatVector.broadcast(F32, 1.6666665459e-1f));
-      sum = sum.fma(rest, FloatVector.broadcast(F32, 5.0000001201e-1f));
+      FloatVector sum = FloatVector.broadcast(F32, EXP_7);
+      sum = sum.fma(rest, FloatVector.broadcast(F32, EXP_6));
+      sum = sum.fma(rest, FloatVector.broadcast(F32, EXP_5));
+      sum = sum.fma(rest, FloatVector.broadcast(F32, EXP_4));
+      sum = sum.fma(rest, FloatVector.broadcast(F32, EXP_3));
+      sum = sum.fma(rest, FloatVector.broadcast(F32, EXP_2));
       sum = sum.fma(rest.mul(rest), rest).add(1);
       sum.reinterpretAsInts()
           .add(shifted.reinterpretAsInts().lanewise(VectorOperators.LSHL, 23))

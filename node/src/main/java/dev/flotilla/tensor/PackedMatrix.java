@@ -93,7 +93,8 @@ public final class PackedMatrix implements Weights {
           tiles.set(SHORT, write + 2L * lane, source.get(SHORT, read));
           for (int column = 0; column < 32; column++) {
             byte quant = source.get(ValueLayout.JAVA_BYTE, read + 2 + column);
-            tiles.set(ValueLayout.JAVA_BYTE, write + 2L * TILE + column * TILE + lane, quant);
+            tiles.set(
+                ValueLayout.JAVA_BYTE, write + 2L * TILE + (long) column * TILE + lane, quant);
           }
         }
       }

@@ -19,7 +19,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static final int PANEL_COLUMNS = 128;
 
   private final Workers workers;
-  private final Arena arena;
+  private final Arena arena = Arena.ofShared();
   private final MemorySegment[] panels;
   private final float[][] sums;
   private RopeTable ropeTable = new RopeTable(0, 0, new int[0]);
@@ -29,7 +29,6 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
    */
   public SimdOps(int threads) {
     workers = new Workers(threads);
-    arena = Arena.ofShared();
     panels = new MemorySegment[threads];
     sums = new float[threads][0];
     for (int i = 0; i < threads; i++) {
