@@ -41,7 +41,7 @@ final class Kernels {
   private static final int PAIR = 2 * LANES;
 
   private static final float LOG2_E = 0x1.715476p0f;
-  private static final float LN2_HIGH = 0.693359375f;
+  private static final float LN2_HIGH = 0x1.63p-1f;
   private static final float LN2_LOW = -0x1.bd0106p-13f;
   private static final float ROUNDER = 12582912f;
   private static final float EXP_LEAST = -0x1.5d51ecp6f;
