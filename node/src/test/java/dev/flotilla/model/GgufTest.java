@@ -66,7 +66,10 @@ class GgufTest {
       assertThat(read.header().tensor("b").orElseThrow().bytes()).isEqualTo(136);
       assertThat(read.header().tensor("b").orElseThrow().offset() % 32).isZero();
       GgufHeader fromHead =
-          GgufHeader.parse("head", read.head().toArray(java.lang.foreign.ValueLayout.JAVA_BYTE), read.header().fileBytes());
+          GgufHeader.parse(
+              "head",
+              read.head().toArray(java.lang.foreign.ValueLayout.JAVA_BYTE),
+              read.header().fileBytes());
       assertThat(fromHead.tensors()).isEqualTo(read.header().tensors());
     }
   }
@@ -137,8 +140,7 @@ class GgufTest {
     assertBad(
         head(0, 1, b -> text(b, "k").putInt(9).putInt(13).putLong(1)), "elements of unknown type");
     assertBad(head(0, 1, b -> text(b, "k").putInt(7).put((byte) 2)), "not a truth value");
-    assertBad(
-        head(0, 1, b -> text(b, "k").putInt(8).putLong(1).put((byte) 0xff)), "is not UTF-8");
+    assertBad(head(0, 1, b -> text(b, "k").putInt(8).putLong(1).put((byte) 0xff)), "is not UTF-8");
     assertBad(
         head(0, 2, b -> text(text(b, "k").putInt(4).putInt(1), "k").putInt(4).putInt(1)),
         "metadata \"k\" is there twice");
@@ -169,7 +171,9 @@ class GgufTest {
 
   @Test
   void otherFilesAndVersionsAreNamed() {
-    assertBad(() -> GgufHeader.parse("f", "PK\u0003\u0004....".getBytes(StandardCharsets.US_ASCII), 8), "not a GGUF file");
+    assertBad(
+        () -> GgufHeader.parse("f", "PK\u0003\u0004....".getBytes(StandardCharsets.US_ASCII), 8),
+        "not a GGUF file");
     byte[] version1 = head(0, 0);
     version1[4] = 1;
     assertBad(version1, "version 1 is not read");

@@ -46,8 +46,7 @@ class PackedSliceTest {
       int layers = source.header().modelConfig().layers();
       for (int i = 0; i < firsts.length; i++) {
         int last = i + 1 < firsts.length ? firsts[i + 1] - 1 : layers - 1;
-        slices.add(
-            PackedSlice.load(source, new LayerRange(firsts[i], last), threads, positions));
+        slices.add(PackedSlice.load(source, new LayerRange(firsts[i], last), threads, positions));
       }
     }
     return slices;
@@ -173,8 +172,7 @@ class PackedSliceTest {
     LayerSlice slice = slices.getFirst();
     run(slices, 1, Arrays.copyOf(tokens, 4), 4);
     assertThatThrownBy(
-            () ->
-                slice.forward(new float[2 * WIDTH], new long[] {2, 1}, new int[] {0, position}))
+            () -> slice.forward(new float[2 * WIDTH], new long[] {2, 1}, new int[] {0, position}))
         .isInstanceOfSatisfying(
             FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.CONFLICT));
     assertThat(slice.freePositions()).isEqualTo(32);

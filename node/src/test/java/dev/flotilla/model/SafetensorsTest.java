@@ -110,6 +110,13 @@ class SafetensorsTest {
   }
 
   @Test
+  void aHeaderWhoseLengthLooksLikeAnotherKindIsRead() {
+    for (int length : new int[] {0x280, '<', 'P' + 256 * 'K'}) {
+      assertThat(parse(file("{}" + " ".repeat(length - 2), new byte[0]))).isEmpty();
+    }
+  }
+
+  @Test
   void tensorsThatCannotBeAreRefused() {
     assertBad(() -> parse(one("'I8'", "[4]", "[0,4]")), "dtype of tensor \"x\" is \"I8\"");
     assertBad(() -> parse(one("'F32'", "[2]", "[0,4]")), "are not the 8 bytes");
@@ -130,8 +137,7 @@ class SafetensorsTest {
   void tensorsThatOverlapOrLeaveHolesAreRefused() {
     String entry = "{'dtype':'F32','shape':[1],'data_offsets':[%d,%d]}";
     for (int second : new int[] {0, 8}) {
-      String header =
-          ("{'a':" + entry + ",'b':" + entry + "}").formatted(0, 4, second, second + 4);
+      String header = ("{'a':" + entry + ",'b':" + entry + "}").formatted(0, 4, second, second + 4);
       assertBad(() -> parse(file(header, new byte[12])), "not at 4");
     }
   }
@@ -141,10 +147,8 @@ class SafetensorsTest {
     assertBad(() -> parse("PK\u0003\u0004 torch".getBytes(StandardCharsets.ISO_8859_1)), "zip");
     assertBad(() -> parse(new byte[] {(byte) 0x80, 2, 'c', 'o', 's', '\n', 0, 0, 0}), "pickle");
     assertBad(() -> parse("GGUF....".getBytes(StandardCharsets.ISO_8859_1)), "GGUF");
-    assertBad(
-        () -> parse("<!DOCTYPE html>".getBytes(StandardCharsets.ISO_8859_1)), "web page");
-    assertBad(
-        () -> parse("version https://git-lfs".getBytes(StandardCharsets.ISO_8859_1)), "LFS");
+    assertBad(() -> parse("<!DOCTYPE html>".getBytes(StandardCharsets.ISO_8859_1)), "web page");
+    assertBad(() -> parse("version https://git-lfs".getBytes(StandardCharsets.ISO_8859_1)), "LFS");
   }
 
   private static byte[] one(String type, String shape, String offsets) {

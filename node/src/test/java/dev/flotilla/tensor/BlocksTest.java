@@ -40,8 +40,7 @@ class BlocksTest {
       block[1] = 2.5f;
       block[2] = -2.5f;
       MemorySegment bytes = ScalarReference.encode(WeightType.Q8_0, block, arena);
-      assertThat(ScalarReference.decode(WeightType.Q8_0, bytes, 32))
-          .startsWith(127, 3, -3, 0);
+      assertThat(ScalarReference.decode(WeightType.Q8_0, bytes, 32)).startsWith(127, 3, -3, 0);
     }
   }
 

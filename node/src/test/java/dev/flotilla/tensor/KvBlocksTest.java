@@ -33,7 +33,8 @@ class KvBlocksTest {
         blocks.write(0, table[t / 32], t % 32, value, key, 0);
         blocks.write(1, table[t / 32], t % 32, key, value, 0);
       }
-      Matrix query = new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
+      Matrix query =
+          new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
       int[] lengths = {length, (length + 1) / 2};
       float[] result = blocks.attend(1, query, new int[][] {table, table}, lengths).values();
       for (int row = 0; row < 2; row++) {

@@ -16,7 +16,8 @@ final class ScalarReference {
       for (int o = 0; o < out; o++) {
         float sum = 0;
         for (int column = 0; column < x.width(); column++) {
-          sum = Math.fma(weights[o * x.width() + column], x.values()[row * x.width() + column], sum);
+          sum =
+              Math.fma(weights[o * x.width() + column], x.values()[row * x.width() + column], sum);
         }
         result.values()[row * out + o] = sum;
       }

@@ -20,7 +20,9 @@ class SimdOpsTest {
   void linearEqualsTheScalarChainBitForBitOverOddSizes(WeightType type) {
     Random random = new Random(SEED);
     int[] columns =
-        type == WeightType.Q8_0 ? new int[] {32, 96, 128, 160, 416} : new int[] {1, 7, 33, 128, 259};
+        type == WeightType.Q8_0
+            ? new int[] {32, 96, 128, 160, 416}
+            : new int[] {1, 7, 33, 128, 259};
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       for (int in : columns) {
@@ -67,11 +69,9 @@ class SimdOpsTest {
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       MemorySegment bytes =
-          ScalarReference.encode(
-              type, ScalarReference.random(new Random(SEED), out * in), arena);
+          ScalarReference.encode(type, ScalarReference.random(new Random(SEED), out * in), arena);
       float[] decoded = ScalarReference.decode(type, bytes, out * in);
-      PackedMatrix reversed =
-          PackedMatrix.pack(type, out, in, bytes, row -> out - 1 - row, arena);
+      PackedMatrix reversed = PackedMatrix.pack(type, out, in, bytes, row -> out - 1 - row, arena);
       Matrix rows = ops.embed(reversed, new int[] {0, 44, 17});
       assertThat(Arrays.copyOfRange(rows.values(), 0, in))
           .isEqualTo(Arrays.copyOfRange(decoded, 44 * in, 45 * in));
@@ -127,8 +127,7 @@ class SimdOpsTest {
           }
         }
       }
-      assertThat(ops.rope(x, headWidth, new int[] {0, 0, 0}, 10000).values())
-          .isEqualTo(x.values());
+      assertThat(ops.rope(x, headWidth, new int[] {0, 0, 0}, 10000).values()).isEqualTo(x.values());
     }
   }
 
@@ -139,8 +138,7 @@ class SimdOpsTest {
     gate[1] = 200;
     float[] up = ScalarReference.random(new Random(SEED + 1), 101);
     try (SimdOps ops = new SimdOps(1)) {
-      float[] result =
-          ops.swiGlu(new Matrix(1, 101, gate), new Matrix(1, 101, up)).values();
+      float[] result = ops.swiGlu(new Matrix(1, 101, gate), new Matrix(1, 101, up)).values();
       for (int i = 0; i < 101; i++) {
         double wanted = gate[i] / (1 + Math.exp(-gate[i])) * up[i];
         assertThat((double) result[i]).isCloseTo(wanted, within(1e-6 + 1e-6 * Math.abs(wanted)));
