@@ -6,9 +6,11 @@ import java.util.Arrays;
  * Turns ids into text as they arrive, in whole characters only. For one thread at a time.
  *
  * <p>The text of an id depends on the ids before it (a leading space, the first bytes of a
- * character), so the ids since the last piece of text are decoded with and without the new ones,
- * and what has been added is handed out, unless it ends in U+FFFD, which may be a character cut
- * short. Some tokens of context stay in the window, so a step costs the same however long the text.
+ * character), so new ids are decoded together with those of the piece of text before them, and what
+ * has been added is handed out, unless it ends in U+FFFD, which may be a character cut short. The
+ * window always begins with a whole character, for some decoders give up a run of bytes altogether
+ * if it begins in the middle of one; and it is short, so a step costs the same however long the
+ * text.
  */
 public final class StreamDecoder {
 
@@ -25,9 +27,12 @@ public final class StreamDecoder {
 
   StreamDecoder(Tokenizer tokenizer, int[] prompt) {
     this.tokenizer = tokenizer;
-    this.context = Math.min(CONTEXT_TOKENS, prompt.length);
-    this.window = Arrays.copyOf(
-        Arrays.copyOfRange(prompt, prompt.length - context, prompt.length), 32);
+    int from = Math.max(0, prompt.length - CONTEXT_TOKENS);
+    while (from < prompt.length && tokenizer.decode(prompt[from]).startsWith("\uFFFD")) {
+      from++;
+    }
+    this.context = prompt.length - from;
+    this.window = Arrays.copyOf(Arrays.copyOfRange(prompt, from, prompt.length), 32);
     this.size = context;
     this.contextText = text();
   }
@@ -53,9 +58,8 @@ public final class StreamDecoder {
   private String release(String text) {
     String added =
         text.length() > contextText.length() ? text.substring(contextText.length()) : "";
-    int from = Math.max(0, Math.min(context, size - CONTEXT_TOKENS));
-    window = Arrays.copyOf(Arrays.copyOfRange(window, from, size), Math.max(32, size - from));
-    size -= from;
+    window = Arrays.copyOf(Arrays.copyOfRange(window, context, size), 32);
+    size -= context;
     context = size;
     contextText = text();
     return added;
