@@ -3,10 +3,8 @@ package dev.flotilla.train;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.SplittableRandom;
 
@@ -66,12 +64,11 @@ public final class SmallWorld {
   private static final String[] GOODS = {"apples", "plums", "nuts", "cakes", "shells"};
   private static final int HELD_OUT_ONE_IN = 10;
   private static final int HELD_OUT_TRIES = 500;
-  private static final int STORY_THINGS = Integer.getInteger("things", 2);
 
   /** How often each kind is trained on: the hard ones more often. */
   private static final Kind[] TRAINED =
       Arrays.stream(
-              System.getProperty("kinds", "HOLDER,HOLDER,HOLDER,PLACE,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,REVERSE,REVERSE")
+              System.getProperty("kinds", "HOLDER,HOLDER,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,COUNT_UP,REVERSE,REVERSE")
                   .split(","))
           .map(Kind::valueOf)
           .toArray(Kind[]::new);
@@ -141,92 +138,93 @@ public final class SmallWorld {
     };
   }
 
-  /** A story about a few things: who holds each, or where each is. */
+  /**
+   * A story about two things: one that is held and passed on, and one that lies somewhere and is
+   * moved. What is asked for decides which sentences count, and the last of those is right.
+   */
   private static final class Story {
-    private final Kind kind;
+    private final Kind asked;
     private final SplittableRandom random;
-    private final String[] things;
+    private final String held;
+    private final String placed;
     private final String[] names;
     private final String[] places;
     private final List<String> events = new ArrayList<>();
-    private final Map<String, String> now = new HashMap<>();
+    private String holder = "";
+    private String place = "";
 
-    Story(Kind kind, SplittableRandom random) {
-      this.kind = kind;
+    Story(Kind asked, SplittableRandom random) {
+      this.asked = asked;
       this.random = random;
-      things = some(THINGS, STORY_THINGS, random);
+      String[] things = some(THINGS, 2, random);
+      held = things[0];
+      placed = things[1];
       names = some(NAMES, 4, random);
       places = some(PLACES, 4, random);
     }
 
-    /** The whole story with a question, then a question about each other thing. */
+    /** The whole story with a question, then one about the other thing. */
     List<Draft> whole() {
       StringBuilder told = new StringBuilder();
-      int sentences = things.length + random.nextInt(3);
+      boolean heldFirst = random.nextBoolean();
+      int sentences = 2 + random.nextInt(4);
       for (int i = 0; i < sentences; i++) {
-        told.append(tell(i < things.length ? things[i] : any(things, random))).append(' ');
+        boolean ofHeld = i < 2 ? heldFirst == (i == 0) : random.nextBoolean();
+        told.append(ofHeld ? pass() : move()).append(' ');
       }
-      List<Draft> drafts = new ArrayList<>();
-      for (String thing : some(things, things.length, random)) {
-        drafts.add(
-            drafts.isEmpty()
-                ? ask(told.toString(), thing)
-                : draft("And the %s?".formatted(thing), thing));
-      }
-      return drafts;
+      Kind other = asked == Kind.HOLDER ? Kind.PLACE : Kind.HOLDER;
+      return List.of(ask(asked, told.toString()), ask(other, ""));
     }
 
-    /** A sentence or two at a time, each time with a question about something mentioned. */
+    /** A sentence or two at a time, each time with a question about a thing already mentioned. */
     List<Draft> inPieces() {
       List<Draft> drafts = new ArrayList<>();
-      int pieces = 3 + random.nextInt(3);
+      int pieces = 2 + random.nextInt(3);
       for (int i = 0; i < pieces; i++) {
         StringBuilder told = new StringBuilder();
         for (int sentence = random.nextInt(2); sentence < 2; sentence++) {
-          told.append(tell(any(things, random))).append(' ');
+          told.append(random.nextBoolean() ? pass() : move()).append(' ');
         }
-        String[] mentioned = now.keySet().stream().sorted().toArray(String[]::new);
-        drafts.add(ask(told.toString(), any(mentioned, random)));
+        boolean askHolder = place.isEmpty() || (!holder.isEmpty() && random.nextBoolean());
+        drafts.add(ask(askHolder ? Kind.HOLDER : Kind.PLACE, told.toString()));
       }
       return drafts;
     }
 
-    private String tell(String thing) {
-      String before = now.getOrDefault(thing, "");
-      String name = any(names, random);
-      String after = other(kind == Kind.HOLDER ? names : places, before, random);
-      now.put(thing, after);
-      events.add(thing + "=" + after);
-      if (kind == Kind.HOLDER) {
-        return before.isEmpty()
-            ? any(random, "%2$s has the %1$s.", "%2$s found the %1$s.").formatted(thing, after)
-            : any(
-                    random,
-                    "%2$s took the %1$s from %3$s.",
-                    "%2$s got the %1$s from %3$s.",
-                    "%3$s gave the %1$s to %2$s.")
-                .formatted(thing, after, before);
-      }
+    private String pass() {
+      String before = holder;
+      holder = other(names, before, random);
+      events.add(held + "=" + holder);
       return before.isEmpty()
-          ? any(random, "The %1$s is in the %2$s.", "%3$s put the %1$s in the %2$s.")
-              .formatted(thing, after, name)
-          : any(random, "%3$s moved the %1$s to the %2$s.", "%3$s took the %1$s to the %2$s.")
-              .formatted(thing, after, name);
+          ? any(random, "%s has the %s.", "%s found the %s.").formatted(holder, held)
+          : any(
+                  random,
+                  "%1$s took the %2$s from %3$s.",
+                  "%1$s got the %2$s from %3$s.",
+                  "%3$s gave the %2$s to %1$s.")
+              .formatted(holder, held, before);
     }
 
-    private Draft ask(String told, String thing) {
+    private String move() {
+      String before = place;
+      place = other(places, before, random);
+      events.add(placed + ">" + place);
+      return before.isEmpty()
+          ? any(random, "The %s is in the %s.", "The %s lies in the %s.").formatted(placed, place)
+          : any(random, "The %s was moved to the %s.", "The %s is now in the %s.")
+              .formatted(placed, place);
+    }
+
+    private Draft ask(Kind kind, String told) {
+      String thing = kind == Kind.HOLDER ? held : placed;
       String question =
           kind == Kind.HOLDER
               ? any(random, "Who has the %s?", "Who has the %s now?")
               : any(random, "Where is the %s?", "Where is the %s now?");
-      return draft(told + question.formatted(thing), thing);
-    }
-
-    private Draft draft(String prompt, String thing) {
-      String answer = now.getOrDefault(thing, "");
+      String answer = kind == Kind.HOLDER ? holder : "in the " + place;
       return new Draft(
           String.join(" ", events) + "?" + thing,
-          new Question(kind, prompt, kind == Kind.HOLDER ? answer : "in the " + answer));
+          new Question(kind, told + question.formatted(thing), answer));
     }
   }
 
