@@ -15,6 +15,9 @@ final class ChatData implements TrainingData {
   private static final int TOKENIZER_CONVERSATIONS = 4000;
   private static final int PACKED_MAX = 1 << 10;
 
+  /** So many conversations that are too long for the room left are passed over. */
+  private static final int MISFITS_MAX = 5;
+
   private final long seed;
   private final int length;
   private final String tokenizerJson;
@@ -67,7 +70,7 @@ final class ChatData implements TrainingData {
 
   /** The tokens up to where the answer to a first question begins. */
   int[] prompt(String question) {
-    Writer writer = new Writer(Integer.MAX_VALUE);
+    Writer writer = new Writer();
     writer.ask(question);
     return writer.tokens();
   }
@@ -86,14 +89,16 @@ final class ChatData implements TrainingData {
     Arrays.fill(targets, Sequence.NO_TARGET);
     int at = 0;
     int document = 0;
-    while (document < PACKED_MAX) {
-      Writer writer = new Writer(length - at);
-      for (var turn : SmallWorld.conversation(seed, number * PACKED_MAX + document)) {
+    int misfits = 0;
+    for (int tried = 0; misfits < MISFITS_MAX && tried < PACKED_MAX; tried++) {
+      Writer writer = new Writer();
+      for (var turn : SmallWorld.conversation(seed, number * PACKED_MAX + tried)) {
         writer.ask(turn.prompt());
         writer.answer(turn.answer());
       }
-      if (writer.overflowed()) {
-        break;
+      if (at + writer.size > length) {
+        misfits++;
+        continue;
       }
       for (int i = 0; i < writer.size; i++, at++) {
         tokens[at] = writer.tokens[i];
@@ -124,13 +129,11 @@ final class ChatData implements TrainingData {
 
   /** Writes one conversation in the format of the chat template. */
   private final class Writer {
-    private final int capacity;
     private int[] tokens = new int[256];
     private boolean[] learned = new boolean[256];
     private int size;
 
-    Writer(int capacity) {
-      this.capacity = capacity;
+    Writer() {
       add(begin, false);
     }
 
@@ -157,10 +160,6 @@ final class ChatData implements TrainingData {
       }
       tokens[size] = token;
       learned[size++] = learn;
-    }
-
-    boolean overflowed() {
-      return size > capacity;
     }
 
     int[] tokens() {

@@ -4,16 +4,18 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.model.HuggingFaceFolder;
 import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.Safetensors;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
@@ -40,7 +42,9 @@ final class Checkpoint {
       Files.createDirectories(temporary);
       writeWeights(temporary.resolve("model.safetensors"), model);
       ModelConfig config = model.config();
-      writeJson(temporary, "config.json", configuration(config));
+      write(
+          temporary.resolve("config.json"),
+          HuggingFaceFolder.configJson(config, id(TrainingData.BEGIN), id(TrainingData.END)));
       writeJson(temporary, "generation_config.json", generation());
       write(temporary.resolve("tokenizer.json"), data.tokenizerJson());
       writeJson(temporary, "tokenizer_config.json", tokenizer(config, data.chatTemplate()));
@@ -55,31 +59,6 @@ final class Checkpoint {
           "Free some space on that disk.",
           e);
     }
-  }
-
-  private static ObjectNode configuration(ModelConfig config) {
-    ObjectNode json = Json.MAPPER.createObjectNode();
-    json.putArray("architectures").add("LlamaForCausalLM");
-    json.put("model_type", "llama");
-    json.put("vocab_size", config.vocabularySize());
-    json.put("hidden_size", config.width());
-    json.put("intermediate_size", config.feedForward());
-    json.put("num_hidden_layers", config.layers());
-    json.put("num_attention_heads", config.heads());
-    json.put("num_key_value_heads", config.kvHeads());
-    json.put("head_dim", config.headWidth());
-    json.put("max_position_embeddings", config.contextLength());
-    json.put("hidden_act", "silu");
-    json.put("rms_norm_eps", config.rmsEpsilon());
-    json.put("rope_theta", config.ropeTheta());
-    json.putNull("rope_scaling");
-    json.put("attention_bias", false);
-    json.put("mlp_bias", false);
-    json.put("tie_word_embeddings", config.tiedEmbeddings());
-    json.put("bos_token_id", id(TrainingData.BEGIN));
-    json.put("eos_token_id", id(TrainingData.END));
-    json.put("torch_dtype", "float32");
-    return json;
   }
 
   private static ObjectNode generation() {
@@ -112,36 +91,17 @@ final class Checkpoint {
     return TrainingData.SPECIAL_TOKENS.indexOf(specialToken);
   }
 
-  /** The format: length of the header as 64 bits, the header as JSON, then the tensors' bytes. */
-  private static void writeWeights(Path file, TrainingModel model) throws IOException {
-    Map<String, float[]> weights = model.parameters().copy();
-    Map<String, List<Long>> shapes = model.parameters().shapesByName();
-    ObjectNode header = Json.MAPPER.createObjectNode();
-    header.putObject("__metadata__").put("format", "pt");
-    long offset = 0;
-    for (var entry : weights.entrySet()) {
-      ObjectNode tensor = header.putObject(entry.getKey());
-      tensor.put("dtype", "F32");
-      var shape = tensor.putArray("shape");
-      shapes.getOrDefault(entry.getKey(), List.of()).forEach(shape::add);
-      tensor.putArray("data_offsets").add(offset).add(offset += 4L * entry.getValue().length);
-    }
-    String json = Json.MAPPER.writeValueAsString(header);
-    byte[] text = (json + " ".repeat((8 - json.length() % 8) % 8)).getBytes(StandardCharsets.UTF_8);
-    try (FileChannel channel = open(file)) {
-      writeFully(channel, little(8).putLong(text.length).flip());
-      writeFully(channel, ByteBuffer.wrap(text));
-      for (float[] values : weights.values()) {
-        ByteBuffer bytes = little(4 * values.length);
-        bytes.asFloatBuffer().put(values);
-        writeFully(channel, bytes);
-      }
-      channel.force(true);
-    }
-  }
-
-  private static ByteBuffer little(int bytes) {
-    return ByteBuffer.allocate(bytes).order(ByteOrder.LITTLE_ENDIAN);
+  private static void writeWeights(Path file, TrainingModel model) {
+    Map<String, List<Integer>> shapes = model.parameters().shapesByName();
+    List<Safetensors.Tensor> tensors = new ArrayList<>();
+    model
+        .parameters()
+        .copy()
+        .forEach(
+            (name, values) ->
+                tensors.add(
+                    Safetensors.Tensor.of(name, shapes.getOrDefault(name, List.of()), values)));
+    Safetensors.write(file, Map.of("format", "pt"), tensors);
   }
 
   private static void writeJson(Path folder, String name, ObjectNode json) throws IOException {

@@ -175,10 +175,10 @@ final class Parameters implements AutoCloseable {
   }
 
   /** The shape of every weight, by its Hugging Face name. */
-  Map<String, List<Long>> shapesByName() {
-    Map<String, List<Long>> result = new LinkedHashMap<>();
+  Map<String, List<Integer>> shapesByName() {
+    Map<String, List<Integer>> result = new LinkedHashMap<>();
     shapes(config)
-        .forEach((name, shape) -> result.put(name, Arrays.stream(shape).boxed().toList()));
+        .forEach((name, shape) -> result.put(name, Arrays.stream(shape).mapToObj(Math::toIntExact).toList()));
     return result;
   }
 

@@ -66,12 +66,10 @@ public final class SmallWorld {
   private static final int HELD_OUT_TRIES = 500;
 
   /** How often each kind is trained on: the hard ones more often. */
-  private static final Kind[] TRAINED =
-      Arrays.stream(
-              System.getProperty("kinds", "HOLDER,HOLDER,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,COUNT_UP,REVERSE,REVERSE")
-                  .split(","))
-          .map(Kind::valueOf)
-          .toArray(Kind[]::new);
+  private static final Kind[] TRAINED = {
+    Kind.HOLDER, Kind.HOLDER, Kind.PLACE, Kind.PLACE, Kind.SUM, Kind.SUM,
+    Kind.COUNT, Kind.COUNT_UP, Kind.COUNT_UP, Kind.REVERSE, Kind.REVERSE
+  };
 
   private SmallWorld() {}
 

@@ -16,7 +16,9 @@ import org.bytedeco.pytorch.Tensor;
  */
 final class Trainer implements AutoCloseable {
 
-  private static final float ROPE_THETA = 10_000;
+  /** Slow enough that the slowest rotation tells apart all positions, and no slower. */
+  private static final float ROPE_THETA_PER_POSITION = 2.5f;
+
   private static final float RMS_EPSILON = 1e-5f;
 
   private final TrainingConfig config;
@@ -59,7 +61,7 @@ final class Trainer implements AutoCloseable {
         config.width() / config.heads(),
         config.feedForward(),
         config.contextLength(),
-        ROPE_THETA,
+        ROPE_THETA_PER_POSITION * config.contextLength(),
         RMS_EPSILON,
         true);
   }
