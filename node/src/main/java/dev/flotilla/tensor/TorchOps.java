@@ -87,7 +87,7 @@ public final class TorchOps implements Ops<Tensor, Tensor>, AutoCloseable {
         sines[at] = -sines[at + half];
       }
     }
-    try (var outside = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       cosine = torch.tensor(cosines).view(positions.length, 1, headWidth).retainReference();
       signedSine = torch.tensor(sines).view(positions.length, 1, headWidth).retainReference();
     }

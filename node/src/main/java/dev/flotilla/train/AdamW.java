@@ -27,7 +27,7 @@ final class AdamW implements AutoCloseable {
   AdamW(long count, double weightDecay, double gradientClip) {
     this.weightDecay = weightDecay;
     this.gradientClip = gradientClip;
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       first = torch.zeros(count).retainReference();
       second = torch.zeros(count).retainReference();
     }
@@ -43,7 +43,7 @@ final class AdamW implements AutoCloseable {
    */
   double step(Tensor values, Tensor gradient, long decayed, double learningRate) {
     steps++;
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       double norm = gradient.norm().item_float();
       if (norm > gradientClip) {
         gradient.mul_(new Scalar(gradientClip / norm));

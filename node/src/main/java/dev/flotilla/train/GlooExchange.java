@@ -52,8 +52,7 @@ final class GlooExchange implements GradientExchange {
         .name("gloo-introduction")
         .start(() -> introduce(storeFile, rank, worldSize, meet, introduction));
     try {
-      var device =
-          ProcessGroupGloo.createDeviceForHostname(GradientTunnel.loopbackAddress(rank));
+      var device = ProcessGroupGloo.createDeviceForHostname(GradientTunnel.loopbackAddress(rank));
       var options = ProcessGroupGloo.Options.create(new Milliseconds(TIMEOUT_MS));
       options.devices(new GlooDeviceVector(device));
       options.threads(1);
@@ -77,7 +76,7 @@ final class GlooExchange implements GradientExchange {
 
   private static void introduce(
       Path storeFile, int rank, int worldSize, Meeting meet, CompletableFuture<Boolean> done) {
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       FileStore store = new FileStore(storeFile.toString(), -1);
       store.setTimeout(new Milliseconds(TIMEOUT_MS));
       List<byte[]> blobs = meet.meet(store.get(KEY_PREFIX + rank).get());
@@ -97,7 +96,7 @@ final class GlooExchange implements GradientExchange {
    */
   @Override
   public void sum(Tensor vector) {
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       group.allreduce(new TensorVector(vector))._wait();
     } catch (RuntimeException e) {
       throw new FlotillaException(

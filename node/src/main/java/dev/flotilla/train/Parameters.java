@@ -62,19 +62,19 @@ final class Parameters implements AutoCloseable {
         initial[at++] = shape.length == 2 ? (float) (random.nextGaussian() * deviation) : 1;
       }
     }
-    try (var scope = new PointerScope()) {
-    values = kept(torch.tensor(initial));
-    gradients = kept(torch.zeros(count + 2));
-    long from = 0;
-    for (var entry : shapes.entrySet()) {
-      long[] shape = entry.getValue();
-      long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
-      Tensor view = kept(values.narrow(0, from, elements).view(shape).detach());
-      view.requires_grad_(true);
-      view.mutable_grad().put(gradients.narrow(0, from, elements).view(shape));
-      byName.put(entry.getKey(), view);
-      from += elements;
-    }
+    try (var _ = new PointerScope()) {
+      values = kept(torch.tensor(initial));
+      gradients = kept(torch.zeros(count + 2));
+      long from = 0;
+      for (var entry : shapes.entrySet()) {
+        long[] shape = entry.getValue();
+        long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
+        Tensor view = kept(values.narrow(0, from, elements).view(shape).detach());
+        view.requires_grad_(true);
+        view.mutable_grad().put(gradients.narrow(0, from, elements).view(shape));
+        byName.put(entry.getKey(), view);
+        from += elements;
+      }
     }
   }
 
@@ -178,7 +178,9 @@ final class Parameters implements AutoCloseable {
   Map<String, List<Integer>> shapesByName() {
     Map<String, List<Integer>> result = new LinkedHashMap<>();
     shapes(config)
-        .forEach((name, shape) -> result.put(name, Arrays.stream(shape).mapToObj(Math::toIntExact).toList()));
+        .forEach(
+            (name, shape) ->
+                result.put(name, Arrays.stream(shape).mapToObj(Math::toIntExact).toList()));
     return result;
   }
 

@@ -67,8 +67,17 @@ public final class SmallWorld {
 
   /** How often each kind is trained on: the hard ones more often. */
   private static final Kind[] TRAINED = {
-    Kind.HOLDER, Kind.HOLDER, Kind.PLACE, Kind.PLACE, Kind.SUM, Kind.SUM,
-    Kind.COUNT, Kind.COUNT_UP, Kind.COUNT_UP, Kind.REVERSE, Kind.REVERSE
+    Kind.HOLDER,
+    Kind.HOLDER,
+    Kind.PLACE,
+    Kind.PLACE,
+    Kind.SUM,
+    Kind.SUM,
+    Kind.COUNT,
+    Kind.COUNT_UP,
+    Kind.COUNT_UP,
+    Kind.REVERSE,
+    Kind.REVERSE
   };
 
   private SmallWorld() {}

@@ -45,8 +45,7 @@ final class Trainer implements AutoCloseable {
     this.exchange = exchange;
     this.nanoTime = nanoTime;
     model = new TrainingModel(shape(config, data.tokenizer().vocabularySize()), config.seed());
-    optimizer =
-        new AdamW(model.parameters().count(), config.weightDecay(), config.gradientClip());
+    optimizer = new AdamW(model.parameters().count(), config.weightDecay(), config.gradientClip());
     schedule = new Schedule(config.learningRate(), config.warmupSteps(), config.steps());
   }
 
@@ -73,8 +72,8 @@ final class Trainer implements AutoCloseable {
   /**
    * Takes all steps.
    *
-   * @param report receives a point of the curve after every {@code reportEverySteps} steps: the mean
-   *     loss since the last one, and the validation loss where there is one
+   * @param report receives a point of the curve after every {@code reportEverySteps} steps: the
+   *     mean loss since the last one, and the validation loss where there is one
    */
   void run(int reportEverySteps, Consumer<WorkerEvent.Progress> report) {
     double lossSum = 0;
@@ -112,12 +111,11 @@ final class Trainer implements AutoCloseable {
   /** Divides the summed gradients by the number of targets, and steps. */
   private TrainingModel.Loss optimise(int step) {
     Parameters parameters = model.parameters();
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       float[] sums = Parameters.floats(parameters.gradients().narrow(0, parameters.count(), 2));
       Tensor gradient = parameters.gradients().narrow(0, 0, parameters.count());
       gradient.mul_(new Scalar(1 / Math.max(1.0, sums[1])));
-      optimizer.step(
-          parameters.values(), gradient, parameters.matrixElements(), schedule.at(step));
+      optimizer.step(parameters.values(), gradient, parameters.matrixElements(), schedule.at(step));
       return new TrainingModel.Loss(sums[0], Math.round(sums[1]));
     }
   }

@@ -54,7 +54,7 @@ final class TrainingModel implements AutoCloseable {
     if (sequences.isEmpty()) {
       return;
     }
-    try (var scope = new PointerScope()) {
+    try (var _ = new PointerScope()) {
       int targets = Batch.targetCount(sequences);
       Tensor loss = loss(Batch.of(sequences));
       loss.backward();
@@ -65,10 +65,9 @@ final class TrainingModel implements AutoCloseable {
 
   /** The loss without gradients. */
   Loss evaluate(List<Sequence> sequences) {
-    try (var scope = new PointerScope();
-        var noGradients = new NoGradGuard()) {
-      return new Loss(
-          loss(Batch.of(sequences)).item_float(), Batch.targetCount(sequences));
+    try (var _ = new PointerScope();
+        var _ = new NoGradGuard()) {
+      return new Loss(loss(Batch.of(sequences)).item_float(), Batch.targetCount(sequences));
     }
   }
 
@@ -110,12 +109,11 @@ final class TrainingModel implements AutoCloseable {
         positions[p * length + i] = i;
       }
     }
-    try (var scope = new PointerScope();
-        var noGradients = new NoGradGuard()) {
+    try (var _ = new PointerScope();
+        var _ = new NoGradGuard()) {
       var attention =
           TorchAttention.causal(prompts.size(), length, config.heads(), config.kvHeads());
-      Tensor hidden =
-          hidden(tokens, positions, attention).index_select(0, TorchOps.indexes(last));
+      Tensor hidden = hidden(tokens, positions, attention).index_select(0, TorchOps.indexes(last));
       float[] logits =
           Parameters.floats(
               llama.logits(hidden, parameters.finalNorm(), parameters.embedding()).contiguous());

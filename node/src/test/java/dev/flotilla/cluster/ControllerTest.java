@@ -39,8 +39,7 @@ class ControllerTest {
       c.start();
 
       await("a acts", Duration.ofSeconds(5), () -> leaderships.containsKey(a.self()));
-      await(
-          "all are alive", Duration.ofSeconds(5), () -> alive.get(a.self()).size() == 3);
+      await("all are alive", Duration.ofSeconds(5), () -> alive.get(a.self()).size() == 3);
       assertThat(leaderships).containsOnlyKeys(a.self());
       Cluster.Leadership old = leaderships.get(a.self());
       assertThat(old.commit(List.of(), put(KEY, "by a"))).isPresent();
@@ -68,8 +67,7 @@ class ControllerTest {
       await(
           "the controller sees the loss",
           Duration.ofSeconds(4),
-          () ->
-              alive.get(next.self()).stream().noneMatch(node -> node.id().equals(third.self())));
+          () -> alive.get(next.self()).stream().noneMatch(node -> node.id().equals(third.self())));
       next.remove(third.self());
       await(
           "the removed one is no member",

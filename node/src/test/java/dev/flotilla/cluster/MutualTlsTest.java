@@ -99,8 +99,7 @@ class MutualTlsTest {
   /** Whether a TLS peer is let through to the protocol above, on the Raft port. */
   private static boolean raftAccepts(SSLContext context) throws IOException {
     try (SSLSocket socket =
-        (SSLSocket)
-            context.getSocketFactory().createSocket("127.0.0.1", config.raftPort())) {
+        (SSLSocket) context.getSocketFactory().createSocket("127.0.0.1", config.raftPort())) {
       var parameters = socket.getSSLParameters();
       parameters.setApplicationProtocols(new String[] {"h2"});
       socket.setSSLParameters(parameters);
@@ -198,8 +197,7 @@ class MutualTlsTest {
     node.registry()
         .commit(
             List.of(),
-            TestNodes.put(
-                new Registry.Key(Controller.REMOVED_KIND, gone.nodeId()), "removed"));
+            TestNodes.put(new Registry.Key(Controller.REMOVED_KIND, gone.nodeId()), "removed"));
     assertThat(ping(gone, node.self()).getCode()).isEqualTo(Status.Code.UNAVAILABLE);
   }
 
@@ -220,9 +218,7 @@ class MutualTlsTest {
                     }
                   });
       try (Socket socket =
-          node.tls()
-              .getSocketFactory()
-              .createSocket("127.0.0.1", listening.getLocalPort())) {
+          node.tls().getSocketFactory().createSocket("127.0.0.1", listening.getLocalPort())) {
         socket.getOutputStream().write(42);
         assertThat(socket.getInputStream().read()).isEqualTo(42);
       }
@@ -244,9 +240,7 @@ class MutualTlsTest {
                   });
       try (SSLSocket socket =
           (SSLSocket)
-              node.tls()
-                  .getSocketFactory()
-                  .createSocket("127.0.0.1", config.httpPort() + 4)) {
+              node.tls().getSocketFactory().createSocket("127.0.0.1", config.httpPort() + 4)) {
         assertThatThrownBy(socket::startHandshake)
             .hasStackTraceContaining("dialled node " + node.self());
       }

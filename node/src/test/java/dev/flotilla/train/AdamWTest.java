@@ -30,7 +30,7 @@ class AdamWTest {
     double[] second = new double[COUNT];
     boolean clipped = false;
     boolean unclipped = false;
-    try (var scope = new PointerScope();
+    try (var _ = new PointerScope();
         var optimizer = new AdamW(COUNT, decay, clip)) {
       Tensor values = torch.tensor(start);
       for (int step = 1; step <= 50; step++) {

@@ -95,11 +95,17 @@ class SmallWorldTest {
     return said.toString();
   }
 
-  /** What a question is about, whatever the words: the story's facts in order, and what is asked. */
+  /**
+   * What a question is about, whatever the words: the story's facts in order, and what is asked.
+   */
   private static String content(String prompt) {
     String asked = lastAsked(prompt);
     if (asked.isEmpty()) {
-      return prompt.replaceAll("[^a-z0-9 ]|up|Count|How|many|animals|are|here|Reverse|Spell|backwards", "").replaceAll(" +", " ").toLowerCase().strip();
+      return prompt
+          .replaceAll("[^a-z0-9 ]|up|Count|How|many|animals|are|here|Reverse|Spell|backwards", "")
+          .replaceAll(" +", " ")
+          .toLowerCase()
+          .strip();
     }
     return String.join(";", facts(prompt)) + "?" + asked;
   }
@@ -128,9 +134,7 @@ class SmallWorldTest {
   }
 
   private static String lastAsked(String prompt) {
-    Matcher asked =
-        Pattern.compile("(?:Who has|Where is) the (\\w+)(?: now)?\\?")
-            .matcher(prompt);
+    Matcher asked = Pattern.compile("(?:Who has|Where is) the (\\w+)(?: now)?\\?").matcher(prompt);
     String last = "";
     while (asked.find()) {
       last = asked.group(1);
@@ -148,7 +152,11 @@ class SmallWorldTest {
       return now.get(asked);
     }
     List<Integer> numbers =
-        Pattern.compile("\\d+").matcher(prompt).results().map(r -> Integer.valueOf(r.group())).toList();
+        Pattern.compile("\\d+")
+            .matcher(prompt)
+            .results()
+            .map(r -> Integer.valueOf(r.group()))
+            .toList();
     if (prompt.startsWith("Count from") || prompt.startsWith("Count up")) {
       return IntStream.rangeClosed(numbers.get(0), numbers.get(1))
           .mapToObj(String::valueOf)
@@ -158,7 +166,8 @@ class SmallWorldTest {
     if (list.find()) {
       return "" + list.group(1).split(" ").length;
     }
-    Matcher letters = Pattern.compile("(?:Reverse:|Spell) ((?:\\w )*\\w)(?: backwards)?\\.").matcher(prompt);
+    Matcher letters =
+        Pattern.compile("(?:Reverse:|Spell) ((?:\\w )*\\w)(?: backwards)?\\.").matcher(prompt);
     if (letters.matches()) {
       return new StringBuilder(letters.group(1)).reverse().toString();
     }
