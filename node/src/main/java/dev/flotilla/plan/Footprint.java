@@ -20,7 +20,12 @@ public record Footprint(
 
   /** Weights and KV cache of the whole model on one machine. */
   public long totalBytes() {
-    return config.layers() * (layerBytes + kvBytesPerLayer) + endBytes(true, true);
+    return stageBytes(config.layers(), true, true);
+  }
+
+  /** Weights and KV cache of one stage. */
+  public long stageBytes(int layers, boolean first, boolean last) {
+    return layers * (layerBytes + kvBytesPerLayer) + endBytes(first, last);
   }
 
   /** Memory beyond the layers themselves; a tied output matrix is held once. */

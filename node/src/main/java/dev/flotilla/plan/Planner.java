@@ -15,7 +15,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
-import java.util.stream.Collectors;
 
 /**
  * Cuts a model into runs of layers for machines of different speed and memory.
@@ -102,23 +101,26 @@ public final class Planner {
   public static List<Plan> replicas(
       Footprint model, List<Machine> machines, int stages, int replicas, boolean force) {
     List<Plan> plans = new ArrayList<>();
+    Map<String, Long> used = new HashMap<>();
     for (int i = 0; i < replicas; i++) {
-      plans.add(another(model, machines, plans, stages, force));
+      Plan plan = another(model, machines, used, stages, force);
+      plan.stages().forEach(s -> used.merge(s.machine(), s.bytes(), Long::sum));
+      plans.add(plan);
     }
     return plans;
   }
 
-  /** Plans one more replica beside those that are there; see {@link #replicas}. */
+  /**
+   * Plans one more replica beside those that are there; see {@link #replicas}.
+   *
+   * @param used bytes that other replicas take, by machine
+   */
   public static Plan another(
-      Footprint model, List<Machine> machines, List<Plan> others, int stages, boolean force) {
-    Map<String, Long> used =
-        others.stream()
-            .flatMap(p -> p.stages().stream())
-            .collect(
-                Collectors.groupingBy(
-                    PlannedStage::machine,
-                    HashMap::new,
-                    Collectors.summingLong(PlannedStage::bytes)));
+      Footprint model,
+      List<Machine> machines,
+      Map<String, Long> used,
+      int stages,
+      boolean force) {
     List<Machine> unused = machines.stream().filter(m -> !used.containsKey(m.id())).toList();
     List<Machine> left =
         machines.stream().map(m -> m.minus(used.getOrDefault(m.id(), 0L))).toList();
@@ -300,8 +302,7 @@ public final class Planner {
                   + model.hiddenBytes() / machine.linkBytesPerSecond();
       sum += stage + hop;
       slowest = Math.max(slowest, stage);
-      long bytes =
-          count * (model.layerBytes() + model.kvBytesPerLayer()) + model.endBytes(first, last);
+      long bytes = model.stageBytes(count, first, last);
       stages.add(
           new PlannedStage(machine.id(), new LayerRange(next, next + count - 1), bytes));
       next += count;
