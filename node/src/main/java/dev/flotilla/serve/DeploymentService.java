@@ -331,7 +331,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     Optional<Placed> now = Placement.of(cluster.registry(), replica);
     Optional<Plan> plan =
         now.isPresent() && holds(now.get().placement(), model, wanted, alive)
-            ? longerPlan(now.get().placement(), model, wanted, alive)
+            ? longerPlan(
+                now.get().placement(), model, wanted, alive, wantedEpoch > now.get().epoch())
             : bestPlan(replica, model, wanted, alive);
     if (plan.isEmpty()) {
       return;
@@ -365,9 +366,16 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         && (wanted.stages() == 0 || placement.stages().size() <= wanted.stages());
   }
 
-  /** A plan with more of the wanted stages, over nodes that have answered for a while. */
+  /**
+   * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
+   * an operator has just changed what is wanted.
+   */
   private Optional<Plan> longerPlan(
-      Placement placement, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
+      Placement placement,
+      ModelRecord model,
+      Wanted wanted,
+      List<NodeInfo> alive,
+      boolean wantedChanged) {
     Set<String> present =
         placement.stages().stream().map(StageView::node).collect(Collectors.toSet());
     long nowNs = nanoTime.getAsLong();
@@ -375,7 +383,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         alive.stream()
             .filter(
                 n ->
-                    present.contains(n.id())
+                    wantedChanged
+                        || present.contains(n.id())
                         || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
             .toList();
     int stages = possibleStages(wanted, candidates.size());

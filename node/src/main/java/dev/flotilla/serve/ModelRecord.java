@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.PackedSlice;
 import dev.flotilla.plan.Footprint;
 import java.util.List;
 import java.util.Optional;
@@ -105,7 +106,7 @@ record ModelRecord(
   }
 
   Footprint footprint() {
-    long kvBytes = 2L * 4 * config.kvHeads() * config.headWidth() * cachePositions();
+    long kvBytes = PackedSlice.cacheBytesPerPosition(config, 1) * cachePositions();
     return new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
   }
 }

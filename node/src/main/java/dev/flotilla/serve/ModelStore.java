@@ -5,8 +5,15 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.GgufHeader;
+import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
+import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.PackedSlice;
+import dev.flotilla.model.TensorFolder;
+import dev.flotilla.model.TensorSource;
 import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
 import dev.flotilla.serve.proto.ReadReply;
@@ -29,13 +36,13 @@ import java.security.MessageDigest;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
+import java.util.stream.Collectors;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
@@ -59,7 +66,7 @@ public final class ModelStore implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(ModelStore.class);
   private static final Pattern DIGEST = Pattern.compile("[0-9a-f]{64}");
   private static final String WHOLE = "model.gguf";
-  private static final String HEADER = "header.gguf";
+  private static final String PARTS = "parts";
   private static final String MANIFEST = "manifest.json";
   private static final String INCOMING = "incoming-";
   private static final int CHUNK_BYTES = 1 << 20;
@@ -68,9 +75,9 @@ public final class ModelStore implements AutoCloseable {
 
   private final Cluster cluster;
   private final Path folder;
-  private final ModelFormat format;
+  private final int threads;
   private final InstantSource clock;
-  private final Map<String, ModelFormat.Layout> layouts = new ConcurrentHashMap<>();
+  private final Map<String, GgufHeader> headers = new ConcurrentHashMap<>();
   /** Files that are on their way into the registry, which the sweep spares. */
   private final Set<String> arriving = ConcurrentHashMap.newKeySet();
 
@@ -79,10 +86,13 @@ public final class ModelStore implements AutoCloseable {
   private @Nullable Thread thread;
   private @Nullable AutoCloseable subscription;
 
-  ModelStore(Cluster cluster, Path dataFolder, ModelFormat format, InstantSource clock) {
+  /**
+   * @param threads that each loaded slice computes with
+   */
+  ModelStore(Cluster cluster, Path dataFolder, int threads, InstantSource clock) {
     this.cluster = cluster;
     this.folder = dataFolder.resolve("data").resolve("models");
-    this.format = format;
+    this.threads = threads;
     this.clock = clock;
   }
 
@@ -131,11 +141,11 @@ public final class ModelStore implements AutoCloseable {
     Path incoming = folder.resolve(INCOMING + UUID.randomUUID());
     String digest = "";
     try {
-      long bytes = Files.size(gguf);
-      ModelFormat.Layout layout = format.read(gguf, bytes);
+      GgufHeader header = GgufHeader.read(gguf);
+      ModelConfig config = header.modelConfig();
       Files.createDirectories(incoming);
-      Imported imported = copy(gguf, incoming.resolve(WHOLE), bytes, layout);
-      if (!format.read(incoming.resolve(WHOLE), bytes).equals(layout)) {
+      Imported imported = copy(gguf, incoming.resolve(WHOLE), header);
+      if (!sameTensors(GgufHeader.read(incoming.resolve(WHOLE)), header)) {
         throw new FlotillaException(
             FlotillaException.Code.BAD_FILE,
             gguf + " changed while it was read",
@@ -146,10 +156,7 @@ public final class ModelStore implements AutoCloseable {
       digest = imported.digest();
       arriving.add(digest);
       move(incoming, digest);
-      return register(record(name, imported, manifest, bytes, layout));
-    } catch (NoSuchFileException e) {
-      throw new FlotillaException(
-          FlotillaException.Code.BAD_FILE, "no file " + gguf, "Check the path.", e);
+      return register(record(name, imported, manifest, header, config));
     } catch (IOException e) {
       throw DurableFiles.failure("cannot add " + gguf, e);
     } finally {
@@ -158,15 +165,16 @@ public final class ModelStore implements AutoCloseable {
     }
   }
 
+  private static boolean sameTensors(GgufHeader one, GgufHeader other) {
+    return one.tensors().equals(other.tensors()) && one.headBytes() == other.headBytes();
+  }
+
   private record Imported(String digest, Manifest manifest) {}
 
   /** Copies in one pass, and hashes the file, its header and each tensor on the way. */
-  private static Imported copy(Path from, Path to, long bytes, ModelFormat.Layout layout)
-      throws IOException {
-    List<ModelFormat.Tensor> tensors =
-        layout.tensors().stream()
-            .sorted(Comparator.comparingLong(ModelFormat.Tensor::offset))
-            .toList();
+  private static Imported copy(Path from, Path to, GgufHeader head) throws IOException {
+    List<TensorInfo> tensors =
+        head.tensors().stream().sorted(Comparator.comparingLong(TensorInfo::offset)).toList();
     MessageDigest whole = DurableFiles.sha256();
     List<TensorPart> parts = new ArrayList<>();
     Path temporary = to.resolveSibling(WHOLE + ".new");
@@ -176,19 +184,19 @@ public final class ModelStore implements AutoCloseable {
             FileChannel.open(
                 temporary, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
       long position = 0;
-      header = pass(in, out, position, layout.headerBytes(), whole);
-      position = layout.headerBytes();
-      for (ModelFormat.Tensor tensor : tensors) {
+      header = pass(in, out, position, head.headBytes(), whole);
+      position = head.headBytes();
+      for (TensorInfo tensor : tensors) {
         pass(in, out, position, tensor.offset() - position, whole); // padding
         String sha256 = pass(in, out, tensor.offset(), tensor.bytes(), whole);
         parts.add(new TensorPart(tensor.name(), tensor.offset(), tensor.bytes(), sha256));
         position = tensor.offset() + tensor.bytes();
       }
-      pass(in, out, position, bytes - position, whole);
+      pass(in, out, position, head.fileBytes() - position, whole);
     }
     DurableFiles.publish(temporary, to);
     return new Imported(
-        DurableFiles.hex(whole), new Manifest(layout.headerBytes(), header, List.copyOf(parts)));
+        DurableFiles.hex(whole), new Manifest(head.headBytes(), header, List.copyOf(parts)));
   }
 
   private static String pass(
@@ -229,44 +237,40 @@ public final class ModelStore implements AutoCloseable {
   }
 
   private ModelRecord record(
-      String name, Imported imported, byte[] manifest, long bytes, ModelFormat.Layout layout) {
-    int layers = layout.config().layers();
-    long embedding = 0;
-    long head = 0;
-    Map<Integer, Long> blocks = new HashMap<>();
-    for (ModelFormat.Tensor tensor : layout.tensors()) {
-      int layer = layerOf(layout, tensor.name(), layers);
-      if (layer >= 0) {
-        blocks.merge(layer, tensor.bytes(), Long::sum);
-      } else if (layers == 1 || format.needed(layout, tensor.name(), lastLayer(layers))) {
-        head += tensor.bytes();
-      }
-      if (layer < 0 && format.needed(layout, tensor.name(), new LayerRange(0, 0))) {
-        embedding += tensor.bytes();
-      }
+      String name, Imported imported, byte[] manifest, GgufHeader header, ModelConfig config) {
+    long layerBytes = 0;
+    for (int layer = 0; layer < config.layers(); layer++) {
+      layerBytes = Math.max(layerBytes, blockBytes(header, layer));
     }
+    int last = config.layers() - 1;
     return new ModelRecord(
         name,
         imported.digest(),
         DurableFiles.sha256(manifest),
-        bytes,
+        header.fileBytes(),
         clock.millis(),
-        layout.config(),
-        blocks.values().stream().mapToLong(Long::longValue).max().orElse(0),
-        embedding,
-        head,
+        config,
+        layerBytes,
+        header.tensor("token_embd.weight").orElseThrow().bytes(),
+        sliceBytes(header, last)
+            - blockBytes(header, last)
+            - (last == 0 && !config.tiedEmbeddings()
+                ? header.tensor("token_embd.weight").orElseThrow().bytes()
+                : 0),
         List.of(cluster.self()));
   }
 
-  private static LayerRange lastLayer(int layers) {
-    return new LayerRange(layers - 1, layers - 1);
+  private static long blockBytes(GgufHeader header, int layer) {
+    return header.tensors().stream()
+        .filter(t -> t.name().startsWith("blk." + layer + "."))
+        .mapToLong(TensorInfo::bytes)
+        .sum();
   }
 
-  private static final Pattern BLOCK = Pattern.compile("blk\\.(\\d{1,6})\\..*");
-
-  private static int layerOf(ModelFormat.Layout layout, String tensor, int layers) {
-    var block = BLOCK.matcher(tensor);
-    return block.matches() ? Integer.parseInt(block.group(1)) : -1;
+  private static long sliceBytes(GgufHeader header, int layer) {
+    return header.sliceTensors(new LayerRange(layer, layer)).stream()
+        .mapToLong(TensorInfo::bytes)
+        .sum();
   }
 
   private Deployments.ModelView register(ModelRecord record) {
@@ -336,28 +340,36 @@ public final class ModelStore implements AutoCloseable {
 
   /** The metadata of a model's file; see {@link Deployments#metadata}. */
   Map<String, Object> metadata(String name) {
-    return layout(ModelRecord.existing(cluster.registry(), name)).metadata();
+    return header(ModelRecord.existing(cluster.registry(), name)).metadata();
   }
 
-  private ModelFormat.Layout layout(ModelRecord model) {
-    ModelFormat.Layout known = layouts.get(model.digest());
+  private GgufHeader header(ModelRecord model) {
+    GgufHeader known = headers.get(model.digest());
     if (known == null) {
-      known = format.read(header(model), model.bytes());
-      layouts.put(model.digest(), known);
+      try (TensorSource source = open(model)) {
+        known = source.header();
+      }
+      headers.put(model.digest(), known);
     }
     return known;
   }
 
-  /** A local file that starts with the model's header. */
-  private Path header(ModelRecord model) {
+  /** The whole file if it is here, else the parts of it that are, at least its head. */
+  private TensorSource open(ModelRecord model) {
     Path whole = place(model.digest()).resolve(WHOLE);
-    if (Files.exists(whole)) {
-      return whole;
-    }
+    return Files.exists(whole) ? GgufFile.open(whole) : parts(model);
+  }
+
+  private TensorFolder parts(ModelRecord model) {
     Manifest manifest = manifest(model);
-    Path header = place(model.digest()).resolve(HEADER);
-    fetch(model, header, 0, manifest.headerBytes(), manifest.headerSha256());
-    return header;
+    Path folder = place(model.digest()).resolve(PARTS);
+    Path head = folder.resolve("head.gguf");
+    fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256());
+    try {
+      return TensorFolder.create(folder, Files.readAllBytes(head), model.bytes());
+    } catch (IOException e) {
+      throw DurableFiles.failure("cannot read " + head, e);
+    }
   }
 
   private Manifest manifest(ModelRecord model) {
@@ -409,33 +421,34 @@ public final class ModelStore implements AutoCloseable {
           "The controller will place it anew.");
     }
     LayerRange layers = placement.layers(stage);
-    ModelFormat.Layout layout = layout(model);
-    Map<String, ModelFormat.Location> locations = new HashMap<>();
-    for (TensorPart tensor : manifest(model).tensors()) {
-      if (format.needed(layout, tensor.name(), layers)) {
-        locations.put(tensor.name(), locate(model, tensor));
-      }
+    Set<String> needed =
+        header(model).sliceTensors(layers).stream()
+            .map(TensorInfo::name)
+            .collect(Collectors.toSet());
+    List<TensorPart> tensors =
+        manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
+    try (TensorSource source = verifiedSource(model, tensors)) {
+      return PackedSlice.load(source, layers, threads, placement.cachePositions());
     }
-    return format.load(
-        header(model),
-        name ->
-            Optional.ofNullable(locations.get(name))
-                .orElseThrow(() -> new IllegalStateException("tensor " + name + " not foreseen")),
-        layers,
-        placement.cachePositions());
   }
 
-  private ModelFormat.Location locate(ModelRecord model, TensorPart tensor) {
+  private TensorSource verifiedSource(ModelRecord model, List<TensorPart> tensors) {
     Path whole = place(model.digest()).resolve(WHOLE);
     if (Files.exists(whole)) {
-      if (verified(whole, tensor.offset(), tensor.bytes(), tensor.sha256())) {
-        return new ModelFormat.Location(whole, tensor.offset(), tensor.bytes());
+      Optional<TensorPart> damaged =
+          tensors.stream()
+              .filter(t -> !verified(whole, t.offset(), t.bytes(), t.sha256()))
+              .findFirst();
+      if (damaged.isEmpty()) {
+        return GgufFile.open(whole);
       }
-      discardWhole(model, whole, tensor);
+      discardWhole(model, whole, damaged.get());
     }
-    Path own = place(model.digest()).resolve("tensors").resolve(tensor.sha256());
-    fetch(model, own, tensor.offset(), tensor.bytes(), tensor.sha256());
-    return new ModelFormat.Location(own, 0, tensor.bytes());
+    TensorFolder parts = parts(model);
+    for (TensorPart tensor : tensors) {
+      fetch(model, parts.file(tensor.name()), tensor.offset(), tensor.bytes(), tensor.sha256());
+    }
+    return parts;
   }
 
   private void discardWhole(ModelRecord model, Path whole, TensorPart tensor) {
@@ -508,7 +521,7 @@ public final class ModelStore implements AutoCloseable {
       String holder, ModelRecord model, Path file, long offset, long bytes, String sha256) {
     Path part = file.resolveSibling(file.getFileName() + ".part");
     try {
-      Files.createDirectories(place(model.digest()).resolve("tensors"));
+      Files.createDirectories(place(model.digest()).resolve(PARTS));
       try (FileChannel out =
           FileChannel.open(
               part,
@@ -625,6 +638,7 @@ public final class ModelStore implements AutoCloseable {
     for (ModelRecord model : ModelRecord.all(cluster.registry())) {
       boolean here = Files.exists(place(model.digest()).resolve(WHOLE));
       if (!here && up.contains(cluster.self()) && isNext(model, up)) {
+        Manifest unused = manifest(model); // whoever asks for the file asks for this first
         fetch(
             model,
             place(model.digest()).resolve(WHOLE),
@@ -696,7 +710,7 @@ public final class ModelStore implements AutoCloseable {
     strangers.retainAll(strangers());
     for (String digest : strangers) {
       DurableFiles.deleteFolder(place(digest));
-      layouts.remove(digest);
+      headers.remove(digest);
       log.info("node {} deleted the files of removed model {}", cluster.self(), digest);
     }
   }

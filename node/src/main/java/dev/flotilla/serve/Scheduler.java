@@ -33,7 +33,7 @@ final class Scheduler {
    * @param maxRunning at most so many sequences hold cache positions; below {@code rowsPerStep}, so
    *     that prompts always get rows
    * @param maxWaiting requests beyond are refused
-   * @param cachePositions of each stage
+   * @param cachePositions of each stage, handed out in blocks of {@link #BLOCK}
    * @param maxLength tokens of a sequence, prompt included
    * @param depth steps in flight: the number of stages
    */
@@ -98,6 +98,9 @@ final class Scheduler {
     }
   }
 
+  /** Positions that a cache hands out at once, to one sequence. */
+  static final int BLOCK = 32;
+
   private record Drawn(Sequence sequence, long cacheId) {}
 
   private final Limits limits;
@@ -110,7 +113,7 @@ final class Scheduler {
   private final Map<String, Sequence> byId = new HashMap<>();
   private final Map<Long, List<Drawn>> inFlight = new LinkedHashMap<>();
   private final List<Long> releases = new ArrayList<>();
-  private int usedPositions;
+  private int usedBlocks;
   private long lastNumber;
   private long lastCacheId;
 
@@ -127,7 +130,7 @@ final class Scheduler {
   }
 
   int freePositions() {
-    return limits.cachePositions() - usedPositions;
+    return (limits.cachePositions() / BLOCK - usedBlocks) * BLOCK;
   }
 
   /** Queues a request, or tells its listener why not. */
@@ -176,7 +179,7 @@ final class Scheduler {
     turns.clear();
     inFlight.clear();
     releases.clear();
-    usedPositions = 0;
+    usedBlocks = 0;
     all.forEach(s -> s.listener.failed(error));
   }
 
@@ -256,9 +259,9 @@ final class Scheduler {
   private void admit() {
     while (!waiting.isEmpty() && running.size() < limits.maxRunning()) {
       Sequence next = waiting.getFirst();
-      int promised = running.stream().mapToInt(Sequence::missing).sum();
-      int spare = running.isEmpty() ? 0 : 8 * (running.size() + 1);
-      if (freePositions() < promised + next.length + spare) {
+      int promised = running.stream().mapToInt(s -> moreBlocks(s, s.missing())).sum();
+      int spare = running.isEmpty() ? 0 : running.size() / 2 + 1;
+      if (freePositions() / BLOCK < promised + moreBlocks(next, next.length) + spare) {
         return;
       }
       waiting.removeFirst();
@@ -282,17 +285,22 @@ final class Scheduler {
         continue;
       }
       rows.add(sequence, count);
+      usedBlocks += moreBlocks(sequence, count);
       sequence.computed += count;
-      usedPositions += count;
       sequence.drawing = sequence.missing() == 0;
       turns.remove(sequence);
       turns.addLast(sequence);
     }
   }
 
+  private static int moreBlocks(Sequence sequence, int count) {
+    return Math.ceilDiv(sequence.computed + count, BLOCK) - Math.ceilDiv(sequence.computed, BLOCK);
+  }
+
   /** Evicts the youngest others until there is room; not those with rows in this step. */
   private boolean makeRoom(int count, Sequence forWhom, Rows rows) {
-    for (int i = running.size() - 1; i >= 0 && freePositions() < count; i--) {
+    int blocks = moreBlocks(forWhom, count);
+    for (int i = running.size() - 1; i >= 0 && freePositions() < blocks * BLOCK; i--) {
       Sequence victim = running.get(i);
       if (victim == forWhom) {
         return false; // only older ones are left: it waits for them
@@ -302,7 +310,7 @@ final class Scheduler {
         waiting.addFirst(victim);
       }
     }
-    return freePositions() >= count;
+    return freePositions() >= blocks * BLOCK;
   }
 
   private void end(Sequence sequence) {
@@ -315,7 +323,7 @@ final class Scheduler {
   private void leaveCache(Sequence sequence) {
     running.remove(sequence);
     turns.remove(sequence);
-    usedPositions -= sequence.computed;
+    usedBlocks -= Math.ceilDiv(sequence.computed, BLOCK);
     if (sequence.computed > 0) {
       releases.add(sequence.cacheId);
     }

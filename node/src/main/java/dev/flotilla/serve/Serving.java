@@ -22,27 +22,19 @@ public final class Serving implements AutoCloseable {
 
   /**
    * @param dataFolder the node's data folder
+   * @param threads that each slice on this node computes with
    * @param clock for what people read, such as a model's age
    * @param nanoTime for durations
    */
   public Serving(
       Cluster cluster,
       Path dataFolder,
+      int threads,
       MeterRegistry meters,
       InstantSource clock,
       LongSupplier nanoTime) {
-    this(cluster, dataFolder, meters, clock, nanoTime, new GgufFormat());
-  }
-
-  Serving(
-      Cluster cluster,
-      Path dataFolder,
-      MeterRegistry meters,
-      InstantSource clock,
-      LongSupplier nanoTime,
-      ModelFormat format) {
     ServingMetrics metrics = new ServingMetrics(meters);
-    models = new ModelStore(cluster, dataFolder, format, clock);
+    models = new ModelStore(cluster, dataFolder, threads, clock);
     stages = new StageHost(cluster, models::load, metrics, nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, models, nanoTime);

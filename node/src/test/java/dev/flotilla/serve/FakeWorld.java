@@ -48,6 +48,10 @@ final class FakeWorld implements AutoCloseable {
     return node;
   }
 
+  Node node(String id) {
+    return nodes.get(id);
+  }
+
   /** Kills a node's process: its streams break; nobody has noticed yet. */
   void kill(String id) {
     Node node = nodes.get(id);

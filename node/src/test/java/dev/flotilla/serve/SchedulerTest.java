@@ -103,7 +103,7 @@ final class SchedulerTest {
     for (int round = 0; round < 60; round++) {
       int depth = 1 + random.nextInt(3);
       // From ample caches to ones in which sequences evict each other.
-      int positions = random.nextBoolean() ? 2000 : 200 + random.nextInt(60);
+      int positions = random.nextBoolean() ? 2048 : 224 + 32 * random.nextInt(4);
       Chain chain = new Chain(limits(1 + random.nextInt(64), positions, depth));
       String what = "seed " + seed + " round " + round;
       int count = 1 + random.nextInt(12);
@@ -148,7 +148,7 @@ final class SchedulerTest {
 
   @Test
   void whoDecodesIsNotHeldUpByALongPrompt() {
-    Chain chain = new Chain(limits(16, 2000, 1));
+    Chain chain = new Chain(limits(16, 2048, 1));
     Random never = new Random(1);
     Heard first = new Heard(1);
     chain.scheduler.submit(
@@ -168,7 +168,7 @@ final class SchedulerTest {
         ToySlice.expected(new int[] {1, 2}, SamplingParameters.GREEDY, 20);
     int end = expected.get(7);
     int first = expected.indexOf(end);
-    Chain chain = new Chain(limits(16, 500, 2));
+    Chain chain = new Chain(limits(16, 512, 2));
     Heard heard = new Heard(2);
     chain.scheduler.submit(
         submission("a", new int[] {1, 2}, SamplingParameters.GREEDY, 20, end), heard);
@@ -179,7 +179,7 @@ final class SchedulerTest {
 
   @Test
   void theContextsEndIsALength() {
-    Chain chain = new Chain(limits(64, 300, 1));
+    Chain chain = new Chain(limits(64, 320, 1));
     Heard heard = new Heard(190);
     chain.scheduler.submit(
         submission("a", new int[190], SamplingParameters.GREEDY, 1000), heard);
@@ -190,7 +190,7 @@ final class SchedulerTest {
 
   @Test
   void cancellingFreesPositionsEvenWithATokenOnItsWay() {
-    Chain chain = new Chain(limits(16, 500, 3));
+    Chain chain = new Chain(limits(16, 512, 3));
     Heard heard = new Heard(3);
     chain.scheduler.submit(
         submission("a", new int[3], SamplingParameters.GREEDY, 100), heard);
@@ -202,14 +202,14 @@ final class SchedulerTest {
     Batch release = chain.scheduler.schedule().orElseThrow();
     assertThat(release.rows()).isZero();
     assertThat(release.releases()).hasSize(1);
-    assertThat(chain.scheduler.freePositions()).isEqualTo(500);
+    assertThat(chain.scheduler.freePositions()).isEqualTo(512);
     chain.scheduler.cancel("a");
     chain.scheduler.cancel("unknown");
   }
 
   @Test
   void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
-    Scheduler scheduler = new Scheduler(new Scheduler.Limits(16, 8, 2, 500, 200, 1));
+    Scheduler scheduler = new Scheduler(new Scheduler.Limits(16, 8, 2, 512, 200, 1));
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 4; i++) {
       heard.add(new Heard(1));
@@ -229,7 +229,7 @@ final class SchedulerTest {
 
   @Test
   void severalSequencesAreSpreadOverTheStepsInFlight() {
-    Chain chain = new Chain(limits(64, 500, 3));
+    Chain chain = new Chain(limits(64, 512, 3));
     for (int i = 0; i < 6; i++) {
       chain.scheduler.submit(
           submission("r" + i, new int[] {i}, SamplingParameters.GREEDY, 5), new Heard(1));
@@ -242,7 +242,7 @@ final class SchedulerTest {
 
   @Test
   void whenTheCachesAreLostEveryoneHearsOfItAndLateStepsCountNoMore() {
-    Chain chain = new Chain(limits(64, 500, 2));
+    Chain chain = new Chain(limits(64, 512, 2));
     Heard heard = new Heard(1);
     chain.scheduler.submit(
         submission("a", new int[] {1}, SamplingParameters.GREEDY, 5), heard);
@@ -252,6 +252,6 @@ final class SchedulerTest {
     chain.scheduler.deliver(lost.number(), new int[] {7});
     assertThat(heard.end).isEqualTo("UNAVAILABLE");
     assertThat(heard.tokens).isEmpty();
-    assertThat(chain.scheduler.freePositions()).isEqualTo(500);
+    assertThat(chain.scheduler.freePositions()).isEqualTo(512);
   }
 }
