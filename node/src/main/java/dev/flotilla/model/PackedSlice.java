@@ -1,0 +1,234 @@
+package dev.flotilla.model;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.tensor.Attention;
+import dev.flotilla.tensor.Blocks;
+import dev.flotilla.tensor.Gain;
+import dev.flotilla.tensor.KvBlocks;
+import dev.flotilla.tensor.Matrix;
+import dev.flotilla.tensor.PackedMatrix;
+import dev.flotilla.tensor.SimdOps;
+import dev.flotilla.tensor.Weights;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.IntUnaryOperator;
+import org.jspecify.annotations.Nullable;
+
+/** A slice on this machine's vector unit, its weights packed outside the heap. */
+public final class PackedSlice implements LayerSlice {
+
+  private final ModelConfig config;
+  private final LayerRange range;
+  private final Arena arena;
+  private final SimdOps ops;
+  private final KvCache cache;
+  private final Llama<Matrix, Weights> llama;
+  private final @Nullable Weights embedding;
+  private final @Nullable Weights finalNorm;
+  private final @Nullable Weights output;
+  private final long weightBytes;
+
+  /**
+   * Loads and packs the weights of some layers, the embedding with layer 0, the output with the
+   * last. The source is no longer needed afterwards.
+   *
+   * @param threads how many threads compute, the caller's among them
+   * @param cachePositions how many positions the KV cache may hold over all sequences; rounded up
+   *     to a multiple of 32. Memory is taken as it fills
+   * @throws FlotillaException {@code BAD_FILE} if the model is not one that runs here, {@code
+   *     NOT_FOUND} if a tensor is missing from the source, {@code BUSY} if memory does not suffice;
+   *     nothing stays allocated then
+   */
+  @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
+  public static PackedSlice load(
+      TensorSource source, LayerRange range, int threads, int cachePositions) {
+    ModelConfig config = source.header().modelConfig();
+    Loader loader = new Loader(source, config, Arena.ofShared());
+    try {
+      return new PackedSlice(config, range, threads, cachePositions, loader);
+    } catch (OutOfMemoryError e) {
+      loader.arena.close();
+      throw new FlotillaException(
+          Code.BUSY,
+          "not enough memory for layers " + range.first() + " to " + range.last(),
+          "Free memory, or spread the model over more nodes",
+          e);
+    } catch (RuntimeException e) {
+      loader.arena.close();
+      throw e;
+    }
+  }
+
+  private PackedSlice(
+      ModelConfig config, LayerRange range, int threads, int cachePositions, Loader loader) {
+    this.config = config;
+    this.range = range;
+    this.arena = loader.arena;
+    boolean first = range.first() == 0;
+    boolean last = range.last() == config.layers() - 1;
+    List<String> needed = LlamaTensors.names(config, range);
+    Weights table = needed.contains(LlamaTensors.EMBEDDING) ? loader.embedding() : null;
+    List<Llama.Block<Weights>> blocks = new ArrayList<>();
+    for (int layer = range.first(); layer <= range.last(); layer++) {
+      blocks.add(loader.block(layer));
+    }
+    embedding = first ? table : null;
+    finalNorm = last ? loader.gain(LlamaTensors.FINAL_NORM) : null;
+    output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(LlamaTensors.OUTPUT);
+    weightBytes = loader.bytes;
+    ops = new SimdOps(threads);
+    cache = new KvCache(ops, config, range, cachePositions);
+    llama = new Llama<>(config, ops, range.first(), blocks);
+  }
+
+  /** Bytes of KV cache that a position takes in a slice of so many layers. */
+  public static long cacheBytesPerPosition(ModelConfig config, int layers) {
+    return KvBlocks.blockBytes(layers, config.kvHeads(), config.headWidth()) / KvBlocks.POSITIONS;
+  }
+
+  @Override
+  public ModelConfig config() {
+    return config;
+  }
+
+  @Override
+  public LayerRange range() {
+    return range;
+  }
+
+  @Override
+  public long weightBytes() {
+    return weightBytes;
+  }
+
+  @Override
+  public int cachePositions() {
+    return cache.positions();
+  }
+
+  @Override
+  public int freePositions() {
+    return cache.freePositions();
+  }
+
+  @Override
+  public float[] embed(int[] tokens) {
+    for (int token : tokens) {
+      if (token < 0 || token >= config.vocabularySize()) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "token " + token + " is not in the vocabulary of " + config.vocabularySize(),
+            "");
+      }
+    }
+    return llama.embed(held(embedding, "embedding"), tokens).values();
+  }
+
+  @Override
+  public void forward(float[] hidden, long[] sequences, int[] positions) {
+    Matrix x = new Matrix(sequences.length, config.width(), hidden);
+    if (positions.length != sequences.length) {
+      throw new IllegalArgumentException(
+          positions.length + " positions for " + sequences.length + " rows");
+    }
+    Attention<Matrix> attention = cache.extend(sequences, positions);
+    Matrix result = llama.layers(x, positions, attention);
+    System.arraycopy(result.values(), 0, hidden, 0, hidden.length);
+  }
+
+  @Override
+  public float[] logits(float[] hidden, int[] rows) {
+    int width = config.width();
+    Matrix wanted = new Matrix(rows.length, width);
+    for (int i = 0; i < rows.length; i++) {
+      System.arraycopy(hidden, rows[i] * width, wanted.values(), i * width, width);
+    }
+    return llama.logits(wanted, held(finalNorm, "output norm"), held(output, "output")).values();
+  }
+
+  private Weights held(@Nullable Weights weights, String what) {
+    if (weights == null) {
+      throw new IllegalStateException("the " + what + " is not in layers " + range);
+    }
+    return weights;
+  }
+
+  @Override
+  public void release(long sequence) {
+    cache.release(sequence);
+  }
+
+  @Override
+  public void close() {
+    ops.close();
+    cache.close();
+    arena.close();
+  }
+
+  /** Reads tensors into packed weights. */
+  private static final class Loader {
+
+    private final TensorSource source;
+    private final ModelConfig config;
+    private final Arena arena;
+    private long bytes;
+
+    Loader(TensorSource source, ModelConfig config, Arena arena) {
+      this.source = source;
+      this.config = config;
+      this.arena = arena;
+    }
+
+    Llama.Block<Weights> block(int layer) {
+      return new Llama.Block<>(
+          gain(LlamaTensors.block(layer, "attn_norm")),
+          rotated(LlamaTensors.block(layer, "attn_q")),
+          rotated(LlamaTensors.block(layer, "attn_k")),
+          matrix(LlamaTensors.block(layer, "attn_v")),
+          matrix(LlamaTensors.block(layer, "attn_output")),
+          gain(LlamaTensors.block(layer, "ffn_norm")),
+          matrix(LlamaTensors.block(layer, "ffn_gate")),
+          matrix(LlamaTensors.block(layer, "ffn_up")),
+          matrix(LlamaTensors.block(layer, "ffn_down")));
+    }
+
+    Weights embedding() {
+      return matrix(LlamaTensors.EMBEDDING);
+    }
+
+    Weights matrix(String name) {
+      return matrix(name, row -> row);
+    }
+
+    private Weights rotated(String name) {
+      return matrix(name, row -> LlamaTensors.interleavedRow(row, config.headWidth()));
+    }
+
+    private Weights matrix(String name, IntUnaryOperator sourceRow) {
+      TensorInfo info = info(name);
+      MemorySegment data = source.tensor(name);
+      return count(
+          PackedMatrix.pack(info.type(), info.rows(), info.columns(), data, sourceRow, arena));
+    }
+
+    Weights gain(String name) {
+      TensorInfo info = info(name);
+      float[] values = new float[info.columns()];
+      Blocks.decode(info.type(), source.tensor(name), 0, values, 0, values.length);
+      return count(new Gain(values));
+    }
+
+    private TensorInfo info(String name) {
+      return source.header().tensor(name).orElseThrow();
+    }
+
+    private Weights count(Weights weights) {
+      bytes += weights.bytes();
+      return weights;
+    }
+  }
+}

@@ -1,0 +1,38 @@
+package dev.flotilla.tensor;
+
+/** How weights are stored. Blocks run along a row and have the same bytes as in GGUF. */
+public enum WeightType {
+  /** IEEE 754 single precision. */
+  F32(1, 4),
+  /** IEEE 754 half precision. */
+  F16(1, 2),
+  /** Blocks of 32: one half-precision scale, then 32 signed bytes. */
+  Q8_0(32, 34);
+
+  private final int blockElements;
+  private final int blockBytes;
+
+  WeightType(int blockElements, int blockBytes) {
+    this.blockElements = blockElements;
+    this.blockBytes = blockBytes;
+  }
+
+  /** Elements that share a block; a row is a whole number of blocks. */
+  public int blockElements() {
+    return blockElements;
+  }
+
+  /** Bytes of a block. */
+  public int blockBytes() {
+    return blockBytes;
+  }
+
+  /**
+   * Bytes of so many elements.
+   *
+   * @throws ArithmeticException if that overflows
+   */
+  public long bytes(long elements) {
+    return Math.multiplyExact(elements / blockElements, (long) blockBytes);
+  }
+}
