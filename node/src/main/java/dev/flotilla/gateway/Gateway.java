@@ -231,6 +231,11 @@ public final class Gateway implements AutoCloseable {
     return true;
   }
 
+  /** Requests being handled now. */
+  int requestsRunning() {
+    return handler.running();
+  }
+
   /** Closes the port and all connections; what still ran is stopped. */
   @Override
   public void close() {
