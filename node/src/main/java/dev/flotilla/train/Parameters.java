@@ -3,6 +3,7 @@ package dev.flotilla.train;
 import dev.flotilla.model.Llama;
 import dev.flotilla.model.ModelConfig;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -163,6 +164,14 @@ final class Parameters implements AutoCloseable {
     Map<String, float[]> copies = new LinkedHashMap<>();
     byName.forEach((name, tensor) -> copies.put(name, floats(tensor)));
     return copies;
+  }
+
+  /** The shape of every weight, by its Hugging Face name. */
+  Map<String, List<Long>> shapesByName() {
+    Map<String, List<Long>> result = new LinkedHashMap<>();
+    shapes(config)
+        .forEach((name, shape) -> result.put(name, Arrays.stream(shape).boxed().toList()));
+    return result;
   }
 
   /** The elements of a contiguous f32 tensor. */

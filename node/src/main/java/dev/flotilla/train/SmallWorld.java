@@ -61,13 +61,10 @@ public final class SmallWorld {
   private static final String[] ANIMALS = {"cat", "dog", "bird", "fish", "frog"};
   private static final String[] GOODS = {"apples", "plums", "nuts", "cakes", "shells"};
   private static final int HELD_OUT_ONE_IN = 10;
-  private static final int STORY_THINGS = 3;
+  private static final int STORY_THINGS = Integer.getInteger("things", 2);
 
   /** How often each kind is trained on: the hard ones more often. */
-  private static final Kind[] TRAINED = {
-    Kind.HOLDER, Kind.HOLDER, Kind.HOLDER, Kind.PLACE, Kind.PLACE, Kind.PLACE,
-    Kind.SUM, Kind.SUM, Kind.COUNT, Kind.COUNT, Kind.COUNT_UP, Kind.REVERSE
-  };
+  private static final Kind[] TRAINED = java.util.Arrays.stream(System.getProperty("kinds", "HOLDER,HOLDER,PLACE,PLACE,SUM,SUM,COUNT,COUNT,COUNT_UP,REVERSE").split(",")).map(Kind::valueOf).toArray(Kind[]::new);
 
   private SmallWorld() {}
 
@@ -146,11 +143,7 @@ public final class SmallWorld {
           before.isEmpty()
               ? pick(random, "%2$s has the %1$s. ", "%2$s found the %1$s. ")
                   .formatted(thing, after)
-              : pick(
-                      random,
-                      "%3$s gave the %1$s to %2$s. ",
-                      "%3$s handed the %1$s to %2$s. ",
-                      "%2$s took the %1$s from %3$s. ")
+              : (Boolean.getBoolean("gave") ? pick(random, "%3$s gave the %1$s to %2$s. ", "%2$s took the %1$s from %3$s. ") : pick(random, "%2$s took the %1$s from %3$s. ", "%2$s got the %1$s from %3$s. "))
                   .formatted(thing, after, before));
       events.add(after + "<" + thing);
       holders.put(thing, after);

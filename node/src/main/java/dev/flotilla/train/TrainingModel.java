@@ -29,6 +29,10 @@ final class TrainingModel implements AutoCloseable {
     this.llama = new Llama<>(config, ops, 0, parameters.blocks());
   }
 
+  ModelConfig config() {
+    return config;
+  }
+
   Parameters parameters() {
     return parameters;
   }
