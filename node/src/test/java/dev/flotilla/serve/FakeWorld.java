@@ -39,12 +39,18 @@ final class FakeWorld implements AutoCloseable {
       Thread.ofPlatform().name("fake-controller").daemon().unstarted(this::control);
 
   synchronized Node add(String id, long memoryBytes) {
-    Node node = new Node(id, memoryBytes);
-    nodes.put(id, node);
+    Node node = addWithoutController(id, memoryBytes);
     if (leader.isEmpty()) {
       leader = id;
       controller.start();
     }
+    return node;
+  }
+
+  /** For tests that are the controller themselves. */
+  synchronized Node addWithoutController(String id, long memoryBytes) {
+    Node node = new Node(id, memoryBytes);
+    nodes.put(id, node);
     return node;
   }
 

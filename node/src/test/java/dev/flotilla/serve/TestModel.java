@@ -73,7 +73,8 @@ final class TestModel {
       }
       boolean gain = tensor.getValue().length == 1;
       for (int i = 0; i < elements; i++) {
-        out.putFloat((float) (gain ? 1 + 0.1 * random.nextGaussian() : 0.2 * random.nextGaussian()));
+        out.putFloat(
+            (float) (gain ? 1 + 0.1 * random.nextGaussian() : 0.2 * random.nextGaussian()));
       }
     }
     byte[] content = new byte[out.position()];
