@@ -454,7 +454,7 @@ public final class ModelStore implements AutoCloseable {
       if (damaged.isEmpty()) {
         return GgufFile.open(whole);
       }
-      discardWhole(model, whole, damaged.get());
+      discardWhole(whole, damaged.get());
     }
     TensorFolder parts = parts(model);
     for (TensorPart tensor : tensors) {
@@ -463,7 +463,7 @@ public final class ModelStore implements AutoCloseable {
     return parts;
   }
 
-  private void discardWhole(ModelRecord model, Path whole, TensorPart tensor) {
+  private void discardWhole(Path whole, TensorPart tensor) {
     log.error(
         "node {}: tensor {} in {} does not match its SHA-256; the copy is discarded",
         cluster.self(),
