@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.FileChannel;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.Collections;
@@ -95,10 +96,23 @@ public final class GgufHeader {
    * @throws FlotillaException {@code NOT_FOUND}, {@code BAD_FILE} or {@code STORAGE}
    */
   public static GgufHeader read(Path file) {
+    try {
+      return read(file, Files.size(file));
+    } catch (IOException e) {
+      throw WeightFiles.failure("read", file, e);
+    }
+  }
+
+  /**
+   * As {@link #read(Path)}, from a file that holds at least the head.
+   *
+   * @param fileBytes the size of the whole file
+   */
+  public static GgufHeader read(Path file, long fileBytes) {
     try (Arena arena = Arena.ofConfined();
         FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
       MemorySegment bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena);
-      return parse(file.toString(), bytes, bytes.byteSize());
+      return parse(file.toString(), bytes, fileBytes);
     } catch (IOException e) {
       throw WeightFiles.failure("read", file, e);
     }
