@@ -13,7 +13,7 @@ import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
-import dev.flotilla.model.TensorFolder;
+import dev.flotilla.model.TensorFiles;
 import dev.flotilla.model.TensorSource;
 import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
@@ -36,6 +36,7 @@ import java.security.MessageDigest;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -343,27 +344,22 @@ public final class ModelStore implements AutoCloseable {
   private GgufHeader header(ModelRecord model) {
     GgufHeader known = headers.get(model.digest());
     if (known == null) {
-      try (TensorSource source = open(model)) {
-        known = source.header();
-      }
+      known = readHeader(model);
       headers.put(model.digest(), known);
     }
     return known;
   }
 
-  /** The whole file if it is here, else the parts of it that are, at least its head. */
-  private TensorSource open(ModelRecord model) {
+  private GgufHeader readHeader(ModelRecord model) {
     Path whole = place(model.digest()).resolve(WHOLE);
-    return Files.exists(whole) ? GgufFile.open(whole) : parts(model);
-  }
-
-  private TensorFolder parts(ModelRecord model) {
+    if (Files.exists(whole)) {
+      return GgufHeader.read(whole);
+    }
     Manifest manifest = manifest(model);
-    Path folder = place(model.digest()).resolve(PARTS);
-    Path head = folder.resolve("head.gguf");
+    Path head = place(model.digest()).resolve(PARTS).resolve("head");
     fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256());
     try {
-      return TensorFolder.create(folder, Files.readAllBytes(head), model.bytes());
+      return GgufHeader.parse(model.name(), Files.readAllBytes(head), model.bytes());
     } catch (IOException e) {
       throw DurableFiles.failure("cannot read " + head, e);
     }
@@ -456,11 +452,17 @@ public final class ModelStore implements AutoCloseable {
       }
       discardWhole(whole, damaged.get());
     }
-    TensorFolder parts = parts(model);
+    Map<String, TensorFiles.Location> locations = new HashMap<>();
     for (TensorPart tensor : tensors) {
-      fetch(model, parts.file(tensor.name()), tensor.offset(), tensor.bytes(), tensor.sha256());
+      Path file = place(model.digest()).resolve(PARTS).resolve("tensor-" + tensor.sha256());
+      fetch(model, file, tensor.offset(), tensor.bytes(), tensor.sha256());
+      locations.put(tensor.name(), new TensorFiles.Location(file, 0));
     }
-    return parts;
+    return new TensorFiles(
+        header(model),
+        name ->
+            Optional.ofNullable(locations.get(name))
+                .orElseThrow(() -> new IllegalStateException("tensor " + name + " not foreseen")));
   }
 
   private void discardWhole(Path whole, TensorPart tensor) {

@@ -258,8 +258,9 @@ final class StageHost implements AutoCloseable {
   }
 
   private void status(String replica, ReplicaStatus status) {
-    statuses.put(replica, status);
-    statusChanged.release();
+    if (!status.equals(statuses.put(replica, status))) {
+      statusChanged.release();
+    }
   }
 
   /** One pass of the reporter: brings the registry up to what the heads here say. */

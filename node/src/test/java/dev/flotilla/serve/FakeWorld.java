@@ -122,6 +122,7 @@ final class FakeWorld implements AutoCloseable {
     private final Map<String, ManagedChannel> channels = new ConcurrentHashMap<>();
     private volatile NodeInfo.State state = NodeInfo.State.UP;
     private Server server;
+    private int port;
 
     Node(String id, long memoryBytes) {
       this.id = id;
@@ -175,10 +176,7 @@ final class FakeWorld implements AutoCloseable {
       }
       return channels.computeIfAbsent(
           nodeId,
-          n ->
-              NettyChannelBuilder.forAddress("127.0.0.1", peer.server.getPort())
-                  .usePlaintext()
-                  .build());
+          n -> NettyChannelBuilder.forAddress("127.0.0.1", peer.port).usePlaintext().build());
     }
 
     void drop(String nodeId) {
@@ -214,6 +212,7 @@ final class FakeWorld implements AutoCloseable {
       services.forEach(builder::addService);
       try {
         server = builder.build().start();
+        port = server.getPort();
       } catch (IOException e) {
         throw new IllegalStateException(e);
       }
