@@ -69,22 +69,16 @@ public final class HuggingFaceFolder implements AutoCloseable {
    * @param ggufName such as {@code blk.0.attn_q.weight}
    */
   static String nameOf(String ggufName) {
-    switch (ggufName) {
-      case LlamaTensors.EMBEDDING -> {
-        return "model.embed_tokens.weight";
-      }
-      case LlamaTensors.FINAL_NORM -> {
-        return "model.norm.weight";
-      }
-      case LlamaTensors.OUTPUT -> {
-        return "lm_head.weight";
-      }
+    return switch (ggufName) {
+      case LlamaTensors.EMBEDDING -> "model.embed_tokens.weight";
+      case LlamaTensors.FINAL_NORM -> "model.norm.weight";
+      case LlamaTensors.OUTPUT -> "lm_head.weight";
       default -> {
         int dot = ggufName.indexOf('.', 4);
         String part = ggufName.substring(dot + 1, ggufName.lastIndexOf('.'));
-        return "model.layers." + ggufName.substring(4, dot) + "." + partName(part) + ".weight";
+        yield "model.layers." + ggufName.substring(4, dot) + "." + partName(part) + ".weight";
       }
-    }
+    };
   }
 
   private static String partName(String part) {

@@ -63,7 +63,7 @@ public final class RandomModel {
     int substitutes = 0;
     for (int i = 0; i < vocabularySize; i++) {
       if (i < BYTES) {
-        boolean printable = i > 32 && i < 127 || i > 160 && i != 173;
+        boolean printable = (i > 32 && i < 127) || (i > 160 && i != 173);
         tokens.add(Character.toString(printable ? i : BYTES + substitutes++));
         types[i] = NORMAL;
       } else {

@@ -374,6 +374,10 @@ public final class Safetensors implements AutoCloseable {
   }
 
   private static void refuseOtherKinds(String where, MemorySegment bytes) {
+    if (bytes.byteSize() > 8 && bytes.get(ValueLayout.JAVA_BYTE, 8) == '{') {
+      // The length before the header may have any bytes, those of a pickle's start too.
+      return;
+    }
     byte[] start = bytes.asSlice(0, Math.min(16, bytes.byteSize())).toArray(ValueLayout.JAVA_BYTE);
     String text = new String(start, StandardCharsets.ISO_8859_1);
     String kind = null;

@@ -72,8 +72,7 @@ public final class Planner {
       return fastest(model, sorted).orElseThrow(() -> tooLittleMemory(model, sorted, 0));
     }
     Plan split =
-        balanced(model, sorted, stages)
-            .orElseThrow(() -> tooLittleMemory(model, sorted, stages));
+        balanced(model, sorted, stages).orElseThrow(() -> tooLittleMemory(model, sorted, stages));
     Optional<Plan> alone = balanced(model, sorted, 1);
     if (!force
         && alone.isPresent()
@@ -116,11 +115,7 @@ public final class Planner {
    * @param used bytes that other replicas take, by machine
    */
   public static Plan another(
-      Footprint model,
-      List<Machine> machines,
-      Map<String, Long> used,
-      int stages,
-      boolean force) {
+      Footprint model, List<Machine> machines, Map<String, Long> used, int stages, boolean force) {
     List<Machine> unused = machines.stream().filter(m -> !used.containsKey(m.id())).toList();
     List<Machine> left =
         machines.stream().map(m -> m.minus(used.getOrDefault(m.id(), 0L))).toList();
@@ -303,8 +298,7 @@ public final class Planner {
       sum += stage + hop;
       slowest = Math.max(slowest, stage);
       long bytes = model.stageBytes(count, first, last);
-      stages.add(
-          new PlannedStage(machine.id(), new LayerRange(next, next + count - 1), bytes));
+      stages.add(new PlannedStage(machine.id(), new LayerRange(next, next + count - 1), bytes));
       next += count;
     }
     return new Plan(List.copyOf(stages), 1 / sum, 1 / slowest);

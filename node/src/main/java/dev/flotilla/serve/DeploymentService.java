@@ -118,9 +118,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "no deployment of model " + model,
           "`flotilla ps` lists what is deployed.");
     }
-    cluster
-        .registry()
-        .commit(List.of(), List.of(new Registry.Write(key(model), Optional.empty())));
+    cluster.registry().commit(List.of(), List.of(new Registry.Write(key(model), Optional.empty())));
     log.info("deployment {} is wanted no more", model);
   }
 
@@ -197,8 +195,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       Placement placement = placed.get().placement();
       ReplicaStatus status = status(wanted, placed.get());
-      replicas.add(
-          new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
+      replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
         if (placement.stages().size() < wanted.stages()) {
@@ -213,7 +210,10 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         }
       } else {
         reasons.add(
-            id + " is " + status.state() + (status.reason().isEmpty() ? "" : ": " + status.reason()));
+            id
+                + " is "
+                + status.state()
+                + (status.reason().isEmpty() ? "" : ": " + status.reason()));
       }
     }
     String state =
@@ -249,13 +249,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
     try {
       List<NodeInfo> up = up();
-      Plan unused =
-          Planner.another(
-              model.get().footprint(),
-              machines(up),
-              usedBeside(replica),
-              0,
-              true);
+      Plan _ = Planner.another(model.get().footprint(), machines(up), usedBeside(replica), 0, true);
       return "";
     } catch (FlotillaException e) {
       return e.explanation();
@@ -267,9 +261,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   @Override
   public void reconcile(Cluster.Leadership leadership) {
     List<NodeInfo> alive =
-        leadership.aliveNodes().stream()
-            .filter(n -> n.state() != NodeInfo.State.DRAINING)
-            .toList();
+        leadership.aliveNodes().stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
     notice(alive);
     List<Registry.Entry> entries = cluster.registry().list(KIND);
     Map<String, Wanted> wanted = new TreeMap<>();
@@ -351,8 +343,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             List.of(
                 new Registry.Condition(Placement.key(replica), now.map(Placed::epoch).orElse(0L)),
                 new Registry.Condition(key(model.name()), wantedEpoch)),
-            List.of(
-                new Registry.Write(Placement.key(replica), Optional.of(Json.write(placement)))))
+            List.of(new Registry.Write(Placement.key(replica), Optional.of(Json.write(placement)))))
         .ifPresent(
             epoch -> log.info("replica {} is placed (epoch {}): {}", replica, epoch, placement));
   }
@@ -430,8 +421,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       int last = other.stages().size() - 1;
       for (int i = 0; i <= last; i++) {
-        long bytes =
-            model.get().footprint().stageBytes(other.layers(i).count(), i == 0, i == last);
+        long bytes = model.get().footprint().stageBytes(other.layers(i).count(), i == 0, i == last);
         used.merge(other.stages().get(i).node(), bytes, Long::sum);
       }
     }

@@ -147,7 +147,7 @@ final class Head implements AutoCloseable {
     for (; event != null; event = inbox.poll()) {
       event.run();
     }
-    metrics.queue(replica, scheduler.running(), scheduler.waiting(), scheduler.freePositions());
+    metrics.queue(replica, scheduler.running(), scheduler.waiting());
   }
 
   /** Opens the chain when it is time to; schedules nothing. */
@@ -199,12 +199,12 @@ final class Head implements AutoCloseable {
 
   /** Hands back every request and stops; the slice stays, for another placement to take over. */
   @Override
-  public void close() throws InterruptedException {
+  public void close() {
     synchronized (this) {
       closed = true;
       inbox.add(() -> stopped = true);
     }
-    thread.join();
+    Closing.join(thread);
     for (Runnable event = inbox.poll(); event != null; event = inbox.poll()) {
       event.run();
     }

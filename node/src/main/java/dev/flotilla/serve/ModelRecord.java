@@ -97,7 +97,7 @@ record ModelRecord(
 
   /** Positions that a replica's KV cache holds: room for four full contexts, within bounds. */
   int cachePositions() {
-    return (int) Math.clamp(4L * config.contextLength(), MIN_POSITIONS, MAX_POSITIONS);
+    return Math.clamp(4L * config.contextLength(), MIN_POSITIONS, MAX_POSITIONS);
   }
 
   /** Tokens that one sequence may have, prompt included. */

@@ -1,5 +1,6 @@
 package dev.flotilla.serve;
 
+import com.google.protobuf.ByteString;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
@@ -12,7 +13,7 @@ import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
-import dev.flotilla.model.TensorFolder;
+import dev.flotilla.model.TensorFiles;
 import dev.flotilla.model.TensorSource;
 import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
@@ -21,7 +22,6 @@ import dev.flotilla.serve.proto.ReadRequest;
 import io.grpc.BindableService;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
-import com.google.protobuf.ByteString;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -36,26 +36,28 @@ import java.security.MessageDigest;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
-import java.util.stream.Collectors;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
  * The models on this node, under {@code data/models/DIGEST/}: the whole file ({@code model.gguf}),
- * or its header and the tensors that this node's stages needed. Names live in the registry only;
- * on disk everything is named by what it hashes to, and nothing has its name before it was
- * verified.
+ * or its header and the tensors that this node's stages needed. Names live in the registry only; on
+ * disk everything is named by what it hashes to, and nothing has its name before it was verified.
  *
  * <p>Two nodes keep the whole file, so that losing one does not lose the model: a node that finds
  * itself next in the model's own order of the nodes fetches it in the background and adds itself to
@@ -78,9 +80,11 @@ public final class ModelStore implements AutoCloseable {
   private final int threads;
   private final InstantSource clock;
   private final Map<String, GgufHeader> headers = new ConcurrentHashMap<>();
+
   /** Files that are on their way into the registry, which the sweep spares. */
   private final Set<String> arriving = ConcurrentHashMap.newKeySet();
 
+  private final Map<Path, ReentrantLock> fetching = new ConcurrentHashMap<>();
   private final Semaphore changed = new Semaphore(0);
   private volatile boolean closed;
   private @Nullable Thread thread;
@@ -116,15 +120,11 @@ public final class ModelStore implements AutoCloseable {
   }
 
   @Override
-  public void close() throws Exception {
+  public void close() {
     closed = true;
-    if (subscription != null) {
-      subscription.close();
-    }
+    Closing.unsubscribe(subscription);
     changed.release();
-    if (thread != null) {
-      thread.join();
-    }
+    Closing.join(thread);
   }
 
   // Adding and removing.
@@ -181,8 +181,7 @@ public final class ModelStore implements AutoCloseable {
     String header;
     try (FileChannel in = FileChannel.open(from, StandardOpenOption.READ);
         FileChannel out =
-            FileChannel.open(
-                temporary, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
+            FileChannel.open(temporary, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
       long position = 0;
       header = pass(in, out, position, head.headBytes(), whole);
       position = head.headBytes();
@@ -203,7 +202,7 @@ public final class ModelStore implements AutoCloseable {
       FileChannel in, FileChannel out, long offset, long length, MessageDigest whole)
       throws IOException {
     MessageDigest part = DurableFiles.sha256();
-    ByteBuffer buffer = ByteBuffer.allocate((int) Math.clamp(length, 1, CHUNK_BYTES));
+    ByteBuffer buffer = ByteBuffer.allocate(Math.clamp(length, 1, CHUNK_BYTES));
     long end = offset + length;
     for (long at = offset; at < end; ) {
       buffer.clear().limit((int) Math.min(buffer.capacity(), end - at));
@@ -294,8 +293,7 @@ public final class ModelStore implements AutoCloseable {
           registry.commit(
               List.of(
                   new Registry.Condition(
-                      ModelRecord.key(record.name()),
-                      there.map(Registry.Entry::epoch).orElse(0L))),
+                      ModelRecord.key(record.name()), there.map(Registry.Entry::epoch).orElse(0L))),
               List.of(
                   new Registry.Write(
                       ModelRecord.key(record.name()), Optional.of(Json.write(wanted)))));
@@ -346,27 +344,22 @@ public final class ModelStore implements AutoCloseable {
   private GgufHeader header(ModelRecord model) {
     GgufHeader known = headers.get(model.digest());
     if (known == null) {
-      try (TensorSource source = open(model)) {
-        known = source.header();
-      }
+      known = readHeader(model);
       headers.put(model.digest(), known);
     }
     return known;
   }
 
-  /** The whole file if it is here, else the parts of it that are, at least its head. */
-  private TensorSource open(ModelRecord model) {
+  private GgufHeader readHeader(ModelRecord model) {
     Path whole = place(model.digest()).resolve(WHOLE);
-    return Files.exists(whole) ? GgufFile.open(whole) : parts(model);
-  }
-
-  private TensorFolder parts(ModelRecord model) {
+    if (Files.exists(whole)) {
+      return GgufHeader.read(whole);
+    }
     Manifest manifest = manifest(model);
-    Path folder = place(model.digest()).resolve(PARTS);
-    Path head = folder.resolve("head.gguf");
+    Path head = place(model.digest()).resolve(PARTS).resolve("head");
     fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256());
     try {
-      return TensorFolder.create(folder, Files.readAllBytes(head), model.bytes());
+      return GgufHeader.parse(model.name(), Files.readAllBytes(head), model.bytes());
     } catch (IOException e) {
       throw DurableFiles.failure("cannot read " + head, e);
     }
@@ -374,6 +367,21 @@ public final class ModelStore implements AutoCloseable {
 
   private Manifest manifest(ModelRecord model) {
     Path file = place(model.digest()).resolve(MANIFEST);
+    return alone(file, () -> manifest(model, file));
+  }
+
+  /** Two threads must not fetch the same file; other files do not wait for it. */
+  private <T> T alone(Path file, Supplier<T> work) {
+    ReentrantLock lock = fetching.computeIfAbsent(file, f -> new ReentrantLock());
+    lock.lock();
+    try {
+      return work.get();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private Manifest manifest(ModelRecord model, Path file) {
     try {
       if (Files.exists(file)) {
         byte[] content = Files.readAllBytes(file);
@@ -442,16 +450,22 @@ public final class ModelStore implements AutoCloseable {
       if (damaged.isEmpty()) {
         return GgufFile.open(whole);
       }
-      discardWhole(model, whole, damaged.get());
+      discardWhole(whole, damaged.get());
     }
-    TensorFolder parts = parts(model);
+    Map<String, TensorFiles.Location> locations = new HashMap<>();
     for (TensorPart tensor : tensors) {
-      fetch(model, parts.file(tensor.name()), tensor.offset(), tensor.bytes(), tensor.sha256());
+      Path file = place(model.digest()).resolve(PARTS).resolve("tensor-" + tensor.sha256());
+      fetch(model, file, tensor.offset(), tensor.bytes(), tensor.sha256());
+      locations.put(tensor.name(), new TensorFiles.Location(file, 0));
     }
-    return parts;
+    return new TensorFiles(
+        header(model),
+        name ->
+            Optional.ofNullable(locations.get(name))
+                .orElseThrow(() -> new IllegalStateException("tensor " + name + " not foreseen")));
   }
 
-  private void discardWhole(ModelRecord model, Path whole, TensorPart tensor) {
+  private void discardWhole(Path whole, TensorPart tensor) {
     log.error(
         "node {}: tensor {} in {} does not match its SHA-256; the copy is discarded",
         cluster.self(),
@@ -477,7 +491,7 @@ public final class ModelStore implements AutoCloseable {
 
   private static void hash(FileChannel in, long offset, long bytes, MessageDigest digest)
       throws IOException {
-    ByteBuffer buffer = ByteBuffer.allocate((int) Math.clamp(bytes, 1, CHUNK_BYTES));
+    ByteBuffer buffer = ByteBuffer.allocate(Math.clamp(bytes, 1, CHUNK_BYTES));
     for (long at = offset; at < offset + bytes; ) {
       buffer.clear().limit((int) Math.min(buffer.capacity(), offset + bytes - at));
       int read = in.read(buffer, at);
@@ -494,18 +508,22 @@ public final class ModelStore implements AutoCloseable {
    * an earlier try left in {@code FILE.part} is gone on with.
    */
   private void fetch(ModelRecord model, Path file, long offset, long bytes, String sha256) {
-    if (Files.exists(file)) {
-      if (verified(file, 0, Math.max(bytes, sizeOf(file)), sha256)) {
-        return;
-      }
-      log.warn("node {}: {} is damaged and fetched again", cluster.self(), file);
-    }
-    boolean unused =
-        fromAnyHolder(
-            model,
-            holder -> {
-              fetchFrom(holder, model, file, offset, bytes, sha256);
-              return true;
+    boolean _ =
+        alone(
+            file,
+            () -> {
+              if (Files.exists(file)) {
+                if (verified(file, 0, Math.max(bytes, sizeOf(file)), sha256)) {
+                  return true;
+                }
+                log.warn("node {}: {} is damaged and fetched again", cluster.self(), file);
+              }
+              return fromAnyHolder(
+                  model,
+                  holder -> {
+                    fetchFrom(holder, model, file, offset, bytes, sha256);
+                    return true;
+                  });
             });
   }
 
@@ -524,10 +542,7 @@ public final class ModelStore implements AutoCloseable {
       Files.createDirectories(place(model.digest()).resolve(PARTS));
       try (FileChannel out =
           FileChannel.open(
-              part,
-              StandardOpenOption.CREATE,
-              StandardOpenOption.READ,
-              StandardOpenOption.WRITE)) {
+              part, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
         if (out.size() > bytes) {
           out.truncate(0);
         }
@@ -622,7 +637,7 @@ public final class ModelStore implements AutoCloseable {
   private void loop() {
     while (!closed) {
       try {
-        boolean unused = changed.tryAcquire(1, TimeUnit.SECONDS);
+        boolean _ = changed.tryAcquire(1, TimeUnit.SECONDS);
         changed.drainPermits();
         reconcile();
       } catch (InterruptedException e) {
@@ -638,13 +653,8 @@ public final class ModelStore implements AutoCloseable {
     for (ModelRecord model : ModelRecord.all(cluster.registry())) {
       boolean here = Files.exists(place(model.digest()).resolve(WHOLE));
       if (!here && up.contains(cluster.self()) && isNext(model, up)) {
-        Manifest unused = manifest(model); // whoever asks for the file asks for this first
-        fetch(
-            model,
-            place(model.digest()).resolve(WHOLE),
-            0,
-            model.bytes(),
-            model.digest());
+        Manifest _ = manifest(model); // whoever asks for the file asks for this first
+        fetch(model, place(model.digest()).resolve(WHOLE), 0, model.bytes(), model.digest());
         log.info("node {} has a copy of model {}", cluster.self(), model.name());
         here = true;
       }
@@ -674,8 +684,7 @@ public final class ModelStore implements AutoCloseable {
             Comparator.comparing(
                 node ->
                     DurableFiles.sha256(
-                        (model.digest() + node)
-                            .getBytes(java.nio.charset.StandardCharsets.UTF_8))))
+                        (model.digest() + node).getBytes(java.nio.charset.StandardCharsets.UTF_8))))
         .toList();
   }
 
@@ -692,7 +701,7 @@ public final class ModelStore implements AutoCloseable {
       holders.add(cluster.self());
     }
     // If another node was quicker, the next pass tries again.
-    Optional<Long> unused =
+    Optional<Long> _ =
         registry.commit(
             List.of(new Registry.Condition(entry.get().key(), entry.get().epoch())),
             List.of(
@@ -763,8 +772,7 @@ public final class ModelStore implements AutoCloseable {
           || request.getOffset() < 0
           || request.getLength() < 0
           || request.getLength() > CHUNK_BYTES) {
-        throw new FlotillaException(
-            FlotillaException.Code.INVALID, "no such part of a model", "");
+        throw new FlotillaException(FlotillaException.Code.INVALID, "no such part of a model", "");
       }
       String name = request.getPart() == ReadRequest.Part.MANIFEST ? MANIFEST : WHOLE;
       Path file = place(request.getDigest()).resolve(name);

@@ -181,10 +181,8 @@ final class Router implements Generator, AutoCloseable {
   }
 
   @Override
-  public void close() throws Exception {
-    if (subscription != null) {
-      subscription.close();
-    }
+  public void close() {
+    Closing.unsubscribe(subscription);
     for (Running generation : running) {
       generation.fail(
           new FlotillaException(

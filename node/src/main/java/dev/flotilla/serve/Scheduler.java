@@ -71,10 +71,13 @@ final class Scheduler {
     int[] tokens;
     int length;
     int generated;
+
     /** Names its positions in the caches; a new one after each eviction. */
     long cacheId;
+
     /** Positions in the cache or on their way there. */
     int computed;
+
     /** Its next token is on its way back. */
     boolean drawing;
 
@@ -105,8 +108,10 @@ final class Scheduler {
 
   private final Limits limits;
   private final Deque<Sequence> waiting = new ArrayDeque<>();
+
   /** In order of admission. */
   private final List<Sequence> running = new ArrayList<>();
+
   /** The same, who was served longest ago first. */
   private final Deque<Sequence> turns = new ArrayDeque<>();
 
@@ -367,8 +372,7 @@ final class Scheduler {
           ids[row] = sequence.cacheId;
         }
         if (positions[row - 1] == sequence.length - 1) {
-          draws.add(
-              new Batch.Draw(row - 1, sequence.length, sequence.submission.sampling()));
+          draws.add(new Batch.Draw(row - 1, sequence.length, sequence.submission.sampling()));
           drawn.add(new Drawn(sequence, sequence.cacheId));
         }
       }

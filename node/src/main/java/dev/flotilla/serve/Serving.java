@@ -67,7 +67,7 @@ public final class Serving implements AutoCloseable {
 
   /** Ends what runs here: requests that came in here fail, those of other nodes go on elsewhere. */
   @Override
-  public void close() throws Exception {
+  public void close() {
     router.close();
     stages.close();
     models.close();

@@ -19,7 +19,6 @@ final class ServingMetrics {
   private static final class Replica {
     volatile int running;
     volatile int waiting;
-    volatile int freePositions;
     final Timer step;
     final Counter rows;
     final List<Meter> meters;
@@ -43,9 +42,6 @@ final class ServingMetrics {
                   .tag("replica", id)
                   .register(registry),
               Gauge.builder("flotilla.serve.requests.waiting", this, r -> r.waiting)
-                  .tag("replica", id)
-                  .register(registry),
-              Gauge.builder("flotilla.serve.kv.free.positions", this, r -> r.freePositions)
                   .tag("replica", id)
                   .register(registry));
     }
@@ -91,11 +87,22 @@ final class ServingMetrics {
     replica.rows.increment(rows);
   }
 
-  void queue(String id, int running, int waiting, int freePositions) {
+  void queue(String id, int running, int waiting) {
     Replica replica = replica(id);
     replica.running = running;
     replica.waiting = waiting;
-    replica.freePositions = freePositions;
+  }
+
+  /** Reports a stage's cache until the meter is removed. */
+  Meter stage(String replica, int index, Stage stage) {
+    return Gauge.builder("flotilla.serve.kv.free.positions", stage, Stage::freePositions)
+        .tag("replica", replica)
+        .tag("stage", Integer.toString(index))
+        .register(registry);
+  }
+
+  void remove(Meter meter) {
+    Meter _ = registry.remove(meter);
   }
 
   void gone(String id) {

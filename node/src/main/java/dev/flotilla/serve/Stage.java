@@ -14,9 +14,11 @@ final class Stage implements AutoCloseable {
   private final LayerSlice slice;
   private final boolean last;
   private final Set<Long> cached = new HashSet<>();
+  private volatile int freePositions;
 
   Stage(LayerSlice slice) {
     this.slice = slice;
+    this.freePositions = slice.freePositions();
     this.last = slice.range().last() == slice.config().layers() - 1;
   }
 
@@ -28,10 +30,16 @@ final class Stage implements AutoCloseable {
     return last;
   }
 
+  /** Free positions of the cache after the last step; on any thread. */
+  int freePositions() {
+    return freePositions;
+  }
+
   /** Empties the cache: a new chain begins. */
   void reset() {
     cached.forEach(slice::release);
     cached.clear();
+    freePositions = slice.freePositions();
   }
 
   float[] embed(int[] tokens) {
@@ -50,6 +58,7 @@ final class Stage implements AutoCloseable {
       }
       slice.forward(hidden, sequences, positions);
     }
+    freePositions = slice.freePositions();
   }
 
   /** Draws the tokens asked for, in order; -1 where the output is not a number. */

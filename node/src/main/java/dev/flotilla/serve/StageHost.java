@@ -20,6 +20,7 @@ import io.grpc.BindableService;
 import io.grpc.Status;
 import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
+import io.micrometer.core.instrument.Meter;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -58,6 +59,7 @@ final class StageHost implements AutoCloseable {
     final Placed placed;
     final int index;
     @Nullable Stage stage;
+    @Nullable Meter meter;
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
@@ -118,7 +120,7 @@ final class StageHost implements AutoCloseable {
             () -> {
               while (!closed) {
                 try {
-                  boolean unused = signal.tryAcquire(500, TimeUnit.MILLISECONDS);
+                  boolean _ = signal.tryAcquire(500, TimeUnit.MILLISECONDS);
                   signal.drainPermits();
                   pass.run();
                 } catch (InterruptedException e) {
@@ -164,20 +166,19 @@ final class StageHost implements AutoCloseable {
     locals.remove(replica(local));
     Head head = local.head;
     Worker worker = local.worker;
-    try {
-      if (head != null) {
-        head.close();
-      }
-      if (worker != null) {
-        worker.close();
-      }
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
+    if (head != null) {
+      head.close();
+    }
+    if (worker != null) {
+      worker.close();
     }
     statuses.remove(replica(local));
     Stage stage = local.stage;
     if (stage == null) {
       return Optional.empty();
+    }
+    if (local.meter != null) {
+      metrics.remove(local.meter);
     }
     int self = next.flatMap(n -> n.placement().stageOn(cluster.self())).orElse(-1);
     if (next.isPresent() && self >= 0 && local.sameLayers(next.get().placement(), self)) {
@@ -218,6 +219,7 @@ final class StageHost implements AutoCloseable {
     }
     local.failure = "";
     local.stage = stage;
+    local.meter = metrics.stage(placement.replica(), index, stage);
     int stages = placement.stages().size();
     if (index == 0) {
       local.head =
@@ -232,8 +234,7 @@ final class StageHost implements AutoCloseable {
               nanoTime);
     } else {
       local.worker =
-          new Worker(
-              placement.replica() + "/" + index, stage, listener -> onward(local, listener));
+          new Worker(placement.replica() + "/" + index, stage, listener -> onward(local, listener));
     }
     log.info(
         "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
@@ -257,8 +258,9 @@ final class StageHost implements AutoCloseable {
   }
 
   private void status(String replica, ReplicaStatus status) {
-    statuses.put(replica, status);
-    statusChanged.release();
+    if (!status.equals(statuses.put(replica, status))) {
+      statusChanged.release();
+    }
   }
 
   /** One pass of the reporter: brings the registry up to what the heads here say. */
@@ -302,15 +304,13 @@ final class StageHost implements AutoCloseable {
   }
 
   @Override
-  public void close() throws Exception {
+  public void close() {
     closed = true;
-    if (subscription != null) {
-      subscription.close();
-    }
+    Closing.unsubscribe(subscription);
     changed.release();
     statusChanged.release();
     for (Thread thread : threads) {
-      thread.join();
+      Closing.join(thread);
     }
     for (Local local : List.copyOf(locals.values())) {
       stop(local, Optional.empty());
@@ -424,8 +424,7 @@ final class StageHost implements AutoCloseable {
 
     @Override
     public void accepted() {
-      replies.send(
-          GenerateEvent.newBuilder().setAccepted(Accepted.getDefaultInstance()).build());
+      replies.send(GenerateEvent.newBuilder().setAccepted(Accepted.getDefaultInstance()).build());
     }
 
     @Override

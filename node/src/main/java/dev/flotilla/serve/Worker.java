@@ -149,10 +149,10 @@ final class Worker implements AutoCloseable {
 
   /** Stops the thread and ends the chain; the slice stays, for another placement to take over. */
   @Override
-  public void close() throws InterruptedException {
+  public void close() {
     closed = true;
     inbox.add(() -> {});
-    thread.join();
+    Closing.join(thread);
     if (current != null) {
       current.end(Status.UNAVAILABLE.withDescription("stage " + name + " was moved"));
       current = null;

@@ -3,6 +3,7 @@ package dev.flotilla.text;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A string that remembers which of its characters came from a user. Equality is that of the
@@ -148,6 +149,22 @@ final class MarkedText implements Comparable<MarkedText> {
     private final StringBuilder value = new StringBuilder();
     private int[] changes = new int[4];
     private int size;
+    private final @Nullable JinjaBudget budget;
+
+    Builder() {
+      budget = null;
+    }
+
+    /** A builder that charges what it takes in. */
+    Builder(JinjaBudget budget) {
+      this.budget = budget;
+    }
+
+    private void charge(int length) {
+      if (budget != null) {
+        budget.append(value.length(), length);
+      }
+    }
 
     int length() {
       return value.length();
@@ -155,6 +172,7 @@ final class MarkedText implements Comparable<MarkedText> {
 
     Builder append(String text, boolean trusted) {
       if (!text.isEmpty()) {
+        charge(text.length());
         mark(trusted);
         value.append(text);
       }
@@ -174,6 +192,7 @@ final class MarkedText implements Comparable<MarkedText> {
       if (from >= to) {
         return this;
       }
+      charge(to - from);
       int change = text.changesUpTo(from);
       int at = from;
       while (at < to) {

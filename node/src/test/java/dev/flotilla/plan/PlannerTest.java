@@ -124,8 +124,7 @@ final class PlannerTest {
     Random random = new Random(seed);
     for (int round = 0; round < 400; round++) {
       int layers = 1 + random.nextInt(40);
-      Footprint model =
-          model(layers, (1 + random.nextInt(20)) * MB, (1 + random.nextInt(30)) * MB);
+      Footprint model = model(layers, (1 + random.nextInt(20)) * MB, (1 + random.nextInt(30)) * MB);
       List<Machine> machines = new ArrayList<>();
       int count = 1 + random.nextInt(7);
       for (int i = 0; i < count; i++) {

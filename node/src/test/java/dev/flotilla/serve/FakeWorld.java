@@ -39,12 +39,18 @@ final class FakeWorld implements AutoCloseable {
       Thread.ofPlatform().name("fake-controller").daemon().unstarted(this::control);
 
   synchronized Node add(String id, long memoryBytes) {
-    Node node = new Node(id, memoryBytes);
-    nodes.put(id, node);
+    Node node = addWithoutController(id, memoryBytes);
     if (leader.isEmpty()) {
       leader = id;
       controller.start();
     }
+    return node;
+  }
+
+  /** For tests that are the controller themselves. */
+  synchronized Node addWithoutController(String id, long memoryBytes) {
+    Node node = new Node(id, memoryBytes);
+    nodes.put(id, node);
     return node;
   }
 
@@ -116,6 +122,7 @@ final class FakeWorld implements AutoCloseable {
     private final Map<String, ManagedChannel> channels = new ConcurrentHashMap<>();
     private volatile NodeInfo.State state = NodeInfo.State.UP;
     private Server server;
+    private int port;
 
     Node(String id, long memoryBytes) {
       this.id = id;
@@ -169,10 +176,7 @@ final class FakeWorld implements AutoCloseable {
       }
       return channels.computeIfAbsent(
           nodeId,
-          n ->
-              NettyChannelBuilder.forAddress("127.0.0.1", peer.server.getPort())
-                  .usePlaintext()
-                  .build());
+          n -> NettyChannelBuilder.forAddress("127.0.0.1", peer.port).usePlaintext().build());
     }
 
     void drop(String nodeId) {
@@ -208,6 +212,7 @@ final class FakeWorld implements AutoCloseable {
       services.forEach(builder::addService);
       try {
         server = builder.build().start();
+        port = server.getPort();
       } catch (IOException e) {
         throw new IllegalStateException(e);
       }

@@ -27,8 +27,7 @@ final class SchedulerTest {
       int per = 6 / limits.depth();
       for (int i = 0; i < limits.depth(); i++) {
         int last = i == limits.depth() - 1 ? 5 : (i + 1) * per - 1;
-        ToySlice slice =
-            new ToySlice(new LayerRange(i * per, last), limits.cachePositions(), 0);
+        ToySlice slice = new ToySlice(new LayerRange(i * per, last), limits.cachePositions(), 0);
         slices.add(slice);
         stages.add(new Stage(slice));
       }
@@ -164,8 +163,7 @@ final class SchedulerTest {
 
   @Test
   void anEndTokenEndsWithoutBeingDelivered() {
-    List<Integer> expected =
-        ToySlice.expected(new int[] {1, 2}, SamplingParameters.GREEDY, 20);
+    List<Integer> expected = ToySlice.expected(new int[] {1, 2}, SamplingParameters.GREEDY, 20);
     int end = expected.get(7);
     int first = expected.indexOf(end);
     Chain chain = new Chain(limits(16, 512, 2));
@@ -181,8 +179,7 @@ final class SchedulerTest {
   void theContextsEndIsALength() {
     Chain chain = new Chain(limits(64, 320, 1));
     Heard heard = new Heard(190);
-    chain.scheduler.submit(
-        submission("a", new int[190], SamplingParameters.GREEDY, 1000), heard);
+    chain.scheduler.submit(submission("a", new int[190], SamplingParameters.GREEDY, 1000), heard);
     while (chain.turn(new Random(3))) {}
     assertThat(heard.end).isEqualTo("LENGTH");
     assertThat(heard.tokens).hasSize(10);
@@ -192,8 +189,7 @@ final class SchedulerTest {
   void cancellingFreesPositionsEvenWithATokenOnItsWay() {
     Chain chain = new Chain(limits(16, 512, 3));
     Heard heard = new Heard(3);
-    chain.scheduler.submit(
-        submission("a", new int[3], SamplingParameters.GREEDY, 100), heard);
+    chain.scheduler.submit(submission("a", new int[3], SamplingParameters.GREEDY, 100), heard);
     Optional<Batch> batch = chain.scheduler.schedule();
     chain.scheduler.cancel("a");
     assertThat(heard.end).isEqualTo("CANCELLED");
@@ -213,17 +209,13 @@ final class SchedulerTest {
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 4; i++) {
       heard.add(new Heard(1));
-      scheduler.submit(
-          submission("r" + i, new int[1], SamplingParameters.GREEDY, 5), heard.get(i));
+      scheduler.submit(submission("r" + i, new int[1], SamplingParameters.GREEDY, 5), heard.get(i));
     }
     assertThat(heard).extracting(h -> h.end).containsExactly("", "", "BUSY", "BUSY");
-    Optional<Batch> unused = scheduler.schedule();
-    assertThat(Scheduler.tooLong(201, 200))
-        .hasMessageContaining("201")
-        .hasMessageContaining("200");
+    Optional<Batch> _ = scheduler.schedule();
+    assertThat(Scheduler.tooLong(201, 200)).hasMessageContaining("201").hasMessageContaining("200");
     Heard tooLong = new Heard(0);
-    scheduler.submit(
-        submission("long", new int[200], SamplingParameters.GREEDY, 5), tooLong);
+    scheduler.submit(submission("long", new int[200], SamplingParameters.GREEDY, 5), tooLong);
     assertThat(tooLong.end).isEqualTo("INVALID");
   }
 
@@ -244,11 +236,9 @@ final class SchedulerTest {
   void whenTheCachesAreLostEveryoneHearsOfItAndLateStepsCountNoMore() {
     Chain chain = new Chain(limits(64, 512, 2));
     Heard heard = new Heard(1);
-    chain.scheduler.submit(
-        submission("a", new int[] {1}, SamplingParameters.GREEDY, 5), heard);
+    chain.scheduler.submit(submission("a", new int[] {1}, SamplingParameters.GREEDY, 5), heard);
     Batch lost = chain.scheduler.schedule().orElseThrow();
-    chain.scheduler.fail(
-        new FlotillaException(FlotillaException.Code.UNAVAILABLE, "lost", ""));
+    chain.scheduler.fail(new FlotillaException(FlotillaException.Code.UNAVAILABLE, "lost", ""));
     chain.scheduler.deliver(lost.number(), new int[] {7});
     assertThat(heard.end).isEqualTo("UNAVAILABLE");
     assertThat(heard.tokens).isEmpty();

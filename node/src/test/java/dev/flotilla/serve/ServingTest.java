@@ -8,6 +8,8 @@ import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.PackedSlice;
+import dev.flotilla.serve.proto.StepResult;
+import io.grpc.Status;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -111,8 +113,7 @@ final class ServingTest {
         () ->
             view().replicas().size() == replicas
                 && view().replicas().stream()
-                    .allMatch(
-                        r -> r.state().equals("ready") && r.stages().size() == stages));
+                    .allMatch(r -> r.state().equals("ready") && r.stages().size() == stages));
   }
 
   private static final class Collected implements Generator.Sink {
@@ -158,16 +159,18 @@ final class ServingTest {
   private Collected generate(
       String node, String id, int[] prompt, SamplingParameters sampling, int tokens, int some) {
     Collected collected = new Collected(some);
-    Generator.Generation unused =
+    Generator.Generation _ =
         nodes
             .get(node)
             .generator()
-            .start(
-                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0]), collected);
+            .start(new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0]), collected);
     return collected;
   }
 
-  /** One sequence, one row at a time, all layers in one slice, nothing of this package but the sampler. */
+  /**
+   * One sequence, one row at a time, all layers in one slice, nothing of this package but the
+   * sampler.
+   */
   private static List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
@@ -206,8 +209,7 @@ final class ServingTest {
         List<Collected> running = new ArrayList<>();
         for (int i = 0; i < batch; i++) {
           String node = List.of("a", "b", "c").get(i % 3);
-          running.add(
-              generate(node, stages + "-" + i, prompts.get(i), samplings.get(i), 24));
+          running.add(generate(node, stages + "-" + i, prompts.get(i), samplings.get(i), 24));
         }
         for (int i = 0; i < batch; i++) {
           assertThat(running.get(i).all())
@@ -250,6 +252,223 @@ final class ServingTest {
     assertThat(second.all()).isEqualTo(expected);
   }
 
+  @Test
+  void aNodeThatIsOnlyTakenForLostChangesNoTokenEither() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(1, 3);
+    String middle = view().replicas().get(0).stages().get(1).node();
+    Collected stream = generate("a", "paused", PROMPT, SEEDED, 200, 20);
+    stream.some.await();
+    world.notice(middle, NodeInfo.State.LOST);
+    assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    await("two stages", () -> view().state().equals("degraded"));
+
+    // It is back: nothing moves for ten seconds, then all three are used again.
+    world.notice(middle, NodeInfo.State.UP);
+    Thread.sleep(200);
+    assertThat(view().replicas().get(0).stages()).hasSize(2);
+    Collected moved = generate("a", "moved", PROMPT, SEEDED, 200, 20);
+    moved.some.await();
+    skippedNs.addAndGet(TimeUnit.SECONDS.toNanos(11));
+    awaitReady(1, 3);
+    assertThat(moved.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    assertThat(view().state()).isEqualTo("ready");
+    assertThat(view().reason()).isEmpty();
+  }
+
+  @Test
+  void cancellingFreesEveryStage() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Collected collected = new Collected(5);
+    Generator.Generation generation =
+        nodes
+            .get("c")
+            .generator()
+            .start(new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0]), collected);
+    collected.some.await();
+    generation.cancel();
+    assertThat(collected.end.get(5, TimeUnit.SECONDS)).isEqualTo("CANCELLED");
+    int heard = collected.tokens.size();
+    for (SimpleMeterRegistry registry : meters.values()) {
+      await(
+          "all positions free",
+          () -> registry.get("flotilla.serve.kv.free.positions").gauge().value() == 4096);
+    }
+    assertThat(collected.tokens).hasSize(heard);
+    assertThat(heard).isLessThan(240);
+    generation.cancel();
+  }
+
+  @Test
+  void requestsThatCannotBeAreRefusedAtOnce() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    assertThatThrownBy(() -> generate("a", "x", PROMPT, SEEDED, 1))
+        .isInstanceOf(FlotillaException.class)
+        .hasMessageContaining("not deployed");
+    deploy(1, 1);
+    Generator generator = nodes.get("b").generator();
+    record Bad(GenerationRequest request, FlotillaException.Code code, String says) {}
+    int[] none = new int[0];
+    for (Bad bad :
+        List.of(
+            new Bad(
+                new GenerationRequest("1", "none", PROMPT, SEEDED, 1, none),
+                FlotillaException.Code.NOT_FOUND,
+                "none"),
+            new Bad(
+                new GenerationRequest("2", "m", new int[300], SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "300 tokens, and the context holds 256"),
+            new Bad(
+                new GenerationRequest("3", "m", none, SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "0 tokens"),
+            new Bad(
+                new GenerationRequest("4", "m", new int[] {259}, SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "259"),
+            new Bad(
+                new GenerationRequest("5", "m", PROMPT, SEEDED, 0, none),
+                FlotillaException.Code.INVALID,
+                "max_tokens"),
+            new Bad(
+                new GenerationRequest(
+                    "6", "m", PROMPT, new SamplingParameters(Float.NaN, 1, 0, 1), 1, none),
+                FlotillaException.Code.INVALID,
+                "temperature"))) {
+      assertThatThrownBy(() -> generator.start(bad.request(), new Collected(1)))
+          .isInstanceOfSatisfying(
+              FlotillaException.class, e -> assertThat(e.code()).isEqualTo(bad.code()))
+          .hasMessageContaining(bad.says());
+    }
+  }
+
+  @Test
+  void withoutAReadyReplicaAStartIsRefusedAfterAWhile() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 1);
+    String head = view().replicas().get(0).stages().get(0).node();
+    String other = head.equals("a") ? "b" : "a";
+    world.kill(head); // and nobody notices
+    CompletableFuture<Void> skip =
+        CompletableFuture.runAsync(
+            () -> skippedNs.addAndGet(TimeUnit.SECONDS.toNanos(6)),
+            CompletableFuture.delayedExecutor(200, TimeUnit.MILLISECONDS));
+    assertThatThrownBy(() -> generate(other, "x", PROMPT, SEEDED, 1))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.UNAVAILABLE));
+    skip.join();
+  }
+
+  @Test
+  void workOfAStalePlacementIsRefused() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Deployments.ReplicaView replica = view().replicas().get(0);
+    CompletableFuture<Status> stale = new CompletableFuture<>();
+    Chain _ =
+        Chain.open(
+            world.node("a").channel(replica.stages().get(1).node()),
+            replica.id(),
+            replica.epoch() - 1,
+            1,
+            new Chain.Listener() {
+              @Override
+              public void opened() {
+                stale.complete(Status.OK);
+              }
+
+              @Override
+              public void result(StepResult result) {}
+
+              @Override
+              public void broken(Status status) {
+                stale.complete(status);
+              }
+            });
+    assertThat(stale.get(5, TimeUnit.SECONDS).getCode()).isEqualTo(Status.Code.ABORTED);
+    assertThat(generate("a", "x", PROMPT, SEEDED, 20).all())
+        .isEqualTo(expected(PROMPT, SEEDED, 20));
+  }
+
+  @Test
+  void aSecondChainTakesOverAndTheRequestsOfTheFirstGoOn() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Deployments.ReplicaView replica = view().replicas().get(0);
+    Collected stream = generate("a", "x", PROMPT, SEEDED, 200, 20);
+    stream.some.await();
+    Chain.open(
+        world.node("a").channel(replica.stages().get(1).node()),
+        replica.id(),
+        replica.epoch(),
+        1,
+        new Chain.Listener() {
+          @Override
+          public void opened() {}
+
+          @Override
+          public void result(StepResult result) {}
+
+          @Override
+          public void broken(Status status) {}
+        });
+    assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+  }
+
+  @Test
+  void replicasShareTheRequestsAndOneGoesOnForTheOther() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(2, 1);
+    List<Collected> running = new ArrayList<>();
+    for (int i = 0; i < 6; i++) {
+      running.add(generate("c", "r" + i, PROMPT, SEEDED, 200, 20));
+    }
+    String first = view().replicas().get(0).stages().get(0).node();
+    String second = view().replicas().get(1).stages().get(0).node();
+    assertThat(first).isNotEqualTo(second);
+    for (String node : List.of(first, second)) {
+      await(
+          "both work",
+          () ->
+              meters.get(node).find("flotilla.serve.rows").counters().stream()
+                  .anyMatch(c -> c.count() > 0));
+    }
+    String victim = first.equals("c") ? second : first;
+    lose(victim);
+    for (Collected stream : running) {
+      assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    }
+  }
+
+  @Test
+  void removingADeploymentEndsItsStreamsAndFreesItsNodes() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 2);
+    assertThatThrownBy(() -> nodes.get("b").models().remove("m"))
+        .hasMessageContaining("is deployed");
+    Collected stream = generate("a", "x", PROMPT, SEEDED, 240, 5);
+    stream.some.await();
+    nodes.get("c").deployments().remove("m");
+    assertThat(stream.end.get(10, TimeUnit.SECONDS)).contains("not deployed");
+    await("closed", () -> Placement.all(world.node("a")).isEmpty());
+    nodes.get("b").models().remove("m");
+    await(
+        "files gone",
+        () -> {
+          try (var entries = Files.list(folder.resolve("a/data/models"))) {
+            return entries.findAny().isEmpty();
+          } catch (java.io.IOException e) {
+            throw new IllegalStateException(e);
+          }
+        });
+    assertThat(nodes.get("a").deployments().models()).isEmpty();
+  }
+
   private Deployments.DeploymentView view(String node) {
     return nodes.get(node).deployments().list().get(0);
   }
@@ -257,8 +476,7 @@ final class ServingTest {
   private void awaitCopies(int copies) throws InterruptedException {
     await(
         copies + " whole copies",
-        () ->
-            ModelRecord.of(world.node("a"), "m").orElseThrow().holders().size() == copies);
+        () -> ModelRecord.of(world.node("a"), "m").orElseThrow().holders().size() == copies);
   }
 
   private void lose(String node) throws Exception {

@@ -1,0 +1,93 @@
+package dev.flotilla.tensor;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import java.util.Arrays;
+import java.util.Random;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+class KvBlocksTest {
+
+  private static final long SEED = 7;
+
+  @ParameterizedTest
+  @CsvSource({"4, 4, 32, 1", "4, 2, 64, 31", "6, 1, 48, 33", "2, 2, 16, 70", "8, 2, 80, 130"})
+  void attentionEqualsTheScalarOrderBitForBit(int heads, int kvHeads, int width, int length) {
+    Random random = new Random(SEED);
+    int blockCount = (length + 31) / 32;
+    try (SimdOps ops = new SimdOps(2);
+        KvBlocks blocks = new KvBlocks(ops, 2, heads, kvHeads, width, blockCount + 3)) {
+      int[] table = new int[blockCount];
+      for (int i = 0; i < blockCount; i++) {
+        table[i] = blockCount + 2 - i;
+      }
+      float[][] keys = new float[length][];
+      float[][] values = new float[length][];
+      for (int t = 0; t < length; t++) {
+        keys[t] = ScalarReference.random(random, kvHeads * width);
+        values[t] = ScalarReference.random(random, kvHeads * width);
+        Matrix key = new Matrix(1, kvHeads * width, keys[t]);
+        Matrix value = new Matrix(1, kvHeads * width, values[t]);
+        blocks.write(0, table[t / 32], t % 32, value, key, 0);
+        blocks.write(1, table[t / 32], t % 32, key, value, 0);
+      }
+      Matrix query =
+          new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
+      int[] lengths = {length, (length + 1) / 2};
+      float[] result = blocks.attend(1, query, new int[][] {table, table}, lengths).values();
+      for (int row = 0; row < 2; row++) {
+        for (int head = 0; head < heads; head++) {
+          int first = (row * heads + head) * width;
+          int kv = head / (heads / kvHeads) * width;
+          float[] wanted =
+              ScalarReference.attend(
+                  Arrays.copyOfRange(query.values(), first, first + width),
+                  slices(keys, lengths[row], kv, width),
+                  slices(values, lengths[row], kv, width));
+          assertThat(Arrays.copyOfRange(result, first, first + width))
+              .as("seed %d, row %d, head %d", SEED, row, head)
+              .isEqualTo(wanted);
+        }
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"16, 5", "64, 100"})
+  void theScalarOrderIsAttention(int width, int length) {
+    Random random = new Random(SEED);
+    float[] query = ScalarReference.random(random, width);
+    float[][] keys = new float[length][];
+    float[][] values = new float[length][];
+    double[] weights = new double[length];
+    double total = 0;
+    for (int t = 0; t < length; t++) {
+      keys[t] = ScalarReference.random(random, width);
+      values[t] = ScalarReference.random(random, width);
+      double score = 0;
+      for (int i = 0; i < width; i++) {
+        score += (double) query[i] * keys[t][i];
+      }
+      weights[t] = Math.exp(score / Math.sqrt(width));
+      total += weights[t];
+    }
+    float[] result = ScalarReference.attend(query, keys, values);
+    for (int i = 0; i < width; i++) {
+      double wanted = 0;
+      for (int t = 0; t < length; t++) {
+        wanted += weights[t] / total * values[t][i];
+      }
+      assertThat((double) result[i]).isCloseTo(wanted, within(2e-6));
+    }
+  }
+
+  private static float[][] slices(float[][] rows, int count, int first, int width) {
+    float[][] slices = new float[count][];
+    for (int t = 0; t < count; t++) {
+      slices[t] = Arrays.copyOfRange(rows[t], first, first + width);
+    }
+    return slices;
+  }
+}

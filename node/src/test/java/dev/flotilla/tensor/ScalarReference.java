@@ -1,0 +1,75 @@
+package dev.flotilla.tensor;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.Random;
+
+/** The kernels' contract in the plainest code: what every vector kernel must equal, bit for bit. */
+final class ScalarReference {
+
+  private ScalarReference() {}
+
+  /** One chain per output, over the columns in order. */
+  static Matrix linear(Matrix x, float[] weights, int out) {
+    Matrix result = new Matrix(x.rows(), out);
+    for (int row = 0; row < x.rows(); row++) {
+      for (int o = 0; o < out; o++) {
+        float sum = 0;
+        for (int column = 0; column < x.width(); column++) {
+          sum =
+              Math.fma(weights[o * x.width() + column], x.values()[row * x.width() + column], sum);
+        }
+        result.values()[row * out + o] = sum;
+      }
+    }
+    return result;
+  }
+
+  /** Attention in the order that {@link KvBlocks} promises, for one row and one head. */
+  static float[] attend(float[] query, float[][] keys, float[][] values) {
+    int width = query.length;
+    float scale = 1 / (float) Math.sqrt(width);
+    float[] scores = new float[keys.length];
+    float largest = Float.NEGATIVE_INFINITY;
+    for (int t = 0; t < keys.length; t++) {
+      for (int i = 0; i < width; i++) {
+        scores[t] = Math.fma(keys[t][i], query[i], scores[t]);
+      }
+      largest = Math.max(largest, scores[t]);
+    }
+    for (int t = 0; t < keys.length; t++) {
+      scores[t] = Kernels.exp(scores[t] * scale - largest * scale);
+    }
+    float total = Kernels.sum(scores, 0, scores.length);
+    float[] result = new float[width];
+    for (int i = 0; i < width; i++) {
+      float sum = 0;
+      for (int t = 0; t < keys.length; t++) {
+        sum = Math.fma(values[t][i], scores[t], sum);
+      }
+      result[i] = sum / total;
+    }
+    return result;
+  }
+
+  static float[] random(Random random, int count) {
+    float[] values = new float[count];
+    for (int i = 0; i < count; i++) {
+      values[i] = (float) random.nextGaussian();
+    }
+    return values;
+  }
+
+  static MemorySegment encode(WeightType type, float[] values, Arena arena) {
+    MemorySegment bytes = arena.allocate(type.bytes(values.length));
+    Blocks.encode(type, values, 0, values.length, bytes, 0);
+    return bytes;
+  }
+
+  /** What is left of values after encoding. */
+  static float[] decode(WeightType type, MemorySegment bytes, int count) {
+    float[] values = new float[count];
+    Blocks.decode(type, bytes, 0, values, 0, count);
+    return values;
+  }
+}
