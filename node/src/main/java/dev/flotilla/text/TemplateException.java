@@ -1,0 +1,31 @@
+package dev.flotilla.text;
+
+import dev.flotilla.FlotillaException;
+
+/** A chat template that cannot be parsed or rendered; kinds and messages are those of Jinja2. */
+final class TemplateException extends FlotillaException {
+
+  private static final long serialVersionUID = 1L;
+
+  /**
+   * @param kind the name of Jinja2's or Python's exception
+   */
+  TemplateException(String kind, String message) {
+    super(
+        Code.INVALID,
+        kind + ": " + message,
+        "The model's chat template does not take this request.");
+  }
+
+  static TemplateException syntax(String message, int line) {
+    return new TemplateException("TemplateSyntaxError", message + " (line " + line + ")");
+  }
+
+  static TemplateException type(String message) {
+    return new TemplateException("TypeError", message);
+  }
+
+  static TemplateException limit(String what) {
+    return new TemplateException("LimitError", "the template exceeds its bound on " + what);
+  }
+}
