@@ -27,10 +27,10 @@ final class StopFilter {
       return "";
     }
     held.append(piece);
-    int end = firstStop();
-    if (end >= 0) {
+    int start = startOfFirstStop();
+    if (start >= 0) {
       matched = true;
-      String before = held.substring(0, end);
+      String before = held.substring(0, start);
       held.setLength(0);
       return before;
     }
@@ -52,15 +52,21 @@ final class StopFilter {
     return matched;
   }
 
-  private int firstStop() {
-    int first = -1;
+  /**
+   * Where the stop string begins that is complete first, of several the longest: as if the text had
+   * come one character at a time, so that the pieces make no difference. Negative if there is none.
+   */
+  private int startOfFirstStop() {
+    int start = -1;
+    int end = Integer.MAX_VALUE;
     for (String stop : stops) {
       int at = held.indexOf(stop);
-      if (at >= 0 && (first < 0 || at < first)) {
-        first = at;
+      if (at >= 0 && (at + stop.length() < end || (at + stop.length() == end && at < start))) {
+        start = at;
+        end = at + stop.length();
       }
     }
-    return first;
+    return start;
   }
 
   /** The length of the longest end of the held text that begins some stop string. */

@@ -27,7 +27,7 @@ final class Traffic {
 
   Traffic(MeterRegistry metrics, LongSupplier nanoTime) {
     this.nanoTime = nanoTime;
-    this.newestSlot = nanoTime.getAsLong() / SLOT_NS;
+    this.newestSlot = slotNow();
     this.promptTokens =
         Counter.builder("flotilla.prompt.tokens")
             .description("Prompt tokens of requests that this node took")
@@ -93,8 +93,12 @@ final class Traffic {
     return tokens * 1e9 / (SLOTS * SLOT_NS);
   }
 
+  private long slotNow() {
+    return Math.floorDiv(nanoTime.getAsLong(), SLOT_NS);
+  }
+
   private void advance() {
-    long now = nanoTime.getAsLong() / SLOT_NS;
+    long now = slotNow();
     for (long slot = Math.max(newestSlot + 1, now - SLOTS); slot <= now; slot++) {
       tokensBySlot[Math.floorMod(slot, tokensBySlot.length)] = 0;
     }

@@ -46,6 +46,7 @@ final class TestGateway implements AutoCloseable {
   final FakeTraining training = new FakeTraining();
   final List<String> imported = new ArrayList<>();
   volatile GatewayServices.Health health = GatewayServices.Health.OK;
+  private final GatewayServices services;
   final Gateway gateway;
   final String key;
   final HttpClient http = HttpClient.newHttpClient();
@@ -81,9 +82,7 @@ final class TestGateway implements AutoCloseable {
     this.cluster = new FakeCluster(self, registry, nodes);
     deployments.add(
         "tiny", 200, List.of(new StageView("node-a", 0, 3), new StageView("node-b", 4, 7)));
-    this.gateway =
-        new Gateway(
-            new GatewayConfig("127.0.0.1", port, false, limits),
+    this.services =
             new GatewayServices(
                 cluster,
                 deployments,
@@ -109,19 +108,36 @@ final class TestGateway implements AutoCloseable {
                 new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
                 () -> Instant.ofEpochSecond(1_800_000_000),
                 System::nanoTime,
-                new SecureRandom()),
+                new SecureRandom());
+    this.gateway =
+        new Gateway(
+            new GatewayConfig("127.0.0.1", port, false, limits),
+            services,
             metadata -> new TestText());
+    this.key = registry.list("key").isEmpty() ? adminKey(registry) : "made by another gateway";
+    cluster.start();
+    gateway.start();
+  }
+
+  private static String adminKey(FakeRegistry registry) {
     try {
       Path folder = Files.createTempDirectory("gateway-test");
-      this.key =
-          ApiKeys.ensureAdminKey(folder.resolve("admin.key"), registry, new SecureRandom(), 0);
-      Files.delete(folder.resolve("admin.key"));
+      Path file = folder.resolve("admin.key");
+      String key = ApiKeys.ensureAdminKey(file, registry, new SecureRandom(), 0);
+      Files.delete(file);
       Files.delete(folder);
+      return key;
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
-    cluster.start();
-    gateway.start();
+  }
+
+  /** Another gateway over the same services. */
+  Gateway boundTo(String host, boolean insecureHttp) {
+    return new Gateway(
+        new GatewayConfig(host, 0, insecureHttp, GatewayConfig.Limits.DEFAULTS),
+        services,
+        metadata -> new TestText());
   }
 
   URI uri(String path) {
