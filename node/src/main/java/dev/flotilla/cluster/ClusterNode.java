@@ -301,6 +301,10 @@ public final class ClusterNode implements Cluster {
     return registry;
   }
 
+  boolean isOpen() {
+    return !closed;
+  }
+
   RaftRegistry raft() {
     return registry;
   }

@@ -86,6 +86,9 @@ final class Controller implements AutoCloseable {
       } catch (InterruptedException e) {
         return;
       } catch (FlotillaException e) {
+        if (closed) {
+          return;
+        }
         LOG.warn("{}: the controller could not act: {}", self, e.explanation());
       } catch (RuntimeException e) {
         if (!closed) {

@@ -74,21 +74,22 @@ final class RaftRegistry implements Registry, AutoCloseable {
    *
    * @param snapshotEntries commits between two snapshots
    * @param segmentBytes after which a log file is closed; whole files are purged
+   * @param commitTimeoutMs how long a commit looks for a leader that confirms it
    */
-  record Tuning(int snapshotEntries, int segmentBytes) {
-    static final Tuning DEFAULT = new Tuning(4096, 8 << 20);
+  record Tuning(int snapshotEntries, int segmentBytes, int commitTimeoutMs) {
+    static final Tuning DEFAULT = new Tuning(4096, 8 << 20, 8_000);
   }
 
   static final int MAX_VOTERS = 3;
 
   private static final Logger LOG = LoggerFactory.getLogger(RaftRegistry.class);
   private static final int MAX_COMMAND_BYTES = 1 << 20;
-  private static final long COMMIT_TIMEOUT_NS = 8_000_000_000L;
   private static final int ATTEMPT_TIMEOUT_MS = 2500;
   private static final long HAND_OVER_TIMEOUT_MS = 1000;
   private static final long RETRY_MS = 25;
 
   private final String self;
+  private final long commitTimeoutNs;
   private final Path folder;
   private final RaftGroupId groupId;
   private final RaftServer server;
@@ -111,6 +112,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
   RaftRegistry(
       ClusterConfig config, Identity identity, GrpcTlsConfig tls, boolean founder, Tuning tuning) {
     this.self = identity.nodeId();
+    this.commitTimeoutNs = TimeUnit.MILLISECONDS.toNanos(tuning.commitTimeoutMs);
     this.folder = config.dataFolder().resolve("data").resolve("raft");
     this.groupId =
         RaftGroupId.valueOf(
@@ -452,7 +454,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
 
   /** Sends to the leader, again and again until the time is up. */
   private Message call(Message message, RaftClientRequest.Type type) {
-    long deadlineNs = System.nanoTime() + COMMIT_TIMEOUT_NS;
+    long deadlineNs = System.nanoTime() + commitTimeoutNs;
     boolean ambiguous = false;
     Optional<Exception> last = Optional.empty();
     while (System.nanoTime() < deadlineNs && !closed) {
@@ -550,7 +552,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
 
   private void awaitApplied(long index) {
     try {
-      if (!stateMachine.awaitApplied(index, COMMIT_TIMEOUT_NS)) {
+      if (!stateMachine.awaitApplied(index, commitTimeoutNs)) {
         throw new FlotillaException(
             Code.UNAVAILABLE,
             "node " + self + " lags behind the registry: at " + revision() + " of " + index,

@@ -3,12 +3,14 @@ package dev.flotilla.cluster;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.function.BooleanSupplier;
 
@@ -69,6 +71,23 @@ final class TestNodes implements AutoCloseable {
     ClusterNode node = join(config, through, token);
     node.start();
     return node;
+  }
+
+  /** Those that were not killed. */
+  synchronized List<ClusterNode> running() {
+    return started.stream().filter(ClusterNode::isOpen).toList();
+  }
+
+  static List<Registry.Write> put(Registry.Key key, String value) {
+    return List.of(
+        new Registry.Write(key, Optional.of(value.getBytes(StandardCharsets.UTF_8))));
+  }
+
+  static String value(ClusterNode node, Registry.Key key) {
+    return node.registry()
+        .get(key)
+        .map(entry -> new String(entry.value(), StandardCharsets.UTF_8))
+        .orElse("");
   }
 
   private synchronized ClusterNode track(ClusterNode node) {
