@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
@@ -100,7 +101,8 @@ final class GatewayHandler extends Handler.Abstract {
       callback.succeeded();
     } catch (Exchange.ClientGone e) {
       log.debug("{} {}: {}", exchange.method(), exchange.path(), e.getMessage());
-      callback.failed(e);
+      // An end of the connection, which Jetty does not take for a fault of ours.
+      callback.failed(new EofException(e));
     } finally {
       running.decrementAndGet();
     }
