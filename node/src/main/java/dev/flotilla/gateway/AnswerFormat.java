@@ -100,10 +100,7 @@ sealed interface AnswerFormat {
       ArrayNode array = whole.putArray("choices");
       for (int i = 0; i < choices.size(); i++) {
         ObjectNode choice = array.addObject().put("index", i);
-        choice
-            .putObject("message")
-            .put("role", "assistant")
-            .put("content", choices.get(i).text());
+        choice.putObject("message").put("role", "assistant").put("content", choices.get(i).text());
         choice.put("finish_reason", choices.get(i).finishReason());
       }
       return withUsage(whole, promptTokens, completionTokens);

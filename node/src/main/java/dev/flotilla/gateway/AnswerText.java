@@ -1,17 +1,18 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.serve.Generator.FinishReason;
+import dev.flotilla.text.StreamDecoder;
 import java.util.List;
 
 /** One choice's text, from its tokens: decoded, and ended at a stop string. */
 final class AnswerText {
 
-  private final TextCodec.Decoder decoder;
+  private final StreamDecoder decoder;
   private final StopFilter filter;
   private int tokens;
   private String finishReason = "";
 
-  AnswerText(TextCodec.Decoder decoder, List<String> stops) {
+  AnswerText(StreamDecoder decoder, List<String> stops) {
     this.decoder = decoder;
     this.filter = new StopFilter(stops);
   }
@@ -22,7 +23,7 @@ final class AnswerText {
       return "";
     }
     tokens++;
-    String text = filter.push(decoder.push(token));
+    String text = filter.push(decoder.next(token));
     if (filter.matched()) {
       finishReason = "stop";
     }

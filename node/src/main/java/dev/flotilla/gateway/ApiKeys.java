@@ -88,20 +88,20 @@ public final class ApiKeys {
     Optional<Registry.Entry> present = registry.get(entry);
     String digest = HexFormat.of().formatHex(sha256(key));
     boolean same =
-        present.isPresent()
-            && Json.read(present.get().value(), Key.class).sha256().equals(digest);
+        present.isPresent() && Json.read(present.get().value(), Key.class).sha256().equals(digest);
     if (!same) {
-      registry
-          .commit(
+      Optional<Long> written =
+          registry.commit(
               List.of(new Registry.Condition(entry, present.map(Registry.Entry::epoch).orElse(0L))),
               List.of(
-                  new Registry.Write(entry, Optional.of(Json.write(new Key(ADMIN, digest, nowMs))))))
-          .orElseThrow(
-              () ->
-                  new FlotillaException(
-                      FlotillaException.Code.CONFLICT,
-                      "the admin key was changed on another node at the same moment",
-                      "Start this node again."));
+                  new Registry.Write(
+                      entry, Optional.of(Json.write(new Key(ADMIN, digest, nowMs))))));
+      if (written.isEmpty()) {
+        throw new FlotillaException(
+            FlotillaException.Code.CONFLICT,
+            "the admin key was changed on another node at the same moment",
+            "Start this node again.");
+      }
     }
     return key;
   }

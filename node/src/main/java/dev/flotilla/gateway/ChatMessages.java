@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 
 /** Reads the {@code messages} of a chat request. */
 final class ChatMessages {
@@ -10,9 +11,11 @@ final class ChatMessages {
   private ChatMessages() {}
 
   /**
+   * Reads them as a chat template takes them: each with {@code role} and {@code content}.
+   *
    * @throws ApiError 400 naming the part that is wrong, such as {@code messages[2].content}
    */
-  static List<TextCodec.Message> read(Fields fields) {
+  static List<Map<String, String>> read(Fields fields) {
     JsonNode messages =
         fields
             .node("messages")
@@ -21,14 +24,14 @@ final class ChatMessages {
                 () ->
                     ApiError.invalid(
                         "messages", "messages is required, as an array of at least one message."));
-    List<TextCodec.Message> read = new ArrayList<>();
+    List<Map<String, String>> read = new ArrayList<>();
     for (int i = 0; i < messages.size(); i++) {
       read.add(message(messages.get(i), "messages[" + i + "]"));
     }
     return read;
   }
 
-  private static TextCodec.Message message(JsonNode message, String path) {
+  private static Map<String, String> message(JsonNode message, String path) {
     if (!message.isObject()) {
       throw ApiError.invalid(path, path + " must be an object with role and content.");
     }
@@ -45,7 +48,7 @@ final class ChatMessages {
     if (message.hasNonNull("tool_calls") && !message.get("tool_calls").isEmpty()) {
       throw ApiError.unsupported(path + ".tool_calls", "Tools are not supported.");
     }
-    return new TextCodec.Message(role, content(message.path("content"), path + ".content"));
+    return Map.of("role", role, "content", content(message.path("content"), path + ".content"));
   }
 
   private static String content(JsonNode content, String path) {

@@ -6,7 +6,6 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.gateway.proto.TrafficReport;
-import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Deployments.DeploymentView;
 import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.Deployments.ReplicaView;
@@ -208,7 +207,9 @@ final class ClusterApi {
           "model_not_found",
           Optional.of("model"),
           "There is no such model. Models: "
-              + (names.isEmpty() ? "none; add one with `flotilla pull`." : String.join(", ", names)));
+              + (names.isEmpty()
+                  ? "none; add one with `flotilla pull`."
+                  : String.join(", ", names)));
     }
     return name;
   }
@@ -306,18 +307,11 @@ final class ClusterApi {
 
   void invite(Exchange exchange) {
     Invites.Invite invite = services.invites().invite();
-    exchange.send(
-        201, object().put("token", invite.token()).put("command", invite.command()));
+    exchange.send(201, object().put("token", invite.token()).put("command", invite.command()));
   }
 
-  void stats(Exchange exchange) {
-    Map<String, TrafficReport> reports;
-    try {
-      reports = traffic.reports();
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      throw ApiError.of(503, "unavailable", "This node is stopping. Ask another.");
-    }
+  void stats(Exchange exchange) throws InterruptedException {
+    Map<String, TrafficReport> reports = traffic.reports();
     ObjectNode body = object();
     TrafficReport own =
         reports.getOrDefault(services.cluster().self(), TrafficReport.getDefaultInstance());
@@ -329,8 +323,7 @@ final class ClusterApi {
         "cluster_tokens_per_second",
         all.stream().mapToDouble(TrafficReport::getTokensPerSecond).sum());
     body.put(
-        "cluster_requests_running",
-        all.stream().mapToInt(TrafficReport::getRequestsRunning).sum());
+        "cluster_requests_running", all.stream().mapToInt(TrafficReport::getRequestsRunning).sum());
     ArrayNode nodes = body.putArray("nodes");
     reports.forEach(
         (id, report) ->

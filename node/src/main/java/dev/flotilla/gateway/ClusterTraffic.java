@@ -13,10 +13,13 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.function.LongSupplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Sums up the traffic of all nodes: each reports its own, whoever is asked asks the others. */
 final class ClusterTraffic extends TrafficReportsGrpc.TrafficReportsImplBase {
 
+  private static final Logger log = LoggerFactory.getLogger(ClusterTraffic.class);
   private static final long PEER_TIMEOUT_MS = 400;
   private static final long FRESH_NS = 300_000_000L;
 
@@ -66,8 +69,7 @@ final class ClusterTraffic extends TrafficReportsGrpc.TrafficReportsImplBase {
                   .report(ReportRequest.getDefaultInstance());
           asked.put(node.id(), report);
         } catch (FlotillaException e) {
-          // It left the cluster since it was listed: it has no traffic.
-          continue;
+          log.debug("{} left the cluster since it was listed", node.id());
         }
       }
     }
@@ -77,8 +79,8 @@ final class ClusterTraffic extends TrafficReportsGrpc.TrafficReportsImplBase {
       try {
         reports.put(entry.getKey(), entry.getValue().get());
       } catch (ExecutionException e) {
-        // A node that does not answer is shown by its state; here it counts for nothing.
-        continue;
+        // Its state shows that it is away; here it counts for nothing.
+        log.debug("{} does not report its traffic: {}", entry.getKey(), e.getMessage());
       }
     }
     return reports;

@@ -29,7 +29,7 @@ final class Exchange {
     private static final long serialVersionUID = 1L;
 
     ClientGone(String message) {
-      super(message);
+      super(message, null, false, false);
     }
   }
 
@@ -211,8 +211,7 @@ final class Exchange {
       CompletableFuture.anyOf(written, gone)
           .get(limits.writeStall().toMillis(), TimeUnit.MILLISECONDS);
     } catch (TimeoutException e) {
-      throw new ClientGone(
-          "the client took nothing for " + limits.writeStall().toMillis() + " ms");
+      throw new ClientGone("the client took nothing for " + limits.writeStall().toMillis() + " ms");
     } catch (ExecutionException e) {
       throw new ClientGone("the client is away: " + e.getCause());
     } catch (InterruptedException e) {

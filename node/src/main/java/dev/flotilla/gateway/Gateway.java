@@ -13,10 +13,8 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import java.util.function.Function;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
 import org.eclipse.jetty.server.Server;
@@ -43,10 +41,12 @@ public final class Gateway implements AutoCloseable {
   private final Server server;
   private final ServerConnector connector;
 
-  Gateway(
-      GatewayConfig config,
-      GatewayServices services,
-      Function<Map<String, Object>, TextCodec> textLoader) {
+  /**
+   * Wires it; opens nothing yet.
+   *
+   * @throws FlotillaException {@code INVALID} for an address that is not loopback, without consent
+   */
+  public Gateway(GatewayConfig config, GatewayServices services) {
     refuseOpenNetwork(config);
     this.config = config;
     this.services = services;
@@ -54,7 +54,7 @@ public final class Gateway implements AutoCloseable {
     ClusterTraffic clusterTraffic =
         new ClusterTraffic(services.cluster(), traffic, services.nanoTime());
     services.cluster().addService(clusterTraffic);
-    ServedModels models = new ServedModels(services.deployments(), textLoader);
+    ServedModels models = new ServedModels(services.deployments(), services.clock());
     this.handler =
         new GatewayHandler(
             routes(
@@ -65,8 +65,7 @@ public final class Gateway implements AutoCloseable {
     threads.setName("http");
     threads.setVirtualThreadsExecutor(
         Executors.newThreadPerTaskExecutor(Thread.ofVirtual().name("http-request-", 0).factory()));
-    this.server =
-        new Server(threads, new ScheduledExecutorScheduler("http-timer", true), null);
+    this.server = new Server(threads, new ScheduledExecutorScheduler("http-timer", true), null);
     this.connector = connector(server, config);
     server.addConnector(connector);
     server.setHandler(handler);
@@ -195,8 +194,7 @@ public final class Gateway implements AutoCloseable {
   }
 
   private void watchHeaders() {
-    SlowHeaders slowHeaders =
-        new SlowHeaders(connector, config.limits(), services.nanoTime());
+    SlowHeaders slowHeaders = new SlowHeaders(connector, config.limits(), services.nanoTime());
     long everyMs = Math.clamp(config.limits().header().toMillis() / 4, 50, 1000);
     Runnable look =
         new Runnable() {

@@ -4,8 +4,7 @@ import dev.flotilla.FlotillaException;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.function.BiConsumer;
-import java.util.function.Consumer;
+import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
@@ -26,15 +25,27 @@ final class GatewayHandler extends Handler.Abstract {
     WORK
   }
 
+  /** What a route does; {@code segment} is the last one of a path that ends in {@code /*}. */
+  @FunctionalInterface
+  interface Action {
+    void run(Exchange exchange, String segment) throws InterruptedException;
+  }
+
+  /** What a route does whose path is fixed. */
+  @FunctionalInterface
+  interface PlainAction {
+    void run(Exchange exchange) throws InterruptedException;
+  }
+
   /**
    * A route.
    *
-   * @param path may end in {@code /*}, for one more segment that the action gets
+   * @param path may end in {@code /*}, for one more segment
    */
-  record Route(String method, String path, Access access, BiConsumer<Exchange, String> action) {
+  record Route(String method, String path, Access access, Action action) {
 
-    static Route of(String method, String path, Access access, Consumer<Exchange> action) {
-      return new Route(method, path, access, (exchange, segment) -> action.accept(exchange));
+    static Route of(String method, String path, Access access, PlainAction action) {
+      return new Route(method, path, access, (exchange, segment) -> action.run(exchange));
     }
 
     /** The last segment, if the path is this route's. */
@@ -90,7 +101,8 @@ final class GatewayHandler extends Handler.Abstract {
       callback.succeeded();
     } catch (Exchange.ClientGone e) {
       log.debug("{} {}: {}", exchange.method(), exchange.path(), e.getMessage());
-      callback.failed(e);
+      // An end of the connection, which Jetty does not take for a fault of ours.
+      callback.failed(new EofException(e));
     } finally {
       running.decrementAndGet();
     }
@@ -110,6 +122,9 @@ final class GatewayHandler extends Handler.Abstract {
         log.warn("{} {} failed", exchange.method(), exchange.path(), e);
       }
       sendError(exchange, ApiError.of(e));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      sendError(exchange, ApiError.of(503, "unavailable", "This node is stopping. Ask another."));
     } catch (Exchange.ClientGone e) {
       throw e;
     } catch (RuntimeException | AssertionError e) {
@@ -127,7 +142,7 @@ final class GatewayHandler extends Handler.Abstract {
     exchange.send(error);
   }
 
-  private void dispatch(Exchange exchange) {
+  private void dispatch(Exchange exchange) throws InterruptedException {
     String path = exchange.path();
     String method = exchange.method().equals("HEAD") ? "GET" : exchange.method();
     List<Route> here = routes.stream().filter(r -> r.match(path).isPresent()).toList();
@@ -145,6 +160,6 @@ final class GatewayHandler extends Handler.Abstract {
     if (draining && route.get().access() == Access.WORK) {
       throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
     }
-    route.get().action().accept(exchange, route.get().match(path).orElseThrow());
+    route.get().action().run(exchange, route.get().match(path).orElseThrow());
   }
 }

@@ -85,13 +85,12 @@ record GenerationOptions(
    */
   static GenerationOptions read(Fields fields, ServedModel model, LongSupplier randomSeed) {
     refuseUnsupported(fields);
-    double temperature =
-        fields.number("temperature", 0, 2).orElse(model.sampling().temperature());
+    double temperature = fields.number("temperature", 0, 2).orElse(model.sampling().temperature());
     double topP = fields.number("top_p", 0, 1).orElse(model.sampling().topP());
     int topK =
-        fields.integer(
-            "top_k", model.sampling().topK(), 0, model.view().config().vocabularySize());
-    long seed = fields.integer("seed", Long.MIN_VALUE, Long.MAX_VALUE).orElseGet(randomSeed::getAsLong);
+        fields.integer("top_k", model.sampling().topK(), 0, model.view().config().vocabularySize());
+    long seed =
+        fields.integer("seed", Long.MIN_VALUE, Long.MAX_VALUE).orElseGet(randomSeed::getAsLong);
     if (topP == 0) {
       // The smallest set that reaches nothing is still the one most likely token.
       topP = 1;

@@ -11,9 +11,9 @@ import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Generator.FinishReason;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -56,37 +56,39 @@ final class OpenAiApi {
         .put("context_length", model.config().contextLength());
   }
 
-  void chat(Exchange exchange) {
+  void chat(Exchange exchange) throws InterruptedException {
     Fields fields = exchange.json();
-    ServedModel model = models.open(fields.requiredText("model"));
-    List<TextCodec.Message> messages = ChatMessages.read(fields);
-    GenerationOptions options = options(fields, model);
-    int[] prompt = model.text().encodeChat(messages);
-    int room = model.roomAfter(prompt.length, "messages");
-    List<int[]> prompts = Collections.nCopies(options.choices(), prompt);
-    int maxTokens = Math.min(room, options.maxTokens().orElse(room));
-    AnswerFormat format = new AnswerFormat.Chat(head("chatcmpl-", model));
-    answer(exchange, new Plan(model, options, prompts, prompt.length, maxTokens, format));
+    try (ServedModel model = models.open(fields.requiredText("model"))) {
+      List<Map<String, String>> messages = ChatMessages.read(fields);
+      GenerationOptions options = options(fields, model);
+      int[] prompt = model.text().render(messages, List.of(), true, Map.of());
+      int room = model.roomAfter(prompt.length, "messages");
+      List<int[]> prompts = Collections.nCopies(options.choices(), prompt);
+      int maxTokens = Math.min(room, options.maxTokens().orElse(room));
+      AnswerFormat format = new AnswerFormat.Chat(head("chatcmpl-", model));
+      answer(exchange, new Plan(model, options, prompts, prompt.length, maxTokens, format));
+    }
   }
 
-  void completions(Exchange exchange) {
+  void completions(Exchange exchange) throws InterruptedException {
     Fields fields = exchange.json();
-    ServedModel model = models.open(fields.requiredText("model"));
-    GenerationOptions options = options(fields, model);
-    List<int[]> distinct = prompts(fields, model);
-    boolean echo = fields.flag("echo", false);
-    int maxTokens = options.maxTokens().orElse(COMPLETION_TOKENS_DEFAULT);
-    List<int[]> prompts = new ArrayList<>();
-    List<String> echoes = new ArrayList<>();
-    int promptTokens = 0;
-    for (int[] prompt : distinct) {
-      maxTokens = Math.min(maxTokens, model.roomAfter(prompt.length, "prompt"));
-      promptTokens += prompt.length;
-      prompts.addAll(Collections.nCopies(options.choices(), prompt));
-      echoes.addAll(Collections.nCopies(options.choices(), echo ? decode(model, prompt) : ""));
+    try (ServedModel model = models.open(fields.requiredText("model"))) {
+      GenerationOptions options = options(fields, model);
+      boolean echo = fields.flag("echo", false);
+      int maxTokens = options.maxTokens().orElse(COMPLETION_TOKENS_DEFAULT);
+      List<int[]> prompts = new ArrayList<>();
+      List<String> echoes = new ArrayList<>();
+      int promptTokens = 0;
+      for (int[] prompt : prompts(fields, model)) {
+        maxTokens = Math.min(maxTokens, model.roomAfter(prompt.length, "prompt"));
+        promptTokens += prompt.length;
+        String text = echo ? model.text().tokenizer().decode(prompt) : "";
+        prompts.addAll(Collections.nCopies(options.choices(), prompt));
+        echoes.addAll(Collections.nCopies(options.choices(), text));
+      }
+      AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
+      answer(exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format));
     }
-    AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
-    answer(exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format));
   }
 
   private GenerationOptions options(Fields fields, ServedModel model) {
@@ -153,13 +155,6 @@ final class OpenAiApi {
     return tokens;
   }
 
-  private static String decode(ServedModel model, int[] tokens) {
-    TextCodec.Decoder decoder = model.text().decoder();
-    StringBuilder text = new StringBuilder();
-    Arrays.stream(tokens).forEach(token -> text.append(decoder.push(token)));
-    return text.append(decoder.end()).toString();
-  }
-
   /** Everything about one request that is known before the first token: one prompt per choice. */
   private record Plan(
       ServedModel model,
@@ -179,17 +174,17 @@ final class OpenAiApi {
                 prompts.get(choice),
                 options.samplingOf(choice % options.choices()),
                 maxTokens,
-                model.text().endTokens()));
+                model.text().endIds()));
       }
       return requests;
     }
   }
 
-  private void answer(Exchange exchange, Plan plan) {
+  private void answer(Exchange exchange, Plan plan) throws InterruptedException {
     String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
     Traffic.Request measured = traffic.request(plan.promptTokens());
     try (Answers answers = new Answers(exchange.limits().tokensBehind(), measured::token);
-        DisconnectWatch watch =
+        DisconnectWatch _ =
             DisconnectWatch.open(
                 exchange.request(),
                 () -> {
@@ -202,9 +197,6 @@ final class OpenAiApi {
       } else {
         collect(exchange, plan, answers);
       }
-    } catch (InterruptedException e) {
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE, "this node is stopping", "Try again.", e);
     } catch (Exchange.ClientGone e) {
       log.info("request {} dropped: {}", id, e.getMessage());
       throw e;
@@ -215,7 +207,8 @@ final class OpenAiApi {
 
   private static List<AnswerText> texts(Plan plan) {
     return plan.prompts().stream()
-        .map(p -> new AnswerText(plan.model().text().decoder(), plan.options().stops()))
+        .map(plan.model().text().tokenizer()::streamDecoder)
+        .map(decoder -> new AnswerText(decoder, plan.options().stops()))
         .toList();
   }
 

@@ -1,15 +1,18 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.serve.Deployments.ModelView;
+import dev.flotilla.text.ModelText;
 import java.util.Map;
 import java.util.Optional;
 
 /**
- * A deployed model, with all that is needed to talk to it.
+ * A deployed model in use by one request, with all that is needed to talk to it.
  *
  * @param sampling what its files recommend
+ * @param release called when the request no longer needs the tokenizer
  */
-record ServedModel(ModelView view, TextCodec text, DefaultSampling sampling) {
+record ServedModel(ModelView view, ModelText text, DefaultSampling sampling, Runnable release)
+    implements AutoCloseable {
 
   /** Sampling for requests that do not say. */
   record DefaultSampling(double temperature, double topP, int topK) {
@@ -24,6 +27,11 @@ record ServedModel(ModelView view, TextCodec text, DefaultSampling sampling) {
     private static double number(Map<String, Object> metadata, String key, double otherwise) {
       return metadata.get(key) instanceof Number n ? n.doubleValue() : otherwise;
     }
+  }
+
+  @Override
+  public void close() {
+    release.run();
   }
 
   String name() {

@@ -1,43 +1,82 @@
 package dev.flotilla.gateway;
 
-import dev.flotilla.FlotillaException;
+import dev.flotilla.gateway.ServedModel.DefaultSampling;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Deployments.DeploymentView;
 import dev.flotilla.serve.Deployments.ModelView;
+import dev.flotilla.text.ModelText;
+import java.time.InstantSource;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.CancellationException;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.FutureTask;
-import java.util.function.Function;
 
 /** The deployed models, and a small cache of their tokenizers by digest. */
 final class ServedModels {
 
   private static final int CACHED = 8;
 
-  private record Loaded(TextCodec text, ServedModel.DefaultSampling sampling) {}
+  /**
+   * A tokenizer while requests use it: it holds native memory, which must outlive them and must not
+   * outlive its place in the cache.
+   */
+  private final class Loaded {
+    private Optional<ModelText> text = Optional.empty();
+    private DefaultSampling sampling = DefaultSampling.of(Map.of());
+    private int users;
+    private boolean evicted;
+
+    /** Loads it at first use; others who want it wait. */
+    synchronized ServedModel acquire(ModelView view) {
+      if (text.isEmpty()) {
+        Map<String, Object> metadata = deployments.metadata(view.name());
+        text = Optional.of(ModelText.fromGguf(metadata, view.name(), clock));
+        sampling = DefaultSampling.of(metadata);
+      }
+      users++;
+      return new ServedModel(view, text.get(), sampling, this::release);
+    }
+
+    private synchronized void release() {
+      users--;
+      closeIfUnused();
+    }
+
+    synchronized void evict() {
+      evicted = true;
+      closeIfUnused();
+    }
+
+    private void closeIfUnused() {
+      if (evicted && users == 0) {
+        text.ifPresent(ModelText::close);
+        text = Optional.empty();
+      }
+    }
+  }
 
   private final Deployments deployments;
-  private final Function<Map<String, Object>, TextCodec> loader;
-  private final Map<String, FutureTask<Loaded>> byDigest =
+  private final InstantSource clock;
+  private final Map<String, Loaded> byDigest =
       new LinkedHashMap<>(CACHED, 0.75f, true) {
         private static final long serialVersionUID = 1L;
 
         @Override
-        protected boolean removeEldestEntry(Map.Entry<String, FutureTask<Loaded>> eldest) {
-          return size() > CACHED;
+        protected boolean removeEldestEntry(Map.Entry<String, Loaded> eldest) {
+          if (size() <= CACHED) {
+            return false;
+          }
+          eldest.getValue().evict();
+          return true;
         }
       };
 
   /**
-   * @param loader from GGUF metadata to a tokenizer with its chat template
+   * @param clock for chat templates that state the date
    */
-  ServedModels(Deployments deployments, Function<Map<String, Object>, TextCodec> loader) {
+  ServedModels(Deployments deployments, InstantSource clock) {
     this.deployments = deployments;
-    this.loader = loader;
+    this.clock = clock;
   }
 
   /** Models that are deployed, whether or not they are ready. */
@@ -75,36 +114,13 @@ final class ServedModels {
     return name.length() <= 100 ? name : name.substring(0, 100) + "…";
   }
 
-  /** A deployed model with its tokenizer. */
+  /** A deployed model with its tokenizer; close it when the request is answered. */
   ServedModel open(String name) {
     ModelView view = find(name);
-    Loaded loaded = loaded(view);
-    return new ServedModel(view, loaded.text(), loaded.sampling());
-  }
-
-  private Loaded loaded(ModelView view) {
-    FutureTask<Loaded> task;
+    Loaded loaded;
     synchronized (byDigest) {
-      task = byDigest.computeIfAbsent(view.digest(), digest -> new FutureTask<>(() -> load(view)));
+      loaded = byDigest.computeIfAbsent(view.digest(), digest -> new Loaded());
     }
-    task.run();
-    try {
-      return task.get();
-    } catch (ExecutionException e) {
-      synchronized (byDigest) {
-        byDigest.remove(view.digest(), task);
-      }
-      throw e.getCause() instanceof RuntimeException runtime
-          ? runtime
-          : new IllegalStateException(e.getCause());
-    } catch (InterruptedException | CancellationException e) {
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE, "this node is stopping", "Try again.", e);
-    }
-  }
-
-  private Loaded load(ModelView view) {
-    Map<String, Object> metadata = deployments.metadata(view.name());
-    return new Loaded(loader.apply(metadata), ServedModel.DefaultSampling.of(metadata));
+    return loaded.acquire(view);
   }
 }

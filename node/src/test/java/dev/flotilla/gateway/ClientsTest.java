@@ -4,8 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.serve.Deployments.StageView;
 import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
 import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
@@ -14,6 +15,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -64,8 +66,7 @@ class ClientsTest {
                 .request(PATH)
                 .POST(
                     BodyPublishers.ofInputStream(
-                        () ->
-                            new ByteArrayInputStream(CHAT.getBytes(StandardCharsets.UTF_8))))
+                        () -> new ByteArrayInputStream(CHAT.getBytes(StandardCharsets.UTF_8))))
                 .build());
     assertThat(chunked.statusCode()).as(chunked.body()).isEqualTo(200);
     assertThat(chunked.version()).isEqualTo(HttpClient.Version.HTTP_1_1);
@@ -113,12 +114,7 @@ class ClientsTest {
   void aClientThatLeavesStopsItsWorkWhetherItStreamsOrNot() throws Exception {
     gateway.generator.answer = r -> new int[0];
     gateway.generator.delayMs = 20;
-    gateway.deployments.models.clear();
-    gateway.deployments.deployments.clear();
-    gateway.deployments.add(
-        "tiny",
-        1_000_000,
-        List.of(new StageView("node-a", 0, 0)));
+    longContext();
     for (String body : List.of(STREAM, CHAT)) {
       for (boolean reset : List.of(true, false)) {
         RawHttp client = new RawHttp(gateway.gateway.port()).send(post(body));
@@ -133,7 +129,9 @@ class ClientsTest {
           client.close();
         }
         assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 0)).isTrue();
-        assertThat(gateway.generator.emitted.get() - before).as("steps after leaving").isLessThan(20);
+        assertThat(gateway.generator.emitted.get() - before)
+            .as("steps after leaving")
+            .isLessThan(20);
       }
     }
   }
@@ -148,6 +146,7 @@ class ClientsTest {
         clients.add(new RawHttp(gateway.gateway.port()).send(post(STREAM)));
       }
       for (RawHttp client : clients) {
+        client.readUntil("content");
         client.abort();
       }
     }
@@ -168,22 +167,41 @@ class ClientsTest {
     }
   }
 
-  @Test
-  void aReaderThatStopsReadingIsDroppedAndOthersAreNotSlowed() throws Exception {
-    gateway.generator.answer = r -> new int[0];
+  private void longContext() {
     gateway.deployments.models.clear();
     gateway.deployments.deployments.clear();
-    gateway.deployments.add(
-        "tiny",
-        100_000_000,
-        List.of(new StageView("node-a", 0, 0)));
-    try (RawHttp client = new RawHttp(gateway.gateway.port()).send(post(STREAM))) {
-      client.readUntil("content");
-      assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 0)).isTrue();
-      gateway.generator.answer = r -> TestText.tokens("ok");
-      assertThat(gateway.post(PATH, CHAT).statusCode()).isEqualTo(200);
-      assertThat(client.closedWithin(5000)).isTrue();
+    gateway.deployments.add("tiny", 100_000_000, List.of(new StageView("node-a", 0, 0)));
+  }
+
+  @Test
+  void aReaderThatStopsReadingIsDroppedAndOthersAreNot() throws Exception {
+    longContext();
+    gateway.generator.answer = r -> new int[0];
+    gateway.generator.delayMs = 1;
+    gateway.generator.tokensPerPause = 10;
+    try (RawHttp stalled = new RawHttp(gateway.gateway.port()).send(post(STREAM));
+        RawHttp reading = new RawHttp(gateway.gateway.port()).send(post(STREAM))) {
+      stalled.readUntil("content");
+      AtomicBoolean enough = new AtomicBoolean();
+      Thread reader =
+          Thread.startVirtualThread(
+              () -> {
+                try {
+                  while (!enough.get()) {
+                    reading.readUntil("\n");
+                  }
+                } catch (IOException e) {
+                  throw new UncheckedIOException(e);
+                }
+              });
+      assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 1)).isTrue();
+      assertThat(stalled.closedWithin(5000)).isTrue();
+      assertThat(reader.isAlive()).isTrue();
+      assertThat(gateway.generator.running.get()).isEqualTo(1);
+      enough.set(true);
+      reader.join();
     }
+    assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 0)).isTrue();
   }
 
   @Test
@@ -260,8 +278,7 @@ class ClientsTest {
             gateway
                 .request(PATH)
                 .POST(
-                    BodyPublishers.ofInputStream(
-                        () -> new ByteArrayInputStream(new byte[250_000])))
+                    BodyPublishers.ofInputStream(() -> new ByteArrayInputStream(new byte[250_000])))
                 .build());
     assertThat(chunked.statusCode()).isEqualTo(413);
     HttpResponse<String> packed =
@@ -278,10 +295,7 @@ class ClientsTest {
   void malformedHeadersAreRefusedAndTheConnectionClosed() throws Exception {
     List<String> bad =
         List.of(
-            head(
-                "POST " + PATH + " HTTP/1.1",
-                "Content-Length: 5",
-                "Transfer-Encoding: chunked"),
+            head("POST " + PATH + " HTTP/1.1", "Content-Length: 5", "Transfer-Encoding: chunked"),
             head("POST " + PATH + " HTTP/1.1", "Content-Length: 5", "Content-Length: 6"),
             head("GET /health HTTP/1.1", "X-Bare: a\rb"),
             head("GET /health HTTP/1.1", "X-Nul: a\0b"),
@@ -311,8 +325,7 @@ class ClientsTest {
       clients.add(new RawHttp(gateway.gateway.port()).send(post(STREAM)));
     }
     assertThat(
-            TestGateway.soon(
-                () -> gateway.generator.running.get() == TestGateway.SHORT.requests()))
+            TestGateway.soon(() -> gateway.generator.running.get() == TestGateway.SHORT.requests()))
         .isTrue();
     HttpResponse<String> response = gateway.post(PATH, CHAT);
     assertThat(response.statusCode()).isEqualTo(429);

@@ -112,12 +112,9 @@ class ClusterApiTest {
         .isEqualTo(201);
     assertThat(gateway.imported).containsExactly("fresh from /models/fresh.gguf");
     assertThat(
-            gateway
-                .post("/api/models", "{\"name\":\"../x\",\"source\":\"/m.gguf\"}")
-                .statusCode())
+            gateway.post("/api/models", "{\"name\":\"../x\",\"source\":\"/m.gguf\"}").statusCode())
         .isEqualTo(400);
-    assertThat(
-            gateway.post("/api/models", "{\"name\":\"x\",\"source\":\"/missing\"}").statusCode())
+    assertThat(gateway.post("/api/models", "{\"name\":\"x\",\"source\":\"/missing\"}").statusCode())
         .isEqualTo(404);
     JsonNode models = TestGateway.json(gateway.get("/api/models"));
     assertThat(models.at("/0/layers").asInt()).isEqualTo(8);
@@ -144,8 +141,7 @@ class ClusterApiTest {
             "",
             List.of("node-a", "node-b"),
             100,
-            List.of(
-                new LossPoint(1, 6.2, Double.NaN, 900), new LossPoint(2, 6.1, 6.15, 910)),
+            List.of(new LossPoint(1, 6.2, Double.NaN, 900), new LossPoint(2, 6.1, 6.15, 910)),
             Double.NaN,
             "new"));
     HttpResponse<String> list = gateway.get("/api/training");
@@ -219,8 +215,7 @@ class ClusterApiTest {
         "/no/such/path"
       })
   void nothingButHealthAndTheConsoleIsShownWithoutAKey(String path) {
-    HttpResponse<String> response =
-        gateway.send(HttpRequest.newBuilder(gateway.uri(path)).build());
+    HttpResponse<String> response = gateway.send(HttpRequest.newBuilder(gateway.uri(path)).build());
     assertThat(response.statusCode()).isEqualTo(401);
     assertThat(codeOf(response)).isEqualTo("missing_api_key");
     assertThat(response.headers().firstValue("WWW-Authenticate")).hasValue("Bearer");
@@ -272,13 +267,11 @@ class ClusterApiTest {
     String tag = page.headers().firstValue("ETag").orElseThrow();
     for (String file : List.of("console.css", "console.js", "favicon.svg")) {
       assertThat(page.body()).contains(file);
-      assertThat(
-              gateway.send(HttpRequest.newBuilder(gateway.uri("/" + file)).build()).statusCode())
+      assertThat(gateway.send(HttpRequest.newBuilder(gateway.uri("/" + file)).build()).statusCode())
           .isEqualTo(200);
     }
     HttpResponse<String> again =
-        gateway.send(
-            HttpRequest.newBuilder(gateway.uri("/")).header("If-None-Match", tag).build());
+        gateway.send(HttpRequest.newBuilder(gateway.uri("/")).header("If-None-Match", tag).build());
     assertThat(again.statusCode()).isEqualTo(304);
     assertThat(again.body()).isEmpty();
   }
@@ -305,8 +298,7 @@ class ClusterApiTest {
   void anOpenNetworkNeedsConsent() {
     assertThatThrownBy(() -> gateway.boundTo("0.0.0.0", false))
         .isInstanceOfSatisfying(
-            FlotillaException.class,
-            e -> assertThat(e.explanation()).contains("--insecure-http"));
+            FlotillaException.class, e -> assertThat(e.explanation()).contains("--insecure-http"));
     assertThatThrownBy(() -> gateway.boundTo("no.such.host.invalid", false))
         .isInstanceOf(FlotillaException.class)
         .hasMessageContaining("no.such.host.invalid");

@@ -15,7 +15,7 @@ final class FakeDeployments implements Deployments {
 
   final List<ModelView> models = new CopyOnWriteArrayList<>();
   final List<DeploymentView> deployments = new CopyOnWriteArrayList<>();
-  final Map<String, Object> metadata = new ConcurrentHashMap<>();
+  final Map<String, Object> metadata = new ConcurrentHashMap<>(TestText.metadata());
   final AtomicInteger metadataReads = new AtomicInteger();
 
   static ModelConfig config(int contextLength, int layers) {

@@ -16,7 +16,10 @@ final class FakeGenerator implements Generator {
   /** The answer to each request, as token ids; an empty answer goes on for ever. */
   volatile Function<GenerationRequest, int[]> answer = request -> TestText.tokens("Hello!");
 
+  /** A pause before each token, or before every so many. */
   volatile long delayMs;
+
+  volatile int tokensPerPause = 1;
 
   /** Fails after so many tokens. */
   volatile int failAfter = Integer.MAX_VALUE;
@@ -50,7 +53,9 @@ final class FakeGenerator implements Generator {
               reason = FinishReason.LENGTH;
               break;
             }
-            pause();
+            if (i % tokensPerPause == 0) {
+              pause();
+            }
             if (cancelled.get()) {
               reason = FinishReason.CANCELLED;
               break;

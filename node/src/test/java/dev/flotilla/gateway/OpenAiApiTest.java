@@ -20,6 +20,7 @@ import com.openai.models.completions.CompletionCreateParams;
 import com.openai.models.models.Model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.serve.Deployments.StageView;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
@@ -57,14 +58,15 @@ class OpenAiApiTest {
     return ChatCompletionCreateParams.builder().model("tiny").addUserMessage("Hi");
   }
 
+  // The client warns that seeds are only best effort at OpenAI; here they are exact.
+  @SuppressWarnings("deprecation")
   @Test
   void theOfficialClientGetsAWholeAnswer() {
     ChatCompletion completion = client.chat().completions().create(hello().seed(5).build());
     ChatCompletion.Choice choice = completion.choices().getFirst();
     assertThat(choice.message().content()).contains("Hello!");
     assertThat(choice.finishReason()).isEqualTo(ChatCompletion.Choice.FinishReason.STOP);
-    assertThat(completion.usage().orElseThrow().promptTokens())
-        .isEqualTo("user: Hi\n".length());
+    assertThat(completion.usage().orElseThrow().promptTokens()).isEqualTo("user: Hi\n".length());
     assertThat(completion.usage().orElseThrow().completionTokens()).isEqualTo(6);
     assertThat(completion.created()).isEqualTo(1_800_000_000);
     assertThat(gateway.generator.requests.getFirst().sampling().seed()).isEqualTo(5);
@@ -118,8 +120,7 @@ class OpenAiApiTest {
 
   @Test
   void theOfficialClientSeesErrorsAsItsOwn() {
-    assertThatThrownBy(
-            () -> client.chat().completions().create(hello().model("absent").build()))
+    assertThatThrownBy(() -> client.chat().completions().create(hello().model("absent").build()))
         .isInstanceOf(NotFoundException.class)
         .hasMessageContaining("Served: tiny");
     gateway.generator.refuse = true;
@@ -128,8 +129,7 @@ class OpenAiApiTest {
             new FlotillaException(FlotillaException.Code.BUSY, "the queue is full", "Try again."));
     assertThatThrownBy(() -> client.chat().completions().create(hello().build()))
         .isInstanceOf(RateLimitException.class);
-    OpenAIClient stranger =
-        client.withOptions(options -> options.apiKey("fk-wrong"));
+    OpenAIClient stranger = client.withOptions(options -> options.apiKey("fk-wrong"));
     assertThatThrownBy(() -> stranger.models().list()).isInstanceOf(UnauthorizedException.class);
   }
 
@@ -147,8 +147,7 @@ class OpenAiApiTest {
               try (StreamResponse<ChatCompletionChunk> stream =
                   client.chat().completions().createStreaming(hello().build())) {
                 stream.stream()
-                    .forEach(
-                        c -> text.append(c.choices().getFirst().delta().content().orElse("")));
+                    .forEach(c -> text.append(c.choices().getFirst().delta().content().orElse("")));
               }
             })
         .isInstanceOf(SseException.class)
@@ -180,7 +179,12 @@ class OpenAiApiTest {
 
   private static List<JsonNode> events(HttpResponse<String> response) {
     List<String> data =
-        response.body().lines().filter(l -> l.startsWith("data: ")).map(l -> l.substring(6)).toList();
+        response
+            .body()
+            .lines()
+            .filter(l -> l.startsWith("data: "))
+            .map(l -> l.substring(6))
+            .toList();
     assertThat(data.getLast()).isEqualTo("[DONE]");
     return data.subList(0, data.size() - 1).stream()
         .map(d -> Json.read(d.getBytes(StandardCharsets.UTF_8), JsonNode.class))
@@ -212,7 +216,8 @@ class OpenAiApiTest {
     JsonNode closing = events.get(events.size() - 2);
     assertThat(closing.at("/choices/0/finish_reason").asText()).isEqualTo("stop");
     assertThat(closing.at("/choices/0/delta").isObject()).isTrue();
-    assertThat(events.stream().filter(e -> e.at("/choices/0/finish_reason").isTextual())).hasSize(1);
+    assertThat(events.stream().filter(e -> e.at("/choices/0/finish_reason").isTextual()))
+        .hasSize(1);
     assertThat(events.stream().map(e -> e.get("id").asText()).distinct()).hasSize(1);
   }
 
@@ -253,8 +258,7 @@ class OpenAiApiTest {
 
   @Test
   void severalChoicesHaveSeveralSeeds() {
-    gateway.generator.answer =
-        r -> TestText.tokens(r.id().endsWith("-0") ? "first" : "second one");
+    gateway.generator.answer = r -> TestText.tokens(r.id().endsWith("-0") ? "first" : "second one");
     JsonNode answer = TestGateway.json(chat("\"n\":2,\"seed\":7"));
     assertThat(answer.at("/choices/0/message/content").asText()).isEqualTo("first");
     assertThat(answer.at("/choices/1/message/content").asText()).isEqualTo("second one");
@@ -294,8 +298,7 @@ class OpenAiApiTest {
   void aPromptBeyondTheContextIsRefusedWithBothNumbers() {
     HttpResponse<String> response =
         gateway.post(
-            "/v1/completions",
-            "{\"model\":\"tiny\",\"prompt\":\"" + "x".repeat(200) + "\"}");
+            "/v1/completions", "{\"model\":\"tiny\",\"prompt\":\"" + "x".repeat(200) + "\"}");
     assertThat(response.statusCode()).isEqualTo(400);
     JsonNode error = TestGateway.json(response).get("error");
     assertThat(error.get("code").asText()).isEqualTo("context_length_exceeded");
@@ -316,6 +319,39 @@ class OpenAiApiTest {
     assertThat(response.statusCode()).isEqualTo(200);
     assertThat(gateway.generator.requests.getFirst().prompt())
         .isEqualTo(TestText.tokens("system: Be brief.\nuser: Hi there\n"));
+  }
+
+  @Test
+  void whatAUserTypesIsNeverASpecialToken() {
+    gateway.post("/v1/completions", "{\"model\":\"tiny\",\"prompt\":\"<|end|>\"}");
+    assertThat(gateway.generator.requests.getFirst().prompt())
+        .isEqualTo(TestText.tokens("<|end|>"));
+    assertThat(gateway.generator.requests.getFirst().endTokens()).containsExactly(TestText.END);
+  }
+
+  @Test
+  void aModelWithoutAChatTemplateSaysWhatToDo() {
+    gateway.deployments.metadata.remove("tokenizer.chat_template");
+    HttpResponse<String> response = chat("");
+    assertThat(response.statusCode()).isEqualTo(400);
+    assertThat(response.body()).contains("no chat template").contains("/v1/completions");
+  }
+
+  @Test
+  void manyModelsShareASmallCacheOfTokenizers() {
+    for (int i = 0; i < 12; i++) {
+      gateway.deployments.add("tiny-" + i, 200, List.of(new StageView("node-a", 0, 1)));
+    }
+    for (int round = 0; round < 2; round++) {
+      for (int i = 0; i < 12; i++) {
+        assertThat(
+                gateway
+                    .post("/v1/completions", "{\"model\":\"tiny-" + i + "\",\"prompt\":\"x\"}")
+                    .body())
+            .contains("Hello!");
+      }
+    }
+    assertThat(gateway.deployments.metadataReads.get()).isEqualTo(24);
   }
 
   @Test
@@ -412,8 +448,7 @@ class OpenAiApiTest {
   @Test
   void valuesThatChangeNothingAreAccepted() {
     assertThat(
-            chat(
-                    """
+            chat("""
                     "tools":[],"tool_choice":"none","logprobs":false,"logit_bias":{},"n":null,
                     "response_format":{"type":"text"},"frequency_penalty":0,"presence_penalty":0.0,
                     "stop":null,"seed":null,"modalities":["text"],"parallel_tool_calls":false,"user":"u"
@@ -427,8 +462,7 @@ class OpenAiApiTest {
     HttpResponse<String> response =
         gateway.post("/v1/chat/completions", "{\"model\":\"tiny\",\n  \"messages\": [}");
     assertThat(response.statusCode()).isEqualTo(400);
-    assertThat(TestGateway.json(response).at("/error/message").asText())
-        .contains("line 2, column");
+    assertThat(TestGateway.json(response).at("/error/message").asText()).contains("line 2, column");
     for (String body :
         List.of(
             "",
@@ -453,8 +487,7 @@ class OpenAiApiTest {
     for (String name : List.of("../etc/passwd", "%2e%2e", "\\u0000", "x".repeat(10_000))) {
       assertThat(
               gateway
-                  .post(
-                      "/v1/completions", "{\"model\":\"" + name + "\",\"prompt\":\"x\"}")
+                  .post("/v1/completions", "{\"model\":\"" + name + "\",\"prompt\":\"x\"}")
                   .statusCode())
           .isEqualTo(404);
     }

@@ -1,7 +1,9 @@
 package dev.flotilla.gateway;
 
+import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.io.InputStream;
 import java.net.Socket;
 import java.net.SocketException;
 import java.net.SocketTimeoutException;
@@ -11,10 +13,12 @@ import java.nio.charset.StandardCharsets;
 final class RawHttp implements AutoCloseable {
 
   private final Socket socket;
+  private final InputStream in;
 
   RawHttp(int port) throws IOException {
     socket = new Socket("127.0.0.1", port);
     socket.setSoTimeout(10_000);
+    in = new BufferedInputStream(socket.getInputStream());
   }
 
   RawHttp send(String text) throws IOException {
@@ -32,9 +36,7 @@ final class RawHttp implements AutoCloseable {
     ByteArrayOutputStream all = new ByteArrayOutputStream();
     byte[] buffer = new byte[8192];
     try {
-      for (int n = socket.getInputStream().read(buffer);
-          n >= 0;
-          n = socket.getInputStream().read(buffer)) {
+      for (int n = in.read(buffer); n >= 0; n = in.read(buffer)) {
         all.write(buffer, 0, n);
       }
     } catch (SocketException reset) {
@@ -47,7 +49,7 @@ final class RawHttp implements AutoCloseable {
   String readUntil(String end) throws IOException {
     StringBuilder all = new StringBuilder();
     while (all.indexOf(end) < 0) {
-      int c = socket.getInputStream().read();
+      int c = in.read();
       if (c < 0) {
         throw new IOException("ended after: " + all);
       }
@@ -60,7 +62,7 @@ final class RawHttp implements AutoCloseable {
   boolean closedWithin(int milliseconds) throws IOException {
     socket.setSoTimeout(milliseconds);
     try {
-      while (socket.getInputStream().read() >= 0) {
+      while (in.read() >= 0) {
         // What is still on the way.
       }
       return true;

@@ -83,37 +83,33 @@ final class TestGateway implements AutoCloseable {
     deployments.add(
         "tiny", 200, List.of(new StageView("node-a", 0, 3), new StageView("node-b", 4, 7)));
     this.services =
-            new GatewayServices(
-                cluster,
-                deployments,
-                generator,
-                training,
-                new ModelImports() {
-                  @Override
-                  public void add(String name, String source) {
-                    if (source.contains("missing")) {
-                      throw new FlotillaException(
-                          FlotillaException.Code.NOT_FOUND, "no file " + source, "Give another.");
-                    }
-                    imported.add(name + " from " + source);
-                  }
+        new GatewayServices(
+            cluster,
+            deployments,
+            generator,
+            training,
+            new ModelImports() {
+              @Override
+              public void add(String name, String source) {
+                if (source.contains("missing")) {
+                  throw new FlotillaException(
+                      FlotillaException.Code.NOT_FOUND, "no file " + source, "Give another.");
+                }
+                imported.add(name + " from " + source);
+              }
 
-                  @Override
-                  public void remove(String name) {
-                    deployments.models.removeIf(m -> m.name().equals(name));
-                  }
-                },
-                () -> new Invites.Invite("flt-1", "flotilla up --join 127.0.0.1:8003 --token flt-1"),
-                () -> health,
-                new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
-                () -> Instant.ofEpochSecond(1_800_000_000),
-                System::nanoTime,
-                new SecureRandom());
-    this.gateway =
-        new Gateway(
-            new GatewayConfig("127.0.0.1", port, false, limits),
-            services,
-            metadata -> new TestText());
+              @Override
+              public void remove(String name) {
+                deployments.models.removeIf(m -> m.name().equals(name));
+              }
+            },
+            () -> new Invites.Invite("flt-1", "flotilla up --join 127.0.0.1:8003 --token flt-1"),
+            () -> health,
+            new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
+            () -> Instant.ofEpochSecond(1_800_000_000),
+            System::nanoTime,
+            new SecureRandom());
+    this.gateway = new Gateway(new GatewayConfig("127.0.0.1", port, false, limits), services);
     this.key = registry.list("key").isEmpty() ? adminKey(registry) : "made by another gateway";
     cluster.start();
     gateway.start();
@@ -135,9 +131,7 @@ final class TestGateway implements AutoCloseable {
   /** Another gateway over the same services. */
   Gateway boundTo(String host, boolean insecureHttp) {
     return new Gateway(
-        new GatewayConfig(host, 0, insecureHttp, GatewayConfig.Limits.DEFAULTS),
-        services,
-        metadata -> new TestText());
+        new GatewayConfig(host, 0, insecureHttp, GatewayConfig.Limits.DEFAULTS), services);
   }
 
   URI uri(String path) {

@@ -1,18 +1,47 @@
 package dev.flotilla.gateway;
 
-import java.io.ByteArrayOutputStream;
-import java.nio.ByteBuffer;
-import java.nio.CharBuffer;
-import java.nio.charset.CharsetDecoder;
-import java.nio.charset.CodingErrorAction;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 
-/** One token per byte of UTF-8, and one that ends. */
-final class TestText implements TextCodec {
+/**
+ * The metadata of a model whose tokens are the 256 bytes, each with its own value as id, and one
+ * that ends.
+ */
+final class TestText {
 
   static final int VOCABULARY = 257;
   static final int END = 256;
+
+  private TestText() {}
+
+  static Map<String, Object> metadata() {
+    List<String> tokens = new ArrayList<>();
+    List<Integer> types = new ArrayList<>();
+    int stoodIn = 256;
+    for (int b = 0; b < 256; b++) {
+      // GPT-2's alphabet: bytes that print stand for themselves, the others for later characters.
+      boolean prints = (b >= 33 && b <= 126) || (b >= 161 && b != 173);
+      tokens.add(Character.toString(prints ? b : stoodIn++));
+      types.add(1);
+    }
+    tokens.add("<|end|>");
+    types.add(3);
+    return Map.of(
+        "tokenizer.ggml.model",
+        "gpt2",
+        "tokenizer.ggml.tokens",
+        tokens,
+        "tokenizer.ggml.token_type",
+        types,
+        "tokenizer.ggml.merges",
+        List.of(),
+        "tokenizer.ggml.eos_token_id",
+        END,
+        "tokenizer.chat_template",
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+  }
 
   static int[] tokens(String text) {
     byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
@@ -21,48 +50,5 @@ final class TestText implements TextCodec {
       tokens[i] = bytes[i] & 0xff;
     }
     return tokens;
-  }
-
-  @Override
-  public int[] encode(String text) {
-    return tokens(text);
-  }
-
-  @Override
-  public int[] encodeChat(List<Message> messages) {
-    StringBuilder text = new StringBuilder();
-    messages.forEach(m -> text.append(m.role()).append(": ").append(m.content()).append('\n'));
-    return tokens(text.toString());
-  }
-
-  @Override
-  public int[] endTokens() {
-    return new int[] {END};
-  }
-
-  @Override
-  public Decoder decoder() {
-    CharsetDecoder utf8 =
-        StandardCharsets.UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPLACE);
-    ByteArrayOutputStream held = new ByteArrayOutputStream();
-    return new Decoder() {
-      @Override
-      public String push(int token) {
-        held.write(token);
-        ByteBuffer in = ByteBuffer.wrap(held.toByteArray());
-        CharBuffer out = CharBuffer.allocate(8);
-        utf8.reset().decode(in, out, false);
-        held.reset();
-        while (in.hasRemaining()) {
-          held.write(in.get());
-        }
-        return out.flip().toString();
-      }
-
-      @Override
-      public String end() {
-        return held.size() == 0 ? "" : "\ufffd";
-      }
-    };
   }
 }
