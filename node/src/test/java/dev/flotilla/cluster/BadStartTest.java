@@ -56,7 +56,8 @@ class BadStartTest {
     try (TestNodes nodes = new TestNodes(folder)) {
       ClusterConfig config = nodes.config("a");
       ClusterNode first = nodes.create(config);
-      refused(Code.CONFLICT, "in use by another node", "Stop that node", () -> nodes.create(config));
+      refused(
+          Code.CONFLICT, "in use by another node", "Stop that node", () -> nodes.create(config));
       first.close();
       assertThat(nodes.create(config).self()).isEqualTo(first.self());
     }
@@ -86,8 +87,7 @@ class BadStartTest {
         Path file = config.dataFolder().resolve("certs").resolve(name);
         byte[] good = Files.readAllBytes(file);
         Files.write(file, new byte[] {1, 2, 3});
-        refused(
-            Code.BAD_FILE, file.toString(), "from a backup", () -> nodes.create(config));
+        refused(Code.BAD_FILE, file.toString(), "from a backup", () -> nodes.create(config));
         Files.write(file, good);
       }
       assertThat(nodes.create(config).self()).isNotEmpty();
@@ -122,7 +122,8 @@ class BadStartTest {
           Files.write(file, bytes);
         }
       }
-      refused(Code.BAD_FILE, "cannot open the registry in", "join again", () -> nodes.start(config));
+      refused(
+          Code.BAD_FILE, "cannot open the registry in", "join again", () -> nodes.start(config));
     }
   }
 
@@ -137,7 +138,11 @@ class BadStartTest {
     try (TestNodes nodes = new TestNodes(folder)) {
       Files.writeString(folder.resolve("file"), "not a folder");
       ClusterConfig config = nodes.config("file");
-      refused(Code.STORAGE, folder.resolve("file").toString(), "data folder", () -> nodes.create(config));
+      refused(
+          Code.STORAGE,
+          folder.resolve("file").toString(),
+          "data folder",
+          () -> nodes.create(config));
     }
   }
 }

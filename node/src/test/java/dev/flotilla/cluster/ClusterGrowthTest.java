@@ -111,8 +111,7 @@ class ClusterGrowthTest {
 
   @Test
   void ofTwoNodesTheOneLeftRefusesToDecideAndStillAnswersReads() {
-    try (TestNodes nodes =
-        new TestNodes(folder, new RaftRegistry.Tuning(4096, 8 << 20, 1_000))) {
+    try (TestNodes nodes = new TestNodes(folder, new RaftRegistry.Tuning(4096, 8 << 20, 1_000))) {
       ClusterConfig configA = nodes.config("a");
       ClusterNode a = nodes.start(configA);
       ClusterNode b = nodes.joinAndStart(nodes.config("b"), configA, a.invite());
@@ -123,8 +122,7 @@ class ClusterGrowthTest {
       assertThatThrownBy(() -> b.registry().commit(List.of(), put(KEY, "2")))
           .isInstanceOfSatisfying(
               FlotillaException.class,
-              refused ->
-                  assertThat(refused.code()).isEqualTo(FlotillaException.Code.NO_MAJORITY));
+              refused -> assertThat(refused.code()).isEqualTo(FlotillaException.Code.NO_MAJORITY));
       assertThatThrownBy(() -> b.registry().sync()).isInstanceOf(FlotillaException.class);
       assertThat(value(b, KEY)).isEqualTo("1");
     }

@@ -66,9 +66,7 @@ class CrashTest {
             System.getProperty("java.class.path"),
             Main.class.getName()));
     command.addAll(arguments);
-    return new ProcessBuilder(command)
-        .redirectError(ProcessBuilder.Redirect.INHERIT)
-        .start();
+    return new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
   }
 
   private static String awaitLine(Process process, String prefix) throws IOException {
@@ -125,8 +123,7 @@ class CrashTest {
           () ->
               b.nodes().stream()
                   .anyMatch(
-                      node ->
-                          node.id().equals(leaderId) && node.state() == NodeInfo.State.LOST));
+                      node -> node.id().equals(leaderId) && node.state() == NodeInfo.State.LOST));
       Process again = spawn(List.of(folder.resolve("a").toString(), String.valueOf(port)));
       children.add(again);
       assertThat(awaitLine(again, "up ")).isEqualTo(leaderId);
@@ -147,8 +144,7 @@ class CrashTest {
       if (node.registry()
           .commit(
               List.of(
-                  new Registry.Condition(
-                      COUNTER, before.map(Registry.Entry::epoch).orElse(0L))),
+                  new Registry.Condition(COUNTER, before.map(Registry.Entry::epoch).orElse(0L))),
               put(COUNTER, String.valueOf(next)))
           .isPresent()) {
         return;

@@ -9,6 +9,7 @@ import dev.flotilla.FlotillaException.Code;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.net.InetAddress;
 import java.net.Socket;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -80,12 +81,13 @@ class JoinTest {
       assertThat(PosixFilePermissions.toString(Files.getPosixFilePermissions(file)))
           .isEqualTo("rw-------");
     }
-    try (Stream<Registry.Entry> entries =
-        cluster.registry().list(JoinServer.TOKEN_KIND).stream()) {
+    try (Stream<Registry.Entry> entries = cluster.registry().list(JoinServer.TOKEN_KIND).stream()) {
       byte[] plain = JoinToken.parse(token).secret();
       assertThat(entries)
-          .noneMatch(entry -> new String(entry.value(), java.nio.charset.StandardCharsets.UTF_8)
-              .contains(java.util.Base64.getEncoder().encodeToString(plain)));
+          .noneMatch(
+              entry ->
+                  new String(entry.value(), java.nio.charset.StandardCharsets.UTF_8)
+                      .contains(java.util.Base64.getEncoder().encodeToString(plain)));
     }
   }
 
@@ -164,9 +166,7 @@ class JoinTest {
         "runs version 0.2.0 but this cluster runs 0.1.3",
         () ->
             nodes.join(
-                nodes.config("newer", InstantSource.system(), "0.2.0"),
-                config,
-                cluster.invite()));
+                nodes.config("newer", InstantSource.system(), "0.2.0"), config, cluster.invite()));
   }
 
   @Test
@@ -196,8 +196,7 @@ class JoinTest {
     }
     List<String> before = contents(other.dataFolder());
     String token = cluster.invite();
-    refused(
-        Code.CONFLICT, "belongs to node n", () -> nodes.join(other, config, token));
+    refused(Code.CONFLICT, "belongs to node n", () -> nodes.join(other, config, token));
     assertThat(contents(other.dataFolder())).isEqualTo(before);
     // And the token is still good.
     assertThat(nodes.join(nodes.config("good"), config, token).clusterId())
@@ -223,27 +222,27 @@ class JoinTest {
 
   @Test
   void garbageOnTheJoinPortIsSurvived() throws Exception {
-    try (Socket plain = new Socket("127.0.0.1", config.joinPort())) {
-      plain.getOutputStream().write("GET / HTTP/1.0\r\n\r\n".getBytes(
-          java.nio.charset.StandardCharsets.US_ASCII));
+    try (Socket plain = new Socket(InetAddress.getLoopbackAddress(), config.joinPort())) {
+      plain
+          .getOutputStream()
+          .write("GET / HTTP/1.0\r\n\r\n".getBytes(java.nio.charset.StandardCharsets.US_ASCII));
       plain.setSoTimeout(5_000);
       // A TLS alert at most, then the end.
       assertThat(plain.getInputStream().readAllBytes().length).isLessThan(64);
     }
-    X509Certificate authority =
-        Identity.load(config.dataFolder()).orElseThrow().authority();
+    X509Certificate authority = Identity.load(config.dataFolder()).orElseThrow().authority();
     X509TrustManager trust = Tls.pkix(authority);
     var factory = Tls.context(null, trust).getSocketFactory();
-    for (byte[] body : List.of(new byte[0], "[[[".getBytes(
-        java.nio.charset.StandardCharsets.US_ASCII))) {
+    for (byte[] body :
+        List.of(new byte[0], "[[[".getBytes(java.nio.charset.StandardCharsets.US_ASCII))) {
       try (Socket tls = factory.createSocket("127.0.0.1", config.joinPort())) {
         DataOutputStream out = new DataOutputStream(tls.getOutputStream());
         out.writeInt(body.length);
         out.write(body);
         out.flush();
         DataInputStream in = new DataInputStream(tls.getInputStream());
-        assertThat(new String(in.readNBytes(in.readInt()),
-            java.nio.charset.StandardCharsets.UTF_8)).contains("INVALID");
+        assertThat(new String(in.readNBytes(in.readInt()), java.nio.charset.StandardCharsets.UTF_8))
+            .contains("INVALID");
       }
     }
     try (Socket tls = factory.createSocket("127.0.0.1", config.joinPort())) {

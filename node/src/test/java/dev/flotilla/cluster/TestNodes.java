@@ -79,8 +79,7 @@ final class TestNodes implements AutoCloseable {
   }
 
   static List<Registry.Write> put(Registry.Key key, String value) {
-    return List.of(
-        new Registry.Write(key, Optional.of(value.getBytes(StandardCharsets.UTF_8))));
+    return List.of(new Registry.Write(key, Optional.of(value.getBytes(StandardCharsets.UTF_8))));
   }
 
   static String value(ClusterNode node, Registry.Key key) {
