@@ -14,6 +14,16 @@ import numpy
 
 model, out, generate, text, *prompt = sys.argv[1:]
 tokens = [int(token) for token in prompt]
+
+
+def plain_buffers(defaults=llama_cpp.llama_cpp.llama_model_default_params):
+    """Keeps weights as the file has them: llama-cpp-python 0.3.36's repacked Q8_0 crashed on a CPU with AMX."""
+    params = defaults()
+    params.use_extra_bufts = False
+    return params
+
+
+llama_cpp.llama_cpp.llama_model_default_params = plain_buffers
 llama = llama_cpp.Llama(
     model_path=model, n_ctx=256, n_threads=1, logits_all=True, verbose=False, n_gpu_layers=0
 )

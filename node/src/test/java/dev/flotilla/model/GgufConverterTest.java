@@ -128,8 +128,7 @@ class GgufConverterTest {
   private void assertRefused(String message) {
     assertThatThrownBy(
             () ->
-                GgufConverter.convert(
-                    folder, folder.resolve("model.gguf"), "test", WeightType.F32))
+                GgufConverter.convert(folder, folder.resolve("model.gguf"), "test", WeightType.F32))
         .isInstanceOfSatisfying(
             FlotillaException.class,
             e -> {

@@ -24,10 +24,10 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /**
- * Compares with programs that are not ours: llama.cpp on the GGUF files, transformers on the folder.
- * Runs where the environment variable {@code FLOTILLA_PEER_PYTHON} names a Python that has {@code
- * llama_cpp} and {@code numpy}, or {@code transformers} and {@code torch}; a folder of a trained
- * model can be given in {@code FLOTILLA_PEER_MODEL}.
+ * Compares with programs that are not ours: llama.cpp on the GGUF files, transformers on the
+ * folder. Runs where the environment variable {@code FLOTILLA_PEER_PYTHON} names a Python that has
+ * {@code llama_cpp} and {@code numpy}, or {@code transformers} and {@code torch}; a folder of a
+ * trained model can be given in {@code FLOTILLA_PEER_MODEL}.
  */
 class PeerTest {
 
@@ -52,9 +52,12 @@ class PeerTest {
     }
   }
 
-  /** The tolerance covers that llama.cpp rounds activations to the type of the weights. */
+  /**
+   * The tolerances cover that llama.cpp rounds activations to the type of the weights, and keys,
+   * values and tables of attention to half precision.
+   */
   @ParameterizedTest
-  @CsvSource({"F32, 0.002", "F16, 0.02", "Q8_0, 0.3"})
+  @CsvSource({"F32, 0.01", "F16, 0.02", "Q8_0, 0.3"})
   void llamaCppAgreesOnTokensAndLogits(WeightType type, float tolerance)
       throws IOException, InterruptedException {
     assumeTrue(has("llama_cpp"), "no llama_cpp there");
@@ -146,8 +149,7 @@ class PeerTest {
     assertThat(process.waitFor()).as(() -> read(log)).isZero();
     JsonNode json = Json.MAPPER.readTree(output.lines().toList().getLast());
     int[] tokens = Json.MAPPER.convertValue(json.path("tokens"), int[].class);
-    ByteBuffer logits =
-        ByteBuffer.wrap(Files.readAllBytes(out)).order(ByteOrder.LITTLE_ENDIAN);
+    ByteBuffer logits = ByteBuffer.wrap(Files.readAllBytes(out)).order(ByteOrder.LITTLE_ENDIAN);
     float[][] rows = new float[tokens.length][logits.remaining() / 4 / tokens.length];
     for (float[] row : rows) {
       for (int i = 0; i < row.length; i++) {

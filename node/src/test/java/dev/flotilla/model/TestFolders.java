@@ -31,8 +31,7 @@ final class TestFolders {
         tied
             ? new ModelConfig(size, 64, 3, 4, 2, 16, 96, 256, 10000f, 1e-5f, true)
             : new ModelConfig(size, 96, 2, 3, 1, 32, 160, 256, 50000f, 1e-6f, false);
-    Files.writeString(
-        folder.resolve("config.json"), HuggingFaceFolder.configJson(config, 0, 1));
+    Files.writeString(folder.resolve("config.json"), HuggingFaceFolder.configJson(config, 0, 1));
     Files.writeString(
         folder.resolve("generation_config.json"), "{\"bos_token_id\":0,\"eos_token_id\":[1,0]}");
     Files.writeString(folder.resolve("chat_template.jinja"), TEMPLATE);
@@ -51,8 +50,7 @@ final class TestFolders {
                 values[i] = (float) (mean + deviation * random.nextGaussian());
               }
               tensors.add(
-                  Safetensors.Tensor.of(
-                      HuggingFaceFolder.nameOf(name), shape.reversed(), values));
+                  Safetensors.Tensor.of(HuggingFaceFolder.nameOf(name), shape.reversed(), values));
             });
     Safetensors.write(folder.resolve("model.safetensors"), Map.of("format", "pt"), tensors);
     return config;
