@@ -29,6 +29,16 @@ public record NodeInfo(
     State state,
     Map<String, Double> profile) {
 
+  /** Copies the profile. */
+  public NodeInfo {
+    profile = Map.copyOf(profile);
+  }
+
+  /** The same node in another state. */
+  NodeInfo withState(State other) {
+    return new NodeInfo(id, name, host, httpPort, version, pid, incarnation, other, profile);
+  }
+
   /** Whether it counts. */
   public enum State {
     UP,

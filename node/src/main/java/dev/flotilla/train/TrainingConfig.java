@@ -41,4 +41,27 @@ public record TrainingConfig(
     double learningRate,
     int warmupSteps,
     double weightDecay,
-    double gradientClip) {}
+    double gradientClip) {
+
+  /** The same with another text. */
+  public TrainingConfig withText(Optional<String> other) {
+    return new TrainingConfig(
+        model,
+        other,
+        seed,
+        workers,
+        vocabularySize,
+        width,
+        layers,
+        heads,
+        kvHeads,
+        feedForward,
+        contextLength,
+        batch,
+        steps,
+        learningRate,
+        warmupSteps,
+        weightDecay,
+        gradientClip);
+  }
+}

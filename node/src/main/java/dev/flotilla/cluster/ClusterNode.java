@@ -1,0 +1,657 @@
+package dev.flotilla.cluster;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.proto.EnterReply;
+import dev.flotilla.cluster.proto.EnterRequest;
+import dev.flotilla.cluster.proto.MembershipGrpc;
+import io.grpc.BindableService;
+import io.grpc.Context;
+import io.grpc.Contexts;
+import io.grpc.Grpc;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.Server;
+import io.grpc.ServerCall;
+import io.grpc.ServerCallHandler;
+import io.grpc.ServerInterceptor;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.cert.X509Certificate;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLPeerUnverifiedException;
+import javax.net.ssl.SSLSession;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * One node of a cluster: its identity, its copy of the registry, its ports, and, while it leads,
+ * the controller.
+ *
+ * <p>A cluster starts with one node, which is also the only voter. The second and third become
+ * voters when they join; later ones are listeners: they hold a copy and decide nothing. With
+ * exactly two nodes the loss of either stops all decisions, because one of two is no majority; with
+ * three, any one may die.
+ */
+public final class ClusterNode implements Cluster {
+
+  /** The id of the node that makes the current call, for services added to this node. */
+  public static final Context.Key<String> PEER = Context.key("flotilla-peer");
+
+  static final Duration TOKEN_LIFETIME = Duration.ofHours(1);
+
+  private static final Logger LOG = LoggerFactory.getLogger(ClusterNode.class);
+  private static final String NODE_KIND = "node";
+  private static final long ENTER_TIMEOUT_NS = 30_000_000_000L;
+  private static final long WAITING_NOTE_NS = 10_000_000_000L;
+
+  private final ClusterConfig config;
+  private final Identity identity;
+  private final NodeFiles.Lock lock;
+  private final Tls tls;
+  private final RaftRegistry registry;
+  private final PeerChannels channels;
+  private final List<BindableService> services = new ArrayList<>();
+  private final List<Reconciler> reconcilers = new ArrayList<>();
+  private final ExecutorService calls = Executors.newVirtualThreadPerTaskExecutor();
+
+  private @Nullable Server server;
+  private @Nullable JoinServer joinServer;
+  private @Nullable LivenessWatch liveness;
+  private @Nullable Controller controller;
+  private volatile long incarnation;
+  private volatile boolean closed;
+
+  private ClusterNode(
+      ClusterConfig config, Identity identity, NodeFiles.Lock lock, RaftRegistry.Tuning tuning) {
+    this.config = config;
+    this.identity = identity;
+    this.lock = lock;
+    this.tls = new Tls(identity, this::nodeAt, this::isRemoved);
+    this.registry =
+        new RaftRegistry(config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning);
+    this.channels = new PeerChannels(tls.client());
+    RefusedHandshakes.report();
+  }
+
+  /**
+   * The node whose identity is in the data folder, or, if that has none, the first node of a new
+   * cluster. Ports open at {@link #start}.
+   *
+   * @throws FlotillaException {@code CONFLICT} if another process uses the folder, or the node in
+   *     it lives at another address; {@code BAD_FILE} if its files are damaged; {@code STORAGE} if
+   *     the disk is full or not writable
+   */
+  public static ClusterNode create(ClusterConfig config) {
+    return create(config, RaftRegistry.Tuning.DEFAULT);
+  }
+
+  static ClusterNode create(ClusterConfig config, RaftRegistry.Tuning tuning) {
+    return open(config, tuning, () -> founded(config));
+  }
+
+  /**
+   * A node that joins the cluster of which one node's HTTP API is at the address: proves itself
+   * with the token, and gets an id and a certificate. If the data folder holds a node of that
+   * cluster already, this is the same as {@link #create}, so that a node can always be started by
+   * the same command.
+   *
+   * @param address {@code HOST:PORT} of the HTTP API
+   * @param token from {@link #invite}
+   * @throws FlotillaException {@code UNAUTHENTICATED} for a token that is wrong, used, expired or
+   *     of another cluster; {@code INVALID} for a malformed token, another version or a wrong
+   *     clock; {@code CONFLICT} if the data folder belongs to another cluster; {@code UNAVAILABLE}
+   *     if nobody answers; and as {@link #create}
+   */
+  public static ClusterNode join(ClusterConfig config, String address, String token) {
+    return join(config, address, token, RaftRegistry.Tuning.DEFAULT);
+  }
+
+  static ClusterNode join(
+      ClusterConfig config, String address, String token, RaftRegistry.Tuning tuning) {
+    JoinToken parsed = JoinToken.parse(token);
+    Optional<Identity> existing = Identity.load(config.dataFolder());
+    if (existing.isPresent()
+        && !MessageDigest.isEqual(
+            CertificateAuthority.fingerprint(existing.get().authority()),
+            parsed.authorityFingerprint())) {
+      // Before the folder is locked, so that nothing in it is touched.
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "data folder "
+              + config.dataFolder()
+              + " belongs to node "
+              + existing.get().nodeId()
+              + " of cluster "
+              + existing.get().clusterId()
+              + ", and the token is for another cluster",
+          "Choose another --data folder for the new node, or start this one without --join.");
+    }
+    return open(
+        config,
+        tuning,
+        () -> {
+          if (existing.isPresent()) {
+            return existing.get();
+          }
+          checkNoOrphans(config.dataFolder());
+          return JoinClient.join(config, address, parsed);
+        });
+  }
+
+  private static ClusterNode open(
+      ClusterConfig config,
+      RaftRegistry.Tuning tuning,
+      java.util.function.Supplier<Identity> identify) {
+    NodeFiles.Lock lock = NodeFiles.lock(config.dataFolder());
+    try {
+      Identity identity = identify.get();
+      checkAddress(config, identity);
+      return new ClusterNode(config, identity, lock, tuning);
+    } catch (RuntimeException e) {
+      lock.close();
+      throw e;
+    }
+  }
+
+  private static Identity founded(ClusterConfig config) {
+    return Identity.load(config.dataFolder())
+        .orElseGet(
+            () -> {
+              checkNoOrphans(config.dataFolder());
+              Identity identity = Identity.found(config);
+              identity.save(config.dataFolder());
+              LOG.info("new cluster {}, first node {}", identity.clusterId(), identity.nodeId());
+              return identity;
+            });
+  }
+
+  private static void checkNoOrphans(Path dataFolder) {
+    try {
+      if (!NodeFiles.isEmptyOrAbsent(dataFolder.resolve("data").resolve("raft"))) {
+        throw new FlotillaException(
+            Code.BAD_FILE,
+            "data folder " + dataFolder + " holds a registry but no certificates",
+            "Restore its certs folder from a backup, or choose an empty --data folder.");
+      }
+    } catch (IOException e) {
+      throw NodeFiles.storage("cannot read " + dataFolder, e);
+    }
+  }
+
+  private static void checkAddress(ClusterConfig config, Identity identity) {
+    Identity.Facts facts = identity.facts();
+    if (!facts.host().equals(config.advertisedHost()) || facts.httpPort() != config.httpPort()) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "the node in data folder "
+              + config.dataFolder()
+              + " is known to its cluster at "
+              + facts.host()
+              + ":"
+              + facts.httpPort()
+              + ", not at "
+              + config.advertisedHost()
+              + ":"
+              + config.httpPort(),
+          "Start it with --port "
+              + facts.httpPort()
+              + " at that address; to move it, join a new node and remove this one.");
+    }
+  }
+
+  /**
+   * A one-time token that lets one node join within an hour; only its hash is kept.
+   *
+   * @return one word, to be given to {@code --token}
+   */
+  public String invite() {
+    Instant now = config.clock().instant();
+    JoinToken token =
+        JoinToken.create(
+            CertificateAuthority.fingerprint(identity.authority()), now.plus(TOKEN_LIFETIME));
+    Registry.Key key = new Registry.Key(JoinServer.TOKEN_KIND, JoinToken.hash(token.secret()));
+    JoinServer.Invitation invitation =
+        new JoinServer.Invitation(token.expiresAt().toEpochMilli(), "", "");
+    List<Registry.Write> writes = new ArrayList<>();
+    writes.add(new Registry.Write(key, Optional.of(Json.write(invitation))));
+    // Old ones are kept for a day, so that a late try is told what is wrong with its token.
+    Instant forget = now.minus(Duration.ofDays(1));
+    for (Registry.Entry entry : registry.list(JoinServer.TOKEN_KIND)) {
+      if (Json.read(entry.value(), JoinServer.Invitation.class).expiresAtMs()
+          < forget.toEpochMilli()) {
+        writes.add(new Registry.Write(entry.key(), Optional.empty()));
+      }
+    }
+    if (registry.commit(List.of(new Registry.Condition(key, 0)), writes).isEmpty()) {
+      throw new IllegalStateException("two random secrets are equal");
+    }
+    return token.text();
+  }
+
+  /**
+   * Takes a node out of the cluster for good: its certificate is refused from now on, and the
+   * leader takes it out of the Raft group. Stop the node first.
+   *
+   * @throws FlotillaException {@code NOT_FOUND} if there is no such node, {@code CONFLICT} if it is
+   *     this one
+   */
+  public void remove(String nodeId) {
+    if (nodeId.equals(self())) {
+      throw new FlotillaException(
+          Code.CONFLICT, "a node cannot remove itself", "Ask another node of the cluster.");
+    }
+    Registry.Key key = nodeKey(nodeId);
+    if (registry.get(key).isEmpty()) {
+      throw noSuchNode(nodeId);
+    }
+    registry.commit(
+        List.of(),
+        List.of(
+            new Registry.Write(key, Optional.empty()),
+            new Registry.Write(
+                new Registry.Key(Controller.REMOVED_KIND, nodeId),
+                Optional.of(Json.write(nodeId)))));
+  }
+
+  static Registry.Key nodeKey(String nodeId) {
+    return new Registry.Key(NODE_KIND, nodeId);
+  }
+
+  @Override
+  public String self() {
+    return identity.nodeId();
+  }
+
+  /** The cluster's id, made by its first node. */
+  public String clusterId() {
+    return identity.clusterId();
+  }
+
+  @Override
+  public List<NodeInfo> nodes() {
+    return registry.list(NODE_KIND).stream()
+        .map(entry -> Json.read(entry.value(), NodeInfo.class))
+        .toList();
+  }
+
+  @Override
+  public Optional<String> leader() {
+    return registry.leader();
+  }
+
+  @Override
+  public Registry registry() {
+    return registry;
+  }
+
+  boolean isOpen() {
+    return !closed;
+  }
+
+  RaftRegistry raft() {
+    return registry;
+  }
+
+  @Override
+  public ManagedChannel channel(String nodeId) {
+    Optional<NodeInfo> node =
+        registry.get(nodeKey(nodeId)).map(entry -> Json.read(entry.value(), NodeInfo.class));
+    if (node.isPresent()) {
+      return channel(node.get());
+    }
+    return identity.facts().peers().stream()
+        .filter(peer -> peer.nodeId().equals(nodeId))
+        .findFirst()
+        .map(peer -> channels.to(nodeId, peer.host(), peer.httpPort() + 1, 0))
+        .orElseThrow(() -> noSuchNode(nodeId));
+  }
+
+  private ManagedChannel channel(NodeInfo node) {
+    return channels.to(node.id(), node.host(), node.httpPort() + 1, node.incarnation());
+  }
+
+  private static FlotillaException noSuchNode(String nodeId) {
+    return new FlotillaException(
+        Code.NOT_FOUND, "no node " + nodeId + " in this cluster", "`flotilla ps` lists them.");
+  }
+
+  @Override
+  public void addService(BindableService service) {
+    services.add(service);
+  }
+
+  @Override
+  public void addReconciler(Reconciler reconciler) {
+    reconcilers.add(reconciler);
+  }
+
+  @Override
+  public SSLContext tls() {
+    return tls.context();
+  }
+
+  @Override
+  public void start() {
+    try {
+      checkPorts();
+      openServer();
+      registry.start();
+      registry.subscribe(this::onChange);
+      enter();
+      awaitLeader();
+      openJoinServer();
+      register();
+      openController();
+      LOG.info(
+          "node {} ({}) is in cluster {}, led by {}",
+          self(),
+          config.name(),
+          clusterId(),
+          leader().orElse("nobody"));
+    } catch (RuntimeException e) {
+      kill();
+      throw e;
+    }
+  }
+
+  private void checkPorts() {
+    checkPort(config.servicePort(), "node-to-node calls", 1);
+    checkPort(config.raftPort(), "Raft", 2);
+    checkPort(config.joinPort(), "joining", 3);
+  }
+
+  private void checkPort(int port, String use, int offset) {
+    try (ServerSocket socket = new ServerSocket()) {
+      socket.setReuseAddress(true);
+      socket.bind(new InetSocketAddress(config.bindHost(), port));
+    } catch (IOException | IllegalArgumentException e) {
+      throw portInUse(port, use, offset, e);
+    }
+  }
+
+  private FlotillaException portInUse(int port, String use, int offset, Exception cause) {
+    return new FlotillaException(
+        Code.CONFLICT,
+        "cannot listen on "
+            + config.bindHost()
+            + ":"
+            + port
+            + " ("
+            + use
+            + ", --port + "
+            + offset
+            + "): "
+            + cause.getMessage(),
+        "Choose another --port (now "
+            + config.httpPort()
+            + "), or stop the program that uses this one.",
+        cause);
+  }
+
+  private void openServer() {
+    NettyServerBuilder builder =
+        NettyServerBuilder.forAddress(
+                new InetSocketAddress(config.bindHost(), config.servicePort()))
+            .sslContext(tls.server())
+            .executor(calls)
+            .intercept(new PeerInterceptor())
+            .handshakeTimeout(10, TimeUnit.SECONDS)
+            .maxInboundMessageSize(PeerChannels.MAX_MESSAGE_BYTES)
+            .permitKeepAliveTime(1, TimeUnit.SECONDS)
+            .permitKeepAliveWithoutCalls(true)
+            .addService(new MembershipService(self(), () -> incarnation, registry));
+    services.forEach(builder::addService);
+    try {
+      server = builder.build().start();
+    } catch (IOException e) {
+      throw portInUse(config.servicePort(), "node-to-node calls", 1, e);
+    }
+  }
+
+  private void openJoinServer() {
+    try {
+      JoinServer opened =
+          new JoinServer(config, identity, tls, registry, this::nodes, registry::voters);
+      opened.start();
+      joinServer = opened;
+    } catch (IOException e) {
+      throw portInUse(config.joinPort(), "joining", 3, e);
+    }
+  }
+
+  /** Asks the leader, through whomever we know, to be let into the Raft group. */
+  private void enter() {
+    long deadlineNs = System.nanoTime() + ENTER_TIMEOUT_NS;
+    EnterRequest request =
+        EnterRequest.newBuilder()
+            .setNode(self())
+            .setHost(config.advertisedHost())
+            .setRaftPort(config.raftPort())
+            .build();
+    String lastRefusal = "nobody answered";
+    while (!registry.members().contains(self())) {
+      for (Identity.Peer peer : identity.facts().peers()) {
+        try {
+          EnterReply reply =
+              MembershipGrpc.newBlockingStub(channel(peer.nodeId()))
+                  .withDeadlineAfter(8, TimeUnit.SECONDS)
+                  .enter(request);
+          if (reply.getEntered()) {
+            break;
+          }
+          lastRefusal = "the leader is " + reply.getLeader();
+        } catch (StatusRuntimeException e) {
+          lastRefusal = peer.host() + ":" + peer.httpPort() + ": " + e.getStatus();
+          if (e.getStatus().getCode() == Status.Code.UNAVAILABLE) {
+            channel(peer.nodeId()).resetConnectBackoff();
+          }
+        }
+      }
+      if (closed || System.nanoTime() > deadlineNs) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE,
+            "node " + self() + " could not enter its cluster: " + lastRefusal,
+            "Check that a majority of the cluster's nodes is up, then start this node again.");
+      }
+      sleep(100);
+    }
+  }
+
+  /** However long it takes: the other nodes may be started by hand, one after the other. */
+  private void awaitLeader() {
+    long noteNs = System.nanoTime() + WAITING_NOTE_NS;
+    while (true) {
+      if (leader().isPresent()) {
+        try {
+          registry.sync();
+          return;
+        } catch (FlotillaException e) {
+          if (e.code() != Code.NO_MAJORITY) {
+            throw e;
+          }
+        }
+      }
+      if (closed) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE, "node " + self() + " was stopped before it found a leader", "");
+      }
+      if (System.nanoTime() > noteNs) {
+        LOG.warn(
+            "node {} waits for a majority of the voters {}; start the others",
+            self(),
+            registry.voters());
+        noteNs += WAITING_NOTE_NS;
+      }
+      sleep(20);
+    }
+  }
+
+  private void register() {
+    Registry.Key key = nodeKey(self());
+    while (true) {
+      Optional<Registry.Entry> before = registry.get(key);
+      long next =
+          1 + before.map(e -> Json.read(e.value(), NodeInfo.class).incarnation()).orElse(0L);
+      NodeInfo info =
+          new NodeInfo(
+              self(),
+              config.name(),
+              config.advertisedHost(),
+              config.httpPort(),
+              config.version(),
+              ProcessHandle.current().pid(),
+              next,
+              NodeInfo.State.UP,
+              config.profile());
+      if (registry
+          .commit(
+              List.of(new Registry.Condition(key, before.map(Registry.Entry::epoch).orElse(0L))),
+              List.of(new Registry.Write(key, Optional.of(Json.write(info)))))
+          .isPresent()) {
+        incarnation = next;
+        return;
+      }
+    }
+  }
+
+  private void openController() {
+    LivenessWatch watch =
+        new LivenessWatch(
+            self(),
+            registry::leads,
+            this::nodes,
+            this::channel,
+            System::nanoTime,
+            this::signalController);
+    Controller started =
+        new Controller(self(), incarnation, registry, this::nodes, watch, reconcilers);
+    liveness = watch;
+    controller = started;
+    watch.start();
+    started.start();
+  }
+
+  private void onChange() {
+    channels.follow(nodes());
+    signalController();
+  }
+
+  private void signalController() {
+    Controller current = controller;
+    if (current != null) {
+      current.signal();
+    }
+  }
+
+  private static void sleep(long milliseconds) {
+    try {
+      Thread.sleep(milliseconds);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new FlotillaException(Code.UNAVAILABLE, "interrupted while starting", "", e);
+    }
+  }
+
+  private boolean isRemoved(String nodeId) {
+    return registry.get(new Registry.Key(Controller.REMOVED_KIND, nodeId)).isPresent();
+  }
+
+  /** Which node is expected at an address: all of a node's ports count. */
+  private Optional<String> nodeAt(String host, int port) {
+    for (NodeInfo node : nodes()) {
+      if (node.host().equals(host) && isPortOf(node.httpPort(), port)) {
+        return Optional.of(node.id());
+      }
+    }
+    for (Identity.Peer peer : identity.facts().peers()) {
+      if (peer.host().equals(host) && isPortOf(peer.httpPort(), port)) {
+        return Optional.of(peer.nodeId());
+      }
+    }
+    return Optional.empty();
+  }
+
+  private static boolean isPortOf(int httpPort, int port) {
+    return port >= httpPort && port <= httpPort + 4;
+  }
+
+  @Override
+  public void close() {
+    if (!closed) {
+      registry.handOver();
+    }
+    kill();
+  }
+
+  /** Closes without a word to the others, as if the process had died. */
+  void kill() {
+    synchronized (this) {
+      if (closed) {
+        return;
+      }
+      closed = true;
+    }
+    if (liveness != null) {
+      liveness.close();
+    }
+    if (joinServer != null) {
+      joinServer.close();
+    }
+    if (server != null) {
+      server.shutdownNow();
+    }
+    if (controller != null) {
+      controller.close();
+    }
+    registry.close();
+    channels.close();
+    if (server != null) {
+      try {
+        server.awaitTermination(2, TimeUnit.SECONDS);
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+      }
+    }
+    calls.shutdownNow();
+    lock.close();
+  }
+
+  private static final class PeerInterceptor implements ServerInterceptor {
+    @Override
+    public <Q, R> ServerCall.Listener<Q> interceptCall(
+        ServerCall<Q, R> call, Metadata headers, ServerCallHandler<Q, R> next) {
+      SSLSession session = call.getAttributes().get(Grpc.TRANSPORT_ATTR_SSL_SESSION);
+      try {
+        if (session != null
+            && session.getPeerCertificates()[0] instanceof X509Certificate certificate) {
+          return Contexts.interceptCall(
+              Context.current().withValue(PEER, CertificateAuthority.nodeId(certificate)),
+              call,
+              headers,
+              next);
+        }
+      } catch (SSLPeerUnverifiedException e) {
+        LOG.warn("a call without a peer certificate", e);
+      }
+      call.close(Status.UNAUTHENTICATED, new Metadata());
+      return new ServerCall.Listener<>() {};
+    }
+  }
+}

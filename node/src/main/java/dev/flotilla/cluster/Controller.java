@@ -1,0 +1,209 @@
+package dev.flotilla.cluster;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster.Leadership;
+import dev.flotilla.cluster.Cluster.Reconciler;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Acts for the cluster while this node is the Raft leader: one thread that writes which nodes
+ * answer, and calls the reconcilers.
+ *
+ * <p>It begins by writing the {@code controller} entry; the epoch of that entry is a condition of
+ * every later commit. When another node takes over it writes the entry too, and from then on
+ * nothing that this one still has in mind can be written.
+ */
+final class Controller implements AutoCloseable {
+
+  static final Registry.Key CONTROLLER = new Registry.Key("controller", "current");
+  static final String REMOVED_KIND = "removed-node";
+
+  private static final Logger LOG = LoggerFactory.getLogger(Controller.class);
+  private static final long PERIOD_MS = 1_000;
+
+  /** What stands in the {@code controller} entry. */
+  record Holder(String node, long incarnation) {}
+
+  private final String self;
+  private final long incarnation;
+  private final RaftRegistry registry;
+  private final Supplier<List<NodeInfo>> nodes;
+  private final LivenessWatch liveness;
+  private final List<Reconciler> reconcilers;
+  private final Thread thread;
+  private final Semaphore signals = new Semaphore(0);
+  private volatile boolean closed;
+
+  Controller(
+      String self,
+      long incarnation,
+      RaftRegistry registry,
+      Supplier<List<NodeInfo>> nodes,
+      LivenessWatch liveness,
+      List<Reconciler> reconcilers) {
+    this.self = self;
+    this.incarnation = incarnation;
+    this.registry = registry;
+    this.nodes = nodes;
+    this.liveness = liveness;
+    this.reconcilers = List.copyOf(reconcilers);
+    this.thread = Thread.ofPlatform().daemon().name("controller-" + self).unstarted(this::run);
+  }
+
+  void start() {
+    thread.start();
+  }
+
+  /** Something changed: pass again soon. */
+  void signal() {
+    signals.release();
+  }
+
+  private void run() {
+    Optional<Term> held = Optional.empty();
+    while (!closed) {
+      try {
+        awaitSignal();
+        if (!registry.leads()) {
+          held = Optional.empty();
+          continue;
+        }
+        if (held.isEmpty() || !held.get().current()) {
+          held = takeOver();
+        }
+        if (held.isPresent()) {
+          pass(held.get());
+        }
+      } catch (InterruptedException e) {
+        return;
+      } catch (FlotillaException e) {
+        if (closed) {
+          return;
+        }
+        LOG.warn("{}: the controller could not act: {}", self, e.explanation());
+      } catch (RuntimeException e) {
+        if (!closed) {
+          LOG.error("{}: the controller failed and goes on", self, e);
+        }
+      }
+    }
+  }
+
+  private void awaitSignal() throws InterruptedException {
+    if (signals.tryAcquire(PERIOD_MS, TimeUnit.MILLISECONDS)) {
+      // Several changes are one reason to pass.
+      signals.drainPermits();
+    }
+  }
+
+  private Optional<Term> takeOver() {
+    long before = registry.get(CONTROLLER).map(Registry.Entry::epoch).orElse(0L);
+    Optional<Long> epoch =
+        registry.commit(
+            List.of(new Registry.Condition(CONTROLLER, before)),
+            List.of(
+                new Registry.Write(
+                    CONTROLLER, Optional.of(Json.write(new Holder(self, incarnation))))));
+    epoch.ifPresent(e -> LOG.info("{}: is the controller, epoch {}", self, e));
+    return epoch.map(Term::new);
+  }
+
+  private void pass(Term term) {
+    for (NodeInfo node : nodes.get()) {
+      term.writeState(node);
+    }
+    expelRemoved();
+    for (Reconciler reconciler : reconcilers) {
+      if (closed || !registry.leads()) {
+        return;
+      }
+      try {
+        reconciler.reconcile(term);
+      } catch (FlotillaException e) {
+        LOG.warn(
+            "{}: {} could not act: {}", self, reconciler.getClass().getName(), e.explanation());
+      } catch (RuntimeException e) {
+        LOG.error("{}: {} failed", self, reconciler.getClass().getName(), e);
+      }
+    }
+  }
+
+  private void expelRemoved() {
+    for (String member : registry.members()) {
+      if (registry.get(new Registry.Key(REMOVED_KIND, member)).isPresent()) {
+        try {
+          registry.expel(member);
+        } catch (IOException e) {
+          LOG.warn("{}: cannot take node {} out of the group yet", self, member, e);
+        }
+      }
+    }
+  }
+
+  /** The right to act, as long as the controller entry carries this epoch. */
+  private final class Term implements Leadership {
+
+    private final long epoch;
+
+    Term(long epoch) {
+      this.epoch = epoch;
+    }
+
+    boolean current() {
+      return registry.get(CONTROLLER).map(entry -> entry.epoch() == epoch).orElse(false);
+    }
+
+    @Override
+    public List<NodeInfo> aliveNodes() {
+      return nodes.get().stream().filter(liveness::alive).toList();
+    }
+
+    @Override
+    public Optional<Long> commit(List<Registry.Condition> conditions, List<Registry.Write> writes) {
+      List<Registry.Condition> fenced = new ArrayList<>(conditions);
+      fenced.add(new Registry.Condition(CONTROLLER, epoch));
+      return registry.commit(fenced, writes);
+    }
+
+    private void writeState(NodeInfo node) {
+      NodeInfo.State wanted =
+          !liveness.alive(node)
+              ? NodeInfo.State.LOST
+              : node.state() == NodeInfo.State.LOST ? NodeInfo.State.UP : node.state();
+      if (wanted == node.state()) {
+        return;
+      }
+      Registry.Key key = ClusterNode.nodeKey(node.id());
+      Optional<Registry.Entry> entry = registry.get(key);
+      if (entry.isEmpty()
+          || Json.read(entry.get().value(), NodeInfo.class).incarnation() != node.incarnation()) {
+        return;
+      }
+      commit(
+          List.of(new Registry.Condition(key, entry.get().epoch())),
+          List.of(new Registry.Write(key, Optional.of(Json.write(node.withState(wanted))))));
+      LOG.info("{}: node {} ({}) is {}", self, node.id(), node.name(), wanted);
+    }
+  }
+
+  @Override
+  public void close() {
+    closed = true;
+    signal();
+    thread.interrupt();
+    try {
+      thread.join(2_000);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+}
