@@ -24,12 +24,56 @@ final class JinjaFilters {
 
   static final Set<String> NAMES =
       Set.of(
-          "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e",
-          "escape", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items",
-          "join", "last", "length", "list", "lower", "map", "max", "min", "pprint", "reject",
-          "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice",
-          "sort", "string", "striptags", "sum", "title", "tojson", "trim", "truncate", "unique",
-          "upper", "urlencode", "wordcount", "wordwrap");
+          "abs",
+          "attr",
+          "batch",
+          "capitalize",
+          "center",
+          "count",
+          "d",
+          "default",
+          "dictsort",
+          "e",
+          "escape",
+          "first",
+          "float",
+          "forceescape",
+          "format",
+          "groupby",
+          "indent",
+          "int",
+          "items",
+          "join",
+          "last",
+          "length",
+          "list",
+          "lower",
+          "map",
+          "max",
+          "min",
+          "pprint",
+          "reject",
+          "rejectattr",
+          "replace",
+          "reverse",
+          "round",
+          "safe",
+          "select",
+          "selectattr",
+          "slice",
+          "sort",
+          "string",
+          "striptags",
+          "sum",
+          "title",
+          "tojson",
+          "trim",
+          "truncate",
+          "unique",
+          "upper",
+          "urlencode",
+          "wordcount",
+          "wordwrap");
 
   private final JinjaBudget budget;
 
@@ -48,10 +92,8 @@ final class JinjaFilters {
       budget.steps(sequence.items().size());
     }
     return switch (name) {
-      case "abs" ->
-          PythonValue.compare(value, 0L, "<") < 0 ? PythonValue.negate(value) : value;
-      case "attr" ->
-          interpreter.attribute(value, string(arguments.required(0, "name")).value());
+      case "abs" -> PythonValue.compare(value, 0L, "<") < 0 ? PythonValue.negate(value) : value;
+      case "attr" -> interpreter.attribute(value, string(arguments.required(0, "name")).value());
       case "batch" -> batch(value, arguments);
       case "capitalize" -> PythonMethods.capitalize(string(value));
       case "center" -> method(value, "center", arguments);
@@ -119,8 +161,7 @@ final class JinjaFilters {
                   URLEncoder.encode(string(value).value(), StandardCharsets.UTF_8)
                       .replace("+", "%20")
                       .replace("%2F", "/"));
-      case "wordcount" ->
-          PythonValue.length(method(value, "split", Arguments.NONE));
+      case "wordcount" -> PythonValue.length(method(value, "split", Arguments.NONE));
       case "wordwrap" -> wordWrap(string(value), arguments);
       default ->
           throw new TemplateException(
@@ -137,7 +178,8 @@ final class JinjaFilters {
   }
 
   private MarkedText toJson(Object value, Arguments arguments) {
-    // Hugging Face's signature: (x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
+    // Hugging Face's signature: (x, ensure_ascii=False, indent=None, separators=None,
+    // sort_keys=False)
     Object indent = arguments.or(1, "indent", None.NONE);
     boolean pretty = indent != None.NONE;
     String unit = "";
@@ -199,9 +241,7 @@ final class JinjaFilters {
     List<Object> items = PythonValue.elements(value);
     if (items.isEmpty()) {
       return new Undefined(
-          first
-              ? "No first item, sequence was empty."
-              : "No last item, sequence was empty.");
+          first ? "No first item, sequence was empty." : "No last item, sequence was empty.");
     }
     return first ? items.getFirst() : items.getLast();
   }
@@ -389,7 +429,9 @@ final class JinjaFilters {
       groups.computeIfAbsent(key, k -> new ArrayList<>()).add(item);
     }
     List<Object> result = new ArrayList<>();
-    groups.forEach((key, items) -> result.add(Sequence.tuple(names.getOrDefault(key, key), Sequence.list(items))));
+    groups.forEach(
+        (key, items) ->
+            result.add(Sequence.tuple(names.getOrDefault(key, key), Sequence.list(items))));
     return Sequence.list(result);
   }
 
@@ -484,7 +526,8 @@ final class JinjaFilters {
         width instanceof MarkedText given
             ? given
             : (MarkedText)
-                PythonValue.binary("*", MarkedText.trusted(" "), PythonValue.integer(width), budget);
+                PythonValue.binary(
+                    "*", MarkedText.trusted(" "), PythonValue.integer(width), budget);
     boolean first = arguments.flag(1, "first", false);
     boolean blank = arguments.flag(2, "blank", false);
     List<Object> lines = PythonMethods.splitLines(text, false).items();
@@ -538,8 +581,7 @@ final class JinjaFilters {
       }
       firstLine = false;
       long column = 0;
-      for (Object word :
-          ((Sequence) method(line, "split", Arguments.NONE)).items()) {
+      for (Object word : ((Sequence) method(line, "split", Arguments.NONE)).items()) {
         long size = PythonValue.length(word);
         if (column > 0 && column + 1 + size > width) {
           out.append(newline);

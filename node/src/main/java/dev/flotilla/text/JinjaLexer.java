@@ -47,8 +47,7 @@ final class JinjaLexer {
 
   private JinjaLexer(String template) {
     String unixLines = template.replace("\r\n", "\n").replace('\r', '\n');
-    source =
-        unixLines.endsWith("\n") ? unixLines.substring(0, unixLines.length() - 1) : unixLines;
+    source = unixLines.endsWith("\n") ? unixLines.substring(0, unixLines.length() - 1) : unixLines;
   }
 
   static List<Token> tokens(String template) {
@@ -246,8 +245,7 @@ final class JinjaLexer {
           OPERATORS.stream()
               .filter(candidate -> source.startsWith(candidate, start))
               .findFirst()
-              .orElseThrow(
-                  () -> TemplateException.syntax("unexpected char '" + c + "'", line));
+              .orElseThrow(() -> TemplateException.syntax("unexpected char '" + c + "'", line));
       switch (operator) {
         case "(" -> open.push(")");
         case "[" -> open.push("]");

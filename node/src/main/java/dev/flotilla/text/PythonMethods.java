@@ -16,12 +16,46 @@ final class PythonMethods {
 
   private static final Set<String> TEXT =
       Set.of(
-          "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "replace", "startswith",
-          "endswith", "lower", "upper", "title", "capitalize", "swapcase", "casefold", "find",
-          "rfind", "index", "rindex", "count", "join", "format", "isdigit", "isdecimal",
-          "isnumeric", "isalpha", "isalnum", "isspace", "isupper", "islower", "istitle",
-          "removeprefix", "removesuffix", "zfill", "center", "ljust", "rjust", "partition",
-          "rpartition", "expandtabs");
+          "strip",
+          "lstrip",
+          "rstrip",
+          "split",
+          "rsplit",
+          "splitlines",
+          "replace",
+          "startswith",
+          "endswith",
+          "lower",
+          "upper",
+          "title",
+          "capitalize",
+          "swapcase",
+          "casefold",
+          "find",
+          "rfind",
+          "index",
+          "rindex",
+          "count",
+          "join",
+          "format",
+          "isdigit",
+          "isdecimal",
+          "isnumeric",
+          "isalpha",
+          "isalnum",
+          "isspace",
+          "isupper",
+          "islower",
+          "istitle",
+          "removeprefix",
+          "removesuffix",
+          "zfill",
+          "center",
+          "ljust",
+          "rjust",
+          "partition",
+          "rpartition",
+          "expandtabs");
   private static final Set<String> SEQUENCE = Set.of("index", "count");
   private static final Set<String> DICT = Set.of("get", "items", "keys", "values");
 
@@ -301,7 +335,8 @@ final class PythonMethods {
     int from = 0;
     while (from < text.length()) {
       int end = from;
-      while (end < text.length() && "\n\r\u000B\f\u001C\u001D\u001E\u0085\u2028\u2029".indexOf(text.charAt(end)) < 0) {
+      while (end < text.length()
+          && "\n\r\u000B\f\u001C\u001D\u001E\u0085\u2028\u2029".indexOf(text.charAt(end)) < 0) {
         end++;
       }
       int next = end < text.length() ? end + 1 : end;

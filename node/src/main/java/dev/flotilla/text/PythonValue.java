@@ -214,8 +214,7 @@ final class PythonValue {
       case Dict d -> new ArrayList<>(d.items().keySet());
       case MarkedText t -> PythonText.characters(t);
       case Undefined undefined -> List.of();
-      default ->
-          throw TemplateException.type("'" + typeName(value) + "' object is not iterable");
+      default -> throw TemplateException.type("'" + typeName(value) + "' object is not iterable");
     };
   }
 
@@ -371,12 +370,7 @@ final class PythonValue {
         if (left instanceof Sequence a) {
           String type = typeName(a);
           throw TemplateException.type(
-              "can only concatenate "
-                  + type
-                  + " (not \""
-                  + typeName(right)
-                  + "\") to "
-                  + type);
+              "can only concatenate " + type + " (not \"" + typeName(right) + "\") to " + type);
         }
       }
       case "*" -> {
@@ -456,7 +450,8 @@ final class PythonValue {
         case "//" -> {
           if (real(right) == 0) {
             throw new TemplateException(
-                "ZeroDivisionError", reals ? "float floor division by zero" : "integer division or modulo by zero");
+                "ZeroDivisionError",
+                reals ? "float floor division by zero" : "integer division or modulo by zero");
           }
           yield reals
               ? (Object) Math.floor(real(left) / real(right))
@@ -484,7 +479,10 @@ final class PythonValue {
             throw new ArithmeticException();
           }
           long power = 1;
-          long exponent = Math.abs(integer(left)) > 1 ? integer(right) : integer(right) % 2 == 0 && integer(right) > 0 ? 2 : Math.min(integer(right), 1);
+          long exponent =
+              Math.abs(integer(left)) > 1
+                  ? integer(right)
+                  : integer(right) % 2 == 0 && integer(right) > 0 ? 2 : Math.min(integer(right), 1);
           for (long i = 0; i < exponent; i++) {
             power = Math.multiplyExact(power, integer(left));
           }

@@ -67,7 +67,8 @@ class BpeTrainerTest {
       }
       List<Integer> best =
           counts.entrySet().stream()
-              .filter(e -> !names.contains(names.get(e.getKey().get(0)) + names.get(e.getKey().get(1))))
+              .filter(
+                  e -> !names.contains(names.get(e.getKey().get(0)) + names.get(e.getKey().get(1))))
               .min(
                   java.util.Comparator.comparingInt(
                           (Map.Entry<List<Integer>, Integer> e) -> -e.getValue())
