@@ -55,8 +55,7 @@ final class Parameters implements AutoCloseable {
     for (var entry : shapes.entrySet()) {
       long[] shape = entry.getValue();
       boolean endsBranch = entry.getKey().contains("o_proj") || entry.getKey().contains("down_proj");
-      double deviation =
-          endsBranch ? INITIAL_DEVIATION / Math.sqrt(2.0 * config.layers()) : INITIAL_DEVIATION;
+      double deviation = endsBranch ? Double.parseDouble(System.getProperty("out", "0.0254")) : entry.getKey().contains("embed") ? Double.parseDouble(System.getProperty("emb", "0.088")) : INITIAL_DEVIATION;
       long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
       for (long i = 0; i < elements; i++) {
         initial[at++] = shape.length == 2 ? (float) (random.nextGaussian() * deviation) : 1;

@@ -19,6 +19,10 @@ import java.util.SplittableRandom;
  * conversation without having made the ones before. Questions are split into training and held-out
  * by a hash of what they are about (events and thing asked for, summands, letters …), not of their
  * wording: the content of a held-out question is in no training conversation, however phrased.
+ *
+ * <p>In training, half of the stories are told piece by piece with a question after each piece: the
+ * first are easy and the later ones need the whole, which a small model learns several times sooner
+ * than from whole stories alone.
  */
 public final class SmallWorld {
 
@@ -30,7 +34,7 @@ public final class SmallWorld {
     PLACE,
     /** A small sum, bare or in words. */
     SUM,
-    /** How often a word occurs in a list. */
+    /** How many words a list has. */
     COUNT,
     /** Counting from one number to another. */
     COUNT_UP,
@@ -61,10 +65,16 @@ public final class SmallWorld {
   private static final String[] ANIMALS = {"cat", "dog", "bird", "fish", "frog"};
   private static final String[] GOODS = {"apples", "plums", "nuts", "cakes", "shells"};
   private static final int HELD_OUT_ONE_IN = 10;
+  private static final int HELD_OUT_TRIES = 500;
   private static final int STORY_THINGS = Integer.getInteger("things", 2);
 
   /** How often each kind is trained on: the hard ones more often. */
-  private static final Kind[] TRAINED = java.util.Arrays.stream(System.getProperty("kinds", "HOLDER,HOLDER,PLACE,PLACE,SUM,SUM,COUNT,COUNT,COUNT_UP,REVERSE").split(",")).map(Kind::valueOf).toArray(Kind[]::new);
+  private static final Kind[] TRAINED =
+      Arrays.stream(
+              System.getProperty("kinds", "HOLDER,HOLDER,HOLDER,PLACE,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,REVERSE,REVERSE")
+                  .split(","))
+          .map(Kind::valueOf)
+          .toArray(Kind[]::new);
 
   private SmallWorld() {}
 
@@ -76,14 +86,13 @@ public final class SmallWorld {
   public static List<Question> conversation(long seed, long number) {
     var random = new SplittableRandom(mix(seed) + mix(number + 1));
     while (true) {
-      List<Draft> drafts = draft(TRAINED[random.nextInt(TRAINED.length)], random);
+      Kind kind = TRAINED[random.nextInt(TRAINED.length)];
       List<Question> kept = new ArrayList<>();
-      for (Draft draft : drafts) {
-        if (!isHeldOut(draft)) {
-          kept.add(draft.question());
-        } else if (kept.isEmpty()) {
-          break; // a later question leans on the story told with the first
+      for (Draft draft : drafts(kind, random.nextBoolean(), random)) {
+        if (isHeldOut(draft)) {
+          break; // what follows would lean on it
         }
+        kept.add(draft.question());
       }
       if (!kept.isEmpty()) {
         return kept;
@@ -92,18 +101,21 @@ public final class SmallWorld {
   }
 
   /**
-   * Held-out questions, all different, of all kinds in turn. The first {@code n} do not depend on
-   * how many are asked for.
+   * Held-out questions, all different, of all kinds in turn until a kind has no more. The first
+   * {@code n} do not depend on how many are asked for.
    */
   public static List<Question> heldOut(long seed, int count) {
     var random = new SplittableRandom(mix(seed) ^ 0x48454c444f5554L);
     List<Question> questions = new ArrayList<>();
     Set<String> prompts = new HashSet<>();
-    while (questions.size() < count) {
-      Kind kind = Kind.values()[questions.size() % Kind.values().length];
-      Draft draft = draft(kind, random).getFirst();
-      if (isHeldOut(draft) && prompts.add(draft.question().prompt())) {
-        questions.add(draft.question());
+    for (int turn = 0; questions.size() < count; turn++) {
+      Kind kind = Kind.values()[turn % Kind.values().length];
+      for (int i = 0; i < HELD_OUT_TRIES; i++) {
+        Draft draft = drafts(kind, false, random).getFirst();
+        if (isHeldOut(draft) && prompts.add(draft.question().prompt())) {
+          questions.add(draft.question());
+          break;
+        }
       }
     }
     return questions;
@@ -111,16 +123,17 @@ public final class SmallWorld {
 
   private static boolean isHeldOut(Draft draft) {
     long hash = 0;
-    for (byte b : (draft.question().kind() + " " + draft.content()).getBytes(StandardCharsets.UTF_8)) {
+    String content = draft.question().kind() + " " + draft.content();
+    for (byte b : content.getBytes(StandardCharsets.UTF_8)) {
       hash = mix(hash ^ b);
     }
     return Long.remainderUnsigned(hash, HELD_OUT_ONE_IN) == 0;
   }
 
-  private static List<Draft> draft(Kind kind, SplittableRandom random) {
+  private static List<Draft> drafts(Kind kind, boolean piecewise, SplittableRandom random) {
     return switch (kind) {
-      case HOLDER -> holder(random);
-      case PLACE -> place(random);
+      case HOLDER, PLACE ->
+          piecewise ? new Story(kind, random).inPieces() : new Story(kind, random).whole();
       case SUM -> List.of(sum(random));
       case COUNT -> List.of(count(random));
       case COUNT_UP -> List.of(countUp(random));
@@ -128,136 +141,134 @@ public final class SmallWorld {
     };
   }
 
-  private static List<Draft> holder(SplittableRandom random) {
-    String[] things = some(THINGS, STORY_THINGS, random);
-    String[] names = some(NAMES, 4, random);
-    Map<String, String> holders = new HashMap<>();
-    List<String> events = new ArrayList<>();
-    StringBuilder story = new StringBuilder();
-    int sentences = STORY_THINGS + random.nextInt(3);
-    for (int i = 0; i < sentences; i++) {
-      String thing = i < STORY_THINGS ? things[i] : things[random.nextInt(STORY_THINGS)];
-      String before = holders.getOrDefault(thing, "");
-      String after = other(names, before, random);
-      story.append(
-          before.isEmpty()
-              ? pick(random, "%2$s has the %1$s. ", "%2$s found the %1$s. ")
-                  .formatted(thing, after)
-              : (Boolean.getBoolean("gave") ? pick(random, "%3$s gave the %1$s to %2$s. ", "%2$s took the %1$s from %3$s. ") : pick(random, "%2$s took the %1$s from %3$s. ", "%2$s got the %1$s from %3$s. "))
-                  .formatted(thing, after, before));
-      events.add(after + "<" + thing);
-      holders.put(thing, after);
-    }
-    return asked(
-        Kind.HOLDER,
-        story.toString(),
-        events,
-        things,
-        random,
-        List.of("Who has the %s?", "Who has the %s now?", "Who holds the %s?"),
-        holders);
-  }
+  /** A story about a few things: who holds each, or where each is. */
+  private static final class Story {
+    private final Kind kind;
+    private final SplittableRandom random;
+    private final String[] things;
+    private final String[] names;
+    private final String[] places;
+    private final List<String> events = new ArrayList<>();
+    private final Map<String, String> now = new HashMap<>();
 
-  private static List<Draft> place(SplittableRandom random) {
-    String[] things = some(THINGS, STORY_THINGS, random);
-    String[] names = some(NAMES, 2, random);
-    String[] places = some(PLACES, 4, random);
-    Map<String, String> where = new HashMap<>();
-    List<String> events = new ArrayList<>();
-    StringBuilder story = new StringBuilder();
-    int sentences = STORY_THINGS + random.nextInt(3);
-    for (int i = 0; i < sentences; i++) {
-      String thing = i < STORY_THINGS ? things[i] : things[random.nextInt(STORY_THINGS)];
-      String before = where.getOrDefault(thing, "");
-      String after = other(places, before, random);
-      String name = names[random.nextInt(names.length)];
-      story.append(
-          before.isEmpty()
-              ? pick(random, "The %1$s is in the %2$s. ", "%3$s put the %1$s in the %2$s. ")
-                  .formatted(thing, after, name)
-              : pick(random, "%3$s moved the %1$s to the %2$s. ", "%3$s took the %1$s to the %2$s. ")
-                  .formatted(thing, after, name));
-      events.add(thing + ">" + after);
-      where.put(thing, after);
+    Story(Kind kind, SplittableRandom random) {
+      this.kind = kind;
+      this.random = random;
+      things = some(THINGS, STORY_THINGS, random);
+      names = some(NAMES, 4, random);
+      places = some(PLACES, 4, random);
     }
-    where.replaceAll((thing, place) -> "in the " + place);
-    return asked(
-        Kind.PLACE,
-        story.toString(),
-        events,
-        things,
-        random,
-        List.of("Where is the %s?", "Where is the %s now?"),
-        where);
-  }
 
-  /** Asks for one thing after the story, and for the others in further turns. */
-  private static List<Draft> asked(
-      Kind kind,
-      String story,
-      List<String> events,
-      String[] things,
-      SplittableRandom random,
-      List<String> questions,
-      Map<String, String> answers) {
-    List<Draft> drafts = new ArrayList<>();
-    String[] order = some(things, things.length, random);
-    for (int turn = 0; turn < order.length; turn++) {
-      String thing = order[turn];
-      String text =
-          turn == 0
-              ? story + questions.get(random.nextInt(questions.size())).formatted(thing)
-              : "And the %s?".formatted(thing);
-      String answer = answers.getOrDefault(thing, "");
-      drafts.add(new Draft(String.join(" ", events) + "?" + thing, new Question(kind, text, answer)));
+    /** The whole story with a question, then a question about each other thing. */
+    List<Draft> whole() {
+      StringBuilder told = new StringBuilder();
+      int sentences = things.length + random.nextInt(3);
+      for (int i = 0; i < sentences; i++) {
+        told.append(tell(i < things.length ? things[i] : any(things, random))).append(' ');
+      }
+      List<Draft> drafts = new ArrayList<>();
+      for (String thing : some(things, things.length, random)) {
+        drafts.add(
+            drafts.isEmpty()
+                ? ask(told.toString(), thing)
+                : draft("And the %s?".formatted(thing), thing));
+      }
+      return drafts;
     }
-    return drafts;
+
+    /** A sentence or two at a time, each time with a question about something mentioned. */
+    List<Draft> inPieces() {
+      List<Draft> drafts = new ArrayList<>();
+      int pieces = 3 + random.nextInt(3);
+      for (int i = 0; i < pieces; i++) {
+        StringBuilder told = new StringBuilder();
+        for (int sentence = random.nextInt(2); sentence < 2; sentence++) {
+          told.append(tell(any(things, random))).append(' ');
+        }
+        String[] mentioned = now.keySet().stream().sorted().toArray(String[]::new);
+        drafts.add(ask(told.toString(), any(mentioned, random)));
+      }
+      return drafts;
+    }
+
+    private String tell(String thing) {
+      String before = now.getOrDefault(thing, "");
+      String name = any(names, random);
+      String after = other(kind == Kind.HOLDER ? names : places, before, random);
+      now.put(thing, after);
+      events.add(thing + "=" + after);
+      if (kind == Kind.HOLDER) {
+        return before.isEmpty()
+            ? any(random, "%2$s has the %1$s.", "%2$s found the %1$s.").formatted(thing, after)
+            : any(
+                    random,
+                    "%2$s took the %1$s from %3$s.",
+                    "%2$s got the %1$s from %3$s.",
+                    "%3$s gave the %1$s to %2$s.")
+                .formatted(thing, after, before);
+      }
+      return before.isEmpty()
+          ? any(random, "The %1$s is in the %2$s.", "%3$s put the %1$s in the %2$s.")
+              .formatted(thing, after, name)
+          : any(random, "%3$s moved the %1$s to the %2$s.", "%3$s took the %1$s to the %2$s.")
+              .formatted(thing, after, name);
+    }
+
+    private Draft ask(String told, String thing) {
+      String question =
+          kind == Kind.HOLDER
+              ? any(random, "Who has the %s?", "Who has the %s now?")
+              : any(random, "Where is the %s?", "Where is the %s now?");
+      return draft(told + question.formatted(thing), thing);
+    }
+
+    private Draft draft(String prompt, String thing) {
+      String answer = now.getOrDefault(thing, "");
+      return new Draft(
+          String.join(" ", events) + "?" + thing,
+          new Question(kind, prompt, kind == Kind.HOLDER ? answer : "in the " + answer));
+    }
   }
 
   private static Draft sum(SplittableRandom random) {
     int a = 1 + random.nextInt(12);
     int b = 1 + random.nextInt(Math.min(12, 20 - a));
+    String answer = "" + (a + b);
     if (random.nextBoolean()) {
       String prompt =
-          pick(random, "What is %d plus %d?", "What is %d + %d?", "Add %d and %d.").formatted(a, b);
-      return new Draft(a + "+" + b, new Question(Kind.SUM, prompt, "" + (a + b)));
+          any(random, "What is %d plus %d?", "What is %d + %d?", "Add %d and %d.").formatted(a, b);
+      return new Draft(a + "+" + b, new Question(Kind.SUM, prompt, answer));
     }
-    String name = NAMES[random.nextInt(NAMES.length)];
-    String goods = GOODS[random.nextInt(GOODS.length)];
+    String name = any(NAMES, random);
+    String goods = any(GOODS, random);
     String prompt =
         "%s has %d %s and %s %d more. How many %s does %s have?"
-            .formatted(name, a, goods, pick(random, "finds", "gets"), b, goods, name);
+            .formatted(name, a, goods, any(random, "finds", "gets"), b, goods, name);
     return new Draft(
-        a + "+" + b + " " + name + " " + goods, new Question(Kind.SUM, prompt, "" + (a + b)));
+        a + "+" + b + " " + name + " " + goods, new Question(Kind.SUM, prompt, answer));
   }
 
   private static Draft count(SplittableRandom random) {
-    String[] kinds = some(ANIMALS, 2, random);
-    String asked = kinds[0];
-    int length = 2 + random.nextInt(5);
+    int length = 2 + random.nextInt(8);
     List<String> list = new ArrayList<>();
-    int times = 0;
     for (int i = 0; i < length; i++) {
-      String word = random.nextInt(2) == 0 ? asked : kinds[1];
-      times += word.equals(asked) ? 1 : 0;
-      list.add(word);
+      list.add(any(ANIMALS, random));
     }
     String words = String.join(" ", list);
     String prompt =
-        pick(random, "How often do you see %s in: %s?", "Count the word %s in: %s.")
-            .formatted(asked, words);
-    return new Draft(asked + " " + words, new Question(Kind.COUNT, prompt, "" + times));
+        any(random, "How many animals are here: %s?", "Count the animals: %s.").formatted(words);
+    return new Draft(words, new Question(Kind.COUNT, prompt, "" + length));
   }
 
   private static Draft countUp(SplittableRandom random) {
-    int from = 1 + random.nextInt(50);
+    int from = 1 + random.nextInt(60);
     int to = from + 2 + random.nextInt(8);
     StringBuilder answer = new StringBuilder("" + from);
     for (int i = from + 1; i <= to; i++) {
       answer.append(' ').append(i);
     }
     String prompt =
-        pick(random, "Count from %d to %d.", "Count up from %d to %d.").formatted(from, to);
+        any(random, "Count from %d to %d.", "Count up from %d to %d.").formatted(from, to);
     return new Draft(from + "-" + to, new Question(Kind.COUNT_UP, prompt, answer.toString()));
   }
 
@@ -268,18 +279,22 @@ public final class SmallWorld {
       letters.add(String.valueOf((char) ('a' + random.nextInt(26))));
     }
     String word = String.join(" ", letters);
-    String prompt = pick(random, "Reverse: %s.", "Spell %s backwards.").formatted(word);
+    String prompt = any(random, "Reverse: %s.", "Spell %s backwards.").formatted(word);
     return new Draft(
         word, new Question(Kind.REVERSE, prompt, String.join(" ", letters.reversed())));
   }
 
-  private static String pick(SplittableRandom random, String... choices) {
+  private static String any(SplittableRandom random, String... choices) {
+    return any(choices, random);
+  }
+
+  private static String any(String[] choices, SplittableRandom random) {
     return choices[random.nextInt(choices.length)];
   }
 
   private static String other(String[] from, String not, SplittableRandom random) {
     while (true) {
-      String candidate = from[random.nextInt(from.length)];
+      String candidate = any(from, random);
       if (!candidate.equals(not)) {
         return candidate;
       }

@@ -43,6 +43,13 @@ public record TrainingConfig(
     double weightDecay,
     double gradientClip) {
 
+  /** The demo: learns the small world to 95% and more in about 200 seconds of one core. */
+  public static TrainingConfig smallWorld() {
+    return new TrainingConfig(
+        "small-world", Optional.empty(), 1, 0, 576, 128, 6, 4, 4, 352, 128, 8, 1000, 4e-3, 50, 0.1,
+        1.0);
+  }
+
   /** The same with another text. */
   public TrainingConfig withText(Optional<String> other) {
     return new TrainingConfig(
