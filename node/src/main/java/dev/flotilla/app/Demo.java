@@ -34,8 +34,8 @@ final class Demo implements AutoCloseable {
   private static final int PORTS_PER_NODE = 10;
   private static final int NODES = 3;
   private static final int STREAMS = 4;
-  private static final int STREAM_TOKENS = 150;
-  private static final int KILL_AT_PIECE = 25;
+  private static final int STREAM_TOKENS = 100;
+  private static final int KILL_AT_PIECE = 20;
   private static final double WANTED_ACCURACY = 0.95;
 
   private final long seed;
@@ -58,9 +58,10 @@ final class Demo implements AutoCloseable {
   /** Runs every step; whether all of them held. */
   boolean run() throws IOException, InterruptedException, ExecutionException {
     TrainingConfig config =
-        text.isPresent()
-            ? TrainingConfig.text(readText(text.get()), seed)
-            : TrainingConfig.smallWorld(seed);
+        (text.isPresent()
+                ? TrainingConfig.text(readText(text.get()))
+                : TrainingConfig.smallWorld())
+            .withSeed(seed);
     System.out.println("Flotilla demo: three nodes, one machine, data in " + folder);
 
     Client client = startNodes();

@@ -22,6 +22,7 @@ import io.micrometer.core.instrument.binder.system.ProcessorMetrics;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
+import java.net.InetSocketAddress;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.SecureRandom;
@@ -84,7 +85,14 @@ final class Node {
     serving =
         new Serving(
             cluster, options.data(), threads, metrics, InstantSource.system(), System::nanoTime);
-    training = new TrainingService(cluster, options.data(), this::addTrained);
+    training =
+        new TrainingService(
+            cluster,
+            options.data(),
+            new InetSocketAddress(options.bind(), options.port() + 4),
+            this::addTrained,
+            InstantSource.system(),
+            0);
     gateway =
         new Gateway(
             new GatewayConfig(

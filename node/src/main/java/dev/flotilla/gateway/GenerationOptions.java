@@ -51,7 +51,7 @@ record GenerationOptions(
           Map.entry("min_p", v -> isNumber(v, 0)),
           Map.entry("typical_p", v -> isNumber(v, 1)),
           Map.entry("min_tokens", v -> isNumber(v, 0)),
-          Map.entry("ignore_eos", v -> v.isBoolean() && !v.booleanValue()),
+
           Map.entry("stop_token_ids", JsonNode::isEmpty),
           Map.entry("best_of", v -> isNumber(v, 1)),
           Map.entry("use_beam_search", v -> v.isBoolean() && !v.booleanValue()),

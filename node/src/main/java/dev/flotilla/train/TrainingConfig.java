@@ -50,6 +50,34 @@ public record TrainingConfig(
         1.0);
   }
 
+  /** The demo's for a text: the same model, with a larger vocabulary and more of the text a step. */
+  public static TrainingConfig text(String text) {
+    return new TrainingConfig(
+        "text", Optional.of(text), 1, 0, 1024, 128, 6, 4, 4, 352, 128, 16, 800, 3e-3, 50, 0.1, 1.0);
+  }
+
+  /** The same with another seed. */
+  public TrainingConfig withSeed(long other) {
+    return new TrainingConfig(
+        model,
+        text,
+        other,
+        workers,
+        vocabularySize,
+        width,
+        layers,
+        heads,
+        kvHeads,
+        feedForward,
+        contextLength,
+        batch,
+        steps,
+        learningRate,
+        warmupSteps,
+        weightDecay,
+        gradientClip);
+  }
+
   /** The same with another text. */
   public TrainingConfig withText(Optional<String> other) {
     return new TrainingConfig(
