@@ -22,8 +22,18 @@ public final class ChatTemplate {
   /** Written into the tokens that a template builds from them, as in {@code '<|' + role + '|>'}. */
   private static final Set<String> ROLES =
       Set.of(
-          "system", "user", "assistant", "tool", "developer", "function", "model", "ipython",
-          "documents", "context", "tool_response", "observation");
+          "system",
+          "user",
+          "assistant",
+          "tool",
+          "developer",
+          "function",
+          "model",
+          "ipython",
+          "documents",
+          "context",
+          "tool_response",
+          "observation");
 
   private final List<JinjaNode.Statement> body;
 

@@ -74,6 +74,8 @@ final class GgufMetadata {
 
   private static FlotillaException wrong(String key, String expected) {
     return new FlotillaException(
-        Code.BAD_FILE, "the metadata " + key + " does not hold " + expected, "Fetch the file again.");
+        Code.BAD_FILE,
+        "the metadata " + key + " does not hold " + expected,
+        "Fetch the file again.");
   }
 }

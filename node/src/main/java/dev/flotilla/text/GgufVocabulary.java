@@ -43,8 +43,7 @@ final class GgufVocabulary {
           + "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*%1$s"
           + "|%2$s| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|"
           + TAIL;
-  private static final String GPT_4O =
-      CASED_WORDS.formatted(CONTRACTIONS + "?", "\\p{N}{1,3}");
+  private static final String GPT_4O = CASED_WORDS.formatted(CONTRACTIONS + "?", "\\p{N}{1,3}");
   private static final String TEKKEN = CASED_WORDS.formatted("", "\\p{N}");
 
   private final Map<String, Object> metadata;
@@ -90,7 +89,8 @@ final class GgufVocabulary {
     String name = GgufMetadata.string(metadata, "tokenizer.ggml.pre").orElse("default");
     ObjectNode root = root();
     ObjectNode model = TokenizerJson.bpeModel();
-    ArrayNode steps = root.putObject("pre_tokenizer").put("type", "Sequence").putArray("pretokenizers");
+    ArrayNode steps =
+        root.putObject("pre_tokenizer").put("type", "Sequence").putArray("pretokenizers");
     switch (name) {
       case "default", "gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "gigachat" ->
           steps.add(TokenizerJson.byteLevel(true));
@@ -149,7 +149,8 @@ final class GgufVocabulary {
       throw bad("it has " + tokens.size() + " tokens but " + scores.length + " scores");
     }
     ObjectNode root = root();
-    ArrayNode normalizers = root.putObject("normalizer").put("type", "Sequence").putArray("normalizers");
+    ArrayNode normalizers =
+        root.putObject("normalizer").put("type", "Sequence").putArray("normalizers");
     if (GgufMetadata.flag(metadata, "tokenizer.ggml.add_space_prefix").orElse(true)) {
       normalizers.addObject().put("type", "Prepend").put("prepend", "▁");
     }

@@ -24,12 +24,56 @@ final class JinjaFilters {
 
   static final Set<String> NAMES =
       Set.of(
-          "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e",
-          "escape", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items",
-          "join", "last", "length", "list", "lower", "map", "max", "min", "pprint", "reject",
-          "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice",
-          "sort", "string", "striptags", "sum", "title", "tojson", "trim", "truncate", "unique",
-          "upper", "urlencode", "wordcount", "wordwrap");
+          "abs",
+          "attr",
+          "batch",
+          "capitalize",
+          "center",
+          "count",
+          "d",
+          "default",
+          "dictsort",
+          "e",
+          "escape",
+          "first",
+          "float",
+          "forceescape",
+          "format",
+          "groupby",
+          "indent",
+          "int",
+          "items",
+          "join",
+          "last",
+          "length",
+          "list",
+          "lower",
+          "map",
+          "max",
+          "min",
+          "pprint",
+          "reject",
+          "rejectattr",
+          "replace",
+          "reverse",
+          "round",
+          "safe",
+          "select",
+          "selectattr",
+          "slice",
+          "sort",
+          "string",
+          "striptags",
+          "sum",
+          "title",
+          "tojson",
+          "trim",
+          "truncate",
+          "unique",
+          "upper",
+          "urlencode",
+          "wordcount",
+          "wordwrap");
 
   private final JinjaBudget budget;
 
@@ -48,10 +92,14 @@ final class JinjaFilters {
       budget.steps(sequence.items().size());
     }
     return switch (name) {
-      case "abs" ->
-          PythonValue.compare(value, 0L, "<") < 0 ? PythonValue.negate(value) : value;
-      case "attr" ->
-          interpreter.attribute(value, string(arguments.required(0, "name")).value());
+      case "abs" -> PythonValue.compare(value, 0L, "<") < 0 ? PythonValue.negate(value) : value;
+      case "attr" -> {
+        String attribute = string(arguments.required(0, "name")).value();
+        // The methods of a dict are its attributes; its elements are not.
+        yield value instanceof Dict && !PythonMethods.has(value, attribute)
+            ? interpreter.attribute(new Dict(), attribute)
+            : interpreter.attribute(value, attribute);
+      }
       case "batch" -> batch(value, arguments);
       case "capitalize" -> PythonMethods.capitalize(string(value));
       case "center" -> method(value, "center", arguments);
@@ -107,7 +155,7 @@ final class JinjaFilters {
       case "sort" -> sort(value, arguments);
       case "striptags" -> stripTags(string(value));
       case "sum" -> sum(value, arguments);
-      case "title" -> method(value, "title", Arguments.NONE);
+      case "title" -> title(string(value));
       case "tojson" -> toJson(value, arguments);
       case "trim" ->
           PythonMethods.strip(string(value), arguments.or(0, "chars", None.NONE), true, true);
@@ -119,8 +167,7 @@ final class JinjaFilters {
                   URLEncoder.encode(string(value).value(), StandardCharsets.UTF_8)
                       .replace("+", "%20")
                       .replace("%2F", "/"));
-      case "wordcount" ->
-          PythonValue.length(method(value, "split", Arguments.NONE));
+      case "wordcount" -> PythonValue.length(method(value, "split", Arguments.NONE));
       case "wordwrap" -> wordWrap(string(value), arguments);
       default ->
           throw new TemplateException(
@@ -137,14 +184,15 @@ final class JinjaFilters {
   }
 
   private MarkedText toJson(Object value, Arguments arguments) {
-    // Hugging Face's signature: (x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
+    // Hugging Face's signature: (x, ensure_ascii=False, indent=None, separators=None,
+    // sort_keys=False)
     Object indent = arguments.or(1, "indent", None.NONE);
     boolean pretty = indent != None.NONE;
     String unit = "";
     if (indent instanceof MarkedText text) {
       unit = text.value();
     } else if (pretty) {
-      unit = " ".repeat((int) Math.clamp(PythonValue.integer(indent), 0, 1000));
+      unit = " ".repeat(Math.clamp(PythonValue.integer(indent), 0, 1000));
     }
     String itemSeparator = pretty ? "," : ", ";
     String keySeparator = ": ";
@@ -195,13 +243,24 @@ final class JinjaFilters {
     return join(words, new Arguments(List.of(MarkedText.trusted(" ")), Map.of()));
   }
 
+  /** Unlike {@code str.title}, an apostrophe is within a word. */
+  private static MarkedText title(MarkedText text) {
+    char[] characters = text.value().toLowerCase(Locale.ROOT).toCharArray();
+    boolean begins = true;
+    for (int i = 0; i < characters.length; i++) {
+      if (begins) {
+        characters[i] = Character.toUpperCase(characters[i]);
+      }
+      begins = "-({[<".indexOf(characters[i]) >= 0 || PythonText.isSpace(characters[i]);
+    }
+    return text.withValue(new String(characters));
+  }
+
   private Object end(Object value, boolean first) {
     List<Object> items = PythonValue.elements(value);
     if (items.isEmpty()) {
       return new Undefined(
-          first
-              ? "No first item, sequence was empty."
-              : "No last item, sequence was empty.");
+          first ? "No first item, sequence was empty." : "No last item, sequence was empty.");
     }
     return first ? items.getFirst() : items.getLast();
   }
@@ -389,7 +448,9 @@ final class JinjaFilters {
       groups.computeIfAbsent(key, k -> new ArrayList<>()).add(item);
     }
     List<Object> result = new ArrayList<>();
-    groups.forEach((key, items) -> result.add(Sequence.tuple(names.getOrDefault(key, key), Sequence.list(items))));
+    groups.forEach(
+        (key, items) ->
+            result.add(Sequence.tuple(names.getOrDefault(key, key), Sequence.list(items))));
     return Sequence.list(result);
   }
 
@@ -484,7 +545,8 @@ final class JinjaFilters {
         width instanceof MarkedText given
             ? given
             : (MarkedText)
-                PythonValue.binary("*", MarkedText.trusted(" "), PythonValue.integer(width), budget);
+                PythonValue.binary(
+                    "*", MarkedText.trusted(" "), PythonValue.integer(width), budget);
     boolean first = arguments.flag(1, "first", false);
     boolean blank = arguments.flag(2, "blank", false);
     List<Object> lines = PythonMethods.splitLines(text, false).items();
@@ -538,8 +600,7 @@ final class JinjaFilters {
       }
       firstLine = false;
       long column = 0;
-      for (Object word :
-          ((Sequence) method(line, "split", Arguments.NONE)).items()) {
+      for (Object word : ((Sequence) method(line, "split", Arguments.NONE)).items()) {
         long size = PythonValue.length(word);
         if (column > 0 && column + 1 + size > width) {
           out.append(newline);

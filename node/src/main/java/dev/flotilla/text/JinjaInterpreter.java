@@ -211,11 +211,9 @@ final class JinjaInterpreter {
       }
       case For loop -> loop(loop, evaluate(loop.iterable(), scope), 0, scope, out);
       case JinjaNode.Set set -> assign(set.target(), evaluate(set.value(), scope), scope);
-      case SetBlock set ->
-          assign(set.target(), captured(set.body(), set.filtered(), scope), scope);
+      case SetBlock set -> assign(set.target(), captured(set.body(), set.filtered(), scope), scope);
       case FilterBlock block ->
-          out.append(
-              PythonText.str(captured(block.body(), block.filtered(), scope), budget));
+          out.append(PythonText.str(captured(block.body(), block.filtered(), scope), budget));
       case Macro macro -> scope.variables.put(macro.name(), callable(macro, scope));
       case CallBlock call -> out.append(PythonText.str(call(call, scope), budget));
       case With with -> {
@@ -377,8 +375,7 @@ final class JinjaInterpreter {
     Arguments arguments = arguments(call.arguments(), scope);
     Map<String, Object> named = new LinkedHashMap<>(arguments.named());
     named.put("caller", callable(block.caller(), scope));
-    return call(
-        evaluate(call.callee(), scope), new Arguments(arguments.positional(), named));
+    return call(evaluate(call.callee(), scope), new Arguments(arguments.positional(), named));
   }
 
   // --- Expressions ---
@@ -467,9 +464,7 @@ final class JinjaInterpreter {
                   arguments(filter.arguments(), scope));
           case Test test ->
               JinjaTests.test(
-                  test.name(),
-                  evaluate(test.target(), scope),
-                  arguments(test.arguments(), scope));
+                  test.name(), evaluate(test.target(), scope), arguments(test.arguments(), scope));
         };
     budget.leave();
     return value;
@@ -515,7 +510,7 @@ final class JinjaInterpreter {
   }
 
   private Arguments arguments(CallArguments arguments, Scope scope) {
-    if (arguments == CallArguments.NONE) {
+    if (arguments.equals(CallArguments.NONE)) {
       return Arguments.NONE;
     }
     List<Object> positional = new ArrayList<>(arguments.positional().size());

@@ -110,10 +110,7 @@ sealed interface JinjaNode {
    * @param names the variables that the body reads, for whether it takes further arguments
    */
   record Macro(
-      String name,
-      List<Parameter> parameters,
-      List<Statement> body,
-      java.util.Set<String> names)
+      String name, List<Parameter> parameters, List<Statement> body, java.util.Set<String> names)
       implements Statement {}
 
   record CallBlock(Macro caller, Expression call) implements Statement {}

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 
 /** Parses Jinja2's statements and expressions by recursive descent, with Jinja2's precedences. */
@@ -79,7 +80,9 @@ final class JinjaParser {
     }
   }
 
-  /** The body up to one of the endings, whose tag's name is consumed and returned by {@link #last}. */
+  /**
+   * The body up to one of the endings, whose tag's name is consumed and returned by {@link #last}.
+   */
   private List<Statement> block(String... endings) {
     expect(Kind.BLOCK_END);
     List<Statement> body = statements(endings);
@@ -187,8 +190,7 @@ final class JinjaParser {
       }
       String name = expect(Kind.NAME).text();
       parameters.add(
-          new Parameter(
-              name, takeOperator("=") ? Optional.of(expression()) : Optional.empty()));
+          new Parameter(name, takeOperator("=") ? Optional.of(expression()) : Optional.empty()));
     }
     return parameters;
   }
@@ -397,7 +399,8 @@ final class JinjaParser {
         try {
           return new Constant(Long.parseLong(token.text()));
         } catch (NumberFormatException e) {
-          throw TemplateException.syntax("the number " + token.text() + " is too large", token.line());
+          throw TemplateException.syntax(
+              "the number " + token.text() + " is too large", token.line());
         }
       }
       case FLOAT -> {
@@ -462,8 +465,7 @@ final class JinjaParser {
         value =
             switch (name.kind()) {
               case NAME -> new Attribute(value, name.text());
-              case INTEGER ->
-                  new Subscript(value, new Constant(Long.parseLong(name.text())));
+              case INTEGER -> new Subscript(value, new Constant(Long.parseLong(name.text())));
               default -> throw unexpected(name);
             };
       } else if (takeOperator("[")) {
@@ -523,15 +525,15 @@ final class JinjaParser {
         spreadNamed = Optional.of(expression());
       } else if (takeOperator("*")) {
         spread = Optional.of(expression());
-      } else if (token().kind() == Kind.NAME
-          && tokens.get(position + 1).is(Kind.OPERATOR, "=")) {
+      } else if (token().kind() == Kind.NAME && tokens.get(position + 1).is(Kind.OPERATOR, "=")) {
         String name = next().text();
         position++;
         named.add(new Keyword(name, expression()));
       } else if (named.isEmpty() && spreadNamed.isEmpty()) {
         positional.add(expression());
       } else {
-        throw TemplateException.syntax("invalid syntax for function call expression", token().line());
+        throw TemplateException.syntax(
+            "invalid syntax for function call expression", token().line());
       }
     }
     return new CallArguments(positional, named, spread, spreadNamed);
@@ -574,8 +576,7 @@ final class JinjaParser {
       arguments = arguments();
     } else if (beginsTestArgument()) {
       if (token().is(Kind.NAME, "is")) {
-        throw TemplateException.syntax(
-            "You cannot chain multiple tests with is", token.line());
+        throw TemplateException.syntax("You cannot chain multiple tests with is", token.line());
       }
       arguments =
           new CallArguments(
@@ -654,7 +655,12 @@ final class JinjaParser {
     Token token = next();
     if (token.kind() != kind) {
       throw TemplateException.syntax(
-          "expected " + kind + ", got '" + describe(token) + "'", token.line());
+          "expected token '"
+              + kind.name().toLowerCase(Locale.ROOT)
+              + "', got '"
+              + describe(token)
+              + "'",
+          token.line());
     }
     return token;
   }
@@ -668,7 +674,15 @@ final class JinjaParser {
   }
 
   private static String describe(Token token) {
-    return token.text().isEmpty() ? token.kind().toString() : token.text();
+    return switch (token.kind()) {
+      case VARIABLE_BEGIN -> "begin of print statement";
+      case VARIABLE_END -> "end of print statement";
+      case BLOCK_BEGIN -> "begin of statement block";
+      case BLOCK_END -> "end of statement block";
+      case DATA -> "template data / text";
+      case END -> "end of template";
+      default -> token.text();
+    };
   }
 
   private void enter() {

@@ -39,18 +39,17 @@ final class JinjaTests {
               || value instanceof Undefined;
       case "callable" -> value instanceof Callable;
       case "sameas" -> {
+        // Equal values of one type stand for one object: which it is cannot be told otherwise.
         Object other = arguments.required(0, "other");
-        yield value == other
-            || (value instanceof Boolean || value instanceof Long) && value.equals(other);
+        yield PythonValue.typeName(value).equals(PythonValue.typeName(other))
+            && PythonValue.equal(value, other);
       }
       case "escaped" -> false;
       case "odd" -> Math.floorMod(PythonValue.integer(value), 2L) == 1;
       case "even" -> Math.floorMod(PythonValue.integer(value), 2L) == 0;
       case "divisibleby" ->
           PythonValue.equal(
-              PythonValue.binary(
-                  "%", value, arguments.required(0, "num"), new JinjaBudget()),
-              0L);
+              PythonValue.binary("%", value, arguments.required(0, "num"), new JinjaBudget()), 0L);
       case "lower" ->
           value instanceof MarkedText text
               && text.value().equals(text.value().toLowerCase(Locale.ROOT))
@@ -66,9 +65,9 @@ final class JinjaTests {
       case "le", "<=" -> compare(value, arguments, "<=") <= 0;
       case "gt", "greaterthan", ">" -> compare(value, arguments, ">") > 0;
       case "ge", ">=" -> compare(value, arguments, ">=") >= 0;
-      case "filter" ->
-          JinjaFilters.NAMES.contains(PythonMethods.string(value).value());
-      case "test" -> throw new TemplateException("TemplateRuntimeError", "the test 'test' is not supported");
+      case "filter" -> JinjaFilters.NAMES.contains(PythonMethods.string(value).value());
+      case "test" ->
+          throw new TemplateException("TemplateRuntimeError", "the test 'test' is not supported");
       default ->
           throw new TemplateException(
               "TemplateRuntimeError", "No test named '" + name + "' found.");

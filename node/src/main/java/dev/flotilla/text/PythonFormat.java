@@ -69,14 +69,14 @@ final class PythonFormat {
             case 's' -> formatted(PythonText.str(value, budget), align + rest, budget);
             case 'r' -> formatted(PythonText.repr(value, budget), align + rest, budget);
             case 'd', 'i', 'u' -> formatted(truncated(value), align + rest + "d", budget);
-            case 'x', 'X', 'o', 'f', 'F', 'e', 'g' ->
-                formatted(value, align + rest + type, budget);
+            case 'x', 'X', 'o', 'f', 'F', 'e', 'g' -> formatted(value, align + rest + type, budget);
             default ->
                 throw new TemplateException(
                     "ValueError", "unsupported format character '" + type + "'");
           });
     }
-    if (used < arguments.size() && !(arguments.size() == 1 && arguments.getFirst() instanceof Dict)) {
+    if (used < arguments.size()
+        && !(arguments.size() == 1 && arguments.getFirst() instanceof Dict)) {
       throw TemplateException.type("not all arguments converted during string formatting");
     }
     return out.append(format, at, format.length()).build();
@@ -109,7 +109,8 @@ final class PythonFormat {
       }
       int end = format.value().indexOf('}', at);
       if (c == '}' || end < 0) {
-        throw new TemplateException("ValueError", "Single '" + c + "' encountered in format string");
+        throw new TemplateException(
+            "ValueError", "Single '" + c + "' encountered in format string");
       }
       String field = format.value().substring(at + 1, end);
       at = end + 1;
@@ -122,11 +123,10 @@ final class PythonFormat {
       }
       Object value;
       if (name.isEmpty() || name.chars().allMatch(Character::isDigit)) {
-        int index = name.isEmpty() ? automatic++ : name.length() > 4 ? WIDTH_MAX : Integer.parseInt(name);
+        int index =
+            name.isEmpty() ? automatic++ : name.length() > 4 ? WIDTH_MAX : Integer.parseInt(name);
         if (index >= arguments.positional().size()) {
-          throw new TemplateException(
-              "IndexError",
-              "Replacement index " + index + " out of range for positional args tuple");
+          throw new TemplateException("IndexError", "tuple index out of range");
         }
         value = arguments.positional().get(index);
       } else {
@@ -136,8 +136,7 @@ final class PythonFormat {
         }
         value = found;
       }
-      out.append(
-          formatted(repr ? PythonText.repr(value, budget) : value, specification, budget));
+      out.append(formatted(repr ? PythonText.repr(value, budget) : value, specification, budget));
     }
     return out.build();
   }
@@ -163,9 +162,10 @@ final class PythonFormat {
     }
     String sign = "";
     while (at < specification.length() && "+- #".indexOf(specification.charAt(at)) >= 0) {
-      sign = specification.charAt(at) == '+' || specification.charAt(at) == ' '
-          ? specification.substring(at, at + 1)
-          : sign;
+      sign =
+          specification.charAt(at) == '+' || specification.charAt(at) == ' '
+              ? specification.substring(at, at + 1)
+              : sign;
       at++;
     }
     if (at < specification.length() && specification.charAt(at) == '0') {
@@ -246,17 +246,20 @@ final class PythonFormat {
             yield value instanceof Boolean b ? (b ? "1" : "0") : value.toString();
           }
           case 'x' -> Long.toHexString(PythonValue.integer(value));
-          case 'X' -> Long.toHexString(PythonValue.integer(value)).toUpperCase(java.util.Locale.ROOT);
+          case 'X' ->
+              Long.toHexString(PythonValue.integer(value)).toUpperCase(java.util.Locale.ROOT);
           case 'o' -> Long.toOctalString(PythonValue.integer(value));
           case 'b' -> Long.toBinaryString(PythonValue.integer(value));
           case 'f', 'F' -> fixed(value, precision < 0 ? 6 : precision);
-          case '%' -> fixed(Double.parseDouble(numeral(value)) * 100, precision < 0 ? 6 : precision) + "%";
+          case '%' ->
+              fixed(Double.parseDouble(numeral(value)) * 100, precision < 0 ? 6 : precision) + "%";
           case 'e', 'g' ->
               String.format(
                       java.util.Locale.ROOT,
                       "%." + (precision < 0 ? 6 : Math.max(precision, kind == 'g' ? 1 : 0)) + kind,
                       Double.parseDouble(numeral(value)))
-                  .replaceFirst(kind == 'g' && !numeral(value).contains("e") ? "(\\.\\d*?)0+$" : "$^", "$1")
+                  .replaceFirst(
+                      kind == 'g' && !numeral(value).contains("e") ? "(\\.\\d*?)0+$" : "$^", "$1")
                   .replaceFirst("\\.$", "");
           default -> PythonText.real(Double.parseDouble(numeral(value)));
         };

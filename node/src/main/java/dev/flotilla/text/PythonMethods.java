@@ -16,12 +16,46 @@ final class PythonMethods {
 
   private static final Set<String> TEXT =
       Set.of(
-          "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "replace", "startswith",
-          "endswith", "lower", "upper", "title", "capitalize", "swapcase", "casefold", "find",
-          "rfind", "index", "rindex", "count", "join", "format", "isdigit", "isdecimal",
-          "isnumeric", "isalpha", "isalnum", "isspace", "isupper", "islower", "istitle",
-          "removeprefix", "removesuffix", "zfill", "center", "ljust", "rjust", "partition",
-          "rpartition", "expandtabs");
+          "strip",
+          "lstrip",
+          "rstrip",
+          "split",
+          "rsplit",
+          "splitlines",
+          "replace",
+          "startswith",
+          "endswith",
+          "lower",
+          "upper",
+          "title",
+          "capitalize",
+          "swapcase",
+          "casefold",
+          "find",
+          "rfind",
+          "index",
+          "rindex",
+          "count",
+          "join",
+          "format",
+          "isdigit",
+          "isdecimal",
+          "isnumeric",
+          "isalpha",
+          "isalnum",
+          "isspace",
+          "isupper",
+          "islower",
+          "istitle",
+          "removeprefix",
+          "removesuffix",
+          "zfill",
+          "center",
+          "ljust",
+          "rjust",
+          "partition",
+          "rpartition",
+          "expandtabs");
   private static final Set<String> SEQUENCE = Set.of("index", "count");
   private static final Set<String> DICT = Set.of("get", "items", "keys", "values");
 
@@ -276,9 +310,13 @@ final class PythonMethods {
       if (spaces && to == 0) {
         break;
       }
-      if (from < 0 || parts.size() == splits) {
-        MarkedText rest = text.substring(0, to);
-        parts.addFirst(spaces ? strip(rest, None.NONE, true, false) : rest);
+      if (parts.size() == splits) {
+        parts.addFirst(text.substring(0, to));
+        break;
+      }
+      if (from < 0) {
+        parts.addFirst(
+            strip(text.substring(0, to), spaces ? None.NONE : MarkedText.EMPTY, true, false));
         break;
       }
       parts.addFirst(text.substring(from + (spaces ? 1 : by.length()), to));
@@ -301,7 +339,8 @@ final class PythonMethods {
     int from = 0;
     while (from < text.length()) {
       int end = from;
-      while (end < text.length() && "\n\r\u000B\f\u001C\u001D\u001E\u0085\u2028\u2029".indexOf(text.charAt(end)) < 0) {
+      while (end < text.length()
+          && "\n\r\u000B\f\u001C\u001D\u001E\u0085\u2028\u2029".indexOf(text.charAt(end)) < 0) {
         end++;
       }
       int next = end < text.length() ? end + 1 : end;
@@ -343,7 +382,7 @@ final class PythonMethods {
   private static boolean affix(MarkedText text, Arguments arguments, boolean start) {
     Object affix = arguments.required(0, "prefix");
     long from = arguments.integer(1, "start", 0);
-    String value = text.value().substring((int) Math.clamp(from, 0, text.length()));
+    String value = text.value().substring(Math.clamp(from, 0, text.length()));
     List<Object> choices =
         affix instanceof Sequence sequence && sequence.tuple() ? sequence.items() : List.of(affix);
     for (Object choice : choices) {

@@ -256,8 +256,7 @@ final class PythonText {
           if (entry.getKey() instanceof MarkedText key) {
             jsonString(key, style.ascii(), out);
           } else if (entry.getKey() instanceof Sequence) {
-            throw TemplateException.type(
-                "keys must be str, int, float, bool or None, not tuple");
+            throw TemplateException.type("keys must be str, int, float, bool or None, not tuple");
           } else {
             out.append("\"");
             json(entry.getKey(), style, out, depth + 1);

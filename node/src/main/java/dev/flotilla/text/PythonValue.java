@@ -214,8 +214,7 @@ final class PythonValue {
       case Dict d -> new ArrayList<>(d.items().keySet());
       case MarkedText t -> PythonText.characters(t);
       case Undefined undefined -> List.of();
-      default ->
-          throw TemplateException.type("'" + typeName(value) + "' object is not iterable");
+      default -> throw TemplateException.type("'" + typeName(value) + "' object is not iterable");
     };
   }
 
@@ -240,13 +239,8 @@ final class PythonValue {
     if (depth > DEPTH_MAX) {
       throw TemplateException.limit("depth");
     }
-    if (left == right) {
-      return true;
-    }
     if (isNumber(left) && isNumber(right)) {
-      return left instanceof Double || right instanceof Double
-          ? real(left) == real(right)
-          : big(left).equals(big(right));
+      return isReal(left, right) ? real(left) == real(right) : big(left).equals(big(right));
     }
     if (left instanceof Undefined && right instanceof Undefined) {
       return true;
@@ -274,7 +268,11 @@ final class PythonValue {
       }
       return true;
     }
-    return left instanceof MarkedText && left.equals(right);
+    return left.equals(right);
+  }
+
+  private static boolean isReal(Object left, Object right) {
+    return left instanceof Double || right instanceof Double;
   }
 
   private static BigInteger big(Object value) {
@@ -284,7 +282,7 @@ final class PythonValue {
   /** Compares for order; {@code operator} is for the message. */
   static int compare(Object left, Object right, String operator) {
     if (isNumber(left) && isNumber(right)) {
-      return left instanceof Double || right instanceof Double
+      return isReal(left, right)
           ? Double.compare(real(left), real(right))
           : big(left).compareTo(big(right));
     }
@@ -371,12 +369,7 @@ final class PythonValue {
         if (left instanceof Sequence a) {
           String type = typeName(a);
           throw TemplateException.type(
-              "can only concatenate "
-                  + type
-                  + " (not \""
-                  + typeName(right)
-                  + "\") to "
-                  + type);
+              "can only concatenate " + type + " (not \"" + typeName(right) + "\") to " + type);
         }
       }
       case "*" -> {
@@ -456,7 +449,8 @@ final class PythonValue {
         case "//" -> {
           if (real(right) == 0) {
             throw new TemplateException(
-                "ZeroDivisionError", reals ? "float floor division by zero" : "integer division or modulo by zero");
+                "ZeroDivisionError",
+                reals ? "float floor division by zero" : "integer division or modulo by zero");
           }
           yield reals
               ? (Object) Math.floor(real(left) / real(right))
@@ -484,7 +478,10 @@ final class PythonValue {
             throw new ArithmeticException();
           }
           long power = 1;
-          long exponent = Math.abs(integer(left)) > 1 ? integer(right) : integer(right) % 2 == 0 && integer(right) > 0 ? 2 : Math.min(integer(right), 1);
+          long exponent =
+              Math.abs(integer(left)) > 1
+                  ? integer(right)
+                  : integer(right) % 2 == 0 && integer(right) > 0 ? 2 : Math.min(integer(right), 1);
           for (long i = 0; i < exponent; i++) {
             power = Math.multiplyExact(power, integer(left));
           }

@@ -56,8 +56,7 @@ public final class StreamDecoder {
   }
 
   private String release(String text) {
-    String added =
-        text.length() > contextText.length() ? text.substring(contextText.length()) : "";
+    String added = text.length() > contextText.length() ? text.substring(contextText.length()) : "";
     window = Arrays.copyOf(Arrays.copyOfRange(window, context, size), 32);
     size -= context;
     context = size;

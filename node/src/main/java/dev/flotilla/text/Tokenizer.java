@@ -205,7 +205,8 @@ public final class Tokenizer implements AutoCloseable {
    * @param skipSpecial whether to leave out special tokens
    */
   public String decode(int[] ids, boolean skipSpecial) {
-    long[] known = Arrays.stream(ids).filter(id -> id >= 0 && id < vocabularySize).asLongStream().toArray();
+    long[] known =
+        Arrays.stream(ids).filter(id -> id >= 0 && id < vocabularySize).asLongStream().toArray();
     return using(ignored -> known.length == 0 ? "" : whole.decode(known, skipSpecial));
   }
 

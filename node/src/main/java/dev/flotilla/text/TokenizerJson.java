@@ -21,7 +21,9 @@ final class TokenizerJson {
         .put("special", special);
   }
 
-  /** The pre-tokenizer, and the decoder, of byte-level BPE; with GPT-2's regular expression or not. */
+  /**
+   * The pre-tokenizer, and the decoder, of byte-level BPE; with GPT-2's regular expression or not.
+   */
   static ObjectNode byteLevel(boolean gpt2Regex) {
     return Json.MAPPER
         .createObjectNode()

@@ -67,7 +67,8 @@ class BpeTrainerTest {
       }
       List<Integer> best =
           counts.entrySet().stream()
-              .filter(e -> !names.contains(names.get(e.getKey().get(0)) + names.get(e.getKey().get(1))))
+              .filter(
+                  e -> !names.contains(names.get(e.getKey().get(0)) + names.get(e.getKey().get(1))))
               .min(
                   java.util.Comparator.comparingInt(
                           (Map.Entry<List<Integer>, Integer> e) -> -e.getValue())
@@ -81,7 +82,7 @@ class BpeTrainerTest {
         for (int i = 0; i + 1 < word.size(); i++) {
           if (word.get(i).equals(best.get(0)) && word.get(i + 1).equals(best.get(1))) {
             word.set(i, names.size() - 1);
-            word.remove(i + 1);
+            word.subList(i + 1, i + 2).clear();
           }
         }
       }
