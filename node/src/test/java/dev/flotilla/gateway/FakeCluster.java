@@ -11,6 +11,7 @@ import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -78,7 +79,8 @@ final class FakeCluster implements Cluster {
     return channels.computeIfAbsent(
         nodeId,
         id ->
-            NettyChannelBuilder.forAddress(new InetSocketAddress("127.0.0.1", port))
+            NettyChannelBuilder.forAddress(
+                    new InetSocketAddress(InetAddress.getLoopbackAddress(), port))
                 .usePlaintext()
                 .build());
   }
@@ -101,7 +103,7 @@ final class FakeCluster implements Cluster {
   @Override
   public void start() {
     NettyServerBuilder builder =
-        NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", 0));
+        NettyServerBuilder.forAddress(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
     services.forEach(builder::addService);
     try {
       server = Optional.of(builder.build().start());

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import java.io.ByteArrayOutputStream;
 import java.io.DataInputStream;
 import java.io.IOException;
+import java.net.InetAddress;
 import java.net.Socket;
 import java.net.SocketTimeoutException;
 import java.nio.ByteBuffer;
@@ -33,7 +34,7 @@ final class RawHttp2 implements AutoCloseable {
 
   RawHttp2(int port, String key) throws IOException {
     this.key = key;
-    socket = new Socket("127.0.0.1", port);
+    socket = new Socket(InetAddress.getLoopbackAddress(), port);
     socket.setSoTimeout(10_000);
     in = new DataInputStream(socket.getInputStream());
     socket
