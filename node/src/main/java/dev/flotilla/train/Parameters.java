@@ -24,7 +24,7 @@ import org.bytedeco.pytorch.global.torch;
  */
 final class Parameters implements AutoCloseable {
 
-  private static final double INITIAL_DEVIATION = Double.parseDouble(System.getProperty("init", "0.02"));
+  private static final double EMBEDDING_DEVIATION = 0.3;
 
   private final ModelConfig config;
   private final Map<String, Tensor> byName = new LinkedHashMap<>();
@@ -34,8 +34,10 @@ final class Parameters implements AutoCloseable {
   private final long matrixElements;
 
   /**
-   * Fresh weights: normal with deviation 0.02, those that end a residual branch scaled down by
-   * √(2·layers) as in GPT-2; gains are 1. They depend on the seed alone.
+   * Fresh weights: matrices normal with deviation 1/√(inputs), so that small models attend from the
+   * start (0.02, as for large ones, took four times the steps); those that end a residual branch
+   * divided by √(2·layers) as in GPT-2; the embedding large enough that deep layers still see it;
+   * gains are 1. They depend on the seed alone.
    */
   Parameters(ModelConfig config, long seed) {
     this.config = config;
@@ -54,8 +56,7 @@ final class Parameters implements AutoCloseable {
     RandomGenerator random = new SplittableRandom(seed);
     for (var entry : shapes.entrySet()) {
       long[] shape = entry.getValue();
-      boolean endsBranch = entry.getKey().contains("o_proj") || entry.getKey().contains("down_proj");
-      double deviation = endsBranch ? Double.parseDouble(System.getProperty("out", "0.0254")) : entry.getKey().contains("embed") ? Double.parseDouble(System.getProperty("emb", "0.088")) : INITIAL_DEVIATION;
+      double deviation = deviation(entry.getKey(), shape);
       long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
       for (long i = 0; i < elements; i++) {
         initial[at++] = shape.length == 2 ? (float) (random.nextGaussian() * deviation) : 1;
@@ -75,6 +76,14 @@ final class Parameters implements AutoCloseable {
       from += elements;
     }
     }
+  }
+
+  private double deviation(String name, long[] shape) {
+    if (name.contains("embed_tokens")) {
+      return EMBEDDING_DEVIATION;
+    }
+    boolean endsBranch = name.contains("o_proj") || name.contains("down_proj");
+    return 1 / Math.sqrt(shape[shape.length - 1] * (endsBranch ? 2.0 * config.layers() : 1));
   }
 
   /** The names and shapes that Hugging Face gives the weights, matrices first. */

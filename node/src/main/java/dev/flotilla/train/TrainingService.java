@@ -149,6 +149,11 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
   public JobView get(String id) {
     TrainingRecord job =
         record(id)
+            .or(
+                () -> {
+                  cluster.registry().sync(); // it may be newer than this node's copy
+                  return record(id);
+                })
             .orElseThrow(
                 () ->
                     new FlotillaException(
