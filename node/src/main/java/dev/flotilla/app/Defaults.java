@@ -14,8 +14,9 @@ import picocli.CommandLine.Model.ArgSpec;
 import picocli.CommandLine.Model.OptionSpec;
 
 /**
- * Where an option's value comes from when no flag gives it: {@code FLOTILLA_NAME} in the environment, then {@code name} in
- * the YAML file that {@code FLOTILLA_CONFIG} names ({@code ~/.flotilla/config.yaml} by default).
+ * Where an option's value comes from when no flag gives it: {@code FLOTILLA_NAME} in the
+ * environment, then {@code name} in the YAML file that {@code FLOTILLA_CONFIG} names ({@code
+ * ~/.flotilla/config.yaml} by default).
  */
 final class Defaults implements IDefaultValueProvider {
 

@@ -26,8 +26,9 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 
 /**
- * The whole path of the product on one machine: three nodes join, train a model together, split it, serve it, and lose
- * one of them while streams run. Each step prints its figures and checks what it claims.
+ * The whole path of the product on one machine: three nodes join, train a model together, split it,
+ * serve it, and lose one of them while streams run. Each step prints its figures and checks what it
+ * claims.
  */
 final class Demo implements AutoCloseable {
 
@@ -59,7 +60,7 @@ final class Demo implements AutoCloseable {
   boolean run() throws IOException, InterruptedException, ExecutionException {
     TrainingConfig config =
         (text.isPresent()
-                ? TrainingConfig.text(readText(text.get()))
+                ? TrainingConfig.text(TextFiles.read(text.get()))
                 : TrainingConfig.smallWorld())
             .withSeed(seed);
     System.out.println("Flotilla demo: three nodes, one machine, data in " + folder);
@@ -114,7 +115,12 @@ final class Demo implements AutoCloseable {
       described.add(node.path("name").asText() + " at " + node.path("address").asText());
     }
     check(described.size() == NODES, "the cluster has " + described.size() + " nodes, not 3");
-    step("Nodes", "%d joined in %.1f s: %s", described.size(), seconds, String.join(", ", described));
+    step(
+        "Nodes",
+        "%d joined in %.1f s: %s",
+        described.size(),
+        seconds,
+        String.join(", ", described));
     report.put("nodes", described.size());
     report.put("nodes_joined_seconds", seconds);
     return client;
@@ -122,8 +128,7 @@ final class Demo implements AutoCloseable {
 
   private DemoNode start(String name, List<String> join) throws IOException {
     DemoNode node =
-        new DemoNode(
-            name, folder.resolve(name), firstPort + nodes.size() * PORTS_PER_NODE, join);
+        new DemoNode(name, folder.resolve(name), firstPort + nodes.size() * PORTS_PER_NODE, join);
     nodes.add(node);
     return node;
   }
@@ -356,7 +361,10 @@ final class Demo implements AutoCloseable {
     String right =
         text.isPresent()
             ? questions.count() + " places continued"
-            : percent(answers.accuracy()) + " of " + questions.count() + " held-out questions right";
+            : percent(answers.accuracy())
+                + " of "
+                + questions.count()
+                + " held-out questions right";
     return String.format(
         Locale.ROOT, "%s, %.0f tokens/s, 16 at once", right, answers.tokensPerSecond());
   }
@@ -399,21 +407,6 @@ final class Demo implements AutoCloseable {
       }
     }
     return last;
-  }
-
-  private static String readText(Path file) {
-    try {
-      return Files.readString(file);
-    } catch (java.nio.charset.CharacterCodingException e) {
-      throw new FlotillaException(
-          FlotillaException.Code.BAD_FILE,
-          file + " is not UTF-8 text",
-          "Convert it, for example with: iconv -f latin1 -t utf-8",
-          e);
-    } catch (IOException e) {
-      throw new FlotillaException(
-          FlotillaException.Code.NOT_FOUND, "cannot read " + file + ": " + e.getMessage(), "", e);
-    }
   }
 
   /** The first port at or after the one wanted from which three nodes find theirs free. */

@@ -38,8 +38,7 @@ final class DemoNode implements AutoCloseable {
     Files.createDirectories(folder);
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("flotilla.home"), "flotilla").toString());
-    command.addAll(
-        List.of("up", "--name", name, "--data", folder.toString(), "--port", "" + port));
+    command.addAll(List.of("up", "--name", name, "--data", folder.toString(), "--port", "" + port));
     command.addAll(join);
     ProcessBuilder builder = new ProcessBuilder(command);
     builder.environment().put("JAVA_HOME", System.getProperty("java.home"));

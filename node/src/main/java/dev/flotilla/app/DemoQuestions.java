@@ -15,7 +15,10 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.Semaphore;
 
-/** What the demo asks the served model, always the same, so that answers can be compared question by question. */
+/**
+ * What the demo asks the served model, always the same, so that answers can be compared question by
+ * question.
+ */
 final class DemoQuestions {
 
   private static final int COUNT = 300;
@@ -25,7 +28,9 @@ final class DemoQuestions {
   private static final int ANSWER_TOKENS = 24;
   private static final int AT_ONCE = 16;
 
-  /** One question; a text's has no expected answer, for nothing but its own continuation is right. */
+  /**
+   * One question; a text's has no expected answer, for nothing but its own continuation is right.
+   */
   private record Question(String endpoint, Map<String, Object> body, Optional<String> expected) {}
 
   /** Every answer, in the order of the questions. */
@@ -63,10 +68,14 @@ final class DemoQuestions {
           new Question(
               "/v1/chat/completions",
               Map.of(
-                  "model", model,
-                  "messages", List.of(Map.of("role", "user", "content", asked.prompt())),
-                  "temperature", 0,
-                  "max_tokens", ANSWER_TOKENS),
+                  "model",
+                  model,
+                  "messages",
+                  List.of(Map.of("role", "user", "content", asked.prompt())),
+                  "temperature",
+                  0,
+                  "max_tokens",
+                  ANSWER_TOKENS),
               Optional.of(asked.answer())));
     }
     return new DemoQuestions(questions);
@@ -85,10 +94,14 @@ final class DemoQuestions {
           new Question(
               "/v1/completions",
               Map.of(
-                  "model", model,
-                  "prompt", text.substring(from, to),
-                  "temperature", 0,
-                  "max_tokens", TEXT_TOKENS),
+                  "model",
+                  model,
+                  "prompt",
+                  text.substring(from, to),
+                  "temperature",
+                  0,
+                  "max_tokens",
+                  TEXT_TOKENS),
               Optional.empty()));
     }
     return new DemoQuestions(questions);

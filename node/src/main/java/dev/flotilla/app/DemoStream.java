@@ -20,7 +20,10 @@ final class DemoStream {
    * @param onPiece told how many pieces have come, after each
    */
   static DemoStream read(
-      Client client, String endpoint, Map<String, Object> body, java.util.function.IntConsumer onPiece) {
+      Client client,
+      String endpoint,
+      Map<String, Object> body,
+      java.util.function.IntConsumer onPiece) {
     Map<String, Object> streaming = new HashMap<>(body);
     streaming.put("stream", true);
     streaming.put("stream_options", Map.of("include_usage", true));

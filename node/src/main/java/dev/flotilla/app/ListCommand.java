@@ -7,10 +7,7 @@ import java.util.List;
 import picocli.CommandLine.Command;
 
 /** Lists the cluster's models. */
-@Command(
-    name = "list",
-    description = "List the cluster's models.",
-    mixinStandardHelpOptions = true)
+@Command(name = "list", description = "List the cluster's models.", mixinStandardHelpOptions = true)
 final class ListCommand extends ClientCommand {
 
   @Override

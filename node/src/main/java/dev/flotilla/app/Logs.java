@@ -13,8 +13,9 @@ import ch.qos.logback.core.util.FileSize;
 import java.util.Map;
 
 /**
- * Where log lines go: a node's to {@code DIR/logs/node.log}, which rolls over by size; any other command's nowhere, for
- * what it has to say it prints. Logback finds this class through its service file.
+ * Where log lines go: a node's to {@code DIR/logs/node.log}, which rolls over by size; any other
+ * command's nowhere, for what it has to say it prints. Logback finds this class through its service
+ * file.
  */
 public final class Logs extends ContextAwareBase implements Configurator {
 

@@ -4,7 +4,9 @@ import dev.flotilla.FlotillaException;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 
-/** The program: parses the command line, runs one command, and turns its outcome into an exit code. */
+/**
+ * The program: parses the command line, runs one command, and turns its outcome into an exit code.
+ */
 @Command(
     name = "flotilla",
     description = "Trains and serves large language models on your own machines.",
@@ -25,7 +27,11 @@ import picocli.CommandLine.Command;
       RemoveCommand.class,
       CommandLine.HelpCommand.class
     },
-    footer = {"", "Also: flotilla test, which runs every test.", "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 missing prerequisite."},
+    footer = {
+      "",
+      "Also: flotilla test, which runs every test.",
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 missing prerequisite."
+    },
     mixinStandardHelpOptions = true,
     versionProvider = Version.class)
 public final class Main {

@@ -123,8 +123,7 @@ final class Node {
     boolean founded = cluster.registry().get(new Registry.Key("key", "admin")).isEmpty();
     if (founded || Files.exists(key)) {
       var unused =
-          ApiKeys.ensureAdminKey(
-              key, cluster.registry(), random, InstantSource.system().millis());
+          ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
     }
     gateway.start();
     health = GatewayServices.Health.OK;
@@ -200,7 +199,6 @@ final class Node {
   private Invites.Invite invite() {
     String token = cluster.invite();
     return new Invites.Invite(
-        token,
-        "flotilla up --join " + options.bind() + ":" + options.port() + " --token " + token);
+        token, "flotilla up --join " + options.bind() + ":" + options.port() + " --token " + token);
   }
 }

@@ -34,8 +34,7 @@ final class PullCommand extends ClientCommand {
     }
     String model =
         name.orElseGet(() -> String.valueOf(file.getFileName()).replaceFirst("\\.gguf$", ""));
-    JsonNode added =
-        client().post("/api/models", Map.of("name", model, "source", file.toString()));
+    JsonNode added = client().post("/api/models", Map.of("name", model, "source", file.toString()));
     if (asJson) {
       return print(added);
     }

@@ -20,7 +20,11 @@ final class TrainCommand extends ClientCommand {
 
   @Override
   public Integer call() throws InterruptedException {
-    TrainingConfig parsed = TrainingConfigFile.parse(config);
+    TrainingConfigFile.Parsed file =
+        TrainingConfigFile.parse(TextFiles.read(config), config.toString());
+    TrainingConfig parsed =
+        file.config()
+            .withText(file.textFile().map(text -> TextFiles.read(config.resolveSibling(text))));
     Client client = client();
     String id = client.post("/api/training", Client.snakeCase(parsed)).path("id").asText();
     System.err.println("job " + id + "; stop it with: flotilla stop " + id);

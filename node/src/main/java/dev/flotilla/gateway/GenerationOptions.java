@@ -16,12 +16,14 @@ import java.util.function.Predicate;
  * @param maxTokens what the client asked for; empty where it did not
  * @param stops texts that end the answer
  * @param choices how many answers to give
+ * @param ignoreEnd go on past the model's own end tokens, until another limit is reached
  */
 record GenerationOptions(
     SamplingParameters sampling,
     Optional<Integer> maxTokens,
     List<String> stops,
     int choices,
+    boolean ignoreEnd,
     boolean stream,
     boolean includeUsage) {
 
@@ -51,7 +53,6 @@ record GenerationOptions(
           Map.entry("min_p", v -> isNumber(v, 0)),
           Map.entry("typical_p", v -> isNumber(v, 1)),
           Map.entry("min_tokens", v -> isNumber(v, 0)),
-
           Map.entry("stop_token_ids", JsonNode::isEmpty),
           Map.entry("best_of", v -> isNumber(v, 1)),
           Map.entry("use_beam_search", v -> v.isBoolean() && !v.booleanValue()),
@@ -102,6 +103,7 @@ record GenerationOptions(
         maxTokens(fields, model),
         stops(fields),
         fields.integer("n", 1, 1, CHOICES_MAX),
+        fields.flag("ignore_eos", false),
         stream,
         includeUsage(fields, stream));
   }

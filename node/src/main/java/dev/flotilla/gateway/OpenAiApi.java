@@ -174,7 +174,7 @@ final class OpenAiApi {
                 prompts.get(choice),
                 options.samplingOf(choice % options.choices()),
                 maxTokens,
-                model.text().endIds()));
+                options.ignoreEnd() ? new int[0] : model.text().endIds()));
       }
       return requests;
     }

@@ -55,8 +55,7 @@ public final class TorchAttention implements Attention<Tensor> {
       }
     }
     Tensor mask = torch.tensor(bias).view(sequences, 1, length, length);
-    return new TorchAttention(
-        sequences, length, heads, kvHeads, new TensorOptional(mask), false);
+    return new TorchAttention(sequences, length, heads, kvHeads, new TensorOptional(mask), false);
   }
 
   @Override
@@ -89,5 +88,4 @@ public final class TorchAttention implements Attention<Tensor> {
         .expand(sequences, kvHeads, heads / kvHeads, length, width)
         .reshape(sequences, heads, length, width);
   }
-
 }

@@ -52,8 +52,7 @@ final class GlooExchange implements GradientExchange {
         .name("gloo-introduction")
         .start(() -> introduce(storeFile, rank, worldSize, meet, introduction));
     try {
-      var device =
-          ProcessGroupGloo.createDeviceForHostname(GradientTunnel.loopbackAddress(rank));
+      var device = ProcessGroupGloo.createDeviceForHostname(GradientTunnel.loopbackAddress(rank));
       var options = ProcessGroupGloo.Options.create(new Milliseconds(TIMEOUT_MS));
       options.devices(new GlooDeviceVector(device));
       options.threads(1);

@@ -139,7 +139,8 @@ public final class GradientTunnel implements AutoCloseable {
       }
       byte kind = in.readByte();
       String job = in.readUTF();
-      World world = new World(job.substring(0, Math.min(job.length(), JOB_NAME_MAX)), in.readLong());
+      World world =
+          new World(job.substring(0, Math.min(job.length(), JOB_NAME_MAX)), in.readLong());
       int rank = in.readInt();
       Session session = sessions.get(world);
       if (session == null || session.rank != rank) {
@@ -158,13 +159,15 @@ public final class GradientTunnel implements AutoCloseable {
         close(socket);
       } else {
         byte[] blob = session.own.get(HANDSHAKE_TIMEOUT_MS, TimeUnit.MILLISECONDS);
-        Socket local = new Socket(InetAddress.getByName(loopbackAddress(rank)), GlooAddress.port(blob));
+        Socket local =
+            new Socket(InetAddress.getByName(loopbackAddress(rank)), GlooAddress.port(blob));
         out.writeBoolean(true);
         out.flush();
         session.splice(socket, local);
       }
     } catch (IOException | TimeoutException | java.util.concurrent.ExecutionException e) {
-      LOG.warn("gradient stream from {} refused: {}", socket.getRemoteSocketAddress(), e.toString());
+      LOG.warn(
+          "gradient stream from {} refused: {}", socket.getRemoteSocketAddress(), e.toString());
       close(socket);
     } catch (InterruptedException e) {
       close(socket);
@@ -268,9 +271,7 @@ public final class GradientTunnel implements AutoCloseable {
       List<byte[]> blobs = new ArrayList<>();
       for (int peer = 0; peer < tunnels.size(); peer++) {
         blobs.add(
-            peer == rank
-                ? blob
-                : GlooAddress.withPort(addressOf(peer, deadline), forwarder(peer)));
+            peer == rank ? blob : GlooAddress.withPort(addressOf(peer, deadline), forwarder(peer)));
       }
       return blobs;
     }

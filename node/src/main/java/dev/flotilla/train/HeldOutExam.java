@@ -21,7 +21,8 @@ final class HeldOutExam {
     int right = 0;
     for (int i = 0; i < questions.size(); i++) {
       int[] count =
-          counts.computeIfAbsent(questions.get(i).kind().name().toLowerCase(java.util.Locale.ROOT), k -> new int[2]);
+          counts.computeIfAbsent(
+              questions.get(i).kind().name().toLowerCase(java.util.Locale.ROOT), k -> new int[2]);
       boolean exact = questions.get(i).answer().equals(answers.get(i));
       count[0] += exact ? 1 : 0;
       count[1]++;

@@ -63,18 +63,18 @@ final class Parameters implements AutoCloseable {
       }
     }
     try (var scope = new PointerScope()) {
-    values = kept(torch.tensor(initial));
-    gradients = kept(torch.zeros(count + 2));
-    long from = 0;
-    for (var entry : shapes.entrySet()) {
-      long[] shape = entry.getValue();
-      long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
-      Tensor view = kept(values.narrow(0, from, elements).view(shape).detach());
-      view.requires_grad_(true);
-      view.mutable_grad().put(gradients.narrow(0, from, elements).view(shape));
-      byName.put(entry.getKey(), view);
-      from += elements;
-    }
+      values = kept(torch.tensor(initial));
+      gradients = kept(torch.zeros(count + 2));
+      long from = 0;
+      for (var entry : shapes.entrySet()) {
+        long[] shape = entry.getValue();
+        long elements = shape[0] * (shape.length == 2 ? shape[1] : 1);
+        Tensor view = kept(values.narrow(0, from, elements).view(shape).detach());
+        view.requires_grad_(true);
+        view.mutable_grad().put(gradients.narrow(0, from, elements).view(shape));
+        byName.put(entry.getKey(), view);
+        from += elements;
+      }
     }
   }
 

@@ -71,7 +71,9 @@ public final class SmallWorld {
   /** How often each kind is trained on: the hard ones more often. */
   private static final Kind[] TRAINED =
       Arrays.stream(
-              System.getProperty("kinds", "HOLDER,HOLDER,HOLDER,PLACE,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,REVERSE,REVERSE")
+              System.getProperty(
+                      "kinds",
+                      "HOLDER,HOLDER,HOLDER,PLACE,PLACE,PLACE,SUM,SUM,COUNT,COUNT_UP,REVERSE,REVERSE")
                   .split(","))
           .map(Kind::valueOf)
           .toArray(Kind[]::new);

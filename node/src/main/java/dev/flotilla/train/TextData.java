@@ -66,9 +66,7 @@ final class TextData implements TrainingData {
   @Override
   public List<Sequence> validation() {
     List<Sequence> windows = new ArrayList<>();
-    for (int from = 0;
-        from + length < held.length && from < VALIDATION_TOKENS;
-        from += length) {
+    for (int from = 0; from + length < held.length && from < VALIDATION_TOKENS; from += length) {
       windows.add(window(held, from));
     }
     return windows;

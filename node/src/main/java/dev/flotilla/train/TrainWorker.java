@@ -22,8 +22,8 @@ import org.bytedeco.pytorch.global.torch;
  * the node down.
  *
  * <p>Argument: a file with a {@link WorkerConfig}. Standard output: one {@link WorkerEvent} a line.
- * Standard input: {@link WorkerEvent.Peers}, once; when it ends, because the node closed it or died,
- * the process halts, so that no worker outlives its node.
+ * Standard input: {@link WorkerEvent.Peers}, once; when it ends, because the node closed it or
+ * died, the process halts, so that no worker outlives its node.
  */
 final class TrainWorker {
 
@@ -64,11 +64,9 @@ final class TrainWorker {
   }
 
   private void listen() {
-    try (var in =
-        new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8))) {
+    try (var in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8))) {
       for (String line = in.readLine(); line != null; line = in.readLine()) {
-        peers.complete(
-            Json.read(line.getBytes(StandardCharsets.UTF_8), WorkerEvent.Peers.class));
+        peers.complete(Json.read(line.getBytes(StandardCharsets.UTF_8), WorkerEvent.Peers.class));
       }
     } catch (IOException | FlotillaException e) {
       System.err.println("standard input failed: " + e);
@@ -98,8 +96,7 @@ final class TrainWorker {
       HeldOutExam.Mark mark = new HeldOutExam.Mark(Double.NaN, Map.of());
       if (config.rank() == 0) {
         if (data instanceof ChatData chat) {
-          var questions =
-              SmallWorld.heldOut(config.training().seed(), config.heldOutQuestions());
+          var questions = SmallWorld.heldOut(config.training().seed(), config.heldOutQuestions());
           mark = HeldOutExam.mark(questions, HeldOutExam.answers(trainer.model(), chat, questions));
         }
         Checkpoint.write(

@@ -43,8 +43,7 @@ final class Trainer implements AutoCloseable {
     this.exchange = exchange;
     this.nanoTime = nanoTime;
     model = new TrainingModel(shape(config, data.tokenizer().vocabularySize()), config.seed());
-    optimizer =
-        new AdamW(model.parameters().count(), config.weightDecay(), config.gradientClip());
+    optimizer = new AdamW(model.parameters().count(), config.weightDecay(), config.gradientClip());
     schedule = new Schedule(config.learningRate(), config.warmupSteps(), config.steps());
   }
 
@@ -71,8 +70,8 @@ final class Trainer implements AutoCloseable {
   /**
    * Takes all steps.
    *
-   * @param report receives a point of the curve after every {@code reportEverySteps} steps: the mean
-   *     loss since the last one, and the validation loss where there is one
+   * @param report receives a point of the curve after every {@code reportEverySteps} steps: the
+   *     mean loss since the last one, and the validation loss where there is one
    */
   void run(int reportEverySteps, Consumer<WorkerEvent.Progress> report) {
     double lossSum = 0;
@@ -114,8 +113,7 @@ final class Trainer implements AutoCloseable {
       float[] sums = Parameters.floats(parameters.gradients().narrow(0, parameters.count(), 2));
       Tensor gradient = parameters.gradients().narrow(0, 0, parameters.count());
       gradient.mul_(new Scalar(1 / Math.max(1.0, sums[1])));
-      optimizer.step(
-          parameters.values(), gradient, parameters.matrixElements(), schedule.at(step));
+      optimizer.step(parameters.values(), gradient, parameters.matrixElements(), schedule.at(step));
       return new TrainingModel.Loss(sums[0], Math.round(sums[1]));
     }
   }

@@ -46,11 +46,28 @@ public record TrainingConfig(
   /** The demo: learns the small world to 95% and more in about 200 seconds of one core. */
   public static TrainingConfig smallWorld() {
     return new TrainingConfig(
-        "small-world", Optional.empty(), 1, 0, 576, 128, 6, 4, 4, 352, 128, 8, 1000, 4e-3, 50, 0.1,
+        "small-world",
+        Optional.empty(),
+        1,
+        0,
+        576,
+        128,
+        6,
+        4,
+        4,
+        352,
+        128,
+        8,
+        1000,
+        4e-3,
+        50,
+        0.1,
         1.0);
   }
 
-  /** The demo's for a text: the same model, with a larger vocabulary and more of the text a step. */
+  /**
+   * The demo's for a text: the same model, with a larger vocabulary and more of the text a step.
+   */
   public static TrainingConfig text(String text) {
     return new TrainingConfig(
         "text", Optional.of(text), 1, 0, 1024, 128, 6, 4, 4, 352, 128, 16, 800, 3e-3, 50, 0.1, 1.0);

@@ -73,7 +73,9 @@ public final class TrainingConfigFile {
     if (!problems.isEmpty()) {
       throw new FlotillaException(
           Code.INVALID,
-          "the training configuration has " + problems.size() + " errors: "
+          "the training configuration has "
+              + problems.size()
+              + " errors: "
               + String.join("; ", problems),
           "Nothing was started.");
     }
@@ -137,8 +139,7 @@ public final class TrainingConfigFile {
             number("weight_decay", defaults.weightDecay()),
             number("gradient_clip", defaults.gradientClip()));
     values.forEach((key, value) -> error(value.line(), "unknown key " + key));
-    problems(config)
-        .forEach((key, problem) -> error(lines.getOrDefault(key, 0), problem));
+    problems(config).forEach((key, problem) -> error(lines.getOrDefault(key, 0), problem));
     return new Parsed(config, textFile);
   }
 
@@ -180,7 +181,8 @@ public final class TrainingConfigFile {
       Map<String, String> problems, String key, double value, double min, double max) {
     if (!(value >= min && value <= max)) {
       problems.put(
-          key, "%s is %s, must be from %s to %s".formatted(key, plain(value), plain(min), plain(max)));
+          key,
+          "%s is %s, must be from %s to %s".formatted(key, plain(value), plain(min), plain(max)));
     }
   }
 

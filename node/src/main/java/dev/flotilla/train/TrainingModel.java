@@ -67,8 +67,7 @@ final class TrainingModel implements AutoCloseable {
   Loss evaluate(List<Sequence> sequences) {
     try (var scope = new PointerScope();
         var noGradients = new NoGradGuard()) {
-      return new Loss(
-          loss(Batch.of(sequences)).item_float(), Batch.targetCount(sequences));
+      return new Loss(loss(Batch.of(sequences)).item_float(), Batch.targetCount(sequences));
     }
   }
 
@@ -114,8 +113,7 @@ final class TrainingModel implements AutoCloseable {
         var noGradients = new NoGradGuard()) {
       var attention =
           TorchAttention.causal(prompts.size(), length, config.heads(), config.kvHeads());
-      Tensor hidden =
-          hidden(tokens, positions, attention).index_select(0, TorchOps.indexes(last));
+      Tensor hidden = hidden(tokens, positions, attention).index_select(0, TorchOps.indexes(last));
       float[] logits =
           Parameters.floats(
               llama.logits(hidden, parameters.finalNorm(), parameters.embedding()).contiguous());

@@ -68,7 +68,15 @@ record TrainingRecord(
 
   TrainingRecord running(List<Member> workers) {
     return new TrainingRecord(
-        id, createdAtMs, config, text, State.RUNNING, reason, attempt + 1, workers, List.of(),
+        id,
+        createdAtMs,
+        config,
+        text,
+        State.RUNNING,
+        reason,
+        attempt + 1,
+        workers,
+        List.of(),
         Optional.empty());
   }
 
@@ -79,7 +87,15 @@ record TrainingRecord(
 
   TrainingRecord succeeded(List<TrainingJobs.LossPoint> points, Result outcome) {
     return new TrainingRecord(
-        id, createdAtMs, config, text, State.SUCCEEDED, "", attempt, members, points,
+        id,
+        createdAtMs,
+        config,
+        text,
+        State.SUCCEEDED,
+        "",
+        attempt,
+        members,
+        points,
         Optional.of(outcome));
   }
 }

@@ -157,7 +157,9 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
             .orElseThrow(
                 () ->
                     new FlotillaException(
-                        Code.NOT_FOUND, "no training job " + id, "List the jobs to see their ids."));
+                        Code.NOT_FOUND,
+                        "no training job " + id,
+                        "List the jobs to see their ids."));
     return view(job, curve(job));
   }
 
@@ -212,11 +214,7 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
       CurveReply reply =
           TrainingGrpc.newBlockingStub(cluster.channel(node))
               .withDeadlineAfter(CURVE_TIMEOUT_MS, TimeUnit.MILLISECONDS)
-              .curve(
-                  CurveRequest.newBuilder()
-                      .setJob(job.id())
-                      .setAttempt(job.attempt())
-                      .build());
+              .curve(CurveRequest.newBuilder().setJob(job.id()).setAttempt(job.attempt()).build());
       return reply.getPointsList().stream()
           .map(
               point ->
@@ -242,7 +240,8 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
       if (!next.equals(job)) {
         leadership.commit(
             List.of(new Registry.Condition(entry.key(), entry.epoch())), List.of(write(next)));
-        LOG.info("job {}: {}, attempt {} {}", job.id(), next.state(), next.attempt(), next.reason());
+        LOG.info(
+            "job {}: {}, attempt {} {}", job.id(), next.state(), next.attempt(), next.reason());
       }
     }
   }
@@ -326,7 +325,10 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
     }
   }
 
-  /** Starts and stops workers so that they are those which this node's copy of the registry asks for. */
+  /**
+   * Starts and stops workers so that they are those which this node's copy of the registry asks
+   * for.
+   */
   private void follow() {
     synchronized (reconciling) {
       if (closed) {
@@ -447,9 +449,7 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
             cluster.self(),
             checkpoint.toString(),
             done.cpuSeconds());
-    change(
-        job.id(),
-        now -> isCurrent(now, job) ? now.succeeded(thin(worker.curve), result) : now);
+    change(job.id(), now -> isCurrent(now, job) ? now.succeeded(thin(worker.curve), result) : now);
     LOG.info("job {}: succeeded, held-out accuracy {}", job.id(), done.heldOutAccuracy());
   }
 
@@ -537,7 +537,10 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
     return new Registry.Write(TrainingRecord.key(job.id()), Optional.of(Json.write(job)));
   }
 
-  /** Changes a record on the version it read, again if that changed meanwhile or no majority was there. */
+  /**
+   * Changes a record on the version it read, again if that changed meanwhile or no majority was
+   * there.
+   */
   private void change(String id, UnaryOperator<TrainingRecord> change) {
     Registry registry = cluster.registry();
     for (int i = 0; i < COMMIT_TRIES && !closed; i++) {
@@ -586,7 +589,9 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
     return folder.resolve(id).resolve("text.txt");
   }
 
-  /** The text's file here; fetched, if need be, from the node that it was submitted to or a fellow. */
+  /**
+   * The text's file here; fetched, if need be, from the node that it was submitted to or a fellow.
+   */
   private Path fetchText(String id, TrainingRecord.Text text) {
     Path file = textFile(id);
     if (Files.exists(file)) {
@@ -644,10 +649,7 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
 
   private static FlotillaException storage(String what, IOException e) {
     return new FlotillaException(
-        Code.STORAGE,
-        "cannot " + what + ": " + e.getMessage(),
-        "Free some space on that disk.",
-        e);
+        Code.STORAGE, "cannot " + what + ": " + e.getMessage(), "Free some space on that disk.", e);
   }
 
   /** What other nodes ask this one. */

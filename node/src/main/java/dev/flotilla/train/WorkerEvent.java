@@ -29,8 +29,7 @@ sealed interface WorkerEvent {
    * @param accuracyByKind the same by kind of question
    * @param cpuSeconds that the process took
    */
-  record Done(
-      double heldOutAccuracy, Map<String, Double> accuracyByKind, double cpuSeconds)
+  record Done(double heldOutAccuracy, Map<String, Double> accuracyByKind, double cpuSeconds)
       implements WorkerEvent {}
 
   /**

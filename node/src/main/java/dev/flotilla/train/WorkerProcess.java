@@ -122,8 +122,7 @@ final class WorkerProcess implements AutoCloseable {
           LOG.debug("worker {} of {}: {}", config.rank(), config.job(), line);
           continue;
         }
-        WorkerEvent event =
-            Json.read(line.getBytes(StandardCharsets.UTF_8), WorkerEvent.class);
+        WorkerEvent event = Json.read(line.getBytes(StandardCharsets.UTF_8), WorkerEvent.class);
         if (event instanceof WorkerEvent.Failed failed) {
           failure = failed;
         } else {

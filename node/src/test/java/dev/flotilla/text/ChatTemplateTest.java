@@ -17,8 +17,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class ChatTemplateTest {
 
-  private static final ZonedDateTime NOW =
-      ZonedDateTime.of(2026, 7, 6, 9, 5, 0, 0, ZoneOffset.UTC);
+  private static final ZonedDateTime NOW = ZonedDateTime.of(2026, 7, 6, 9, 5, 0, 0, ZoneOffset.UTC);
 
   private static final Map<String, Object> VARIABLES =
       Map.of(
@@ -191,7 +190,8 @@ class ChatTemplateTest {
             "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content | trim"
                 + " + '<|im_end|>' + '\\n' }}{% endfor %}");
     List<Map<String, String>> messages =
-        new ArrayList<>(Collections.nCopies(100, Map.of("role", "user", "content", "word ".repeat(200))));
+        new ArrayList<>(
+            Collections.nCopies(100, Map.of("role", "user", "content", "word ".repeat(200))));
     Map<String, Object> variables = Map.of("messages", messages);
     for (int i = 0; i < 20; i++) {
       template.renderMarked(variables, Map.of(), NOW);

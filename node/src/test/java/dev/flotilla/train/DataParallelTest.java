@@ -77,8 +77,7 @@ class DataParallelTest {
                     switch (event) {
                       case WorkerEvent.Address address ->
                           process.introduce(
-                              session.exchange(
-                                  address.blob(), Duration.ofSeconds(60).toNanos()));
+                              session.exchange(address.blob(), Duration.ofSeconds(60).toNanos()));
                       case WorkerEvent.Progress progress -> curve.add(progress);
                       case WorkerEvent.Done end -> {
                         if (of == 0) {
@@ -122,7 +121,8 @@ class DataParallelTest {
 
   private static void assertCheckpointIsComplete(Path model) throws Exception {
     assertThat(model.resolve("model.safetensors")).exists();
-    for (String file : List.of("tokenizer.json", "chat_template.jinja", "special_tokens_map.json")) {
+    for (String file :
+        List.of("tokenizer.json", "chat_template.jinja", "special_tokens_map.json")) {
       assertThat(model.resolve(file)).isNotEmptyFile();
     }
     var config = Json.MAPPER.readTree(model.resolve("config.json").toFile());

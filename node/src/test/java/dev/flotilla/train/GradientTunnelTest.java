@@ -75,7 +75,9 @@ class GradientTunnelTest {
         assertThat(dialled.getInputStream().read()).isEqualTo(42);
 
         end1.close();
-        assertThat(dialled.getInputStream().read()).as("a closed session ends streams").isEqualTo(-1);
+        assertThat(dialled.getInputStream().read())
+            .as("a closed session ends streams")
+            .isEqualTo(-1);
       }
     }
   }

@@ -83,7 +83,9 @@ class SmallWorldTest {
     }
   }
 
-  /** What a question is about, whatever the words: the story's facts in order, and what is asked. */
+  /**
+   * What a question is about, whatever the words: the story's facts in order, and what is asked.
+   */
   private static String content(String prompt) {
     String asked = lastAsked(prompt);
     if (asked.isEmpty()) {
@@ -140,7 +142,11 @@ class SmallWorldTest {
       return now.get(asked);
     }
     List<Integer> numbers =
-        Pattern.compile("\\d+").matcher(prompt).results().map(r -> Integer.valueOf(r.group())).toList();
+        Pattern.compile("\\d+")
+            .matcher(prompt)
+            .results()
+            .map(r -> Integer.valueOf(r.group()))
+            .toList();
     if (prompt.startsWith("Count from") || prompt.startsWith("Count up")) {
       return IntStream.rangeClosed(numbers.get(0), numbers.get(1))
           .mapToObj(String::valueOf)
@@ -150,7 +156,8 @@ class SmallWorldTest {
     if (list.find()) {
       return "" + List.of(list.group(2).split(" ")).stream().filter(list.group(1)::equals).count();
     }
-    Matcher letters = Pattern.compile("(?:Reverse:|Spell) ((?:\\w )*\\w)(?: backwards)?\\.").matcher(prompt);
+    Matcher letters =
+        Pattern.compile("(?:Reverse:|Spell) ((?:\\w )*\\w)(?: backwards)?\\.").matcher(prompt);
     if (letters.matches()) {
       return new StringBuilder(letters.group(1)).reverse().toString();
     }

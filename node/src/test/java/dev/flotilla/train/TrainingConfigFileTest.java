@@ -29,7 +29,8 @@ class TrainingConfigFileTest {
 
   @Test
   void namesEveryErrorWithItsLine() {
-    String yaml = "model: ok\nwidht: 3\nlayers: many\n\nheads: 3\nwidth: 128\nbatch: [1, 2]\nsteps: -1\n";
+    String yaml =
+        "model: ok\nwidht: 3\nlayers: many\n\nheads: 3\nwidth: 128\nbatch: [1, 2]\nsteps: -1\n";
     assertThatThrownBy(() -> TrainingConfigFile.parse(yaml, "c.yaml"))
         .isInstanceOf(FlotillaException.class)
         .hasMessageContaining("c.yaml has 4 errors")
@@ -67,6 +68,7 @@ class TrainingConfigFileTest {
         .hasMessageContaining("offset 3");
     assertThatThrownBy(() -> TrainingText.decode(new byte[] {' ', '\n'}, "t.txt"))
         .hasMessage("t.txt is empty");
-    assertThat(TrainingText.decode("\uFEFFaé".getBytes(StandardCharsets.UTF_8), "t")).isEqualTo("aé");
+    assertThat(TrainingText.decode("\uFEFFaé".getBytes(StandardCharsets.UTF_8), "t"))
+        .isEqualTo("aé");
   }
 }

@@ -133,7 +133,8 @@ class TrainingServiceTest {
   void aJobOnATextRunsOnBothNodesAndItsResultIsTakenUp() throws Exception {
     String text = "the quick brown fox jumps over the lazy dog, again and again. ".repeat(200);
     String id = services.getLast().submit(steps(12).withText(Optional.of(text)));
-    JobView job = await(id, view -> !view.state().equals("queued") && !view.state().equals("running"));
+    JobView job =
+        await(id, view -> !view.state().equals("queued") && !view.state().equals("running"));
     assertThat(job.state()).as(job.reason()).isEqualTo("succeeded");
     assertThat(job.nodes()).hasSize(2).doesNotHaveDuplicates();
     assertThat(job.curve()).extracting(TrainingJobs.LossPoint::step).contains(12);
@@ -185,7 +186,15 @@ class TrainingServiceTest {
   void decidesByWhoAnswers() {
     TrainingRecord job =
         new TrainingRecord(
-            "j", 0, steps(5), Optional.empty(), State.QUEUED, "", 0, List.of(), List.of(),
+            "j",
+            0,
+            steps(5),
+            Optional.empty(),
+            State.QUEUED,
+            "",
+            0,
+            List.of(),
+            List.of(),
             Optional.empty());
     var a = node("a", 1);
     var b = node("b", 1);
