@@ -122,7 +122,7 @@ final class Node {
     Path key = options.data().resolve("admin.key");
     boolean founded = cluster.registry().get(new Registry.Key("key", "admin")).isEmpty();
     if (founded || Files.exists(key)) {
-      var unused =
+      var _ =
           ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
     }
     gateway.start();
@@ -176,14 +176,14 @@ final class Node {
           "Name a GGUF file or a Hugging Face folder by its whole path on that node.");
     }
     if (!Files.isDirectory(source)) {
-      var unused = serving.models().add(name, source);
+      var _ = serving.models().add(name, source);
       return;
     }
     try {
       Path converted = Files.createTempFile(options.data().resolve("data"), "import", ".gguf");
       try {
         GgufConverter.convert(source, converted, name, WeightType.Q8_0);
-        var unused = serving.models().add(name, converted);
+        var _ = serving.models().add(name, converted);
       } finally {
         Files.deleteIfExists(converted);
       }
