@@ -17,8 +17,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class ChatTemplateTest {
 
-  private static final ZonedDateTime NOW =
-      ZonedDateTime.of(2026, 7, 6, 9, 5, 0, 0, ZoneOffset.UTC);
+  private static final ZonedDateTime NOW = ZonedDateTime.of(2026, 7, 6, 9, 5, 0, 0, ZoneOffset.UTC);
 
   private static final Map<String, Object> VARIABLES =
       Map.of(
@@ -58,7 +57,7 @@ class ChatTemplateTest {
         "{% set b | upper %}a{{ s }}{% endset %}{{ b }}{% filter lower %}QQ{% endfilter %} ¦ AHÉLLO 🦙qq",
         "{% generation %}a{% endgeneration %}{% raw %}{{ x }}{% endraw %} ¦ a{{ x }}",
         "{{ {'a': '<é\"'}|tojson }} {{ [1, {}]|tojson(indent=1)|replace('\\n', '/') }} ¦ {\"a\": \"<é\\\"\"} [/ 1,/ {}/]",
-        "{{ '{:>4}|{:.2f}'.format('a', 2.5) }} {{ '%s-%03d' % ('x', 7) }} ¦    a|2.50 x-007",
+        "{{ '|{:>4}|{:.2f}'.format('a', 2.5) }} {{ '%s-%03d' % ('x', 7) }} ¦ |   a|2.50 x-007",
         "{{ names|sort|join(',') }} {{ messages|map(attribute='role')|first }} {{ names|select('eq', 'Al')|list }} ¦ Al,bob user ['Al']",
         "{{ strftime_now('%d %B %Y %H:%M %-d') }} ¦ 06 July 2026 09:05 6",
       })
@@ -191,7 +190,8 @@ class ChatTemplateTest {
             "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content | trim"
                 + " + '<|im_end|>' + '\\n' }}{% endfor %}");
     List<Map<String, String>> messages =
-        new ArrayList<>(Collections.nCopies(100, Map.of("role", "user", "content", "word ".repeat(200))));
+        new ArrayList<>(
+            Collections.nCopies(100, Map.of("role", "user", "content", "word ".repeat(200))));
     Map<String, Object> variables = Map.of("messages", messages);
     for (int i = 0; i < 20; i++) {
       template.renderMarked(variables, Map.of(), NOW);

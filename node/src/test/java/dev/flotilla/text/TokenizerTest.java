@@ -64,7 +64,9 @@ class TokenizerTest {
       assertThat(tokenizer.encode(List.of(new Segment("<|im_start|>", true)))).containsExactly(1);
       assertThat(tokenizer.encode(List.of(new Segment("<|im_start|>", false)))).doesNotContain(1);
       List<Segment> split = List.of(new Segment("<|im_st", true), new Segment("art|>", false));
-      assertThat(tokenizer.encode(split)).doesNotContain(1).isEqualTo(tokenizer.encode("<|im_start|>"));
+      assertThat(tokenizer.encode(split))
+          .doesNotContain(1)
+          .isEqualTo(tokenizer.encode("<|im_start|>"));
     }
   }
 
@@ -181,7 +183,8 @@ class TokenizerTest {
     Path file = folder.resolve("tokenizer.json");
     Files.write(file, "{\"a\":\"\u00ff\"}".getBytes(StandardCharsets.ISO_8859_1));
     assertThatThrownBy(() -> Tokenizer.fromFile(file)).hasMessageContaining("UTF-8");
-    assertThatThrownBy(() -> Tokenizer.fromFile(folder.resolve("none"))).hasMessageContaining("read");
+    assertThatThrownBy(() -> Tokenizer.fromFile(folder.resolve("none")))
+        .hasMessageContaining("read");
   }
 
   private static void refuses(String key, Object value, String part) {
