@@ -57,7 +57,7 @@ class ChatTemplateTest {
         "{% set b | upper %}a{{ s }}{% endset %}{{ b }}{% filter lower %}QQ{% endfilter %} ¦ AHÉLLO 🦙qq",
         "{% generation %}a{% endgeneration %}{% raw %}{{ x }}{% endraw %} ¦ a{{ x }}",
         "{{ {'a': '<é\"'}|tojson }} {{ [1, {}]|tojson(indent=1)|replace('\\n', '/') }} ¦ {\"a\": \"<é\\\"\"} [/ 1,/ {}/]",
-        "{{ '{:>4}|{:.2f}'.format('a', 2.5) }} {{ '%s-%03d' % ('x', 7) }} ¦    a|2.50 x-007",
+        "{{ '|{:>4}|{:.2f}'.format('a', 2.5) }} {{ '%s-%03d' % ('x', 7) }} ¦ |   a|2.50 x-007",
         "{{ names|sort|join(',') }} {{ messages|map(attribute='role')|first }} {{ names|select('eq', 'Al')|list }} ¦ Al,bob user ['Al']",
         "{{ strftime_now('%d %B %Y %H:%M %-d') }} ¦ 06 July 2026 09:05 6",
       })
