@@ -18,12 +18,12 @@ final class ShowCommand extends ClientCommand {
   @Override
   public Integer call() {
     Client client = client();
-    boolean found =
+    int shown =
         show(client.get("/api/models"), "name")
-            | show(client.get("/api/deployments"), "model")
-            | show(client.get("/api/cluster").path("nodes"), "id", "name")
-            | show(client.get("/api/training"), "id");
-    if (!found) {
+            + show(client.get("/api/deployments"), "model")
+            + show(client.get("/api/cluster").path("nodes"), "id", "name")
+            + show(client.get("/api/training"), "id");
+    if (shown == 0) {
       throw new FlotillaException(
           FlotillaException.Code.NOT_FOUND,
           "nothing is called " + name,
@@ -32,15 +32,15 @@ final class ShowCommand extends ClientCommand {
     return 0;
   }
 
-  private boolean show(JsonNode all, String... fields) {
+  private int show(JsonNode all, String... fields) {
     for (JsonNode one : all) {
       for (String field : fields) {
         if (one.path(field).asText().equals(name)) {
           print(one);
-          return true;
+          return 1;
         }
       }
     }
-    return false;
+    return 0;
   }
 }

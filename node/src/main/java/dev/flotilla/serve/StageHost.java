@@ -290,13 +290,14 @@ final class StageHost implements AutoCloseable {
     if (local == null
         || local.placed.epoch() < epoch
         || (local.head == null && local.worker == null)) {
-      boolean failed = local != null && local.placed.epoch() == epoch && !local.failure.isEmpty();
+      String failure = local != null && local.placed.epoch() == epoch ? local.failure : "";
+      boolean failed = !failure.isEmpty();
       throw new FlotillaException(
           failed ? FlotillaException.Code.FAILED : FlotillaException.Code.UNAVAILABLE,
           "node "
               + cluster.self()
               + (failed
-                  ? " cannot load its layers of replica " + replica + ": " + local.failure
+                  ? " cannot load its layers of replica " + replica + ": " + failure
                   : " is loading its layers of replica " + replica),
           "");
     }
