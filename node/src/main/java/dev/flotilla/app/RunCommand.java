@@ -33,7 +33,7 @@ final class RunCommand extends ClientCommand {
       answer(client, prompt.get());
       return 0;
     }
-    boolean terminal = System.console().isTerminal();
+    boolean terminal = Terminal.attached();
     if (terminal) {
       System.err.println("Chat with " + model + "; an empty line or Ctrl-D ends.");
     }

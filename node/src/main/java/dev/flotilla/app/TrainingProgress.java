@@ -21,7 +21,7 @@ final class TrainingProgress {
    * @throws FlotillaException {@code FAILED} if it failed or was cancelled, with its reason
    */
   static JsonNode follow(Client client, String id) throws InterruptedException {
-    boolean terminal = System.console().isTerminal();
+    boolean terminal = Terminal.attached();
     return terminal ? bar(client, id) : lines(client, id);
   }
 

@@ -139,7 +139,8 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
     Optional<Long> epoch =
         cluster
             .registry()
-            .commit(List.of(new Registry.Condition(TrainingRecord.key(id), 0)), List.of(write(job)));
+            .commit(
+                List.of(new Registry.Condition(TrainingRecord.key(id), 0)), List.of(write(job)));
     if (epoch.isEmpty()) {
       throw new FlotillaException(Code.CONFLICT, "job " + id + " exists", "Submit again.");
     }
