@@ -38,8 +38,10 @@ public interface Cluster extends AutoCloseable {
   void addReconciler(Reconciler reconciler);
 
   /**
-   * This node's certificate and the cluster's authority, for sockets outside gRPC; both sides must
-   * authenticate.
+   * This node's certificate and the cluster's authority, for sockets outside gRPC. A server socket
+   * made from it must be told {@code setNeedClientAuth(true)}, or it takes anyone. A client socket
+   * must be made with the peer's host and port: where these are a node's (its HTTP port to four
+   * above), only that node's certificate is accepted.
    */
   SSLContext tls();
 

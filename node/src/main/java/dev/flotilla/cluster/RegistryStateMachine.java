@@ -51,7 +51,7 @@ final class RegistryStateMachine extends BaseStateMachine {
   /** Called on Ratis's threads; must return at once. */
   interface Listener {
 
-    /** Something was applied, or the leader is another. */
+    /** An entry was written, or the leader is another. */
     void changed();
 
     /** The Raft log cannot be written. */
@@ -127,7 +127,8 @@ final class RegistryStateMachine extends BaseStateMachine {
             },
             IOException.class);
     snapshotsInstalled.incrementAndGet();
-    announce();
+    wakeWaiters();
+    listener.changed();
   }
 
   @Override
@@ -152,22 +153,18 @@ final class RegistryStateMachine extends BaseStateMachine {
     }
     CommandResult result = state.apply(command, index);
     updateLastAppliedTermIndex(entry.getTerm(), index);
-    announce();
+    wakeWaiters();
+    if (result.getEpoch() == index && command.getWritesCount() > 0) {
+      listener.changed();
+    }
     return CompletableFuture.completedFuture(
         Message.valueOf(ByteString.copyFrom(result.toByteArray())));
-  }
-
-  /** Answers a linearizable read with the index that this copy has reached. */
-  @Override
-  public CompletableFuture<Message> query(Message request) {
-    return CompletableFuture.completedFuture(
-        Message.valueOf(Long.toString(getLastAppliedTermIndex().getIndex())));
   }
 
   @Override
   public void notifyTermIndexUpdated(long term, long index) {
     super.notifyTermIndexUpdated(term, index);
-    announce();
+    wakeWaiters();
   }
 
   @Override
@@ -185,11 +182,10 @@ final class RegistryStateMachine extends BaseStateMachine {
     listener.logFailed(cause);
   }
 
-  private void announce() {
+  private void wakeWaiters() {
     synchronized (applied) {
       applied.notifyAll();
     }
-    listener.changed();
   }
 
   /**

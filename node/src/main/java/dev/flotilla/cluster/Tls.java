@@ -107,7 +107,7 @@ final class Tls {
     }
   }
 
-  private static X509KeyManager keyManager(Identity identity) {
+  static X509KeyManager keyManager(Identity identity) {
     try {
       KeyStore store = KeyStore.getInstance("PKCS12");
       store.load(null, null);

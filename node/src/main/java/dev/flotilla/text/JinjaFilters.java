@@ -93,7 +93,13 @@ final class JinjaFilters {
     }
     return switch (name) {
       case "abs" -> PythonValue.compare(value, 0L, "<") < 0 ? PythonValue.negate(value) : value;
-      case "attr" -> interpreter.attribute(value, string(arguments.required(0, "name")).value());
+      case "attr" -> {
+        String attribute = string(arguments.required(0, "name")).value();
+        // The methods of a dict are its attributes; its elements are not.
+        yield value instanceof Dict && !PythonMethods.has(value, attribute)
+            ? interpreter.attribute(new Dict(), attribute)
+            : interpreter.attribute(value, attribute);
+      }
       case "batch" -> batch(value, arguments);
       case "capitalize" -> PythonMethods.capitalize(string(value));
       case "center" -> method(value, "center", arguments);
@@ -149,7 +155,7 @@ final class JinjaFilters {
       case "sort" -> sort(value, arguments);
       case "striptags" -> stripTags(string(value));
       case "sum" -> sum(value, arguments);
-      case "title" -> method(value, "title", Arguments.NONE);
+      case "title" -> title(string(value));
       case "tojson" -> toJson(value, arguments);
       case "trim" ->
           PythonMethods.strip(string(value), arguments.or(0, "chars", None.NONE), true, true);
@@ -186,7 +192,7 @@ final class JinjaFilters {
     if (indent instanceof MarkedText text) {
       unit = text.value();
     } else if (pretty) {
-      unit = " ".repeat((int) Math.clamp(PythonValue.integer(indent), 0, 1000));
+      unit = " ".repeat(Math.clamp(PythonValue.integer(indent), 0, 1000));
     }
     String itemSeparator = pretty ? "," : ", ";
     String keySeparator = ": ";
@@ -235,6 +241,19 @@ final class JinjaFilters {
     out.append(text, from, text.length());
     Sequence words = (Sequence) method(out.build(), "split", Arguments.NONE);
     return join(words, new Arguments(List.of(MarkedText.trusted(" ")), Map.of()));
+  }
+
+  /** Unlike {@code str.title}, an apostrophe is within a word. */
+  private static MarkedText title(MarkedText text) {
+    char[] characters = text.value().toLowerCase(Locale.ROOT).toCharArray();
+    boolean begins = true;
+    for (int i = 0; i < characters.length; i++) {
+      if (begins) {
+        characters[i] = Character.toUpperCase(characters[i]);
+      }
+      begins = "-({[<".indexOf(characters[i]) >= 0 || PythonText.isSpace(characters[i]);
+    }
+    return text.withValue(new String(characters));
   }
 
   private Object end(Object value, boolean first) {

@@ -510,7 +510,7 @@ final class JinjaInterpreter {
   }
 
   private Arguments arguments(CallArguments arguments, Scope scope) {
-    if (arguments == CallArguments.NONE) {
+    if (arguments.equals(CallArguments.NONE)) {
       return Arguments.NONE;
     }
     List<Object> positional = new ArrayList<>(arguments.positional().size());

@@ -172,7 +172,7 @@ final class JinjaLexer {
       return false;
     }
     position = (strip ? at + 1 : at) + 2;
-    endTag(strip, true);
+    endTag(strip, false);
     int from = position;
     for (int tag = source.indexOf("{%", from); tag >= 0; tag = source.indexOf("{%", tag + 2)) {
       int inside = tag + 2;
@@ -245,7 +245,8 @@ final class JinjaLexer {
           OPERATORS.stream()
               .filter(candidate -> source.startsWith(candidate, start))
               .findFirst()
-              .orElseThrow(() -> TemplateException.syntax("unexpected char '" + c + "'", line));
+              .orElseThrow(
+                  () -> TemplateException.syntax("unexpected char '" + c + "' at " + start, line));
       switch (operator) {
         case "(" -> open.push(")");
         case "[" -> open.push("]");
@@ -322,7 +323,8 @@ final class JinjaLexer {
     int at = position + 1;
     while (true) {
       if (at >= source.length()) {
-        throw TemplateException.syntax("unexpected char '" + quote + "'", line);
+        throw TemplateException.syntax(
+            "unexpected char " + (quote == '"' ? "'\"'" : "\"'\"") + " at " + position, line);
       }
       char c = source.charAt(at++);
       if (c == quote) {

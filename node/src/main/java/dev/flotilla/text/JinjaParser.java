@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 
 /** Parses Jinja2's statements and expressions by recursive descent, with Jinja2's precedences. */
@@ -654,7 +655,12 @@ final class JinjaParser {
     Token token = next();
     if (token.kind() != kind) {
       throw TemplateException.syntax(
-          "expected " + kind + ", got '" + describe(token) + "'", token.line());
+          "expected token '"
+              + kind.name().toLowerCase(Locale.ROOT)
+              + "', got '"
+              + describe(token)
+              + "'",
+          token.line());
     }
     return token;
   }
@@ -668,7 +674,15 @@ final class JinjaParser {
   }
 
   private static String describe(Token token) {
-    return token.text().isEmpty() ? token.kind().toString() : token.text();
+    return switch (token.kind()) {
+      case VARIABLE_BEGIN -> "begin of print statement";
+      case VARIABLE_END -> "end of print statement";
+      case BLOCK_BEGIN -> "begin of statement block";
+      case BLOCK_END -> "end of statement block";
+      case DATA -> "template data / text";
+      case END -> "end of template";
+      default -> token.text();
+    };
   }
 
   private void enter() {

@@ -126,9 +126,7 @@ final class PythonFormat {
         int index =
             name.isEmpty() ? automatic++ : name.length() > 4 ? WIDTH_MAX : Integer.parseInt(name);
         if (index >= arguments.positional().size()) {
-          throw new TemplateException(
-              "IndexError",
-              "Replacement index " + index + " out of range for positional args tuple");
+          throw new TemplateException("IndexError", "tuple index out of range");
         }
         value = arguments.positional().get(index);
       } else {

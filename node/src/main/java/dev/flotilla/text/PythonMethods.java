@@ -310,9 +310,13 @@ final class PythonMethods {
       if (spaces && to == 0) {
         break;
       }
-      if (from < 0 || parts.size() == splits) {
-        MarkedText rest = text.substring(0, to);
-        parts.addFirst(spaces ? strip(rest, None.NONE, true, false) : rest);
+      if (parts.size() == splits) {
+        parts.addFirst(text.substring(0, to));
+        break;
+      }
+      if (from < 0) {
+        parts.addFirst(
+            strip(text.substring(0, to), spaces ? None.NONE : MarkedText.EMPTY, true, false));
         break;
       }
       parts.addFirst(text.substring(from + (spaces ? 1 : by.length()), to));
@@ -378,7 +382,7 @@ final class PythonMethods {
   private static boolean affix(MarkedText text, Arguments arguments, boolean start) {
     Object affix = arguments.required(0, "prefix");
     long from = arguments.integer(1, "start", 0);
-    String value = text.value().substring((int) Math.clamp(from, 0, text.length()));
+    String value = text.value().substring(Math.clamp(from, 0, text.length()));
     List<Object> choices =
         affix instanceof Sequence sequence && sequence.tuple() ? sequence.items() : List.of(affix);
     for (Object choice : choices) {

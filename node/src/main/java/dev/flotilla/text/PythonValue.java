@@ -239,13 +239,8 @@ final class PythonValue {
     if (depth > DEPTH_MAX) {
       throw TemplateException.limit("depth");
     }
-    if (left == right) {
-      return true;
-    }
     if (isNumber(left) && isNumber(right)) {
-      return left instanceof Double || right instanceof Double
-          ? real(left) == real(right)
-          : big(left).equals(big(right));
+      return isReal(left, right) ? real(left) == real(right) : big(left).equals(big(right));
     }
     if (left instanceof Undefined && right instanceof Undefined) {
       return true;
@@ -273,7 +268,11 @@ final class PythonValue {
       }
       return true;
     }
-    return left instanceof MarkedText && left.equals(right);
+    return left.equals(right);
+  }
+
+  private static boolean isReal(Object left, Object right) {
+    return left instanceof Double || right instanceof Double;
   }
 
   private static BigInteger big(Object value) {
@@ -283,7 +282,7 @@ final class PythonValue {
   /** Compares for order; {@code operator} is for the message. */
   static int compare(Object left, Object right, String operator) {
     if (isNumber(left) && isNumber(right)) {
-      return left instanceof Double || right instanceof Double
+      return isReal(left, right)
           ? Double.compare(real(left), real(right))
           : big(left).compareTo(big(right));
     }

@@ -11,14 +11,16 @@ final class TemplateException extends FlotillaException {
    * @param kind the name of Jinja2's or Python's exception
    */
   TemplateException(String kind, String message) {
-    super(
-        Code.INVALID,
-        kind + ": " + message,
-        "The model's chat template does not take this request.");
+    this(kind, message, "The model's chat template does not take this request.");
+  }
+
+  private TemplateException(String kind, String message, String remedy) {
+    super(Code.INVALID, kind + ": " + message, remedy);
   }
 
   static TemplateException syntax(String message, int line) {
-    return new TemplateException("TemplateSyntaxError", message + " (line " + line + ")");
+    return new TemplateException(
+        "TemplateSyntaxError", message, "See line " + line + " of the chat template.");
   }
 
   static TemplateException type(String message) {

@@ -95,7 +95,7 @@ public final class GradientTunnel implements AutoCloseable {
 
   /** Where the Gloo of a rank listens, on every machine. */
   static String loopbackAddress(int rank) {
-    return "127.77." + (rank + 10 >> 8) + "." + (rank + 10 & 0xff);
+    return "127.77." + ((rank + 10) >> 8) + "." + ((rank + 10) & 0xff);
   }
 
   /**

@@ -136,11 +136,14 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
             List.of(),
             List.of(),
             Optional.empty());
-    cluster
-        .registry()
-        .commit(List.of(new Registry.Condition(TrainingRecord.key(id), 0)), List.of(write(job)))
-        .orElseThrow(
-            () -> new FlotillaException(Code.CONFLICT, "job " + id + " exists", "Submit again."));
+    Optional<Long> epoch =
+        cluster
+            .registry()
+            .commit(
+                List.of(new Registry.Condition(TrainingRecord.key(id), 0)), List.of(write(job)));
+    if (epoch.isEmpty()) {
+      throw new FlotillaException(Code.CONFLICT, "job " + id + " exists", "Submit again.");
+    }
     LOG.info("job {}: submitted", id);
     return id;
   }

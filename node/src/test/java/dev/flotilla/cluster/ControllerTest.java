@@ -3,6 +3,7 @@ package dev.flotilla.cluster;
 import static dev.flotilla.cluster.TestNodes.await;
 import static dev.flotilla.cluster.TestNodes.put;
 import static dev.flotilla.cluster.TestNodes.value;
+import static java.util.Objects.requireNonNull;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.cluster.proto.MembershipGrpc;
@@ -39,9 +40,12 @@ class ControllerTest {
       c.start();
 
       await("a acts", Duration.ofSeconds(5), () -> leaderships.containsKey(a.self()));
-      await("all are alive", Duration.ofSeconds(5), () -> alive.get(a.self()).size() == 3);
+      await(
+          "all are alive",
+          Duration.ofSeconds(5),
+          () -> alive.getOrDefault(a.self(), List.of()).size() == 3);
       assertThat(leaderships).containsOnlyKeys(a.self());
-      Cluster.Leadership old = leaderships.get(a.self());
+      Cluster.Leadership old = requireNonNull(leaderships.get(a.self()));
       assertThat(old.commit(List.of(), put(KEY, "by a"))).isPresent();
       // Conditions of the caller's own count as well.
       assertThat(old.commit(List.of(new Registry.Condition(KEY, 0)), put(KEY, "no"))).isEmpty();
@@ -50,7 +54,9 @@ class ControllerTest {
       await("another acts", Duration.ofSeconds(6), () -> leaderships.size() == 2);
       assertThat(old.commit(List.of(), put(KEY, "too late"))).isEmpty();
       ClusterNode next = leaderships.containsKey(b.self()) ? b : c;
-      assertThat(leaderships.get(next.self()).commit(List.of(), put(KEY, "by the next")))
+      assertThat(
+              requireNonNull(leaderships.get(next.self()))
+                  .commit(List.of(), put(KEY, "by the next")))
           .isPresent();
       next.registry().sync();
       assertThat(value(next, KEY)).isEqualTo("by the next");
@@ -67,7 +73,9 @@ class ControllerTest {
       await(
           "the controller sees the loss",
           Duration.ofSeconds(4),
-          () -> alive.get(next.self()).stream().noneMatch(node -> node.id().equals(third.self())));
+          () ->
+              alive.getOrDefault(next.self(), List.of()).stream()
+                  .noneMatch(node -> node.id().equals(third.self())));
       next.remove(third.self());
       await(
           "the removed one is no member",

@@ -9,6 +9,7 @@ import dev.flotilla.FlotillaException.Code;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.net.InetAddress;
 import java.net.Socket;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -221,7 +222,7 @@ class JoinTest {
 
   @Test
   void garbageOnTheJoinPortIsSurvived() throws Exception {
-    try (Socket plain = new Socket("127.0.0.1", config.joinPort())) {
+    try (Socket plain = new Socket(InetAddress.getLoopbackAddress(), config.joinPort())) {
       plain
           .getOutputStream()
           .write("GET / HTTP/1.0\r\n\r\n".getBytes(java.nio.charset.StandardCharsets.US_ASCII));

@@ -15,6 +15,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -56,10 +57,14 @@ class SafetensorsTest {
             data.array());
     Map<String, Safetensors.Tensor> tensors = parse(file);
     float[] row = new float[2];
-    tensors.get("h").read(0, row);
+    at(tensors, "h").read(0, row);
     assertThat(row).containsExactly(1.5f, -0.125f);
-    tensors.get("b").read(0, row);
+    at(tensors, "b").read(0, row);
     assertThat(row).containsExactly(-2.5f, 1);
+  }
+
+  private static Safetensors.Tensor at(Map<String, Safetensors.Tensor> tensors, String name) {
+    return Optional.ofNullable(tensors.get(name)).orElseThrow();
   }
 
   @Test

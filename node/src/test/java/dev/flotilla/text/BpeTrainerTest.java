@@ -82,7 +82,7 @@ class BpeTrainerTest {
         for (int i = 0; i + 1 < word.size(); i++) {
           if (word.get(i).equals(best.get(0)) && word.get(i + 1).equals(best.get(1))) {
             word.set(i, names.size() - 1);
-            word.remove(i + 1);
+            word.subList(i + 1, i + 2).clear();
           }
         }
       }

@@ -1,0 +1,200 @@
+package dev.flotilla.app;
+
+import com.fasterxml.jackson.annotation.JsonInclude;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import java.io.IOException;
+import java.net.URI;
+import java.net.URLEncoder;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
+
+/** Speaks to a node's HTTP API for the commands and the demo. */
+final class Client {
+
+  private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(5);
+
+  private static final ObjectMapper SNAKE_CASE =
+      Json.MAPPER
+          .copy()
+          .setPropertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
+          .setDefaultPropertyInclusion(JsonInclude.Include.NON_ABSENT);
+
+  private final URI base;
+  private final Optional<String> key;
+  private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
+
+  Client(String url, Optional<String> key) {
+    this.base = URI.create(url.endsWith("/") ? url : url + "/");
+    this.key = key;
+  }
+
+  /** The folder of a node's data where none is named. */
+  static Path defaultFolder() {
+    return Path.of(System.getProperty("user.home"), ".flotilla");
+  }
+
+  URI base() {
+    return base;
+  }
+
+  JsonNode get(String path) {
+    return json(send(request(path).GET().build()));
+  }
+
+  JsonNode post(String path, Object body) {
+    return json(
+        send(
+            request(path)
+                .header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)))
+                .build()));
+  }
+
+  void delete(String path) {
+    send(request(path).DELETE().build());
+  }
+
+  /** Posts, and hands over the data of each server-sent event until {@code [DONE]}. */
+  void stream(String path, Map<String, Object> body, Consumer<JsonNode> onEvent) {
+    HttpRequest request =
+        request(path)
+            .header("Content-Type", "application/json")
+            .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)))
+            .build();
+    try {
+      HttpResponse<Stream<String>> response =
+          http.send(request, HttpResponse.BodyHandlers.ofLines());
+      try (Stream<String> lines = response.body()) {
+        if (response.statusCode() != 200) {
+          throw refused(response.statusCode(), String.join("\n", lines.toList()));
+        }
+        var each = lines.iterator();
+        while (each.hasNext()) {
+          String line = each.next();
+          if (line.equals("data: [DONE]")) {
+            return;
+          }
+          if (line.startsWith("data: ")) {
+            JsonNode event = Json.MAPPER.readTree(line.substring(6));
+            if (event.has("error")) {
+              throw refused(503, line.substring(6));
+            }
+            onEvent.accept(event);
+          }
+        }
+      }
+      throw new FlotillaException(
+          Code.UNAVAILABLE, "the stream from " + base + " ended early", "Try again.");
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
+  }
+
+  /** A record of ours as the HTTP API names its fields. */
+  static JsonNode snakeCase(Object value) {
+    return SNAKE_CASE.valueToTree(value);
+  }
+
+  static String encode(String part) {
+    return URLEncoder.encode(part, StandardCharsets.UTF_8).replace("+", "%20");
+  }
+
+  private HttpRequest.Builder request(String path) {
+    HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(path.substring(1)));
+    key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
+    return builder;
+  }
+
+  private String send(HttpRequest request) {
+    try {
+      HttpResponse<String> response = http.send(request, HttpResponse.BodyHandlers.ofString());
+      if (response.statusCode() / 100 != 2) {
+        throw refused(response.statusCode(), response.body());
+      }
+      return response.body();
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
+  }
+
+  private JsonNode json(String body) {
+    try {
+      return Json.MAPPER.readTree(body);
+    } catch (IOException e) {
+      throw new FlotillaException(
+          Code.FAILED,
+          base + " answered with something that is not JSON",
+          "Is this the port of a Flotilla node?",
+          e);
+    }
+  }
+
+  private FlotillaException refused(int status, String body) {
+    Code code =
+        switch (status) {
+          case 401 -> Code.UNAUTHENTICATED;
+          case 404 -> Code.NOT_FOUND;
+          case 409 -> Code.CONFLICT;
+          case 429 -> Code.BUSY;
+          case 503 -> Code.UNAVAILABLE;
+          default -> status < 500 ? Code.INVALID : Code.FAILED;
+        };
+    String message = "";
+    try {
+      message = Json.MAPPER.readTree(body).path("error").path("message").asText();
+    } catch (IOException notJson) {
+      // The status alone must do.
+    }
+    return new FlotillaException(
+        code,
+        message.isEmpty() ? base + " answered with status " + status : message,
+        code == Code.UNAUTHENTICATED
+            ? "Name the key with --key, or the data folder that holds admin.key with --data."
+            : "");
+  }
+
+  private FlotillaException unreachable(IOException e) {
+    return new FlotillaException(
+        Code.UNAVAILABLE,
+        "cannot reach a node at " + base + " (" + e.getMessage() + ")",
+        "Start one with: flotilla up; or name another with --url.",
+        e);
+  }
+
+  private static FlotillaException interrupted(InterruptedException e) {
+    Thread.currentThread().interrupt();
+    return new FlotillaException(Code.FAILED, "interrupted", "", e);
+  }
+
+  /** The key in a node's data folder, if it is there. */
+  static Optional<String> keyIn(Path folder) {
+    Path file = folder.resolve("admin.key");
+    try {
+      return Files.exists(file) ? Optional.of(Files.readString(file).strip()) : Optional.empty();
+    } catch (IOException e) {
+      throw new FlotillaException(
+          Code.UNAUTHENTICATED,
+          "cannot read " + file + ": " + e.getMessage(),
+          "Run this as the user who started the node, or name a key with --key.",
+          e);
+    }
+  }
+}

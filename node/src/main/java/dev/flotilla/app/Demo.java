@@ -1,0 +1,439 @@
+package dev.flotilla.app;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.train.TrainingConfig;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+
+/**
+ * The whole path of the product on one machine: three nodes join, train a model together, split it,
+ * serve it, and lose one of them while streams run. Each step prints its figures and checks what it
+ * claims.
+ */
+final class Demo implements AutoCloseable {
+
+  private static final int PORTS_PER_NODE = 10;
+  private static final int NODES = 3;
+  private static final int STREAMS = 4;
+  private static final int STREAM_TOKENS = 100;
+  private static final int KILL_AT_PIECE = 20;
+  private static final double WANTED_ACCURACY = 0.95;
+
+  private final long seed;
+  private final Optional<Path> text;
+  private final int firstPort;
+  private final Path folder;
+  private final List<DemoNode> nodes = new ArrayList<>();
+  private final Map<String, Object> report = new LinkedHashMap<>();
+  private final List<String> failures = new ArrayList<>();
+  private final long begunNs = System.nanoTime();
+
+  Demo(int port, long seed, Optional<Path> text) throws IOException {
+    this.seed = seed;
+    this.text = text;
+    this.firstPort = freePorts(port);
+    this.folder = Files.createTempDirectory("flotilla-demo");
+    Runtime.getRuntime().addShutdownHook(new Thread(this::stop, "demo-stop"));
+  }
+
+  /** Runs every step; whether all of them held. */
+  boolean run() throws IOException, InterruptedException, ExecutionException {
+    TrainingConfig config =
+        (text.isPresent()
+                ? TrainingConfig.text(TextFiles.read(text.get()))
+                : TrainingConfig.smallWorld())
+            .withSeed(seed);
+    System.out.println("Flotilla demo: three nodes, one machine, data in " + folder);
+
+    Client client = startNodes();
+    JsonNode job = train(client, config);
+    DemoQuestions questions =
+        text.isPresent()
+            ? DemoQuestions.ofText(config.model(), text.get())
+            : DemoQuestions.ofSmallWorld(config.model(), seed);
+    if (text.isEmpty()) {
+      check(
+          job.path("held_out_accuracy").asDouble() >= WANTED_ACCURACY,
+          "held-out accuracy in the trainer is below " + percent(WANTED_ACCURACY));
+    }
+
+    deploy(client, config.model(), 1);
+    DemoQuestions.Answers whole = questions.ask(client);
+    step("Serving", "on one node: %s", describe(questions, whole));
+    report.put("one_stage", figures(whole));
+
+    JsonNode split = deploy(client, config.model(), NODES);
+    DemoQuestions.Answers apart = questions.ask(client);
+    step("Splitting", "%s", PsCommand.placement(split.path("replicas").path(0)));
+    more("%s; %s", describe(questions, apart), sameAs(apart, whole, "on one node"));
+    report.put("three_stages", figures(apart));
+
+    loseOne(client, config.model(), questions);
+    DemoQuestions.Answers after = questions.ask(client);
+    more("%s; %s", describe(questions, after), sameAs(after, whole, "before"));
+    report.put("after_loss", figures(after));
+
+    finish(client);
+    return failures.isEmpty();
+  }
+
+  private Client startNodes() throws IOException, InterruptedException {
+    long begun = System.nanoTime();
+    DemoNode first = start("one", List.of());
+    first.awaitReady();
+    Client client = new Client(first.url(), Client.keyIn(first.folder()));
+    for (String name : List.of("two", "three")) {
+      String token = client.post("/api/invites", Map.of()).path("token").asText();
+      start(name, List.of("--join", "127.0.0.1:" + firstPort, "--token", token));
+    }
+    for (DemoNode node : nodes) {
+      node.awaitReady();
+    }
+    double seconds = (System.nanoTime() - begun) / 1e9;
+    List<String> described = new ArrayList<>();
+    for (JsonNode node : client.get("/api/cluster").path("nodes")) {
+      described.add(node.path("name").asText() + " at " + node.path("address").asText());
+    }
+    check(described.size() == NODES, "the cluster has " + described.size() + " nodes, not 3");
+    step(
+        "Nodes",
+        "%d joined in %.1f s: %s",
+        described.size(),
+        seconds,
+        String.join(", ", described));
+    report.put("nodes", described.size());
+    report.put("nodes_joined_seconds", seconds);
+    return client;
+  }
+
+  private DemoNode start(String name, List<String> join) throws IOException {
+    DemoNode node =
+        new DemoNode(name, folder.resolve(name), firstPort + nodes.size() * PORTS_PER_NODE, join);
+    nodes.add(node);
+    return node;
+  }
+
+  private JsonNode train(Client client, TrainingConfig config) throws InterruptedException {
+    long begun = System.nanoTime();
+    String id = client.post("/api/training", Client.snakeCase(config)).path("id").asText();
+    JsonNode job = TrainingProgress.follow(client, id);
+    double seconds = (System.nanoTime() - begun) / 1e9;
+    JsonNode curve = job.path("curve");
+    double firstLoss = curve.path(0).path("loss").asDouble();
+    double lastLoss = curve.path(curve.size() - 1).path("loss").asDouble();
+    double tokensPerSecond = median(curve, "tokens_per_second");
+    step(
+        "Training",
+        "%d steps over %d nodes in %.0f s: loss %.2f to %.3f, %,.0f tokens/s",
+        job.path("steps").asInt(),
+        job.path("nodes").size(),
+        seconds,
+        firstLoss,
+        lastLoss,
+        tokensPerSecond);
+    report.put("training_nodes", job.path("nodes").size());
+    report.put("training_seconds", seconds);
+    report.put("training_steps", job.path("steps").asInt());
+    report.put("first_loss", firstLoss);
+    report.put("last_loss", lastLoss);
+    report.put("training_tokens_per_second", tokensPerSecond);
+    if (text.isPresent()) {
+      double validation = lastValidationLoss(curve);
+      more("validation loss %.3f per token", validation);
+      report.put("validation_loss", validation);
+    } else {
+      double accuracy = job.path("held_out_accuracy").asDouble();
+      more("held-out accuracy in the trainer: %s", percent(accuracy));
+      report.put("trainer_accuracy", accuracy);
+    }
+    return job;
+  }
+
+  private JsonNode deploy(Client client, String model, int stages) throws InterruptedException {
+    return Waiting.deployed(
+        client,
+        Map.of("model", model, "replicas", 1, "stages", stages, "force", true),
+        state -> {});
+  }
+
+  private void loseOne(Client client, String model, DemoQuestions questions)
+      throws InterruptedException, ExecutionException {
+    List<DemoStream> undisturbed = streams(client, questions, piece -> {});
+    DemoStream one =
+        DemoStream.read(client, questions.endpoint(0), streamBody(questions, 0), piece -> {});
+    more(
+        "one stream: first token after %.0f ms, then %.0f tokens/s",
+        one.firstTokenMs(), one.tokensPerSecond());
+    report.put("first_token_ms", one.firstTokenMs());
+    report.put("stream_tokens_per_second", one.tokensPerSecond());
+
+    DemoNode victim = stageHolder(client, model);
+    CountDownLatch killed = new CountDownLatch(1);
+    List<DemoStream> disturbed =
+        streams(
+            client,
+            questions,
+            piece -> {
+              if (piece == KILL_AT_PIECE && killed.getCount() > 0) {
+                victim.kill();
+                killed.countDown();
+              }
+            });
+    check(killed.getCount() == 0, "the streams were too short to lose a node in their middle");
+    double pauseMs = 0;
+    int equal = 0;
+    long tokens = 0;
+    for (int i = 0; i < STREAMS; i++) {
+      pauseMs = Math.max(pauseMs, disturbed.get(i).longestGapMs());
+      equal += disturbed.get(i).text().equals(undisturbed.get(i).text()) ? 1 : 0;
+      tokens += disturbed.get(i).tokens();
+    }
+    check(equal == STREAMS, (STREAMS - equal) + " streams differ after the loss");
+    step(
+        "Losing one",
+        "killed node %s (kill -9) under %d streams: a pause of %.2f s, no error;"
+            + " %d of %d texts equal the undisturbed ones (%d tokens)",
+        victim.name(),
+        STREAMS,
+        pauseMs / 1e3,
+        equal,
+        STREAMS,
+        tokens);
+    report.put("killed", victim.name());
+    report.put("streams", STREAMS);
+    report.put("streams_equal", equal);
+    report.put("pause_ms", pauseMs);
+    JsonNode replica = Waiting.find(client, model).path("replicas").path(0);
+    more("%s", PsCommand.placement(replica));
+  }
+
+  /** Half of them greedy, half of them seeded. */
+  private List<DemoStream> streams(
+      Client client, DemoQuestions questions, java.util.function.IntConsumer onPieceOfFirst)
+      throws InterruptedException, ExecutionException {
+    List<Future<DemoStream>> running = new ArrayList<>();
+    try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      for (int i = 0; i < STREAMS; i++) {
+        int index = i;
+        running.add(
+            threads.submit(
+                () ->
+                    DemoStream.read(
+                        client,
+                        questions.endpoint(index),
+                        streamBody(questions, index),
+                        index == 0 ? onPieceOfFirst : piece -> {})));
+      }
+    }
+    List<DemoStream> streams = new ArrayList<>();
+    for (Future<DemoStream> stream : running) {
+      streams.add(stream.get());
+    }
+    return streams;
+  }
+
+  private Map<String, Object> streamBody(DemoQuestions questions, int index) {
+    Map<String, Object> body = new HashMap<>(questions.body(index));
+    body.put("temperature", index % 2 == 0 ? 0.9 : 0);
+    body.put("seed", seed + index);
+    body.put("max_tokens", STREAM_TOKENS);
+    // An answer is a few tokens; a stream long enough to be cut in its middle goes on past its end.
+    body.put("ignore_eos", true);
+    return body;
+  }
+
+  /** The node with the last stage, unless the client talks to it; then the one before. */
+  private DemoNode stageHolder(Client client, String model) {
+    JsonNode stages = Waiting.find(client, model).path("replicas").path(0).path("stages");
+    Map<String, String> names = new HashMap<>();
+    for (JsonNode node : client.get("/api/cluster").path("nodes")) {
+      names.put(node.path("id").asText(), node.path("name").asText());
+    }
+    for (int i = stages.size() - 1; i >= 0; i--) {
+      String name = names.get(stages.path(i).path("node").asText());
+      for (DemoNode node : nodes.subList(1, nodes.size())) {
+        if (node.name().equals(name)) {
+          return node;
+        }
+      }
+    }
+    throw new IllegalStateException("no other node holds a stage of " + model + ": " + stages);
+  }
+
+  private void finish(Client client) {
+    double seconds = (System.nanoTime() - begunNs) / 1e9;
+    report.put("seconds", seconds);
+    report.put("failures", failures);
+    report.put("held", failures.isEmpty());
+    System.out.println();
+    if (failures.isEmpty()) {
+      System.out.printf(Locale.ROOT, "All steps held, in %.0f s.%n", seconds);
+    } else {
+      failures.forEach(failure -> System.out.println("NOT HELD: " + failure));
+    }
+    String key = Client.keyIn(nodes.getFirst().folder()).orElse("");
+    System.out.println("Console: " + client.base() + "#key=" + key);
+  }
+
+  void writeReport(Path file) throws IOException {
+    Path whole = file.toAbsolutePath();
+    if (whole.getParent() != null) {
+      Files.createDirectories(whole.getParent());
+    }
+    Files.writeString(
+        whole, Json.MAPPER.writerWithDefaultPrettyPrinter().writeValueAsString(report) + "\n");
+  }
+
+  /** Until Ctrl-C. */
+  void stayUp() throws InterruptedException {
+    System.out.println("The nodes stay up until Ctrl-C.");
+    new CountDownLatch(1).await();
+  }
+
+  @Override
+  public void close() throws IOException {
+    stop();
+    if (failures.isEmpty()) {
+      deleteFolder();
+    } else {
+      System.err.println("flotilla: the nodes' logs are kept in " + folder);
+    }
+  }
+
+  private synchronized void stop() {
+    try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      nodes.forEach(node -> threads.execute(node::close));
+      threads.shutdown();
+      threads.awaitTermination(30, TimeUnit.SECONDS);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+    nodes.clear();
+  }
+
+  private void deleteFolder() throws IOException {
+    try (Stream<Path> files = Files.walk(folder)) {
+      for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
+        Files.deleteIfExists(file);
+      }
+    }
+  }
+
+  private int stepNumber;
+
+  private void step(String name, String format, Object... values) {
+    stepNumber++;
+    System.out.printf("%n%d  %-11s", stepNumber, name);
+    System.out.printf(Locale.ROOT, format + "%n", values);
+  }
+
+  private void more(String format, Object... values) {
+    System.out.printf(Locale.ROOT, " ".repeat(14) + format + "%n", values);
+  }
+
+  private void check(boolean holds, String otherwise) {
+    if (!holds) {
+      failures.add(otherwise);
+    }
+  }
+
+  private String describe(DemoQuestions questions, DemoQuestions.Answers answers) {
+    String right =
+        text.isPresent()
+            ? questions.count() + " places continued"
+            : percent(answers.accuracy())
+                + " of "
+                + questions.count()
+                + " held-out questions right";
+    return String.format(
+        Locale.ROOT, "%s, %.0f tokens/s, 16 at once", right, answers.tokensPerSecond());
+  }
+
+  private String sameAs(DemoQuestions.Answers answers, DemoQuestions.Answers others, String where) {
+    long differing = answers.differing(others);
+    check(differing == 0, differing + " answers differ from those " + where);
+    return differing == 0 ? "each answer as " + where : differing + " answers differ!";
+  }
+
+  private Map<String, Object> figures(DemoQuestions.Answers answers) {
+    Map<String, Object> figures = new LinkedHashMap<>();
+    if (text.isEmpty()) {
+      figures.put("accuracy", answers.accuracy());
+      check(
+          answers.accuracy() >= WANTED_ACCURACY,
+          "held-out accuracy as served is " + percent(answers.accuracy()));
+    }
+    figures.put("questions", answers.texts().size());
+    figures.put("tokens_per_second", answers.tokensPerSecond());
+    return figures;
+  }
+
+  private static String percent(double share) {
+    return String.format(Locale.ROOT, "%.1f%%", share * 100);
+  }
+
+  private static double median(JsonNode curve, String field) {
+    List<Double> values = new ArrayList<>();
+    curve.forEach(point -> values.add(point.path(field).asDouble()));
+    values.sort(null);
+    return values.isEmpty() ? 0 : values.get(values.size() / 2);
+  }
+
+  private static double lastValidationLoss(JsonNode curve) {
+    double last = Double.NaN;
+    for (JsonNode point : curve) {
+      if (point.path("validation_loss").isNumber()) {
+        last = point.path("validation_loss").asDouble();
+      }
+    }
+    return last;
+  }
+
+  /** The first port at or after the one wanted from which three nodes find theirs free. */
+  private static int freePorts(int wanted) {
+    for (int first = wanted; first < 65_000; first += NODES * PORTS_PER_NODE) {
+      boolean free = true;
+      for (int port = first; port < first + NODES * PORTS_PER_NODE && free; port++) {
+        free = isFree(port);
+      }
+      if (free) {
+        return first;
+      }
+    }
+    throw new FlotillaException(
+        FlotillaException.Code.CONFLICT,
+        "no free ports at or after " + wanted,
+        "Name a first port with --port.");
+  }
+
+  private static boolean isFree(int port) {
+    try (ServerSocket socket = new ServerSocket()) {
+      socket.setReuseAddress(true);
+      socket.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), port));
+      return true;
+    } catch (IOException taken) {
+      return false;
+    }
+  }
+}

@@ -1,0 +1,58 @@
+package dev.flotilla.app;
+
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** The main job from end to end, on this machine. */
+@Command(
+    name = "demo",
+    description = {
+      "Start three nodes on this machine, train a model on them, split it over them, serve it,",
+      "lose one of them and go on. Prints each step with its figures, then the console's address."
+    },
+    mixinStandardHelpOptions = true)
+final class DemoCommand implements Callable<Integer> {
+
+  @Option(names = "--exit", description = "End after the last step; exit code 0 if all held.")
+  private boolean exit;
+
+  @Option(
+      names = "--text",
+      paramLabel = "FILE",
+      description = "Train on this UTF-8 text instead of the generated task.")
+  private Optional<Path> text = Optional.empty();
+
+  @Option(names = "--report", paramLabel = "FILE", description = "Write the figures as JSON.")
+  private Optional<Path> report = Optional.empty();
+
+  @Option(
+      names = "--port",
+      paramLabel = "P",
+      defaultValue = "8000",
+      description = "The first node's port (default ${DEFAULT-VALUE}, or the next that is free).")
+  private int port;
+
+  @Option(
+      names = "--seed",
+      paramLabel = "S",
+      defaultValue = "1",
+      description = "Of the task, the weights and the batches (default ${DEFAULT-VALUE}).")
+  private long seed;
+
+  @Override
+  public Integer call() throws Exception {
+    try (Demo demo = new Demo(port, seed, text)) {
+      boolean held = demo.run();
+      if (report.isPresent()) {
+        demo.writeReport(report.get());
+      }
+      if (!exit) {
+        demo.stayUp();
+      }
+      return held ? 0 : 1;
+    }
+  }
+}

@@ -1,0 +1,66 @@
+package dev.flotilla.app;
+
+import dev.flotilla.FlotillaException;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+
+/**
+ * The program: parses the command line, runs one command, and turns its outcome into an exit code.
+ */
+@Command(
+    name = "flotilla",
+    description = "Trains and serves large language models on your own machines.",
+    synopsisSubcommandLabel = "COMMAND",
+    subcommands = {
+      DemoCommand.class,
+      UpCommand.class,
+      InviteCommand.class,
+      PullCommand.class,
+      PlanCommand.class,
+      ServeCommand.class,
+      RunCommand.class,
+      TrainCommand.class,
+      PsCommand.class,
+      ListCommand.class,
+      ShowCommand.class,
+      StopCommand.class,
+      RemoveCommand.class,
+      CommandLine.HelpCommand.class
+    },
+    footer = {
+      "",
+      "Also: flotilla test, which runs every test.",
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 missing prerequisite."
+    },
+    mixinStandardHelpOptions = true,
+    versionProvider = Version.class)
+public final class Main {
+
+  private Main() {}
+
+  /** Runs one command and exits with its code. */
+  public static void main(String[] arguments) {
+    System.exit(run(arguments));
+  }
+
+  static int run(String... arguments) {
+    CommandLine line = new CommandLine(new Main());
+    line.setDefaultValueProvider(new Defaults(System.getenv()));
+    line.setExecutionExceptionHandler(
+        (exception, command, parsed) -> {
+          if (exception instanceof FlotillaException known) {
+            System.err.println("flotilla: " + known.explanation());
+          } else {
+            System.err.println("flotilla: this is a bug of ours; please report what follows");
+            exception.printStackTrace(System.err);
+          }
+          return 1;
+        });
+    return arguments.length == 0 ? usage(line) : line.execute(arguments);
+  }
+
+  private static int usage(CommandLine line) {
+    line.usage(System.err);
+    return 2;
+  }
+}

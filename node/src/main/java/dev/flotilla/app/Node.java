@@ -1,0 +1,204 @@
+package dev.flotilla.app;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.ClusterConfig;
+import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.gateway.ApiKeys;
+import dev.flotilla.gateway.Gateway;
+import dev.flotilla.gateway.GatewayConfig;
+import dev.flotilla.gateway.GatewayServices;
+import dev.flotilla.gateway.Invites;
+import dev.flotilla.gateway.ModelImports;
+import dev.flotilla.model.GgufConverter;
+import dev.flotilla.serve.NodeProfile;
+import dev.flotilla.serve.Serving;
+import dev.flotilla.tensor.WeightType;
+import dev.flotilla.train.TrainingService;
+import io.micrometer.core.instrument.binder.jvm.JvmGcMetrics;
+import io.micrometer.core.instrument.binder.jvm.JvmMemoryMetrics;
+import io.micrometer.core.instrument.binder.system.ProcessorMetrics;
+import io.micrometer.prometheusmetrics.PrometheusConfig;
+import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.SecureRandom;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.Optional;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** One node: every package wired together. Started once, drained and closed once. */
+final class Node {
+
+  /** Where another node is joined, and with what. */
+  record Join(String address, String token) {}
+
+  /**
+   * @param bind the address its ports listen on, and under which other nodes reach it
+   * @param insecureHttp accept an HTTP API without TLS beyond loopback
+   */
+  record Options(
+      Path data, String name, String bind, int port, boolean insecureHttp, Optional<Join> join) {}
+
+  private static final Logger log = LoggerFactory.getLogger(Node.class);
+  private static final Duration DRAIN_PATIENCE = Duration.ofSeconds(30);
+
+  private final Options options;
+  private final SecureRandom random = new SecureRandom();
+  private final PrometheusMeterRegistry metrics =
+      new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
+  private final JvmGcMetrics garbage = new JvmGcMetrics();
+  private final ClusterNode cluster;
+  private final Serving serving;
+  private final TrainingService training;
+  private final Gateway gateway;
+  private volatile GatewayServices.Health health =
+      new GatewayServices.Health("starting", "this node is starting");
+
+  /** Opens the data folder and joins if it must; the ports open at {@link #start}. */
+  Node(Options options) {
+    this.options = options;
+    new JvmMemoryMetrics().bindTo(metrics);
+    new ProcessorMetrics().bindTo(metrics);
+    garbage.bindTo(metrics);
+    ClusterConfig config =
+        new ClusterConfig(
+            options.data(),
+            options.name(),
+            options.bind(),
+            options.bind(),
+            options.port(),
+            Version.CURRENT,
+            InstantSource.system(),
+            NodeProfile.measure(options.data()));
+    cluster =
+        options
+            .join()
+            .map(join -> ClusterNode.join(config, join.address(), join.token()))
+            .orElseGet(() -> ClusterNode.create(config));
+    int threads = Runtime.getRuntime().availableProcessors();
+    serving =
+        new Serving(
+            cluster, options.data(), threads, metrics, InstantSource.system(), System::nanoTime);
+    training =
+        new TrainingService(
+            cluster,
+            options.data(),
+            new InetSocketAddress(options.bind(), options.port() + 4),
+            this::addTrained,
+            InstantSource.system(),
+            0);
+    gateway =
+        new Gateway(
+            new GatewayConfig(
+                options.bind(),
+                options.port(),
+                options.insecureHttp(),
+                GatewayConfig.Limits.DEFAULTS),
+            new GatewayServices(
+                cluster,
+                serving.deployments(),
+                serving.generator(),
+                training,
+                imports(),
+                this::invite,
+                () -> health,
+                metrics,
+                InstantSource.system(),
+                System::nanoTime,
+                random));
+  }
+
+  /** Opens the ports, and returns once this node serves. */
+  void start() {
+    cluster.start();
+    serving.start();
+    training.start();
+    Path key = options.data().resolve("admin.key");
+    boolean founded = cluster.registry().get(new Registry.Key("key", "admin")).isEmpty();
+    if (founded || Files.exists(key)) {
+      var _ =
+          ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
+    }
+    gateway.start();
+    health = GatewayServices.Health.OK;
+    log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
+  }
+
+  /** Lets running requests end, then closes everything. */
+  void stop() {
+    log.info("stopping");
+    try {
+      if (!gateway.drain(DRAIN_PATIENCE)) {
+        log.warn("requests still ran after {} s; they are cut", DRAIN_PATIENCE.toSeconds());
+      }
+      gateway.close();
+      training.close();
+      serving.close();
+      cluster.close();
+      garbage.close();
+    } catch (Exception e) {
+      log.error("the node did not stop cleanly", e);
+    }
+    log.info("stopped");
+  }
+
+  private ModelImports imports() {
+    return new ModelImports() {
+      @Override
+      public void add(String name, String source) {
+        addModel(name, Path.of(source));
+      }
+
+      @Override
+      public void remove(String name) {
+        serving.models().remove(name);
+      }
+    };
+  }
+
+  private void addTrained(String job, String model, Path folder) {
+    addModel(model, folder);
+    log.info("job {}: its model is {}", job, model);
+  }
+
+  /** A GGUF file as it is; a Hugging Face folder by way of Q8_0. */
+  private void addModel(String name, Path source) {
+    if (!source.isAbsolute() || !Files.exists(source)) {
+      throw new FlotillaException(
+          Code.NOT_FOUND,
+          "there is no " + source + " on node " + options.name(),
+          "Name a GGUF file or a Hugging Face folder by its whole path on that node.");
+    }
+    if (!Files.isDirectory(source)) {
+      var _ = serving.models().add(name, source);
+      return;
+    }
+    try {
+      Path converted = Files.createTempFile(options.data().resolve("data"), "import", ".gguf");
+      try {
+        GgufConverter.convert(source, converted, name, WeightType.Q8_0);
+        var _ = serving.models().add(name, converted);
+      } finally {
+        Files.deleteIfExists(converted);
+      }
+    } catch (IOException e) {
+      throw new FlotillaException(
+          Code.STORAGE,
+          "cannot convert " + source + ": " + e.getMessage(),
+          "Make room in " + options.data() + ", then try again.",
+          e);
+    }
+  }
+
+  private Invites.Invite invite() {
+    String token = cluster.invite();
+    return new Invites.Invite(
+        token, "flotilla up --join " + options.bind() + ":" + options.port() + " --token " + token);
+  }
+}

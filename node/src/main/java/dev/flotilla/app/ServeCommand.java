@@ -1,0 +1,65 @@
+package dev.flotilla.app;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.util.Map;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** Deploys a model and waits until it answers. */
+@Command(
+    name = "serve",
+    description = "Deploy a model, and wait until it answers.",
+    mixinStandardHelpOptions = true)
+final class ServeCommand extends ClientCommand {
+
+  @Parameters(paramLabel = "MODEL", description = "A model of the cluster.")
+  private String model = "";
+
+  @Option(
+      names = "--replicas",
+      paramLabel = "R",
+      defaultValue = "1",
+      description = "Independent copies that share the load (default ${DEFAULT-VALUE}).")
+  private int replicas;
+
+  @Option(
+      names = "--stages",
+      paramLabel = "N",
+      defaultValue = "0",
+      description = "Split each copy over so many nodes (default: the planner chooses).")
+  private int stages;
+
+  @Option(
+      names = "--routing",
+      paramLabel = "POLICY",
+      defaultValue = "least_load",
+      description = "least_load or round_robin (default ${DEFAULT-VALUE}).")
+  private String routing = "";
+
+  @Option(
+      names = "--force",
+      description = "Deploy also a split that is predicted to be slower than one node.")
+  private boolean force;
+
+  @Override
+  public Integer call() throws InterruptedException {
+    Client client = client();
+    JsonNode ready =
+        Waiting.deployed(
+            client,
+            Map.of(
+                "model", model,
+                "replicas", replicas,
+                "stages", stages,
+                "routing", routing,
+                "force", force),
+            System.err::println);
+    if (asJson) {
+      return print(ready);
+    }
+    PsCommand.printDeployment(ready);
+    System.out.println("chat with it: flotilla run " + model);
+    return 0;
+  }
+}

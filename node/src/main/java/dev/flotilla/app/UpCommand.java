@@ -1,0 +1,152 @@
+package dev.flotilla.app;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** Runs one node in the foreground. */
+@Command(
+    name = "up",
+    description = "Run one node; the first makes the cluster, others join it.",
+    mixinStandardHelpOptions = true)
+final class UpCommand implements Callable<Integer> {
+
+  private static final int PORTS = 5;
+
+  @Option(
+      names = "--data",
+      paramLabel = "DIR",
+      description = "The node's data folder (FLOTILLA_DATA; default ~/.flotilla).")
+  private Optional<Path> data = Optional.empty();
+
+  @Option(
+      names = "--port",
+      paramLabel = "P",
+      defaultValue = "8000",
+      description = "The HTTP API's port; the next four are used too (default ${DEFAULT-VALUE}).")
+  private int port;
+
+  @Option(
+      names = "--bind",
+      paramLabel = "ADDRESS",
+      defaultValue = "127.0.0.1",
+      description =
+          "The address to listen on, at which other nodes reach this one"
+              + " (default ${DEFAULT-VALUE}).")
+  private String bind = "";
+
+  @Option(
+      names = "--insecure-http",
+      description = "Allow --bind beyond this machine although the HTTP API has no TLS.")
+  private boolean insecureHttp;
+
+  @Option(
+      names = "--name",
+      paramLabel = "NAME",
+      description = "What to call the node (default: the machine's name).")
+  private Optional<String> name = Optional.empty();
+
+  @Option(
+      names = "--join",
+      paramLabel = "HOST:PORT",
+      description = "Join the cluster of which this is a node's HTTP API.")
+  private Optional<String> join = Optional.empty();
+
+  @Option(
+      names = "--token",
+      paramLabel = "TOKEN",
+      description = "The one-time token that flotilla invite printed.")
+  private Optional<String> token = Optional.empty();
+
+  @Override
+  public Integer call() throws Exception {
+    if (join.isPresent() != token.isPresent()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "--join and --token go together",
+          "Get a token with flotilla invite on a node of the cluster.");
+    }
+    Path folder = data.orElseGet(Client::defaultFolder).toAbsolutePath().normalize();
+    checkPorts();
+    prepare(folder);
+    Path pid = folder.resolve("node.pid");
+    Node node =
+        new Node(
+            new Node.Options(
+                folder,
+                name.orElseGet(UpCommand::machineName),
+                bind,
+                port,
+                insecureHttp,
+                join.map(address -> new Node.Join(address, token.orElseThrow()))));
+    Files.writeString(pid, ProcessHandle.current().pid() + "\n");
+    node.start();
+    Runtime.getRuntime()
+        .addShutdownHook(
+            new Thread(
+                () -> {
+                  node.stop();
+                  pid.toFile().delete();
+                  // A signal that asks to stop is no failure, so the exit code is not the signal's.
+                  Runtime.getRuntime().halt(0);
+                },
+                "stop"));
+    System.out.println("ready http://" + bind + ":" + port);
+    new CountDownLatch(1).await();
+    return 0;
+  }
+
+  private void checkPorts() {
+    if (port < 1 || port > 65_535 - PORTS + 1) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "--port " + port + " leaves no room for the " + PORTS + " ports a node uses",
+          "Choose one from 1 to " + (65_535 - PORTS + 1) + ".");
+    }
+    for (int each = port; each < port + PORTS; each++) {
+      try (ServerSocket socket = new ServerSocket()) {
+        socket.setReuseAddress(true);
+        socket.bind(new InetSocketAddress(bind, each));
+      } catch (IOException e) {
+        throw new FlotillaException(
+            Code.CONFLICT,
+            "port " + each + " on " + bind + " cannot be used: " + e.getMessage(),
+            "Stop the program that has it, or choose another --port; a node uses that one and the"
+                + " next four.",
+            e);
+      }
+    }
+  }
+
+  private static void prepare(Path folder) {
+    try {
+      Files.createDirectories(folder.resolve("logs"));
+      Files.createDirectories(folder.resolve("data"));
+    } catch (IOException e) {
+      throw new FlotillaException(
+          Code.STORAGE,
+          "cannot write to the data folder " + folder + ": " + e,
+          "Make room or rights there, or choose another with --data.",
+          e);
+    }
+    System.setProperty(Logs.FOLDER, folder.resolve("logs").toString());
+  }
+
+  private static String machineName() {
+    try {
+      return InetAddress.getLocalHost().getHostName();
+    } catch (IOException unknown) {
+      return "node";
+    }
+  }
+}

@@ -1,0 +1,142 @@
+package dev.flotilla.gateway;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.serve.GenerationRequest;
+import dev.flotilla.serve.Generator;
+import dev.flotilla.serve.Generator.FinishReason;
+import dev.flotilla.serve.Generator.Generation;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * The generations that answer one HTTP request, as one bounded queue of what happens in them.
+ *
+ * <p>The serving threads put in and never wait; the request's own thread takes out, as fast as its
+ * client reads. If it falls too far behind, all its generations are stopped.
+ */
+final class Answers implements AutoCloseable {
+
+  /** What happened in one generation; {@code choice} is its index. */
+  sealed interface Event {}
+
+  record Token(int choice, int token) implements Event {}
+
+  record Finished(int choice, FinishReason reason) implements Event {}
+
+  record Failed(int choice, FlotillaException error) implements Event {}
+
+  /** The client is away, or fell too far behind. */
+  record Abandoned(String why) implements Event {}
+
+  private final int tokensBehind;
+  private final Runnable onToken;
+  private final LinkedBlockingQueue<Event> events = new LinkedBlockingQueue<>();
+  private final List<Generation> generations = new ArrayList<>();
+  private volatile boolean abandoned;
+
+  /**
+   * @param tokensBehind how many tokens may wait
+   * @param onToken hears of each token, on the serving thread
+   */
+  Answers(int tokensBehind, Runnable onToken) {
+    this.tokensBehind = tokensBehind;
+    this.onToken = onToken;
+  }
+
+  /**
+   * Starts one generation per request; choices are numbered in their order.
+   *
+   * @throws FlotillaException as {@link Generator#start}; then none of them runs
+   */
+  void start(Generator generator, List<GenerationRequest> requests) {
+    try {
+      for (int choice = 0; choice < requests.size(); choice++) {
+        Generation generation = generator.start(requests.get(choice), new ChoiceSink(choice));
+        synchronized (generations) {
+          generations.add(generation);
+        }
+        if (abandoned) {
+          generation.cancel();
+        }
+      }
+    } catch (RuntimeException e) {
+      close();
+      throw e;
+    }
+  }
+
+  /** The next event, or empty if there was none for so long. */
+  Optional<Event> next(Duration patience) throws InterruptedException {
+    return Optional.ofNullable(events.poll(patience.toNanos(), TimeUnit.NANOSECONDS));
+  }
+
+  /** The next event, if it is there already. */
+  Optional<Event> nextNow() {
+    return Optional.ofNullable(events.poll());
+  }
+
+  /** Stops one generation; the rest of its events mean nothing. */
+  void cancel(int choice) {
+    Generation generation;
+    synchronized (generations) {
+      generation = generations.get(choice);
+    }
+    generation.cancel();
+  }
+
+  /** Stops everything, and wakes the thread that waits for events. */
+  void abandon(String why) {
+    abandoned = true;
+    events.add(new Abandoned(why));
+    close();
+  }
+
+  /** Stops everything that still runs. */
+  @Override
+  public void close() {
+    abandoned = true;
+    List<Generation> running;
+    synchronized (generations) {
+      running = List.copyOf(generations);
+    }
+    running.forEach(Generation::cancel);
+  }
+
+  private final class ChoiceSink implements Generator.Sink {
+    private final int choice;
+
+    ChoiceSink(int choice) {
+      this.choice = choice;
+    }
+
+    @Override
+    public void token(int token) {
+      onToken.run();
+      if (abandoned) {
+        return;
+      }
+      if (events.size() >= tokensBehind) {
+        abandoned = true;
+        // Cancelling may take locks that this serving thread's caller holds.
+        Thread.startVirtualThread(
+            () -> abandon("the client is " + tokensBehind + " tokens behind"));
+        return;
+      }
+      events.add(new Token(choice, token));
+    }
+
+    @Override
+    public void finished(FinishReason reason) {
+      events.add(new Finished(choice, reason));
+    }
+
+    @Override
+    public void failed(FlotillaException error) {
+      events.add(new Failed(choice, error));
+    }
+  }
+}

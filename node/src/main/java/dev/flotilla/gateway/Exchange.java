@@ -1,0 +1,227 @@
+package dev.flotilla.gateway;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.Json;
+import java.io.ByteArrayOutputStream;
+import java.nio.ByteBuffer;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.io.Content;
+import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.Response;
+import org.eclipse.jetty.util.Callback;
+import org.eclipse.jetty.util.Fields.Field;
+
+/**
+ * One request and its response, read and written by blocking calls of bounded length on a virtual
+ * thread.
+ */
+final class Exchange {
+
+  /** The client went away, or takes nothing; there is nobody to tell. */
+  static final class ClientGone extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+
+    ClientGone(String message) {
+      super(message, null, false, false);
+    }
+  }
+
+  private final Request request;
+  private final Response response;
+  private final GatewayConfig.Limits limits;
+  private final CompletableFuture<Void> gone = new CompletableFuture<>();
+
+  Exchange(Request request, Response response, GatewayConfig.Limits limits) {
+    this.request = request;
+    this.response = response;
+    this.limits = limits;
+    response.getHeaders().put("X-Content-Type-Options", "nosniff");
+  }
+
+  Request request() {
+    return request;
+  }
+
+  GatewayConfig.Limits limits() {
+    return limits;
+  }
+
+  String method() {
+    return request.getMethod();
+  }
+
+  String path() {
+    return Request.getPathInContext(request);
+  }
+
+  Optional<String> query(String name) {
+    Field field = Request.extractQueryParameters(request).get(name);
+    return field == null ? Optional.empty() : Optional.ofNullable(field.getValue());
+  }
+
+  Optional<String> header(String name) {
+    return Optional.ofNullable(request.getHeaders().get(name));
+  }
+
+  void putHeader(String name, String value) {
+    response.getHeaders().put(name, value);
+  }
+
+  /** The body as a JSON object. */
+  Fields json() {
+    return Fields.read(body());
+  }
+
+  /**
+   * The whole body.
+   *
+   * @throws ApiError 413 as soon as it is known to be too large, 408 if it is not there in time
+   */
+  byte[] body() {
+    String encoding = header("Content-Encoding").orElse("identity").toLowerCase(Locale.ROOT);
+    if (!encoding.equals("identity")) {
+      throw ApiError.of(
+          415, "unsupported_encoding", "Content-Encoding " + encoding + " is not accepted.");
+    }
+    if (request.getLength() > limits.bodyBytes()) {
+      throw tooLarge();
+    }
+    long deadlineNs = System.nanoTime() + limits.body().toNanos();
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    Semaphore available = new Semaphore(0);
+    while (true) {
+      Content.Chunk chunk = request.read();
+      if (chunk == null) {
+        request.demand(available::release);
+        awaitBody(available, deadlineNs);
+        continue;
+      }
+      if (Content.Chunk.isFailure(chunk)) {
+        throw chunk.getFailure() instanceof TimeoutException
+            ? bodyTooSlow()
+            : new ClientGone("the request's body broke off: " + chunk.getFailure());
+      }
+      boolean last = chunk.isLast();
+      if (bytes.size() + chunk.remaining() > limits.bodyBytes()) {
+        chunk.release();
+        throw tooLarge();
+      }
+      byte[] part = new byte[chunk.remaining()];
+      chunk.get(part, 0, part.length);
+      chunk.release();
+      bytes.writeBytes(part);
+      if (last) {
+        return bytes.toByteArray();
+      }
+      if (System.nanoTime() > deadlineNs) {
+        throw bodyTooSlow();
+      }
+    }
+  }
+
+  private void awaitBody(Semaphore available, long deadlineNs) {
+    try {
+      if (!available.tryAcquire(deadlineNs - System.nanoTime(), TimeUnit.NANOSECONDS)) {
+        throw bodyTooSlow();
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw ApiError.of(503, "unavailable", "This node is stopping. Try again, or ask another.");
+    }
+  }
+
+  private ApiError bodyTooSlow() {
+    closeAfterwards();
+    return ApiError.of(
+        408,
+        "request_timeout",
+        "The request's body was not complete after "
+            + limits.body().toSeconds()
+            + " s. Send it faster, or less of it.");
+  }
+
+  private ApiError tooLarge() {
+    closeAfterwards();
+    return ApiError.of(
+        413,
+        "request_too_large",
+        "The request's body is larger than the " + limits.bodyBytes() + " bytes accepted.");
+  }
+
+  /** What is left of the request is not worth reading. */
+  private void closeAfterwards() {
+    if (request.getConnectionMetaData().getHttpVersion().getVersion() < 20) {
+      putHeader("Connection", "close");
+    }
+  }
+
+  /** Answers with JSON. */
+  void send(int status, JsonNode body) {
+    putHeader("Cache-Control", "no-store");
+    send(status, "application/json", Json.write(body));
+  }
+
+  /** Answers with an error. */
+  void send(ApiError error) {
+    error.retryAfterSeconds().ifPresent(s -> putHeader("Retry-After", Integer.toString(s)));
+    if (error.status() == 401) {
+      putHeader("WWW-Authenticate", "Bearer");
+    }
+    send(error.status(), error.body());
+  }
+
+  void send(int status, String contentType, byte[] body) {
+    response.setStatus(status);
+    response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
+    response.getHeaders().put(HttpHeader.CONTENT_LENGTH, body.length);
+    write(true, body);
+  }
+
+  /** Starts an answer that is written piece by piece. */
+  void startStream(String contentType) {
+    response.setStatus(200);
+    response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
+    putHeader("Cache-Control", "no-cache");
+    putHeader("X-Accel-Buffering", "no");
+  }
+
+  boolean started() {
+    return response.isCommitted();
+  }
+
+  /**
+   * Writes and flushes.
+   *
+   * @throws ClientGone if the client is away, or takes nothing for too long
+   */
+  void write(boolean last, byte[] bytes) {
+    CompletableFuture<Void> written = new CompletableFuture<>();
+    response.write(
+        last,
+        ByteBuffer.wrap(bytes),
+        Callback.from(() -> written.complete(null), written::completeExceptionally));
+    try {
+      CompletableFuture.anyOf(written, gone)
+          .get(limits.writeStall().toMillis(), TimeUnit.MILLISECONDS);
+    } catch (TimeoutException e) {
+      throw new ClientGone("the client took nothing for " + limits.writeStall().toMillis() + " ms");
+    } catch (ExecutionException e) {
+      throw new ClientGone("the client is away: " + e.getCause());
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new ClientGone("this node is stopping");
+    }
+  }
+
+  /** Makes every write, a waiting one too, fail: from now on the client counts as away. */
+  void giveUp(String why) {
+    gone.completeExceptionally(new ClientGone(why));
+  }
+}

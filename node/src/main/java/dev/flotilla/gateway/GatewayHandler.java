@@ -1,0 +1,165 @@
+package dev.flotilla.gateway;
+
+import dev.flotilla.FlotillaException;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.eclipse.jetty.io.EofException;
+import org.eclipse.jetty.server.Handler;
+import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.Response;
+import org.eclipse.jetty.util.Callback;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** Finds the route of each request, lets it pass or not, and turns exceptions into answers. */
+final class GatewayHandler extends Handler.Abstract {
+
+  /** Who may use a route, and while what. */
+  enum Access {
+    /** Anyone. */
+    OPEN,
+    /** With a key. */
+    KEY,
+    /** With a key, and not while draining: it starts work. */
+    WORK
+  }
+
+  /** What a route does; {@code segment} is the last one of a path that ends in {@code /*}. */
+  @FunctionalInterface
+  interface Action {
+    void run(Exchange exchange, String segment) throws InterruptedException;
+  }
+
+  /** What a route does whose path is fixed. */
+  @FunctionalInterface
+  interface PlainAction {
+    void run(Exchange exchange) throws InterruptedException;
+  }
+
+  /**
+   * A route.
+   *
+   * @param path may end in {@code /*}, for one more segment
+   */
+  record Route(String method, String path, Access access, Action action) {
+
+    static Route of(String method, String path, Access access, PlainAction action) {
+      return new Route(method, path, access, (exchange, segment) -> action.run(exchange));
+    }
+
+    /** The last segment, if the path is this route's. */
+    Optional<String> match(String requested) {
+      if (!path.endsWith("/*")) {
+        return requested.equals(path) ? Optional.of("") : Optional.empty();
+      }
+      String prefix = path.substring(0, path.length() - 1);
+      return requested.startsWith(prefix)
+              && requested.length() > prefix.length()
+              && requested.indexOf('/', prefix.length()) < 0
+          ? Optional.of(requested.substring(prefix.length()))
+          : Optional.empty();
+    }
+  }
+
+  private static final Logger log = LoggerFactory.getLogger(GatewayHandler.class);
+
+  private final List<Route> routes;
+  private final ApiKeys keys;
+  private final GatewayConfig.Limits limits;
+  private final AtomicInteger running = new AtomicInteger();
+  private volatile boolean draining;
+
+  GatewayHandler(List<Route> routes, ApiKeys keys, GatewayConfig.Limits limits) {
+    this.routes = routes;
+    this.keys = keys;
+    this.limits = limits;
+  }
+
+  /** From now on requests that start work are refused. */
+  void startDraining() {
+    draining = true;
+  }
+
+  boolean draining() {
+    return draining;
+  }
+
+  /** Requests being handled now. */
+  int running() {
+    return running.get();
+  }
+
+  @Override
+  public boolean handle(Request request, Response response, Callback callback) {
+    // Time spent working is not idleness; reads and writes have bounds of their own.
+    request.addIdleTimeoutListener(timeout -> false);
+    Exchange exchange = new Exchange(request, response, limits);
+    int now = running.incrementAndGet();
+    try {
+      answer(exchange, now);
+      callback.succeeded();
+    } catch (Exchange.ClientGone e) {
+      log.debug("{} {}: {}", exchange.method(), exchange.path(), e.getMessage());
+      // An end of the connection, which Jetty does not take for a fault of ours.
+      callback.failed(new EofException(e));
+    } finally {
+      running.decrementAndGet();
+    }
+    return true;
+  }
+
+  private void answer(Exchange exchange, int now) {
+    try {
+      if (now > limits.requests()) {
+        throw ApiError.of(429, "busy", "This node handles too many requests now. Try again.");
+      }
+      dispatch(exchange);
+    } catch (ApiError e) {
+      sendError(exchange, e);
+    } catch (FlotillaException e) {
+      if (e.code() == FlotillaException.Code.FAILED) {
+        log.warn("{} {} failed", exchange.method(), exchange.path(), e);
+      }
+      sendError(exchange, ApiError.of(e));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      sendError(exchange, ApiError.of(503, "unavailable", "This node is stopping. Ask another."));
+    } catch (Exchange.ClientGone e) {
+      throw e;
+    } catch (RuntimeException | AssertionError e) {
+      log.error("{} {} failed", exchange.method(), exchange.path(), e);
+      sendError(
+          exchange,
+          ApiError.of(500, "internal_error", "This is a fault of the server; its log says more."));
+    }
+  }
+
+  private static void sendError(Exchange exchange, ApiError error) {
+    if (exchange.started()) {
+      throw new Exchange.ClientGone("cannot report after the answer began: " + error.getMessage());
+    }
+    exchange.send(error);
+  }
+
+  private void dispatch(Exchange exchange) throws InterruptedException {
+    String path = exchange.path();
+    String method = exchange.method().equals("HEAD") ? "GET" : exchange.method();
+    List<Route> here = routes.stream().filter(r -> r.match(path).isPresent()).toList();
+    Optional<Route> route = here.stream().filter(r -> r.method().equals(method)).findFirst();
+    if (route.isEmpty() || route.get().access() != Access.OPEN) {
+      keys.check(exchange.header("Authorization"), Request.getRemoteAddr(exchange.request()));
+    }
+    if (here.isEmpty()) {
+      throw ApiError.of(404, "not_found", "There is nothing at this path.");
+    }
+    if (route.isEmpty()) {
+      exchange.putHeader("Allow", String.join(", ", here.stream().map(Route::method).toList()));
+      throw ApiError.of(405, "method_not_allowed", "This path does not take " + method + ".");
+    }
+    if (draining && route.get().access() == Access.WORK) {
+      throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
+    }
+    route.get().action().run(exchange, route.get().match(path).orElseThrow());
+  }
+}

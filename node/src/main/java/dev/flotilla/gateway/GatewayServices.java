@@ -1,0 +1,48 @@
+package dev.flotilla.gateway;
+
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.serve.Deployments;
+import dev.flotilla.serve.Generator;
+import dev.flotilla.train.TrainingJobs;
+import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
+import java.security.SecureRandom;
+import java.time.InstantSource;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+
+/**
+ * All that the HTTP side stands on.
+ *
+ * @param health this node's own state, asked at each request for {@code /health}; a missing
+ *     majority and draining are found out by the gateway itself
+ * @param random of keys, request ids and the seeds of requests that bring none
+ */
+public record GatewayServices(
+    Cluster cluster,
+    Deployments deployments,
+    Generator generator,
+    TrainingJobs training,
+    ModelImports imports,
+    Invites invites,
+    Supplier<Health> health,
+    PrometheusMeterRegistry metrics,
+    InstantSource clock,
+    LongSupplier nanoTime,
+    SecureRandom random) {
+
+  /**
+   * Whether this node can answer.
+   *
+   * @param status {@code ok}, or what it is doing instead: {@code starting}, {@code loading}
+   * @param reason for people; empty when ok
+   */
+  public record Health(String status, String reason) {
+
+    /** All is well. */
+    public static final Health OK = new Health("ok", "");
+
+    boolean ok() {
+      return status.equals("ok");
+    }
+  }
+}

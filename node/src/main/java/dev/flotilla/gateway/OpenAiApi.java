@@ -1,0 +1,333 @@
+package dev.flotilla.gateway;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.gateway.AnswerFormat.Choice;
+import dev.flotilla.gateway.AnswerFormat.Head;
+import dev.flotilla.serve.Deployments.ModelView;
+import dev.flotilla.serve.GenerationRequest;
+import dev.flotilla.serve.Generator.FinishReason;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** The OpenAI endpoints: models, chat completions, completions. */
+final class OpenAiApi {
+
+  private static final Logger log = LoggerFactory.getLogger(OpenAiApi.class);
+  private static final int COMPLETION_TOKENS_DEFAULT = 16;
+  private static final int PROMPTS_MAX = 16;
+
+  private final GatewayServices services;
+  private final ServedModels models;
+  private final Traffic traffic;
+
+  OpenAiApi(GatewayServices services, ServedModels models, Traffic traffic) {
+    this.services = services;
+    this.models = models;
+    this.traffic = traffic;
+  }
+
+  void models(Exchange exchange) {
+    ObjectNode list = Json.MAPPER.createObjectNode().put("object", "list");
+    ArrayNode data = list.putArray("data");
+    models.list().forEach(model -> data.add(modelNode(model)));
+    exchange.send(200, list);
+  }
+
+  void model(Exchange exchange, String name) {
+    exchange.send(200, modelNode(models.find(name)));
+  }
+
+  private static ObjectNode modelNode(ModelView model) {
+    return Json.MAPPER
+        .createObjectNode()
+        .put("id", model.name())
+        .put("object", "model")
+        .put("created", model.createdAtMs() / 1000)
+        .put("owned_by", "flotilla")
+        .put("context_length", model.config().contextLength());
+  }
+
+  void chat(Exchange exchange) throws InterruptedException {
+    Fields fields = exchange.json();
+    try (ServedModel model = models.open(fields.requiredText("model"))) {
+      List<Map<String, String>> messages = ChatMessages.read(fields);
+      GenerationOptions options = options(fields, model);
+      int[] prompt = model.text().render(messages, List.of(), true, Map.of());
+      int room = model.roomAfter(prompt.length, "messages");
+      List<int[]> prompts = Collections.nCopies(options.choices(), prompt);
+      int maxTokens = Math.min(room, options.maxTokens().orElse(room));
+      AnswerFormat format = new AnswerFormat.Chat(head("chatcmpl-", model));
+      answer(exchange, new Plan(model, options, prompts, prompt.length, maxTokens, format));
+    }
+  }
+
+  void completions(Exchange exchange) throws InterruptedException {
+    Fields fields = exchange.json();
+    try (ServedModel model = models.open(fields.requiredText("model"))) {
+      GenerationOptions options = options(fields, model);
+      boolean echo = fields.flag("echo", false);
+      int maxTokens = options.maxTokens().orElse(COMPLETION_TOKENS_DEFAULT);
+      List<int[]> prompts = new ArrayList<>();
+      List<String> echoes = new ArrayList<>();
+      int promptTokens = 0;
+      for (int[] prompt : prompts(fields, model)) {
+        maxTokens = Math.min(maxTokens, model.roomAfter(prompt.length, "prompt"));
+        promptTokens += prompt.length;
+        String text = echo ? model.text().tokenizer().decode(prompt) : "";
+        prompts.addAll(Collections.nCopies(options.choices(), prompt));
+        echoes.addAll(Collections.nCopies(options.choices(), text));
+      }
+      AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
+      answer(exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format));
+    }
+  }
+
+  private GenerationOptions options(Fields fields, ServedModel model) {
+    return GenerationOptions.read(fields, model, services.random()::nextLong);
+  }
+
+  private Head head(String prefix, ServedModel model) {
+    return new Head(
+        prefix + Long.toHexString(services.random().nextLong()),
+        services.clock().millis() / 1000,
+        model.name());
+  }
+
+  /** A string, an array of strings, an array of token ids, or an array of such arrays. */
+  private static List<int[]> prompts(Fields fields, ServedModel model) {
+    JsonNode prompt =
+        fields
+            .node("prompt")
+            .orElseThrow(
+                () ->
+                    new ApiError(
+                        400,
+                        "missing_required_parameter",
+                        Optional.of("prompt"),
+                        "prompt is required."));
+    boolean several =
+        prompt.isArray()
+            && !prompt.isEmpty()
+            && (prompt.get(0).isTextual() || prompt.get(0).isArray());
+    if (!several) {
+      return List.of(prompt(prompt, "prompt", model));
+    }
+    if (prompt.size() > PROMPTS_MAX) {
+      throw ApiError.invalid("prompt", "prompt may hold at most " + PROMPTS_MAX + " prompts.");
+    }
+    List<int[]> prompts = new ArrayList<>();
+    for (int i = 0; i < prompt.size(); i++) {
+      prompts.add(prompt(prompt.get(i), "prompt[" + i + "]", model));
+    }
+    return prompts;
+  }
+
+  private static int[] prompt(JsonNode prompt, String path, ServedModel model) {
+    int[] tokens;
+    if (prompt.isTextual()) {
+      tokens = model.text().encode(prompt.textValue());
+    } else if (prompt.isArray()) {
+      int vocabulary = model.view().config().vocabularySize();
+      tokens = new int[prompt.size()];
+      for (int i = 0; i < tokens.length; i++) {
+        JsonNode token = prompt.get(i);
+        if (!token.isInt() || token.intValue() < 0 || token.intValue() >= vocabulary) {
+          throw ApiError.invalid(
+              path, path + "[" + i + "] must be a token id below " + vocabulary + ".");
+        }
+        tokens[i] = token.intValue();
+      }
+    } else {
+      throw ApiError.invalid(path, path + " must be a string or an array of token ids.");
+    }
+    if (tokens.length == 0) {
+      throw ApiError.invalid(path, path + " must not be empty.");
+    }
+    return tokens;
+  }
+
+  /** Everything about one request that is known before the first token: one prompt per choice. */
+  private record Plan(
+      ServedModel model,
+      GenerationOptions options,
+      List<int[]> prompts,
+      int promptTokens,
+      int maxTokens,
+      AnswerFormat format) {
+
+    List<GenerationRequest> requests(String id) {
+      List<GenerationRequest> requests = new ArrayList<>();
+      for (int choice = 0; choice < prompts.size(); choice++) {
+        requests.add(
+            new GenerationRequest(
+                id + "-" + choice,
+                model.name(),
+                prompts.get(choice),
+                options.samplingOf(choice % options.choices()),
+                maxTokens,
+                options.ignoreEnd() ? new int[0] : model.text().endIds()));
+      }
+      return requests;
+    }
+  }
+
+  private void answer(Exchange exchange, Plan plan) throws InterruptedException {
+    String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
+    Traffic.Request measured = traffic.request(plan.promptTokens());
+    try (Answers answers = new Answers(exchange.limits().tokensBehind(), measured::token);
+        DisconnectWatch _ =
+            DisconnectWatch.open(
+                exchange.request(),
+                () -> {
+                  answers.abandon("the client left");
+                  exchange.giveUp("the client left");
+                })) {
+      answers.start(services.generator(), plan.requests(id));
+      if (plan.options().stream()) {
+        stream(exchange, plan, answers);
+      } else {
+        collect(exchange, plan, answers);
+      }
+    } catch (Exchange.ClientGone e) {
+      log.info("request {} dropped: {}", id, e.getMessage());
+      throw e;
+    } finally {
+      measured.end();
+    }
+  }
+
+  private static List<AnswerText> texts(Plan plan) {
+    return plan.prompts().stream()
+        .map(plan.model().text().tokenizer()::streamDecoder)
+        .map(decoder -> new AnswerText(decoder, plan.options().stops()))
+        .toList();
+  }
+
+  private static int tokens(List<AnswerText> texts) {
+    return texts.stream().mapToInt(AnswerText::tokens).sum();
+  }
+
+  /** Hears what comes of one choice: a piece of its text, or why it ended. */
+  @FunctionalInterface
+  private interface ChoiceListener {
+    void accept(int choice, String value);
+  }
+
+  private static void take(
+      Answers.Event event,
+      List<AnswerText> texts,
+      Answers answers,
+      ChoiceListener onText,
+      ChoiceListener onEnd) {
+    switch (event) {
+      case Answers.Token(int choice, int token) -> {
+        AnswerText text = texts.get(choice);
+        if (!text.ended()) {
+          deliver(choice, text, text.token(token), onText, onEnd);
+          if (text.ended()) {
+            answers.cancel(choice);
+          }
+        }
+      }
+      case Answers.Finished(int choice, FinishReason reason) -> {
+        AnswerText text = texts.get(choice);
+        if (!text.ended()) {
+          if (reason == FinishReason.CANCELLED) {
+            throw new FlotillaException(
+                FlotillaException.Code.UNAVAILABLE, "the generation was stopped", "Try again.");
+          }
+          deliver(choice, text, text.finish(reason), onText, onEnd);
+        }
+      }
+      case Answers.Failed(int choice, FlotillaException error) -> {
+        if (!texts.get(choice).ended()) {
+          throw error;
+        }
+      }
+      case Answers.Abandoned(String why) -> throw new Exchange.ClientGone(why);
+    }
+  }
+
+  private static void deliver(
+      int choice, AnswerText text, String piece, ChoiceListener onText, ChoiceListener onEnd) {
+    if (!piece.isEmpty()) {
+      onText.accept(choice, piece);
+    }
+    if (text.ended()) {
+      onEnd.accept(choice, text.finishReason());
+    }
+  }
+
+  private void collect(Exchange exchange, Plan plan, Answers answers) throws InterruptedException {
+    List<AnswerText> texts = texts(plan);
+    List<StringBuilder> whole = texts.stream().map(t -> new StringBuilder()).toList();
+    while (!texts.stream().allMatch(AnswerText::ended)) {
+      Optional<Answers.Event> event = answers.next(exchange.limits().keepAlive());
+      if (event.isPresent()) {
+        take(
+            event.get(),
+            texts,
+            answers,
+            (choice, text) -> whole.get(choice).append(text),
+            (choice, reason) -> {});
+      }
+    }
+    List<Choice> choices = new ArrayList<>();
+    for (int i = 0; i < texts.size(); i++) {
+      choices.add(new Choice(whole.get(i).toString(), texts.get(i).finishReason()));
+    }
+    exchange.send(200, plan.format().whole(choices, plan.promptTokens(), tokens(texts)));
+  }
+
+  private void stream(Exchange exchange, Plan plan, Answers answers) throws InterruptedException {
+    List<AnswerText> texts = texts(plan);
+    AnswerFormat format = plan.format();
+    // Until something is sent, an error can still have its own HTTP status: so wait a little.
+    Optional<Answers.Event> event = answers.next(exchange.limits().keepAlive());
+    if (event.isPresent() && event.get() instanceof Answers.Failed failed) {
+      throw failed.error();
+    }
+    EventStream out = new EventStream(exchange);
+    for (int choice = 0; choice < texts.size(); choice++) {
+      out.event(format.opening(choice));
+    }
+    try {
+      while (true) {
+        if (event.isEmpty()) {
+          out.keepAlive();
+        }
+        while (event.isPresent()) {
+          take(
+              event.get(),
+              texts,
+              answers,
+              (choice, text) -> out.event(format.delta(choice, text)),
+              (choice, reason) -> out.event(format.closing(choice, reason)));
+          event = answers.nextNow();
+        }
+        if (texts.stream().allMatch(AnswerText::ended)) {
+          break;
+        }
+        out.flush();
+        event = answers.next(exchange.limits().keepAlive());
+      }
+      if (plan.options().includeUsage()) {
+        out.event(format.usageChunk(plan.promptTokens(), tokens(texts)));
+      }
+      out.done();
+    } catch (FlotillaException e) {
+      log.warn("a stream of {} ended with an error: {}", plan.model().name(), e.explanation());
+      out.event(ApiError.of(e).body());
+    }
+    out.end();
+  }
+}

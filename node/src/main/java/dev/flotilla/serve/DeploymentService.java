@@ -1,0 +1,430 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.plan.Footprint;
+import dev.flotilla.plan.Machine;
+import dev.flotilla.plan.Plan;
+import dev.flotilla.plan.Planner;
+import dev.flotilla.serve.Placement.Placed;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.TimeUnit;
+import java.util.function.LongSupplier;
+import java.util.stream.Collectors;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Deployments: what is wanted (registry kind {@code deployment}), and the controller's part that
+ * turns it into placements.
+ *
+ * <p>The controller places what has no placement; places anew, on the nodes that answer, what has a
+ * stage on a node that does not; and returns to the wanted number of stages when enough nodes have
+ * answered for ten seconds on end. A placement whose nodes all answer is never moved for speed, so
+ * it cannot swing to and fro.
+ */
+final class DeploymentService implements Deployments, Cluster.Reconciler {
+
+  static final String KIND = "deployment";
+  static final String LEAST_LOAD = "least_load";
+  static final String ROUND_ROBIN = "round_robin";
+
+  private static final Logger log = LoggerFactory.getLogger(DeploymentService.class);
+  private static final long STABLE_NS = TimeUnit.SECONDS.toNanos(10);
+  private static final int MAX_REPLICAS = 64;
+
+  private final Cluster cluster;
+  private final ModelStore store;
+  private final LongSupplier nanoTime;
+
+  /** Since when each node has answered without a break; of the controller's thread. */
+  private final Map<String, Long> answeringSinceNs = new HashMap<>();
+
+  DeploymentService(Cluster cluster, ModelStore store, LongSupplier nanoTime) {
+    this.cluster = cluster;
+    this.store = store;
+    this.nanoTime = nanoTime;
+  }
+
+  static Registry.Key key(String model) {
+    return new Registry.Key(KIND, model);
+  }
+
+  static Optional<Wanted> wanted(Registry registry, String model) {
+    return registry.get(key(model)).map(e -> Json.read(e.value(), Wanted.class));
+  }
+
+  // What is wanted.
+
+  @Override
+  public List<ModelView> models() {
+    return ModelRecord.all(cluster.registry()).stream()
+        .map(m -> new ModelView(m.name(), m.digest(), m.bytes(), m.createdAtMs(), m.config()))
+        .toList();
+  }
+
+  @Override
+  public Map<String, Object> metadata(String model) {
+    return store.metadata(model);
+  }
+
+  @Override
+  public void deploy(Wanted wanted) {
+    ModelRecord model = ModelRecord.existing(cluster.registry(), wanted.model());
+    if (wanted.replicas() < 1 || wanted.replicas() > MAX_REPLICAS) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          wanted.replicas() + " replicas are out of range",
+          "Ask for 1 to " + MAX_REPLICAS + ".");
+    }
+    if (!Set.of(LEAST_LOAD, ROUND_ROBIN).contains(wanted.routing())) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "unknown routing " + wanted.routing(),
+          "Use " + LEAST_LOAD + " or " + ROUND_ROBIN + ".");
+    }
+    try {
+      Planner.plan(model.footprint(), machines(up()), wanted.stages(), wanted.force());
+    } catch (FlotillaException e) {
+      // Too little memory or too few nodes may change; a split that is no good does not.
+      if (e.code() == FlotillaException.Code.INVALID) {
+        throw e;
+      }
+    }
+    cluster
+        .registry()
+        .commit(
+            List.of(),
+            List.of(new Registry.Write(key(wanted.model()), Optional.of(Json.write(wanted)))));
+    log.info("deployment {} is wanted: {}", wanted.model(), wanted);
+  }
+
+  @Override
+  public void remove(String model) {
+    if (cluster.registry().get(key(model)).isEmpty()) {
+      throw new FlotillaException(
+          FlotillaException.Code.NOT_FOUND,
+          "no deployment of model " + model,
+          "`flotilla ps` lists what is deployed.");
+    }
+    cluster.registry().commit(List.of(), List.of(new Registry.Write(key(model), Optional.empty())));
+    log.info("deployment {} is wanted no more", model);
+  }
+
+  @Override
+  public Map<String, Object> plan(String model, int stages) {
+    Footprint footprint = ModelRecord.existing(cluster.registry(), model).footprint();
+    List<Machine> machines = machines(up());
+    Map<String, Object> result = new LinkedHashMap<>();
+    result.put("model", model);
+    result.putAll(describe(Planner.plan(footprint, machines, stages, true)));
+    try {
+      result.put("one_node", describe(Planner.plan(footprint, machines, 1, true)));
+    } catch (FlotillaException e) {
+      result.put("one_node", Map.of("reason", e.explanation()));
+    }
+    return result;
+  }
+
+  private static Map<String, Object> describe(Plan plan) {
+    List<Map<String, Object>> stages = new ArrayList<>();
+    for (Plan.PlannedStage stage : plan.stages()) {
+      Map<String, Object> view = new LinkedHashMap<>();
+      view.put("node", stage.machine());
+      view.put("first_layer", stage.layers().first());
+      view.put("last_layer", stage.layers().last());
+      view.put("bytes", stage.bytes());
+      stages.add(view);
+    }
+    Map<String, Object> view = new LinkedHashMap<>();
+    view.put("stages", stages);
+    view.put("predicted_tokens_per_second", plan.tokensPerSecond());
+    view.put("predicted_pipelined_tokens_per_second", plan.pipelinedTokensPerSecond());
+    return view;
+  }
+
+  private List<NodeInfo> up() {
+    return cluster.nodes().stream().filter(n -> n.state() == NodeInfo.State.UP).toList();
+  }
+
+  private static List<Machine> machines(List<NodeInfo> nodes) {
+    return nodes.stream()
+        .filter(n -> n.profile().containsKey(NodeProfile.MEMORY_BYTES))
+        .map(
+            n ->
+                new Machine(
+                    n.id(),
+                    n.profile().get(NodeProfile.MEMORY_BYTES).longValue(),
+                    n.profile().getOrDefault(NodeProfile.WEIGHT_BYTES_PER_SECOND, 1e9)))
+        .toList();
+  }
+
+  // What is there.
+
+  @Override
+  public List<DeploymentView> list() {
+    return cluster.registry().list(KIND).stream()
+        .map(e -> view(Json.read(e.value(), Wanted.class)))
+        .toList();
+  }
+
+  private DeploymentView view(Wanted wanted) {
+    Registry registry = cluster.registry();
+    List<ReplicaView> replicas = new ArrayList<>();
+    List<String> reasons = new ArrayList<>();
+    int ready = 0;
+    boolean shorter = false;
+    for (int i = 0; i < wanted.replicas(); i++) {
+      String id = Placement.replicaId(wanted.model(), i);
+      Optional<Placed> placed = Placement.of(registry, id);
+      if (placed.isEmpty()) {
+        String obstacle = obstacle(wanted, id);
+        reasons.add(id + (obstacle.isEmpty() ? " is about to be placed" : ": " + obstacle));
+        continue;
+      }
+      Placement placement = placed.get().placement();
+      ReplicaStatus status = status(wanted, placed.get());
+      replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
+      if (status.state().equals(ReplicaStatus.READY)) {
+        ready++;
+        if (placement.stages().size() < wanted.stages()) {
+          shorter = true;
+          reasons.add(
+              String.format(
+                  "%s: runs in %d stages instead of %d until enough nodes have answered for %d s",
+                  id,
+                  placement.stages().size(),
+                  wanted.stages(),
+                  TimeUnit.NANOSECONDS.toSeconds(STABLE_NS)));
+        }
+      } else {
+        reasons.add(
+            id
+                + " is "
+                + status.state()
+                + (status.reason().isEmpty() ? "" : ": " + status.reason()));
+      }
+    }
+    String state =
+        ready == 0 ? "loading" : ready < wanted.replicas() || shorter ? "degraded" : "ready";
+    return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
+  }
+
+  private ReplicaStatus status(Wanted wanted, Placed placed) {
+    String replica = placed.placement().replica();
+    Set<String> up = ids(up());
+    for (StageView stage : placed.placement().stages()) {
+      if (!up.contains(stage.node())) {
+        String obstacle = obstacle(wanted, replica);
+        return new ReplicaStatus(
+            placed.epoch(),
+            ReplicaStatus.LOADING,
+            "node "
+                + stage.node()
+                + " does not answer"
+                + (obstacle.isEmpty() ? "" : ", and " + obstacle));
+      }
+    }
+    return ReplicaStatus.of(cluster.registry(), replica)
+        .filter(s -> s.epoch() == placed.epoch())
+        .orElse(new ReplicaStatus(placed.epoch(), ReplicaStatus.LOADING, ""));
+  }
+
+  /** Why no plan can be made now; empty if one can. */
+  private String obstacle(Wanted wanted, String replica) {
+    Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), wanted.model());
+    if (model.isEmpty()) {
+      return "the model is not there";
+    }
+    try {
+      List<NodeInfo> up = up();
+      Plan _ = Planner.another(model.get().footprint(), machines(up), usedBeside(replica), 0, true);
+      return "";
+    } catch (FlotillaException e) {
+      return e.explanation();
+    }
+  }
+
+  // The controller's part.
+
+  @Override
+  public void reconcile(Cluster.Leadership leadership) {
+    List<NodeInfo> alive =
+        leadership.aliveNodes().stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
+    notice(alive);
+    List<Registry.Entry> entries = cluster.registry().list(KIND);
+    Map<String, Wanted> wanted = new TreeMap<>();
+    entries.forEach(e -> wanted.put(e.key().name(), Json.read(e.value(), Wanted.class)));
+    for (Placed placed : Placement.all(cluster.registry())) {
+      if (!isWanted(placed.placement(), wanted)) {
+        unplace(leadership, placed);
+      }
+    }
+    for (Registry.Entry entry : entries) {
+      String name = entry.key().name();
+      Wanted deployment = Objects.requireNonNull(wanted.get(name));
+      Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), name);
+      for (int i = 0; model.isPresent() && i < deployment.replicas(); i++) {
+        place(leadership, deployment, entry.epoch(), model.get(), i, alive);
+      }
+    }
+  }
+
+  private void notice(List<NodeInfo> alive) {
+    long nowNs = nanoTime.getAsLong();
+    Set<String> ids = ids(alive);
+    answeringSinceNs.keySet().retainAll(ids);
+    ids.forEach(id -> answeringSinceNs.putIfAbsent(id, nowNs));
+  }
+
+  private static Set<String> ids(List<NodeInfo> nodes) {
+    return nodes.stream().map(NodeInfo::id).collect(Collectors.toSet());
+  }
+
+  private static boolean isWanted(Placement placement, Map<String, Wanted> wanted) {
+    Wanted deployment = wanted.get(placement.model());
+    for (int i = 0; deployment != null && i < deployment.replicas(); i++) {
+      if (placement.replica().equals(Placement.replicaId(placement.model(), i))) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  private void unplace(Cluster.Leadership leadership, Placed placed) {
+    String replica = placed.placement().replica();
+    leadership.commit(
+        List.of(new Registry.Condition(Placement.key(replica), placed.epoch())),
+        List.of(
+            new Registry.Write(Placement.key(replica), Optional.empty()),
+            new Registry.Write(ReplicaStatus.key(replica), Optional.empty())));
+    log.info("replica {} is wanted no more", replica);
+  }
+
+  private void place(
+      Cluster.Leadership leadership,
+      Wanted wanted,
+      long wantedEpoch,
+      ModelRecord model,
+      int number,
+      List<NodeInfo> alive) {
+    String replica = Placement.replicaId(model.name(), number);
+    Optional<Placed> now = Placement.of(cluster.registry(), replica);
+    Optional<Plan> plan =
+        now.isPresent() && holds(now.get().placement(), model, wanted, alive)
+            ? longerPlan(
+                now.get().placement(), model, wanted, alive, wantedEpoch > now.get().epoch())
+            : bestPlan(replica, model, wanted, alive);
+    if (plan.isEmpty()) {
+      return;
+    }
+    Placement placement =
+        new Placement(
+            replica,
+            model.name(),
+            model.digest(),
+            model.cachePositions(),
+            plan.get().stages().stream()
+                .map(s -> new StageView(s.machine(), s.layers().first(), s.layers().last()))
+                .toList());
+    leadership
+        .commit(
+            List.of(
+                new Registry.Condition(Placement.key(replica), now.map(Placed::epoch).orElse(0L)),
+                new Registry.Condition(key(model.name()), wantedEpoch)),
+            List.of(new Registry.Write(Placement.key(replica), Optional.of(Json.write(placement)))))
+        .ifPresent(
+            epoch -> log.info("replica {} is placed (epoch {}): {}", replica, epoch, placement));
+  }
+
+  /** Whether a placement can stay: every node answers, and it is not longer than wanted. */
+  private static boolean holds(
+      Placement placement, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
+    Set<String> ids = ids(alive);
+    return placement.digest().equals(model.digest())
+        && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
+        && (wanted.stages() == 0 || placement.stages().size() <= wanted.stages());
+  }
+
+  /**
+   * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
+   * an operator has just changed what is wanted.
+   */
+  private Optional<Plan> longerPlan(
+      Placement placement,
+      ModelRecord model,
+      Wanted wanted,
+      List<NodeInfo> alive,
+      boolean wantedChanged) {
+    Set<String> present =
+        placement.stages().stream().map(StageView::node).collect(Collectors.toSet());
+    long nowNs = nanoTime.getAsLong();
+    List<NodeInfo> candidates =
+        alive.stream()
+            .filter(
+                n ->
+                    wantedChanged
+                        || present.contains(n.id())
+                        || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
+            .toList();
+    int stages = possibleStages(wanted, candidates.size());
+    return stages > placement.stages().size()
+        ? tryPlan(placement.replica(), model, candidates, stages)
+        : Optional.empty();
+  }
+
+  /** The plan nearest to what is wanted that the nodes allow. */
+  private Optional<Plan> bestPlan(
+      String replica, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
+    int stages = possibleStages(wanted, alive.size());
+    Optional<Plan> plan = tryPlan(replica, model, alive, stages);
+    while (plan.isEmpty() && stages > 1) {
+      plan = tryPlan(replica, model, alive, --stages);
+    }
+    return plan;
+  }
+
+  private static int possibleStages(Wanted wanted, int nodes) {
+    return Math.min(wanted.stages(), nodes);
+  }
+
+  private Optional<Plan> tryPlan(
+      String replica, ModelRecord model, List<NodeInfo> nodes, int stages) {
+    try {
+      return Optional.of(
+          Planner.another(model.footprint(), machines(nodes), usedBeside(replica), stages, true));
+    } catch (FlotillaException e) {
+      log.debug("replica {} cannot be placed in {} stages: {}", replica, stages, e.explanation());
+      return Optional.empty(); // views say why
+    }
+  }
+
+  /** Bytes that the other replicas take, by node. */
+  private Map<String, Long> usedBeside(String replica) {
+    Map<String, Long> used = new HashMap<>();
+    for (Placed placed : Placement.all(cluster.registry())) {
+      Placement other = placed.placement();
+      Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), other.model());
+      if (other.replica().equals(replica) || model.isEmpty()) {
+        continue;
+      }
+      int last = other.stages().size() - 1;
+      for (int i = 0; i <= last; i++) {
+        long bytes = model.get().footprint().stageBytes(other.layers(i).count(), i == 0, i == last);
+        used.merge(other.stages().get(i).node(), bytes, Long::sum);
+      }
+    }
+    return used;
+  }
+}

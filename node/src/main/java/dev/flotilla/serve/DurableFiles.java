@@ -1,0 +1,112 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.FlotillaException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.DirectoryStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.HexFormat;
+
+/** Files that are there whole or not at all, whatever happens to the machine. */
+final class DurableFiles {
+
+  private DurableFiles() {}
+
+  /** Writes under a temporary name, forces it to the disk, and renames. */
+  static void write(Path file, byte[] content) {
+    Path temporary = file.resolveSibling(file.getFileName() + ".new");
+    try {
+      Files.createDirectories(parent(file));
+      try (FileChannel channel =
+          FileChannel.open(
+              temporary,
+              StandardOpenOption.CREATE,
+              StandardOpenOption.WRITE,
+              StandardOpenOption.TRUNCATE_EXISTING)) {
+        ByteBuffer buffer = ByteBuffer.wrap(content);
+        while (buffer.hasRemaining()) {
+          channel.write(buffer);
+        }
+      }
+      publish(temporary, file);
+    } catch (IOException e) {
+      throw failure("cannot write " + file, e);
+    }
+  }
+
+  /** Forces a finished temporary file to the disk and gives it its name. */
+  static void publish(Path temporary, Path file) throws IOException {
+    force(temporary);
+    Files.move(
+        temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+    force(parent(file));
+  }
+
+  private static void force(Path path) throws IOException {
+    try (FileChannel channel = FileChannel.open(path, StandardOpenOption.READ)) {
+      channel.force(true);
+    }
+  }
+
+  private static Path parent(Path file) {
+    Path parent = file.toAbsolutePath().getParent();
+    if (parent == null) {
+      throw new IllegalArgumentException("no file: " + file);
+    }
+    return parent;
+  }
+
+  /** Deletes a folder of plain files, if it is there. */
+  static void deleteFolder(Path folder) {
+    if (!Files.isDirectory(folder)) {
+      return;
+    }
+    try {
+      try (DirectoryStream<Path> entries = Files.newDirectoryStream(folder)) {
+        for (Path entry : entries) {
+          if (Files.isDirectory(entry)) {
+            deleteFolder(entry);
+          } else {
+            Files.deleteIfExists(entry);
+          }
+        }
+      }
+      Files.deleteIfExists(folder);
+    } catch (IOException e) {
+      throw failure("cannot delete " + folder, e);
+    }
+  }
+
+  static MessageDigest sha256() {
+    try {
+      return MessageDigest.getInstance("SHA-256");
+    } catch (NoSuchAlgorithmException e) {
+      throw new IllegalStateException("every JDK has SHA-256", e);
+    }
+  }
+
+  static String hex(MessageDigest digest) {
+    return HexFormat.of().formatHex(digest.digest());
+  }
+
+  static String sha256(byte[] content) {
+    return HexFormat.of().formatHex(sha256().digest(content));
+  }
+
+  static FlotillaException failure(String what, IOException cause) {
+    String message = String.valueOf(cause.getMessage());
+    return new FlotillaException(
+        FlotillaException.Code.STORAGE,
+        what + ": " + (message.isEmpty() ? cause.toString() : message),
+        message.contains("No space left")
+            ? "Free disk space; it goes on by itself then."
+            : "Check the disk and its permissions.",
+        cause);
+  }
+}

@@ -1,0 +1,254 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.model.ModelConfig;
+import dev.flotilla.serve.proto.StepResult;
+import io.grpc.Status;
+import java.util.Optional;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.function.BiConsumer;
+import java.util.function.Function;
+import java.util.function.LongSupplier;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The head of a replica under one placement: its thread owns the scheduler and the first stage.
+ * Everything else reaches it through its inbox. When the chain to the other stages breaks, their
+ * caches are gone: every request is handed back as {@code UNAVAILABLE}, for its router to continue
+ * it, and the chain is opened anew.
+ */
+final class Head implements AutoCloseable {
+
+  private static final Logger log = LoggerFactory.getLogger(Head.class);
+  private static final long REOPEN_NS = TimeUnit.MILLISECONDS.toNanos(50);
+  private static final int ROWS_PER_STEP = 64;
+  private static final int MESSAGE_BYTES = 3 << 20;
+  private static final int MAX_WAITING = 256;
+
+  private final String replica;
+  private final Stage stage;
+  private final Function<Chain.Listener, Chain> onward;
+  private final BiConsumer<String, String> status;
+  private final ServingMetrics metrics;
+  private final LongSupplier nanoTime;
+  private final Scheduler scheduler;
+  private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
+  private final Thread thread;
+  private boolean closed;
+
+  // Of the head's thread:
+  private boolean stopped;
+  private boolean open;
+  private @Nullable Chain chain;
+  private long reopenAtNs;
+
+  /**
+   * @param onward opens the chain to the second stage; not used if the first is also the last
+   * @param status hears the replica's state and the reason for it, in the terms of {@link
+   *     ReplicaStatus}
+   */
+  Head(
+      String replica,
+      Stage stage,
+      int stages,
+      Function<Chain.Listener, Chain> onward,
+      BiConsumer<String, String> status,
+      ServingMetrics metrics,
+      LongSupplier nanoTime) {
+    this.replica = replica;
+    this.stage = stage;
+    this.onward = onward;
+    this.status = status;
+    this.metrics = metrics;
+    this.nanoTime = nanoTime;
+    this.scheduler = new Scheduler(limits(stage, stages));
+    this.reopenAtNs = nanoTime.getAsLong();
+    this.thread = Thread.ofPlatform().name("head-" + replica).daemon().start(this::loop);
+  }
+
+  private static Scheduler.Limits limits(Stage stage, int stages) {
+    ModelConfig config = stage.slice().config();
+    int positions = stage.slice().cachePositions();
+    int rows = Math.clamp(MESSAGE_BYTES / (4L * config.width()), 1, ROWS_PER_STEP);
+    return new Scheduler.Limits(
+        rows,
+        Math.max(1, rows / 2),
+        MAX_WAITING,
+        positions,
+        Math.min(config.contextLength(), positions),
+        stages);
+  }
+
+  /** Takes a request; what becomes of it, its listener hears. */
+  void submit(Scheduler.Submission submission, Scheduler.Listener listener) {
+    boolean taken =
+        post(
+            () -> {
+              if (open) {
+                scheduler.submit(submission, listener);
+              } else {
+                listener.failed(unavailable("replica " + replica + " is loading"));
+              }
+            });
+    if (!taken) {
+      listener.failed(unavailable("replica " + replica + " was moved"));
+    }
+  }
+
+  /** Stops a request within one step; unknown ids are ignored. */
+  void cancel(String id) {
+    post(() -> scheduler.cancel(id));
+  }
+
+  private synchronized boolean post(Runnable event) {
+    return !closed && inbox.add(event);
+  }
+
+  private void loop() {
+    while (!stopped) {
+      try {
+        step();
+      } catch (InterruptedException e) {
+        stopped = true; // nobody else interrupts: the process ends
+      } catch (RuntimeException | Error e) {
+        log.error("replica {}: a step failed; its requests are handed back", replica, e);
+        broken(Status.INTERNAL.withDescription(e.toString()));
+        reopenAtNs = nanoTime.getAsLong() + TimeUnit.SECONDS.toNanos(1);
+      }
+    }
+  }
+
+  /** One turn: schedule, run, deliver. */
+  private void step() throws InterruptedException {
+    Optional<Batch> batch = open ? scheduler.schedule() : reopen();
+    if (batch.isPresent()) {
+      run(batch.get());
+    }
+    deliver(batch.isPresent());
+  }
+
+  private void run(Batch batch) {
+    long startNs = nanoTime.getAsLong();
+    float[] hidden = stage.embed(batch.tokens());
+    stage.forward(hidden, batch.sequences(), batch.positions(), batch.releases());
+    if (chain != null) {
+      chain.send(Wire.step(batch, hidden));
+    } else {
+      scheduler.deliver(batch.number(), stage.draw(hidden, batch.draws()));
+    }
+    metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows());
+  }
+
+  private void deliver(boolean busy) throws InterruptedException {
+    Runnable event = busy ? inbox.poll() : inbox.poll(open ? 1000 : 10, TimeUnit.MILLISECONDS);
+    for (; event != null; event = inbox.poll()) {
+      event.run();
+    }
+    metrics.queue(replica, scheduler.running(), scheduler.waiting());
+  }
+
+  /** Opens the chain when it is time to; schedules nothing. */
+  private Optional<Batch> reopen() {
+    if (chain == null && nanoTime.getAsLong() - reopenAtNs >= 0) {
+      stage.reset(); // also what an earlier placement left in a slice that stayed
+      if (stage.last()) {
+        opened();
+      } else {
+        ChainEvents events = new ChainEvents();
+        Chain opening = onward.apply(events);
+        events.chain = opening;
+        chain = opening;
+      }
+    }
+    return Optional.empty();
+  }
+
+  private void opened() {
+    open = true;
+    status.accept(ReplicaStatus.READY, "");
+    log.info("replica {} is ready", replica);
+  }
+
+  private void broken(Status cause) {
+    if (chain != null) {
+      chain.close();
+      chain = null;
+    }
+    stage.reset();
+    reopenAtNs = nanoTime.getAsLong() + REOPEN_NS;
+    String reason = String.valueOf(cause.getDescription());
+    if (open) {
+      log.warn("replica {} lost its chain: {}", replica, cause);
+    }
+    open = false;
+    status.accept(
+        cause.getCode() == Status.Code.FAILED_PRECONDITION
+            ? ReplicaStatus.FAILED
+            : ReplicaStatus.LOADING,
+        reason);
+    scheduler.fail(unavailable("replica " + replica + " lost a stage: " + reason));
+  }
+
+  private static FlotillaException unavailable(String what) {
+    return new FlotillaException(
+        FlotillaException.Code.UNAVAILABLE, what, "It continues elsewhere or later.");
+  }
+
+  /** Hands back every request and stops; the slice stays, for another placement to take over. */
+  @Override
+  public void close() {
+    synchronized (this) {
+      closed = true;
+      inbox.add(() -> stopped = true);
+    }
+    Closing.join(thread);
+    for (Runnable event = inbox.poll(); event != null; event = inbox.poll()) {
+      event.run();
+    }
+    if (chain != null) {
+      chain.close();
+    }
+    open = false;
+    scheduler.fail(unavailable("replica " + replica + " was moved"));
+    metrics.gone(replica);
+  }
+
+  /** Carries what a chain says to the head's thread; an earlier chain's words count no more. */
+  private final class ChainEvents implements Chain.Listener {
+    private @Nullable Chain chain;
+
+    @Override
+    public void opened() {
+      post(
+          () -> {
+            if (chain == Head.this.chain) {
+              Head.this.opened();
+            }
+          });
+    }
+
+    @Override
+    public void result(StepResult result) {
+      int[] tokens = Wire.ints(result.getTokensList());
+      post(
+          () -> {
+            if (chain == Head.this.chain) {
+              scheduler.deliver(result.getNumber(), tokens);
+            }
+          });
+    }
+
+    @Override
+    public void broken(Status status) {
+      post(
+          () -> {
+            if (chain == Head.this.chain) {
+              Head.this.broken(status);
+            }
+          });
+    }
+  }
+}

@@ -1,0 +1,67 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.LayerRange;
+import java.util.List;
+import java.util.Optional;
+
+/**
+ * Where one replica runs: the controller's decision (registry kind {@code placement}, name = the
+ * replica's id). Its entry's epoch fences the work of earlier placements.
+ *
+ * @param replica {@code MODEL-NUMBER}
+ * @param digest SHA-256 of the model's file
+ * @param cachePositions of each stage's KV cache
+ * @param stages in order; the first one's node is the head
+ */
+record Placement(
+    String replica,
+    String model,
+    String digest,
+    int cachePositions,
+    List<Deployments.StageView> stages) {
+
+  static final String KIND = "placement";
+
+  /** A placement with the epoch of its entry. */
+  record Placed(Placement placement, long epoch) {}
+
+  static Registry.Key key(String replica) {
+    return new Registry.Key(KIND, replica);
+  }
+
+  static String replicaId(String model, int number) {
+    return model + "-" + number;
+  }
+
+  static List<Placed> all(Registry registry) {
+    return registry.list(KIND).stream().map(Placement::read).toList();
+  }
+
+  static Optional<Placed> of(Registry registry, String replica) {
+    return registry.get(key(replica)).map(Placement::read);
+  }
+
+  private static Placed read(Registry.Entry entry) {
+    return new Placed(Json.read(entry.value(), Placement.class), entry.epoch());
+  }
+
+  String head() {
+    return stages.get(0).node();
+  }
+
+  /** This node's place in the chain, if it has one. */
+  Optional<Integer> stageOn(String node) {
+    for (int i = 0; i < stages.size(); i++) {
+      if (stages.get(i).node().equals(node)) {
+        return Optional.of(i);
+      }
+    }
+    return Optional.empty();
+  }
+
+  LayerRange layers(int stage) {
+    return new LayerRange(stages.get(stage).firstLayer(), stages.get(stage).lastLayer());
+  }
+}

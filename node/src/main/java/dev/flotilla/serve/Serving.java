@@ -1,0 +1,75 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.cluster.Cluster;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.nio.file.Path;
+import java.time.InstantSource;
+import java.util.function.LongSupplier;
+
+/**
+ * Serving on one node: its models, its stages, the routing of requests that come in here, and the
+ * controller's part for when this node leads.
+ *
+ * <p>Make it before the cluster starts, for it adds its services and its reconciler; start it after
+ * the cluster, close it before.
+ */
+public final class Serving implements AutoCloseable {
+
+  private final ModelStore models;
+  private final StageHost stages;
+  private final Router router;
+  private final DeploymentService deployments;
+
+  /**
+   * @param dataFolder the node's data folder
+   * @param threads that each slice on this node computes with
+   * @param clock for what people read, such as a model's age
+   * @param nanoTime for durations
+   */
+  public Serving(
+      Cluster cluster,
+      Path dataFolder,
+      int threads,
+      MeterRegistry meters,
+      InstantSource clock,
+      LongSupplier nanoTime) {
+    ServingMetrics metrics = new ServingMetrics(meters);
+    models = new ModelStore(cluster, dataFolder, threads, clock);
+    stages = new StageHost(cluster, models::load, metrics, nanoTime);
+    router = new Router(cluster, metrics, nanoTime);
+    deployments = new DeploymentService(cluster, models, nanoTime);
+    cluster.addService(models.service());
+    stages.services().forEach(cluster::addService);
+    cluster.addReconciler(deployments);
+  }
+
+  /** Starts loading and answering; the cluster has started. */
+  public void start() {
+    models.start();
+    stages.start();
+    router.start();
+  }
+
+  /** Continues token lists with deployed models. */
+  public Generator generator() {
+    return router;
+  }
+
+  /** What is wanted to run, and what runs. */
+  public Deployments deployments() {
+    return deployments;
+  }
+
+  /** The model files. */
+  public ModelStore models() {
+    return models;
+  }
+
+  /** Ends what runs here: requests that came in here fail, those of other nodes go on elsewhere. */
+  @Override
+  public void close() {
+    router.close();
+    stages.close();
+    models.close();
+  }
+}

@@ -1,0 +1,454 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.LayerSlice;
+import dev.flotilla.serve.Placement.Placed;
+import dev.flotilla.serve.proto.Accepted;
+import dev.flotilla.serve.proto.ChainMessage;
+import dev.flotilla.serve.proto.ChainReply;
+import dev.flotilla.serve.proto.Finished;
+import dev.flotilla.serve.proto.GenerateEvent;
+import dev.flotilla.serve.proto.GenerateRequest;
+import dev.flotilla.serve.proto.GenerationGrpc;
+import dev.flotilla.serve.proto.Open;
+import dev.flotilla.serve.proto.StagesGrpc;
+import dev.flotilla.serve.proto.Token;
+import io.grpc.BindableService;
+import io.grpc.Status;
+import io.grpc.stub.ServerCallStreamObserver;
+import io.grpc.stub.StreamObserver;
+import io.micrometer.core.instrument.Meter;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.LongSupplier;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Makes this node's stages what the registry's placements say: loads the slices that they give it,
+ * closes others, and starts a head or a worker on each. A slice whose layers stay in a new
+ * placement stays loaded, with an empty cache. Work of any other epoch than the one loaded is
+ * refused.
+ */
+final class StageHost implements AutoCloseable {
+
+  private static final Logger log = LoggerFactory.getLogger(StageHost.class);
+  private static final long RETRY_NS = TimeUnit.SECONDS.toNanos(1);
+
+  /** Where slices come from. */
+  @FunctionalInterface
+  interface Slices {
+
+    /** Loads one stage's layers; may take long, and fetch from other nodes. */
+    LayerSlice load(Placement placement, int stage);
+  }
+
+  /** What this node does for one replica. */
+  private static final class Local {
+    final Placed placed;
+    final int index;
+    @Nullable Stage stage;
+    @Nullable Meter meter;
+    volatile @Nullable Head head;
+    volatile @Nullable Worker worker;
+    volatile String failure = "";
+    long retryAtNs;
+
+    Local(Placed placed, int index) {
+      this.placed = placed;
+      this.index = index;
+    }
+
+    Placement placement() {
+      return placed.placement();
+    }
+
+    /** Whether its slice also serves the other. */
+    boolean sameLayers(Placement other, int otherIndex) {
+      return placement().digest().equals(other.digest())
+          && placement().cachePositions() == other.cachePositions()
+          && placement().layers(index).equals(other.layers(otherIndex));
+    }
+  }
+
+  private final Cluster cluster;
+  private final Slices slices;
+  private final ServingMetrics metrics;
+  private final LongSupplier nanoTime;
+  private final Map<String, Local> locals = new ConcurrentHashMap<>();
+  private final Map<String, ReplicaStatus> statuses = new ConcurrentHashMap<>();
+  private final AtomicLong calls = new AtomicLong();
+  private final Semaphore changed = new Semaphore(0);
+  private final Semaphore statusChanged = new Semaphore(0);
+  private final List<Thread> threads = new ArrayList<>();
+  private volatile boolean closed;
+  private @Nullable AutoCloseable subscription;
+
+  StageHost(Cluster cluster, Slices slices, ServingMetrics metrics, LongSupplier nanoTime) {
+    this.cluster = cluster;
+    this.slices = slices;
+    this.metrics = metrics;
+    this.nanoTime = nanoTime;
+  }
+
+  List<BindableService> services() {
+    return List.of(new StageService(), new GenerationService());
+  }
+
+  void start() {
+    subscription = cluster.registry().subscribe(changed::release);
+    threads.add(start("stage-loader", changed, this::reconcile));
+    threads.add(start("replica-status", statusChanged, this::report));
+  }
+
+  private Thread start(String name, Semaphore signal, Runnable pass) {
+    return Thread.ofPlatform()
+        .name(name)
+        .daemon()
+        .start(
+            () -> {
+              while (!closed) {
+                try {
+                  boolean _ = signal.tryAcquire(500, TimeUnit.MILLISECONDS);
+                  signal.drainPermits();
+                  pass.run();
+                } catch (InterruptedException e) {
+                  return;
+                } catch (RuntimeException e) {
+                  log.warn("{} of node {}: {}; it tries again", name, cluster.self(), e.toString());
+                }
+              }
+            });
+  }
+
+  /** One pass of the loader. */
+  private void reconcile() {
+    Map<String, Placed> wanted = new HashMap<>();
+    for (Placed placed : Placement.all(cluster.registry())) {
+      if (placed.placement().stageOn(cluster.self()).isPresent()) {
+        wanted.put(placed.placement().replica(), placed);
+      }
+    }
+    Map<String, Stage> kept = new HashMap<>();
+    for (Local local : List.copyOf(locals.values())) {
+      Placed now = wanted.get(local.placement().replica());
+      if (now == null || now.epoch() != local.placed.epoch()) {
+        stop(local, Optional.ofNullable(now)).ifPresent(s -> kept.put(replica(local), s));
+      }
+    }
+    for (Placed placed : wanted.values()) {
+      String replica = placed.placement().replica();
+      int index = placed.placement().stageOn(cluster.self()).orElseThrow();
+      Local local = locals.computeIfAbsent(replica, r -> new Local(placed, index));
+      if (local.stage == null && nanoTime.getAsLong() - local.retryAtNs >= 0 && !closed) {
+        load(local, Optional.ofNullable(kept.remove(replica)));
+      }
+    }
+  }
+
+  private static String replica(Local local) {
+    return local.placement().replica();
+  }
+
+  /** Stops a replica's work here; returns its stage if the new placement can go on with it. */
+  private Optional<Stage> stop(Local local, Optional<Placed> next) {
+    locals.remove(replica(local));
+    Head head = local.head;
+    Worker worker = local.worker;
+    if (head != null) {
+      head.close();
+    }
+    if (worker != null) {
+      worker.close();
+    }
+    statuses.remove(replica(local));
+    Stage stage = local.stage;
+    if (stage == null) {
+      return Optional.empty();
+    }
+    if (local.meter != null) {
+      metrics.remove(local.meter);
+    }
+    int self = next.flatMap(n -> n.placement().stageOn(cluster.self())).orElse(-1);
+    if (next.isPresent() && self >= 0 && local.sameLayers(next.get().placement(), self)) {
+      return Optional.of(stage);
+    }
+    stage.close();
+    log.info(
+        "node {} closed layers {} of replica {}",
+        cluster.self(),
+        local.placement().layers(local.index),
+        replica(local));
+    return Optional.empty();
+  }
+
+  private void load(Local local, Optional<Stage> kept) {
+    Placement placement = local.placement();
+    long epoch = local.placed.epoch();
+    int index = local.index;
+    if (index == 0) {
+      status(placement.replica(), new ReplicaStatus(epoch, ReplicaStatus.LOADING, ""));
+    }
+    Stage stage;
+    try {
+      stage = kept.isPresent() ? kept.get() : new Stage(slices.load(placement, index));
+    } catch (FlotillaException e) {
+      log.warn(
+          "node {} cannot load layers {} of replica {}: {}",
+          cluster.self(),
+          placement.layers(index),
+          placement.replica(),
+          e.explanation());
+      local.failure = e.explanation();
+      local.retryAtNs = nanoTime.getAsLong() + RETRY_NS;
+      if (index == 0) {
+        status(placement.replica(), new ReplicaStatus(epoch, ReplicaStatus.FAILED, local.failure));
+      }
+      return;
+    }
+    local.failure = "";
+    local.stage = stage;
+    local.meter = metrics.stage(placement.replica(), index, stage);
+    int stages = placement.stages().size();
+    if (index == 0) {
+      local.head =
+          new Head(
+              placement.replica(),
+              stage,
+              stages,
+              listener -> onward(local, listener),
+              (state, reason) ->
+                  status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
+              metrics,
+              nanoTime);
+    } else {
+      local.worker =
+          new Worker(placement.replica() + "/" + index, stage, listener -> onward(local, listener));
+    }
+    log.info(
+        "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
+        cluster.self(),
+        placement.layers(index),
+        placement.replica(),
+        epoch,
+        index + 1,
+        stages,
+        kept.isPresent() ? ", kept from before" : "");
+  }
+
+  private Chain onward(Local local, Chain.Listener listener) {
+    int next = local.index + 1;
+    return Chain.open(
+        cluster.channel(local.placement().stages().get(next).node()),
+        replica(local),
+        local.placed.epoch(),
+        next,
+        listener);
+  }
+
+  private void status(String replica, ReplicaStatus status) {
+    if (!status.equals(statuses.put(replica, status))) {
+      statusChanged.release();
+    }
+  }
+
+  /** One pass of the reporter: brings the registry up to what the heads here say. */
+  private void report() {
+    Registry registry = cluster.registry();
+    statuses.forEach(
+        (replica, status) -> {
+          if (!ReplicaStatus.of(registry, replica).equals(Optional.of(status))) {
+            registry.commit(
+                List.of(new Registry.Condition(Placement.key(replica), status.epoch())),
+                List.of(
+                    new Registry.Write(
+                        ReplicaStatus.key(replica), Optional.of(Json.write(status)))));
+          }
+        });
+  }
+
+  /** The work here of exactly that placement, or why there is none. */
+  private Local current(String replica, long epoch) {
+    Local local = locals.get(replica);
+    if (local != null && local.placed.epoch() > epoch) {
+      throw new FlotillaException(
+          FlotillaException.Code.CONFLICT,
+          "placement " + epoch + " of replica " + replica + " is no more",
+          "Look for the new one.");
+    }
+    if (local == null
+        || local.placed.epoch() < epoch
+        || (local.head == null && local.worker == null)) {
+      String failure = local != null && local.placed.epoch() == epoch ? local.failure : "";
+      boolean failed = !failure.isEmpty();
+      throw new FlotillaException(
+          failed ? FlotillaException.Code.FAILED : FlotillaException.Code.UNAVAILABLE,
+          "node "
+              + cluster.self()
+              + (failed
+                  ? " cannot load its layers of replica " + replica + ": " + failure
+                  : " is loading its layers of replica " + replica),
+          "");
+    }
+    return local;
+  }
+
+  @Override
+  public void close() {
+    closed = true;
+    Closing.unsubscribe(subscription);
+    changed.release();
+    statusChanged.release();
+    for (Thread thread : threads) {
+      Closing.join(thread);
+    }
+    for (Local local : List.copyOf(locals.values())) {
+      stop(local, Optional.empty());
+    }
+  }
+
+  private final class StageService extends StagesGrpc.StagesImplBase {
+
+    @Override
+    public StreamObserver<ChainMessage> chain(StreamObserver<ChainReply> responses) {
+      ServerCallStreamObserver<ChainReply> call = (ServerCallStreamObserver<ChainReply>) responses;
+      Incoming incoming = new Incoming(new Replies<>(call));
+      call.setOnCancelHandler(incoming::end);
+      return incoming;
+    }
+  }
+
+  private final class Incoming implements StreamObserver<ChainMessage> {
+    private final Replies<ChainReply> replies;
+    private final Worker.Session session;
+    private @Nullable Worker worker;
+
+    Incoming(Replies<ChainReply> replies) {
+      this.replies = replies;
+      this.session = new Worker.Session(replies);
+    }
+
+    @Override
+    public void onNext(ChainMessage message) {
+      if (message.hasOpen()) {
+        open(message.getOpen());
+      } else if (worker != null) {
+        worker.step(session, message.getStep());
+      }
+    }
+
+    private void open(Open open) {
+      try {
+        Worker found = current(open.getReplica(), open.getEpoch()).worker;
+        if (found == null) {
+          replies.fail(Status.INVALID_ARGUMENT.withDescription("the head has no chain to it"));
+          return;
+        }
+        worker = found;
+        found.open(session);
+      } catch (FlotillaException e) {
+        replies.fail(Wire.status(e).getStatus());
+      }
+    }
+
+    void end() {
+      if (worker != null) {
+        worker.end(session);
+      }
+    }
+
+    @Override
+    public void onError(Throwable error) {
+      end();
+    }
+
+    @Override
+    public void onCompleted() {
+      end();
+      replies.complete();
+    }
+  }
+
+  private final class GenerationService extends GenerationGrpc.GenerationImplBase {
+
+    @Override
+    public void generate(GenerateRequest request, StreamObserver<GenerateEvent> responses) {
+      ServerCallStreamObserver<GenerateEvent> call =
+          (ServerCallStreamObserver<GenerateEvent>) responses;
+      Outgoing outgoing = new Outgoing(new Replies<>(call));
+      Head head;
+      try {
+        head = current(request.getReplica(), request.getEpoch()).head;
+        if (head == null) {
+          throw new FlotillaException(
+              FlotillaException.Code.CONFLICT,
+              "node " + cluster.self() + " is not the head of " + request.getReplica(),
+              "");
+        }
+      } catch (FlotillaException e) {
+        // Whatever is wrong here, the request may well go on elsewhere.
+        outgoing.failed(
+            new FlotillaException(FlotillaException.Code.UNAVAILABLE, e.explanation(), ""));
+        return;
+      }
+      // A request may come back before its cancelled predecessor is gone: the call names it here.
+      String id = request.getId() + "#" + calls.incrementAndGet();
+      Head chosen = head;
+      call.setOnCancelHandler(() -> chosen.cancel(id));
+      head.submit(
+          new Scheduler.Submission(
+              id,
+              Wire.ints(request.getTokensList()),
+              new SamplingParameters(
+                  request.getTemperature(),
+                  request.getTopP(),
+                  request.getTopK(),
+                  request.getSeed()),
+              request.getMaxTokens(),
+              Wire.ints(request.getEndTokensList())),
+          outgoing);
+    }
+  }
+
+  private record Outgoing(Replies<GenerateEvent> replies) implements Scheduler.Listener {
+
+    @Override
+    public void accepted() {
+      replies.send(GenerateEvent.newBuilder().setAccepted(Accepted.getDefaultInstance()).build());
+    }
+
+    @Override
+    public void token(int position, int token) {
+      replies.send(
+          GenerateEvent.newBuilder()
+              .setToken(Token.newBuilder().setPosition(position).setToken(token))
+              .build());
+    }
+
+    @Override
+    public void finished(Generator.FinishReason reason) {
+      replies.send(
+          GenerateEvent.newBuilder()
+              .setFinished(Finished.newBuilder().setReason(reason.name()))
+              .build());
+      replies.complete();
+    }
+
+    @Override
+    public void failed(FlotillaException error) {
+      replies.send(GenerateEvent.newBuilder().setFailed(Wire.failed(error)).build());
+      replies.complete();
+    }
+  }
+}

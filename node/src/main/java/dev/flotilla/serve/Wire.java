@@ -1,0 +1,107 @@
+package dev.flotilla.serve;
+
+import com.google.protobuf.ByteString;
+import com.google.protobuf.UnsafeByteOperations;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.serve.proto.Draw;
+import dev.flotilla.serve.proto.Failed;
+import dev.flotilla.serve.proto.Step;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.List;
+
+/** Between our values and the messages that carry them. */
+final class Wire {
+
+  private Wire() {}
+
+  /** F32, little-endian. */
+  static ByteString bytes(float[] values) {
+    ByteBuffer buffer = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
+    buffer.asFloatBuffer().put(values);
+    return UnsafeByteOperations.unsafeWrap(buffer);
+  }
+
+  static float[] floats(ByteString bytes) {
+    float[] values = new float[bytes.size() / 4];
+    bytes.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values);
+    return values;
+  }
+
+  static Step step(Batch batch, float[] hidden) {
+    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(bytes(hidden));
+    for (int i = 0; i < batch.rows(); i++) {
+      step.addSequences(batch.sequences()[i]).addPositions(batch.positions()[i]);
+    }
+    for (long release : batch.releases()) {
+      step.addReleases(release);
+    }
+    for (Batch.Draw draw : batch.draws()) {
+      SamplingParameters sampling = draw.sampling();
+      step.addDraws(
+          Draw.newBuilder()
+              .setRow(draw.row())
+              .setPosition(draw.position())
+              .setTemperature(sampling.temperature())
+              .setTopP(sampling.topP())
+              .setTopK(sampling.topK())
+              .setSeed(sampling.seed()));
+    }
+    return step.build();
+  }
+
+  static List<Batch.Draw> draws(Step step) {
+    return step.getDrawsList().stream()
+        .map(
+            d ->
+                new Batch.Draw(
+                    d.getRow(),
+                    d.getPosition(),
+                    new SamplingParameters(
+                        d.getTemperature(), d.getTopP(), d.getTopK(), d.getSeed())))
+        .toList();
+  }
+
+  static long[] longs(List<Long> values) {
+    return values.stream().mapToLong(Long::longValue).toArray();
+  }
+
+  static int[] ints(List<Integer> values) {
+    return values.stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  static Failed failed(FlotillaException error) {
+    return Failed.newBuilder()
+        .setCode(error.code().name())
+        .setMessage(String.valueOf(error.getMessage()))
+        .setRemedy(error.remedy())
+        .build();
+  }
+
+  static FlotillaException error(Failed failed) {
+    FlotillaException.Code code;
+    try {
+      code = FlotillaException.Code.valueOf(failed.getCode());
+    } catch (IllegalArgumentException e) {
+      code = FlotillaException.Code.FAILED; // a newer version's
+    }
+    return new FlotillaException(code, failed.getMessage(), failed.getRemedy());
+  }
+
+  /** For calls whose errors travel as a status: code and text survive, the rest does not. */
+  static StatusRuntimeException status(FlotillaException error) {
+    Status.Code code =
+        switch (error.code()) {
+          case INVALID, TOO_LARGE -> Status.Code.INVALID_ARGUMENT;
+          case UNAUTHENTICATED -> Status.Code.UNAUTHENTICATED;
+          case NOT_FOUND -> Status.Code.NOT_FOUND;
+          case CONFLICT -> Status.Code.ABORTED;
+          case BUSY -> Status.Code.RESOURCE_EXHAUSTED;
+          case UNAVAILABLE, NO_MAJORITY, OUTCOME_UNKNOWN -> Status.Code.UNAVAILABLE;
+          case BAD_FILE, STORAGE, FAILED -> Status.Code.FAILED_PRECONDITION;
+        };
+    return Status.fromCode(code).withDescription(error.explanation()).asRuntimeException();
+  }
+}

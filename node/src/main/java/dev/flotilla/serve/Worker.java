@@ -1,0 +1,161 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.serve.proto.ChainReply;
+import dev.flotilla.serve.proto.Opened;
+import dev.flotilla.serve.proto.Step;
+import dev.flotilla.serve.proto.StepResult;
+import io.grpc.Status;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * A stage behind the head: one thread that runs the steps of the newest chain through the slice and
+ * hands them on. Results of the stages behind pass by on the transport's thread, so that they do
+ * not wait for this stage's arithmetic.
+ */
+final class Worker implements AutoCloseable {
+
+  private static final Logger log = LoggerFactory.getLogger(Worker.class);
+
+  /** A chain that came in, and where it goes on. */
+  static final class Session {
+    private final Replies<ChainReply> upstream;
+    private @Nullable Chain downstream;
+
+    Session(Replies<ChainReply> upstream) {
+      this.upstream = upstream;
+    }
+
+    private void end(Status status) {
+      upstream.fail(status);
+      if (downstream != null) {
+        downstream.close();
+      }
+    }
+  }
+
+  private final String name;
+  private final Stage stage;
+  private final Function<Chain.Listener, Chain> onward;
+  private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
+  private final Thread thread;
+  private volatile boolean closed;
+  private @Nullable Session current;
+
+  /**
+   * @param onward opens the chain to the next stage; not used by the last one
+   */
+  Worker(String name, Stage stage, Function<Chain.Listener, Chain> onward) {
+    this.name = name;
+    this.stage = stage;
+    this.onward = onward;
+    this.thread = Thread.ofPlatform().name("stage-" + name).daemon().start(this::loop);
+  }
+
+  void open(Session session) {
+    inbox.add(() -> begin(session));
+  }
+
+  void step(Session session, Step step) {
+    inbox.add(() -> run(session, step));
+  }
+
+  void end(Session session) {
+    inbox.add(
+        () -> {
+          if (session == current) {
+            current = null;
+            session.end(Status.CANCELLED);
+            stage.reset();
+          }
+        });
+  }
+
+  private void loop() {
+    while (!closed) {
+      try {
+        inbox.take().run();
+      } catch (InterruptedException e) {
+        return; // only close() interrupts
+      } catch (RuntimeException | Error e) {
+        log.error("stage {} failed and drops its chain", name, e);
+        if (current != null) {
+          current.end(Status.UNAVAILABLE.withDescription("stage " + name + " failed: " + e));
+          current = null;
+        }
+        stage.reset();
+      }
+    }
+  }
+
+  private void begin(Session session) {
+    if (current != null) {
+      current.end(Status.ABORTED.withDescription("a newer chain took over"));
+    }
+    stage.reset();
+    current = session;
+    if (stage.last()) {
+      session.upstream.send(opened());
+      return;
+    }
+    session.downstream =
+        onward.apply(
+            new Chain.Listener() {
+              @Override
+              public void opened() {
+                session.upstream.send(Worker.opened());
+              }
+
+              @Override
+              public void result(StepResult result) {
+                session.upstream.send(ChainReply.newBuilder().setResult(result).build());
+              }
+
+              @Override
+              public void broken(Status status) {
+                session.upstream.fail(status);
+                end(session);
+              }
+            });
+  }
+
+  private static ChainReply opened() {
+    return ChainReply.newBuilder().setOpened(Opened.getDefaultInstance()).build();
+  }
+
+  private void run(Session session, Step step) {
+    if (session != current) {
+      return; // of a chain that ended
+    }
+    float[] hidden = Wire.floats(step.getHidden());
+    stage.forward(
+        hidden,
+        Wire.longs(step.getSequencesList()),
+        Wire.ints(step.getPositionsList()),
+        Wire.longs(step.getReleasesList()));
+    if (session.downstream != null) {
+      session.downstream.send(step.toBuilder().setHidden(Wire.bytes(hidden)).build());
+      return;
+    }
+    StepResult.Builder result = StepResult.newBuilder().setNumber(step.getNumber());
+    for (int token : stage.draw(hidden, Wire.draws(step))) {
+      result.addTokens(token);
+    }
+    session.upstream.send(ChainReply.newBuilder().setResult(result).build());
+  }
+
+  /** Stops the thread and ends the chain; the slice stays, for another placement to take over. */
+  @Override
+  public void close() {
+    closed = true;
+    inbox.add(() -> {});
+    Closing.join(thread);
+    if (current != null) {
+      current.end(Status.UNAVAILABLE.withDescription("stage " + name + " was moved"));
+      current = null;
+    }
+  }
+}

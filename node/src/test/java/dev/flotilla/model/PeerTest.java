@@ -1,0 +1,173 @@
+package dev.flotilla.model;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.Json;
+import dev.flotilla.tensor.WeightType;
+import dev.flotilla.text.Tokenizer;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Objects;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/**
+ * Compares with programs that are not ours: llama.cpp on the GGUF files, transformers on the
+ * folder. Runs where the environment variable {@code FLOTILLA_PEER_PYTHON} names a Python that has
+ * {@code llama_cpp} and {@code numpy}, or {@code transformers} and {@code torch}; a folder of a
+ * trained model can be given in {@code FLOTILLA_PEER_MODEL}.
+ */
+class PeerTest {
+
+  private static final int GENERATED = 64;
+
+  @TempDir Path temporary;
+  private String python = "";
+  private Path folder = Path.of("");
+
+  private record Peer(String version, int[] tokens, int[] text, float[][] logits) {}
+
+  @BeforeEach
+  void findPeer() throws IOException {
+    python = Objects.requireNonNullElse(System.getenv("FLOTILLA_PEER_PYTHON"), "");
+    assumeTrue(!python.isEmpty(), "FLOTILLA_PEER_PYTHON names no Python with llama_cpp");
+    String trained = System.getenv("FLOTILLA_PEER_MODEL");
+    if (trained == null) {
+      folder = temporary.resolve("hf");
+      TestFolders.write(folder, true);
+    } else {
+      folder = Path.of(trained);
+    }
+  }
+
+  /**
+   * The tolerances cover that llama.cpp rounds activations to the type of the weights, and keys,
+   * values and tables of attention to half precision.
+   */
+  @ParameterizedTest
+  @CsvSource({"F32, 0.01", "F16, 0.02", "Q8_0, 0.3"})
+  void llamaCppAgreesOnTokensAndLogits(WeightType type, float tolerance)
+      throws IOException, InterruptedException {
+    assumeTrue(has("llama_cpp"), "no llama_cpp there");
+    Path gguf = temporary.resolve("model.gguf");
+    GgufConverter.convert(folder, gguf, "peer", type);
+    Peer peer = run("llama_cpp_logits.py", gguf, prompt());
+    compare("llama-cpp-python", type.name(), peer, gguf, tolerance);
+  }
+
+  @Test
+  void transformersAgreesOnTokensAndLogits() throws IOException, InterruptedException {
+    assumeTrue(has("transformers"), "no transformers there");
+    Path gguf = temporary.resolve("model.gguf");
+    GgufConverter.convert(folder, gguf, "peer", WeightType.F32);
+    Peer peer = run("transformers_logits.py", folder, prompt());
+    compare("transformers", "folder", peer, gguf, 0.002f);
+  }
+
+  private int[] prompt() {
+    try (Tokenizer tokenizer = Tokenizer.fromFile(folder.resolve("tokenizer.json"))) {
+      return Arrays.copyOf(tokenizer.encode(TestFolders.TEXT), 24);
+    }
+  }
+
+  private void compare(String program, String what, Peer peer, Path gguf, float tolerance) {
+    try (Tokenizer tokenizer =
+        Tokenizer.fromGguf(GgufHeader.read(gguf).metadata(), gguf.toString())) {
+      assertThat(tokenizer.encode(TestFolders.TEXT)).isEqualTo(peer.text());
+    }
+    // Our logits along the peer's tokens: one flip between near-equals must not hide the rest.
+    Greedy.Result ours = Greedy.run(gguf, peer.tokens(), 0);
+    int agree = 0;
+    float largest = 0;
+    for (int t = 0; t < peer.tokens().length; t++) {
+      float[] a = ours.logits()[t];
+      float[] b = peer.logits()[t];
+      for (int i = 0; i < a.length; i++) {
+        largest = Math.max(largest, Math.abs(a[i] - b[i]));
+      }
+      int best = Greedy.argmax(a);
+      agree += best == Greedy.argmax(b) ? 1 : 0;
+      assertThat(a[best] - a[Greedy.argmax(b)])
+          .as("the peer's choice at position %d is ours or nearly ours", t)
+          .isLessThanOrEqualTo(2 * tolerance);
+    }
+    System.out.printf(
+        "peer %s %s, %s: %d of %d most likely tokens equal, logits within %.6f%n",
+        program, peer.version(), what, agree, peer.tokens().length, largest);
+    assertThat(largest).isLessThanOrEqualTo(tolerance);
+    if (what.equals("F32") || what.equals("folder")) {
+      int prompt = peer.tokens().length - GENERATED;
+      assertThat(Greedy.run(gguf, Arrays.copyOf(peer.tokens(), prompt), GENERATED).tokens())
+          .isEqualTo(peer.tokens());
+    }
+  }
+
+  private boolean has(String module) throws IOException, InterruptedException {
+    return new ProcessBuilder(python, "-c", "import " + module)
+            .redirectErrorStream(true)
+            .redirectOutput(temporary.resolve("import.log").toFile())
+            .start()
+            .waitFor()
+        == 0;
+  }
+
+  private Peer run(String script, Path model, int[] prompt)
+      throws IOException, InterruptedException {
+    Path file = temporary.resolve(script);
+    try (var resource = PeerTest.class.getResourceAsStream("/peer/" + script)) {
+      Files.write(file, Objects.requireNonNull(resource).readAllBytes());
+    }
+    Path text = Files.writeString(temporary.resolve("text"), TestFolders.TEXT);
+    Path out = temporary.resolve("logits");
+    List<String> command =
+        new ArrayList<>(
+            List.of(
+                python,
+                file.toString(),
+                model.toString(),
+                out.toString(),
+                String.valueOf(GENERATED),
+                text.toString()));
+    for (int token : prompt) {
+      command.add(String.valueOf(token));
+    }
+    Path log = temporary.resolve("peer.log");
+    Process process = new ProcessBuilder(command).redirectError(log.toFile()).start();
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).as(() -> read(log)).isZero();
+    JsonNode json = Json.MAPPER.readTree(output.lines().toList().getLast());
+    int[] tokens = Json.MAPPER.convertValue(json.path("tokens"), int[].class);
+    ByteBuffer logits = ByteBuffer.wrap(Files.readAllBytes(out)).order(ByteOrder.LITTLE_ENDIAN);
+    float[][] rows = new float[tokens.length][logits.remaining() / 4 / tokens.length];
+    for (float[] row : rows) {
+      for (int i = 0; i < row.length; i++) {
+        row[i] = logits.getFloat();
+      }
+    }
+    return new Peer(
+        json.path("version").asText(),
+        tokens,
+        Json.MAPPER.convertValue(json.path("text"), int[].class),
+        rows);
+  }
+
+  private static String read(Path log) {
+    try {
+      return Files.readString(log);
+    } catch (IOException e) {
+      return e.toString();
+    }
+  }
+}

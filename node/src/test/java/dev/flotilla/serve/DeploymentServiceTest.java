@@ -1,0 +1,215 @@
+package dev.flotilla.serve;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Registry;
+import java.nio.file.Path;
+import java.time.InstantSource;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Random;
+import java.util.Set;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.Test;
+
+/** The controller's decisions alone, on a registry in memory and a clock that the test turns. */
+final class DeploymentServiceTest {
+
+  private static final long MB = 1_000_000;
+
+  private final FakeWorld world = new FakeWorld();
+  private final AtomicLong nowNs = new AtomicLong();
+  private Optional<DeploymentService> made = Optional.empty();
+
+  private DeploymentService service() {
+    return made.orElseThrow();
+  }
+
+  private FakeWorld.Node leader() {
+    return world.node("a");
+  }
+
+  private void nodes(long memoryBytes, String... ids) {
+    for (String id : ids) {
+      world.addWithoutController(id, memoryBytes);
+    }
+    ModelStore store = new ModelStore(leader(), Path.of("unused"), 1, InstantSource.system());
+    made = Optional.of(new DeploymentService(leader(), store, nowNs::get));
+    ModelRecord model =
+        new ModelRecord(
+            "m", "d".repeat(64), "", 100 * MB, 0, ToySlice.CONFIG, 10 * MB, MB, MB, List.of("a"));
+    write(ModelRecord.key("m"), model);
+  }
+
+  private void write(Registry.Key key, Object value) {
+    leader().commit(List.of(), List.of(new Registry.Write(key, Optional.of(Json.write(value)))));
+  }
+
+  private void pass(double seconds) {
+    nowNs.addAndGet((long) (seconds * 1e9));
+    service().reconcile(leader());
+  }
+
+  private List<String> placedOn(String replica) {
+    return Placement.of(leader(), replica).orElseThrow().placement().stages().stream()
+        .map(Deployments.StageView::node)
+        .toList();
+  }
+
+  private static Deployments.Wanted wanted(int replicas, int stages) {
+    return new Deployments.Wanted("m", replicas, stages, "least_load", true);
+  }
+
+  @Test
+  void aDeploymentIsPlacedAndRemoved() {
+    nodes(1000 * MB, "a", "b", "c");
+    service().deploy(wanted(1, 3));
+    pass(0);
+    assertThat(placedOn("m-0")).containsExactlyInAnyOrder("a", "b", "c");
+    assertThat(service().list().get(0).state()).isEqualTo("loading");
+    long epoch = Placement.of(leader(), "m-0").orElseThrow().epoch();
+    write(ReplicaStatus.key("m-0"), new ReplicaStatus(epoch, "ready", ""));
+    assertThat(service().list().get(0).state()).isEqualTo("ready");
+    pass(1);
+    assertThat(Placement.of(leader(), "m-0").orElseThrow().epoch()).isEqualTo(epoch);
+    service().remove("m");
+    pass(1);
+    assertThat(leader().list(Placement.KIND)).isEmpty();
+    assertThat(leader().list(ReplicaStatus.KIND)).isEmpty();
+    assertThatThrownBy(() -> service().remove("m")).isInstanceOf(FlotillaException.class);
+  }
+
+  @Test
+  void aSlowerSplitIsRefusedWithoutForceAndThePlanSaysWhatItCosts() {
+    nodes(1000 * MB, "a", "b", "c");
+    assertThatThrownBy(
+            () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false)))
+        .hasMessageContaining("tokens/s");
+    assertThat(leader().list(DeploymentService.KIND)).isEmpty();
+    Map<String, Object> plan = service().plan("m", 3);
+    assertThat((List<?>) plan.get("stages")).hasSize(3);
+    assertThat((double) plan.get("predicted_tokens_per_second"))
+        .isLessThan((double) ((Map<?, ?>) plan.get("one_node")).get("predicted_tokens_per_second"));
+    // Left to the planner, one node is enough.
+    service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false));
+    pass(0);
+    assertThat(placedOn("m-0")).hasSize(1);
+  }
+
+  @Test
+  void tooLittleMemoryIsTheReasonUntilANodeIsAdded() {
+    nodes(30 * MB, "a", "b");
+    service().deploy(wanted(1, 0));
+    pass(0);
+    assertThat(leader().list(Placement.KIND)).isEmpty();
+    assertThat(service().list().get(0).state()).isEqualTo("loading");
+    assertThat(service().list().get(0).reason()).contains("MB").contains("Add a machine");
+    world.addWithoutController("c", 100 * MB);
+    pass(0);
+    assertThat(placedOn("m-0")).isNotEmpty();
+  }
+
+  @Test
+  void aLostNodesLayersMoveAtOnceAndReturnWhenEnoughNodesAreStable() {
+    nodes(1000 * MB, "a", "b", "c");
+    service().deploy(wanted(1, 3));
+    pass(0);
+    world.notice("b", NodeInfo.State.LOST);
+    pass(0.1);
+    assertThat(placedOn("m-0")).containsExactlyInAnyOrder("a", "c");
+    world.notice("b", NodeInfo.State.UP);
+    pass(1);
+    pass(9);
+    assertThat(placedOn("m-0")).hasSize(2);
+    pass(1.1);
+    assertThat(placedOn("m-0")).hasSize(3);
+    world.notice("c", NodeInfo.State.DRAINING);
+    pass(1);
+    assertThat(placedOn("m-0")).containsExactlyInAnyOrder("a", "b");
+  }
+
+  @Test
+  void replicasAreOnDisjointNodesAndNewOnesComeAndGo() {
+    nodes(1000 * MB, "a", "b", "c", "d");
+    service().deploy(wanted(2, 2));
+    pass(0);
+    Set<String> used = new HashSet<>(placedOn("m-0"));
+    used.addAll(placedOn("m-1"));
+    assertThat(used).hasSize(4);
+    service().deploy(wanted(1, 2));
+    pass(0);
+    assertThat(leader().list(Placement.KIND)).hasSize(1);
+    service().deploy(wanted(1, 4));
+    pass(0);
+    assertThat(placedOn("m-0")).hasSize(4);
+    service().deploy(wanted(1, 1));
+    pass(0);
+    assertThat(placedOn("m-0")).hasSize(1);
+  }
+
+  @Test
+  void nodesThatComeAndGoNeverMakeItSwing() {
+    nodes(1000 * MB, "a", "b", "c", "d", "e");
+    service().deploy(wanted(2, 2));
+    pass(0);
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int i = 0; i < 500; i++) {
+      String node = List.of("b", "c", "d", "e").get(random.nextInt(4));
+      boolean lost = random.nextBoolean();
+      world.notice(node, lost ? NodeInfo.State.LOST : NodeInfo.State.UP);
+      List<Registry.Entry> before = leader().list(Placement.KIND);
+      pass(random.nextDouble() * 3);
+      List<Registry.Entry> after = leader().list(Placement.KIND);
+      String what = "seed " + seed + " step " + i;
+      for (Registry.Entry entry : after) {
+        Placement placement = Json.read(entry.value(), Placement.class);
+        Set<String> alive = new HashSet<>();
+        leader().aliveNodes().forEach(n -> alive.add(n.id()));
+        assertThat(placement.stages()).as(what).allMatch(s -> alive.contains(s.node()));
+        // A move has a reason: a node was lost, or stages were missing.
+        before.stream()
+            .filter(b -> b.key().equals(entry.key()) && b.epoch() != entry.epoch())
+            .map(b -> Json.read(b.value(), Placement.class))
+            .forEach(
+                old ->
+                    assertThat(
+                            !old.stages().stream().allMatch(s -> alive.contains(s.node()))
+                                || placement.stages().size() > old.stages().size())
+                        .as(what)
+                        .isTrue());
+      }
+      List<Registry.Entry> settled = leader().list(Placement.KIND);
+      pass(0);
+      assertThat(leader().list(Placement.KIND)).as(what).isEqualTo(settled);
+    }
+  }
+
+  @Test
+  void aControllerThatWasReplacedWritesNothing() {
+    nodes(1000 * MB, "a", "b");
+    service().deploy(wanted(1, 1));
+    Cluster.Leadership deposed =
+        new Cluster.Leadership() {
+          @Override
+          public List<NodeInfo> aliveNodes() {
+            return leader().aliveNodes();
+          }
+
+          @Override
+          public Optional<Long> commit(
+              List<Registry.Condition> conditions, List<Registry.Write> writes) {
+            return Optional.empty();
+          }
+        };
+    service().reconcile(deposed);
+    assertThat(leader().list(Placement.KIND)).isEmpty();
+  }
+}

@@ -1,0 +1,488 @@
+package dev.flotilla.serve;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.LayerRange;
+import dev.flotilla.model.PackedSlice;
+import dev.flotilla.serve.proto.StepResult;
+import io.grpc.Status;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.BooleanSupplier;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+
+/**
+ * Three nodes with real slices and real gRPC between them, and the test in the place of Raft and
+ * the failure detector, so that every order of events can be had. {@code ClusterServingTest} has
+ * the real ones.
+ */
+@Timeout(120)
+final class ServingTest {
+
+  private static final long MEMORY = 1_000_000_000;
+
+  @TempDir static Path files;
+  private static Path gguf;
+
+  @TempDir Path folder;
+  private final FakeWorld world = new FakeWorld();
+  private final Map<String, Serving> nodes = new TreeMap<>();
+  private final Map<String, SimpleMeterRegistry> meters = new TreeMap<>();
+  private final AtomicLong skippedNs = new AtomicLong();
+
+  @BeforeAll
+  static void writeModel() throws Exception {
+    gguf = TestModel.write(files.resolve("random.gguf"), 7);
+  }
+
+  @BeforeEach
+  void startNodes() {
+    for (String id : List.of("a", "b", "c")) {
+      start(id);
+    }
+  }
+
+  private void start(String id) {
+    FakeWorld.Node node = world.add(id, MEMORY);
+    SimpleMeterRegistry registry = new SimpleMeterRegistry();
+    Serving serving =
+        new Serving(
+            node,
+            folder.resolve(id),
+            1,
+            registry,
+            InstantSource.system(),
+            () -> System.nanoTime() + skippedNs.get());
+    node.start();
+    serving.start();
+    nodes.put(id, serving);
+    meters.put(id, registry);
+  }
+
+  @AfterEach
+  void stopNodes() throws Exception {
+    for (Serving serving : nodes.values()) {
+      serving.close();
+    }
+    world.close();
+  }
+
+  private static void await(String what, BooleanSupplier condition) throws InterruptedException {
+    long endNs = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+    while (!condition.getAsBoolean()) {
+      assertThat(System.nanoTime()).as(what).isLessThan(endNs);
+      Thread.sleep(5);
+    }
+  }
+
+  private Deployments.DeploymentView view() {
+    return nodes.get("c").deployments().list().get(0);
+  }
+
+  private void deploy(int replicas, int stages) throws InterruptedException {
+    nodes
+        .get("b")
+        .deployments()
+        .deploy(new Deployments.Wanted("m", replicas, stages, "least_load", true));
+    awaitReady(replicas, stages);
+  }
+
+  private void awaitReady(int replicas, int stages) throws InterruptedException {
+    await(
+        "ready in " + stages + " stages",
+        () ->
+            view().replicas().size() == replicas
+                && view().replicas().stream()
+                    .allMatch(r -> r.state().equals("ready") && r.stages().size() == stages));
+  }
+
+  private static final class Collected implements Generator.Sink {
+    final List<Integer> tokens = new ArrayList<>();
+    final CompletableFuture<String> end = new CompletableFuture<>();
+    private final CountDownLatch some;
+
+    Collected(int some) {
+      this.some = new CountDownLatch(some);
+    }
+
+    @Override
+    public void token(int token) {
+      assertThat(end).isNotDone();
+      tokens.add(token);
+      some.countDown();
+    }
+
+    @Override
+    public void finished(Generator.FinishReason reason) {
+      assertThat(end.complete(reason.name())).isTrue();
+    }
+
+    @Override
+    public void failed(FlotillaException error) {
+      assertThat(end.complete(error.explanation())).isTrue();
+    }
+
+    List<Integer> all() throws Exception {
+      assertThat(end.get(60, TimeUnit.SECONDS)).isEqualTo("LENGTH");
+      return tokens;
+    }
+  }
+
+  private static final int[] PROMPT = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  private static final SamplingParameters SEEDED = new SamplingParameters(0.9f, 0.95f, 40, 99);
+
+  private Collected generate(
+      String node, String id, int[] prompt, SamplingParameters sampling, int tokens) {
+    return generate(node, id, prompt, sampling, tokens, 1);
+  }
+
+  private Collected generate(
+      String node, String id, int[] prompt, SamplingParameters sampling, int tokens, int some) {
+    Collected collected = new Collected(some);
+    Generator.Generation _ =
+        nodes
+            .get(node)
+            .generator()
+            .start(new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0]), collected);
+    return collected;
+  }
+
+  /**
+   * One sequence, one row at a time, all layers in one slice, nothing of this package but the
+   * sampler.
+   */
+  private static List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
+    try (GgufFile file = GgufFile.open(gguf);
+        PackedSlice slice =
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, 512)) {
+      List<Integer> all = new ArrayList<>();
+      for (int token : prompt) {
+        all.add(token);
+      }
+      for (int position = 0; all.size() < prompt.length + tokens; position++) {
+        float[] hidden = slice.embed(new int[] {all.get(position)});
+        slice.forward(hidden, new long[] {1}, new int[] {position});
+        if (position == all.size() - 1) {
+          float[] logits = slice.logits(hidden, new int[] {0});
+          all.add(Sampler.sample(logits, 0, TestModel.VOCABULARY, sampling, all.size()));
+        }
+      }
+      return List.copyOf(all.subList(prompt.length, all.size()));
+    }
+  }
+
+  @Test
+  void oneTwoAndThreeStagesGiveTheSameTokensAtAnyBatchSize() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    Random random = new Random(5);
+    List<int[]> prompts = new ArrayList<>();
+    List<SamplingParameters> samplings = new ArrayList<>();
+    List<List<Integer>> expected = new ArrayList<>();
+    for (int i = 0; i < 8; i++) {
+      prompts.add(random.ints(1 + random.nextInt(90), 0, TestModel.VOCABULARY).toArray());
+      samplings.add(i % 2 == 0 ? SamplingParameters.GREEDY : SEEDED);
+      expected.add(expected(prompts.get(i), samplings.get(i), 24));
+    }
+    for (int stages = 1; stages <= 3; stages++) {
+      deploy(1, stages);
+      for (int batch : new int[] {1, 3, 8}) {
+        List<Collected> running = new ArrayList<>();
+        for (int i = 0; i < batch; i++) {
+          String node = List.of("a", "b", "c").get(i % 3);
+          running.add(generate(node, stages + "-" + i, prompts.get(i), samplings.get(i), 24));
+        }
+        for (int i = 0; i < batch; i++) {
+          assertThat(running.get(i).all())
+              .as("%d stages, %d at once, request %d", stages, batch, i)
+              .isEqualTo(expected.get(i));
+        }
+      }
+    }
+  }
+
+  @Test
+  void aNodeLostInMidStreamChangesNoToken() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(1, 3);
+    List<Integer> expected = expected(PROMPT, SEEDED, 200);
+    List<Deployments.StageView> stages = view().replicas().get(0).stages();
+    String head = stages.get(0).node();
+    String gateway = stages.get(2).node();
+    String middle = stages.get(1).node();
+
+    Collected stream = generate(gateway, "lost-middle", PROMPT, SEEDED, 200, 20);
+    Collected other = generate(head, "lost-middle-2", PROMPT, SamplingParameters.GREEDY, 200, 1);
+    stream.some.await();
+    lose(middle);
+    assertThat(stream.all()).isEqualTo(expected);
+    assertThat(other.all()).isEqualTo(expected(PROMPT, SamplingParameters.GREEDY, 200));
+    assertThat(view(gateway).state()).isEqualTo("degraded");
+    assertThat(view(gateway).reason()).contains("2 stages instead of 3");
+    assertThat(meters.get(gateway).get("flotilla.serve.resumptions").counter().count())
+        .isEqualTo(1);
+    assertThat(meters.get(gateway).get("flotilla.serve.pause").timer().count()).isEqualTo(1);
+
+    Collected second = generate(gateway, "lost-head", PROMPT, SEEDED, 200, 20);
+    second.some.await();
+    String nowHead = view(gateway).replicas().get(0).stages().get(0).node();
+    if (!nowHead.equals(gateway)) {
+      lose(nowHead);
+    }
+    assertThat(second.all()).isEqualTo(expected);
+  }
+
+  @Test
+  void aNodeThatIsOnlyTakenForLostChangesNoTokenEither() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(1, 3);
+    String middle = view().replicas().get(0).stages().get(1).node();
+    Collected stream = generate("a", "paused", PROMPT, SEEDED, 200, 20);
+    stream.some.await();
+    world.notice(middle, NodeInfo.State.LOST);
+    assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    await("two stages", () -> view().state().equals("degraded"));
+
+    // It is back: nothing moves for ten seconds, then all three are used again.
+    world.notice(middle, NodeInfo.State.UP);
+    Thread.sleep(200);
+    assertThat(view().replicas().get(0).stages()).hasSize(2);
+    Collected moved = generate("a", "moved", PROMPT, SEEDED, 200, 20);
+    moved.some.await();
+    skippedNs.addAndGet(TimeUnit.SECONDS.toNanos(11));
+    awaitReady(1, 3);
+    assertThat(moved.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    assertThat(view().state()).isEqualTo("ready");
+    assertThat(view().reason()).isEmpty();
+  }
+
+  @Test
+  void cancellingFreesEveryStage() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Collected collected = new Collected(5);
+    Generator.Generation generation =
+        nodes
+            .get("c")
+            .generator()
+            .start(new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0]), collected);
+    collected.some.await();
+    generation.cancel();
+    assertThat(collected.end.get(5, TimeUnit.SECONDS)).isEqualTo("CANCELLED");
+    int heard = collected.tokens.size();
+    for (SimpleMeterRegistry registry : meters.values()) {
+      await(
+          "all positions free",
+          () -> registry.get("flotilla.serve.kv.free.positions").gauge().value() == 4096);
+    }
+    assertThat(collected.tokens).hasSize(heard);
+    assertThat(heard).isLessThan(240);
+    generation.cancel();
+  }
+
+  @Test
+  void requestsThatCannotBeAreRefusedAtOnce() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    assertThatThrownBy(() -> generate("a", "x", PROMPT, SEEDED, 1))
+        .isInstanceOf(FlotillaException.class)
+        .hasMessageContaining("not deployed");
+    deploy(1, 1);
+    Generator generator = nodes.get("b").generator();
+    record Bad(GenerationRequest request, FlotillaException.Code code, String says) {}
+    int[] none = new int[0];
+    for (Bad bad :
+        List.of(
+            new Bad(
+                new GenerationRequest("1", "none", PROMPT, SEEDED, 1, none),
+                FlotillaException.Code.NOT_FOUND,
+                "none"),
+            new Bad(
+                new GenerationRequest("2", "m", new int[300], SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "300 tokens, and the context holds 256"),
+            new Bad(
+                new GenerationRequest("3", "m", none, SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "0 tokens"),
+            new Bad(
+                new GenerationRequest("4", "m", new int[] {259}, SEEDED, 1, none),
+                FlotillaException.Code.INVALID,
+                "259"),
+            new Bad(
+                new GenerationRequest("5", "m", PROMPT, SEEDED, 0, none),
+                FlotillaException.Code.INVALID,
+                "max_tokens"),
+            new Bad(
+                new GenerationRequest(
+                    "6", "m", PROMPT, new SamplingParameters(Float.NaN, 1, 0, 1), 1, none),
+                FlotillaException.Code.INVALID,
+                "temperature"))) {
+      assertThatThrownBy(() -> generator.start(bad.request(), new Collected(1)))
+          .isInstanceOfSatisfying(
+              FlotillaException.class, e -> assertThat(e.code()).isEqualTo(bad.code()))
+          .hasMessageContaining(bad.says());
+    }
+  }
+
+  @Test
+  void withoutAReadyReplicaAStartIsRefusedAfterAWhile() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 1);
+    String head = view().replicas().get(0).stages().get(0).node();
+    String other = head.equals("a") ? "b" : "a";
+    world.kill(head); // and nobody notices
+    CompletableFuture<Void> skip =
+        CompletableFuture.runAsync(
+            () -> skippedNs.addAndGet(TimeUnit.SECONDS.toNanos(6)),
+            CompletableFuture.delayedExecutor(200, TimeUnit.MILLISECONDS));
+    assertThatThrownBy(() -> generate(other, "x", PROMPT, SEEDED, 1))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.UNAVAILABLE));
+    skip.join();
+  }
+
+  @Test
+  void workOfAStalePlacementIsRefused() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Deployments.ReplicaView replica = view().replicas().get(0);
+    CompletableFuture<Status> stale = new CompletableFuture<>();
+    Chain _ =
+        Chain.open(
+            world.node("a").channel(replica.stages().get(1).node()),
+            replica.id(),
+            replica.epoch() - 1,
+            1,
+            new Chain.Listener() {
+              @Override
+              public void opened() {
+                stale.complete(Status.OK);
+              }
+
+              @Override
+              public void result(StepResult result) {}
+
+              @Override
+              public void broken(Status status) {
+                stale.complete(status);
+              }
+            });
+    assertThat(stale.get(5, TimeUnit.SECONDS).getCode()).isEqualTo(Status.Code.ABORTED);
+    assertThat(generate("a", "x", PROMPT, SEEDED, 20).all())
+        .isEqualTo(expected(PROMPT, SEEDED, 20));
+  }
+
+  @Test
+  void aSecondChainTakesOverAndTheRequestsOfTheFirstGoOn() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 3);
+    Deployments.ReplicaView replica = view().replicas().get(0);
+    Collected stream = generate("a", "x", PROMPT, SEEDED, 200, 20);
+    stream.some.await();
+    Chain.open(
+        world.node("a").channel(replica.stages().get(1).node()),
+        replica.id(),
+        replica.epoch(),
+        1,
+        new Chain.Listener() {
+          @Override
+          public void opened() {}
+
+          @Override
+          public void result(StepResult result) {}
+
+          @Override
+          public void broken(Status status) {}
+        });
+    assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+  }
+
+  @Test
+  void replicasShareTheRequestsAndOneGoesOnForTheOther() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(2, 1);
+    List<Collected> running = new ArrayList<>();
+    for (int i = 0; i < 6; i++) {
+      running.add(generate("c", "r" + i, PROMPT, SEEDED, 200, 20));
+    }
+    String first = view().replicas().get(0).stages().get(0).node();
+    String second = view().replicas().get(1).stages().get(0).node();
+    assertThat(first).isNotEqualTo(second);
+    for (String node : List.of(first, second)) {
+      await(
+          "both work",
+          () ->
+              meters.get(node).find("flotilla.serve.rows").counters().stream()
+                  .anyMatch(c -> c.count() > 0));
+    }
+    String victim = first.equals("c") ? second : first;
+    lose(victim);
+    for (Collected stream : running) {
+      assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 200));
+    }
+  }
+
+  @Test
+  void removingADeploymentEndsItsStreamsAndFreesItsNodes() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 2);
+    assertThatThrownBy(() -> nodes.get("b").models().remove("m"))
+        .hasMessageContaining("is deployed");
+    Collected stream = generate("a", "x", PROMPT, SEEDED, 240, 5);
+    stream.some.await();
+    nodes.get("c").deployments().remove("m");
+    assertThat(stream.end.get(10, TimeUnit.SECONDS)).contains("not deployed");
+    await("closed", () -> Placement.all(world.node("a")).isEmpty());
+    nodes.get("b").models().remove("m");
+    await(
+        "files gone",
+        () -> {
+          try (var entries = Files.list(folder.resolve("a/data/models"))) {
+            return entries.findAny().isEmpty();
+          } catch (java.io.IOException e) {
+            throw new IllegalStateException(e);
+          }
+        });
+    assertThat(nodes.get("a").deployments().models()).isEmpty();
+  }
+
+  private Deployments.DeploymentView view(String node) {
+    return nodes.get(node).deployments().list().get(0);
+  }
+
+  private void awaitCopies(int copies) throws InterruptedException {
+    await(
+        copies + " whole copies",
+        () -> ModelRecord.of(world.node("a"), "m").orElseThrow().holders().size() == copies);
+  }
+
+  private void lose(String node) throws Exception {
+    world.kill(node);
+    Thread.sleep(50); // nobody has noticed yet
+    world.notice(node, NodeInfo.State.LOST);
+    nodes.remove(node).close();
+  }
+}
