@@ -46,7 +46,23 @@ public record TrainingConfig(
   /** The demo: learns the small world to 95% and more in about 200 seconds of one core. */
   public static TrainingConfig smallWorld() {
     return new TrainingConfig(
-        "small-world", Optional.empty(), 1, 0, 600, 96, 6, 6, 3, 256, 256, 6, 700, 4e-3, 50, 0.1, 1.0);
+        "small-world",
+        Optional.empty(),
+        1,
+        0,
+        600,
+        96,
+        6,
+        6,
+        3,
+        256,
+        256,
+        6,
+        700,
+        4e-3,
+        50,
+        0.1,
+        1.0);
   }
 
   /**

@@ -87,7 +87,7 @@ class SmallWorldTest {
   private static String before(List<Question> turns, Question turn) {
     StringBuilder said = new StringBuilder();
     for (Question earlier : turns) {
-      if (earlier == turn) {
+      if (earlier.equals(turn)) {
         break;
       }
       said.append(earlier.prompt()).append(' ');
@@ -104,7 +104,7 @@ class SmallWorldTest {
       return prompt
           .replaceAll("[^a-z0-9 ]|up|Count|How|many|animals|are|here|Reverse|Spell|backwards", "")
           .replaceAll(" +", " ")
-          .toLowerCase()
+          .toLowerCase(java.util.Locale.ROOT)
           .strip();
     }
     return String.join(";", facts(prompt)) + "?" + asked;
