@@ -130,7 +130,12 @@ final class Demo implements AutoCloseable {
 
   private DemoNode start(String name, List<String> join) throws IOException {
     DemoNode node =
-        new DemoNode(name, folder.resolve(name), firstPort + nodes.size() * PORTS_PER_NODE, join);
+        new DemoNode(
+            List.of(Path.of(System.getProperty("flotilla.home"), "flotilla").toString()),
+            name,
+            folder.resolve(name),
+            firstPort + nodes.size() * PORTS_PER_NODE,
+            join);
     nodes.add(node);
     return node;
   }
@@ -232,8 +237,7 @@ final class Demo implements AutoCloseable {
   }
 
   /** Half of them greedy, half of them seeded. */
-  private List<DemoStream> streams(
-      Client client, DemoQuestions questions, Runnable onPiece)
+  private List<DemoStream> streams(Client client, DemoQuestions questions, Runnable onPiece)
       throws InterruptedException, ExecutionException {
     List<Future<DemoStream>> running = new ArrayList<>();
     try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
@@ -243,10 +247,7 @@ final class Demo implements AutoCloseable {
             threads.submit(
                 () ->
                     DemoStream.read(
-                        client,
-                        questions.endpoint(index),
-                        streamBody(questions, index),
-                        onPiece)));
+                        client, questions.endpoint(index), streamBody(questions, index), onPiece)));
       }
     }
     List<DemoStream> streams = new ArrayList<>();
@@ -423,7 +424,7 @@ final class Demo implements AutoCloseable {
   }
 
   /** The first port at or after the one wanted from which three nodes find theirs free. */
-  private static int freePorts(int wanted) {
+  static int freePorts(int wanted) {
     for (int first = wanted; first < 65_000; first += NODES * PORTS_PER_NODE) {
       boolean free = true;
       for (int port = first; port < first + NODES * PORTS_PER_NODE && free; port++) {

@@ -29,15 +29,16 @@ final class DemoNode implements AutoCloseable {
   /**
    * Starts the process and returns at once; see {@link #awaitReady}.
    *
+   * @param program what runs Flotilla, such as the launcher
    * @param join further arguments of {@code up}, empty for the first node
    */
-  DemoNode(String name, Path folder, int port, List<String> join) throws IOException {
+  DemoNode(List<String> program, String name, Path folder, int port, List<String> join)
+      throws IOException {
     this.name = name;
     this.folder = folder;
     this.port = port;
     Files.createDirectories(folder);
-    List<String> command = new ArrayList<>();
-    command.add(Path.of(System.getProperty("flotilla.home"), "flotilla").toString());
+    List<String> command = new ArrayList<>(program);
     command.addAll(List.of("up", "--name", name, "--data", folder.toString(), "--port", "" + port));
     command.addAll(join);
     ProcessBuilder builder = new ProcessBuilder(command);
@@ -93,6 +94,16 @@ final class DemoNode implements AutoCloseable {
     return process.pid();
   }
 
+  /** The exit code, once the process has ended. */
+  int awaitEnd() throws InterruptedException {
+    return process.waitFor();
+  }
+
+  /** Asks it to stop, as {@code kill} does. */
+  void terminate() {
+    process.destroy();
+  }
+
   /** As {@code kill -9} does. */
   void kill() {
     process.destroyForcibly();
@@ -100,7 +111,7 @@ final class DemoNode implements AutoCloseable {
 
   @Override
   public void close() {
-    process.destroy();
+    terminate();
     try {
       if (!process.waitFor(STOP_TIMEOUT_S, TimeUnit.SECONDS)) {
         process.destroyForcibly();

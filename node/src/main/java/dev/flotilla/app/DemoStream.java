@@ -20,10 +20,7 @@ final class DemoStream {
    * @param onPiece told of each piece of text
    */
   static DemoStream read(
-      Client client,
-      String endpoint,
-      Map<String, Object> body,
-      Runnable onPiece) {
+      Client client, String endpoint, Map<String, Object> body, Runnable onPiece) {
     Map<String, Object> streaming = new HashMap<>(body);
     streaming.put("stream", true);
     streaming.put("stream_options", Map.of("include_usage", true));
