@@ -24,6 +24,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
 
 /**
@@ -37,7 +38,7 @@ final class Demo implements AutoCloseable {
   private static final int NODES = 3;
   private static final int STREAMS = 4;
   private static final int STREAM_TOKENS = 100;
-  private static final int KILL_AT_PIECE = 20;
+  private static final int KILL_AT_PIECES = 40;
   private static final double WANTED_ACCURACY = 0.95;
 
   private final long seed;
@@ -85,7 +86,7 @@ final class Demo implements AutoCloseable {
 
     JsonNode split = deploy(client, config.model(), NODES);
     DemoQuestions.Answers apart = questions.ask(client);
-    step("Splitting", "%s", PsCommand.placement(split.path("replicas").path(0)));
+    step("Splitting", "%s", placement(client, split));
     more("%s; %s", describe(questions, apart), sameAs(apart, whole, "on one node"));
     report.put("three_stages", figures(apart));
 
@@ -179,9 +180,9 @@ final class Demo implements AutoCloseable {
 
   private void loseOne(Client client, String model, DemoQuestions questions)
       throws InterruptedException, ExecutionException {
-    List<DemoStream> undisturbed = streams(client, questions, piece -> {});
+    List<DemoStream> undisturbed = streams(client, questions, () -> {});
     DemoStream one =
-        DemoStream.read(client, questions.endpoint(0), streamBody(questions, 0), piece -> {});
+        DemoStream.read(client, questions.endpoint(0), streamBody(questions, 0), () -> {});
     more(
         "one stream: first token after %.0f ms, then %.0f tokens/s",
         one.firstTokenMs(), one.tokensPerSecond());
@@ -190,17 +191,20 @@ final class Demo implements AutoCloseable {
 
     DemoNode victim = stageHolder(client, model);
     CountDownLatch killed = new CountDownLatch(1);
+    AtomicInteger pieces = new AtomicInteger();
     List<DemoStream> disturbed =
         streams(
             client,
             questions,
-            piece -> {
-              if (piece == KILL_AT_PIECE && killed.getCount() > 0) {
+            () -> {
+              if (pieces.incrementAndGet() == KILL_AT_PIECES) {
                 victim.kill();
                 killed.countDown();
               }
             });
-    check(killed.getCount() == 0, "the streams were too short to lose a node in their middle");
+    check(
+        killed.getCount() == 0,
+        "the streams had " + pieces + " pieces, too few to lose a node in their middle");
     double pauseMs = 0;
     int equal = 0;
     long tokens = 0;
@@ -224,13 +228,12 @@ final class Demo implements AutoCloseable {
     report.put("streams", STREAMS);
     report.put("streams_equal", equal);
     report.put("pause_ms", pauseMs);
-    JsonNode replica = Waiting.find(client, model).path("replicas").path(0);
-    more("%s", PsCommand.placement(replica));
+    more("now %s", placement(client, Waiting.find(client, model)));
   }
 
   /** Half of them greedy, half of them seeded. */
   private List<DemoStream> streams(
-      Client client, DemoQuestions questions, java.util.function.IntConsumer onPieceOfFirst)
+      Client client, DemoQuestions questions, Runnable onPiece)
       throws InterruptedException, ExecutionException {
     List<Future<DemoStream>> running = new ArrayList<>();
     try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
@@ -243,7 +246,7 @@ final class Demo implements AutoCloseable {
                         client,
                         questions.endpoint(index),
                         streamBody(questions, index),
-                        index == 0 ? onPieceOfFirst : piece -> {})));
+                        onPiece)));
       }
     }
     List<DemoStream> streams = new ArrayList<>();
@@ -261,6 +264,15 @@ final class Demo implements AutoCloseable {
     // An answer is a few tokens; a stream long enough to be cut in its middle goes on past its end.
     body.put("ignore_eos", true);
     return body;
+  }
+
+  /** Which layers are on which node, by the nodes' names. */
+  private static String placement(Client client, JsonNode deployment) {
+    String placement = PsCommand.placement(deployment.path("replicas").path(0));
+    for (JsonNode node : client.get("/api/cluster").path("nodes")) {
+      placement = placement.replace(node.path("id").asText(), node.path("name").asText());
+    }
+    return placement;
   }
 
   /** The node with the last stage, unless the client talks to it; then the one before. */
@@ -344,12 +356,12 @@ final class Demo implements AutoCloseable {
 
   private void step(String name, String format, Object... values) {
     stepNumber++;
-    System.out.printf("%n%d  %-11s", stepNumber, name);
+    System.out.printf("%n%d  %-12s", stepNumber, name);
     System.out.printf(Locale.ROOT, format + "%n", values);
   }
 
   private void more(String format, Object... values) {
-    System.out.printf(Locale.ROOT, " ".repeat(14) + format + "%n", values);
+    System.out.printf(Locale.ROOT, " ".repeat(15) + format + "%n", values);
   }
 
   private void check(boolean holds, String otherwise) {

@@ -45,7 +45,8 @@ final class DemoNode implements AutoCloseable {
     builder.environment().put("FLOTILLA_HEAP", "768m");
     builder.redirectError(errors().toFile());
     this.process = builder.start();
-    Thread.ofVirtual().name("demo-" + name).start(this::watch);
+    // A platform thread: reading a pipe would hold one of the two carriers of all virtual threads.
+    Thread.ofPlatform().daemon().name("demo-" + name).start(this::watch);
   }
 
   private void watch() {
