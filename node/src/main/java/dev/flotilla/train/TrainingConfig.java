@@ -58,7 +58,7 @@ public record TrainingConfig(
         256,
         256,
         6,
-        700,
+        800,
         4e-3,
         50,
         0.1,
