@@ -28,7 +28,7 @@ class HouseTest {
           Map.entry("plan", Set.of("model")),
           Map.entry("serve", Set.of("model", "plan", "cluster")),
           Map.entry("train", Set.of("tensor", "text", "model", "plan", "cluster", "data")),
-          Map.entry("gateway", Set.of("serve", "train", "data", "text", "cluster")),
+          Map.entry("gateway", Set.of("serve", "train", "data", "text", "model", "cluster")),
           Map.entry("ops", Set.of("cluster", "data", "serve")));
 
   private static final JavaClasses PRODUCT =
