@@ -124,6 +124,9 @@ final class ClusterServingTest {
         .toList();
   }
 
+  /** Tokens of a stream that cannot have ended by the time a node has been closed. */
+  private static final int LONG = 700;
+
   private static final class Collected implements Generator.Sink {
     final List<Integer> tokens = new ArrayList<>();
     final CompletableFuture<String> end = new CompletableFuture<>();
@@ -221,10 +224,10 @@ final class ClusterServingTest {
   }
 
   private void killInMidStream(String gateway, String victim) throws Exception {
-    List<Integer> undisturbed = generate(gateway, "before", PROMPT, SEEDED, 200).all();
-    Collected stream = generate(gateway, "during", PROMPT, SEEDED, 200);
-    assertThat(stream.some.await(20, TimeUnit.SECONDS)).isTrue();
     boolean leads = victim.equals(any().cluster().leader().orElse(""));
+    List<Integer> undisturbed = generate(gateway, "before", PROMPT, SEEDED, LONG).all();
+    Collected stream = generate(gateway, "during", PROMPT, SEEDED, LONG);
+    assertThat(stream.some.await(20, TimeUnit.SECONDS)).isTrue();
     kill(victim);
     assertThat(stream.all()).isEqualTo(undisturbed);
     assertThat(nodes.get(gateway).meters().get("flotilla.serve.resumptions").counter().count())
@@ -235,6 +238,6 @@ final class ClusterServingTest {
     Deployments.DeploymentView view = nodes.get(gateway).serving().deployments().list().get(0);
     assertThat(view.state()).isEqualTo("degraded");
     // New requests are answered as well.
-    assertThat(generate(gateway, "after", PROMPT, SEEDED, 200).all()).isEqualTo(undisturbed);
+    assertThat(generate(gateway, "after", PROMPT, SEEDED, LONG).all()).isEqualTo(undisturbed);
   }
 }

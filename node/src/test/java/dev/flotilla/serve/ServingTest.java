@@ -318,9 +318,9 @@ final class ServingTest {
                 FlotillaException.Code.NOT_FOUND,
                 "none"),
             new Bad(
-                new GenerationRequest("2", "m", new int[300], SEEDED, 1, none),
+                new GenerationRequest("2", "m", new int[1200], SEEDED, 1, none),
                 FlotillaException.Code.INVALID,
-                "300 tokens, and the context holds 256"),
+                "1200 tokens, and the context holds 1024"),
             new Bad(
                 new GenerationRequest("3", "m", none, SEEDED, 1, none),
                 FlotillaException.Code.INVALID,

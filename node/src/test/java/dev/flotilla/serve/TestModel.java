@@ -12,7 +12,7 @@ final class TestModel {
   static final int LAYERS = 6;
 
   private static final ModelConfig CONFIG =
-      new ModelConfig(VOCABULARY, 64, LAYERS, 4, 2, 16, 96, 256, 10_000f, 1e-5f, false);
+      new ModelConfig(VOCABULARY, 64, LAYERS, 4, 2, 16, 96, 1024, 10_000f, 1e-5f, false);
 
   private TestModel() {}
 
