@@ -2,8 +2,8 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.train.TrainingText;
 import java.io.IOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -21,21 +21,13 @@ final class TextFiles {
    */
   static String read(Path file) {
     try {
-      String text = Files.readString(file);
-      if (text.isBlank()) {
-        throw new FlotillaException(Code.BAD_FILE, file + " is empty", "Name a file with text.");
-      }
-      return text;
-    } catch (CharacterCodingException e) {
-      throw new FlotillaException(
-          Code.BAD_FILE,
-          file + " is not UTF-8 text",
-          "Convert it, for example with: iconv -f latin1 -t utf-8",
-          e);
+      return TrainingText.decode(Files.readAllBytes(file), file.toString());
     } catch (NoSuchFileException e) {
-      throw new FlotillaException(Code.NOT_FOUND, "there is no file " + file, "", e);
+      throw new FlotillaException(
+          Code.NOT_FOUND, "there is no file " + file, "Name a file that is there.", e);
     } catch (IOException e) {
-      throw new FlotillaException(Code.NOT_FOUND, "cannot read " + file + ": " + e, "", e);
+      throw new FlotillaException(
+          Code.NOT_FOUND, "cannot read " + file + ": " + e, "Name a file that can be read.", e);
     }
   }
 }

@@ -70,7 +70,7 @@ public record TrainingConfig(
    */
   public static TrainingConfig text(String text) {
     return new TrainingConfig(
-        "text", Optional.of(text), 1, 0, 1024, 128, 6, 4, 4, 352, 128, 16, 800, 3e-3, 50, 0.1, 1.0);
+        "text", Optional.of(text), 1, 0, 1024, 128, 6, 4, 4, 352, 128, 12, 600, 3e-3, 50, 0.1, 1.0);
   }
 
   /** The same with another seed. */
