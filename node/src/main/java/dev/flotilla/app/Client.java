@@ -38,8 +38,26 @@ final class Client {
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
 
   Client(String url, Optional<String> key) {
-    this.base = URI.create(url.endsWith("/") ? url : url + "/");
+    this.base = address(url);
     this.key = key;
+  }
+
+  private static URI address(String url) {
+    try {
+      URI address = URI.create(url.endsWith("/") ? url : url + "/");
+      if (address.getHost() != null && address.getScheme() != null) {
+        return address;
+      }
+    } catch (IllegalArgumentException notAnAddress) {
+      // Said below.
+    }
+    throw new FlotillaException(
+        Code.INVALID, url + " is not an address of a node", "It looks like http://HOST:PORT.");
+  }
+
+  /** The text behind a path, such as of {@code /metrics}. */
+  String text(String path) {
+    return send(request(path).GET().build());
   }
 
   /** The folder of a node's data where none is named. */
@@ -174,7 +192,11 @@ final class Client {
   private FlotillaException unreachable(IOException e) {
     return new FlotillaException(
         Code.UNAVAILABLE,
-        "cannot reach a node at " + base + " (" + e.getMessage() + ")",
+        "cannot reach a node at "
+            + base
+            + " ("
+            + (e.getMessage() == null ? "connection refused" : e.getMessage())
+            + ")",
         "Start one with: flotilla up; or name another with --url.",
         e);
   }

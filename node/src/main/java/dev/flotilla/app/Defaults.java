@@ -34,6 +34,10 @@ final class Defaults implements IDefaultValueProvider {
       return null;
     }
     String name = option.longestName().replaceFirst("^-+", "");
+    if (name.equals("name") && !option.command().name().equals("up")) {
+      // FLOTILLA_NAME is the node's; a model is named where it is added.
+      return null;
+    }
     String variable = "FLOTILLA_" + name.replace('-', '_').toUpperCase(Locale.ROOT);
     String fromEnvironment = environment.get(variable);
     if (fromEnvironment != null) {

@@ -38,7 +38,7 @@ final class Demo implements AutoCloseable {
   private static final int NODES = 3;
   private static final int STREAMS = 4;
   private static final int STREAM_TOKENS = 100;
-  private static final int KILL_AT_PIECES = 40;
+  private static final int KILL_AT_PIECES = 24;
   private static final double WANTED_ACCURACY = 0.95;
 
   private final long seed;
@@ -55,7 +55,7 @@ final class Demo implements AutoCloseable {
     this.text = text;
     this.firstPort = freePorts(port);
     this.folder = Files.createTempDirectory("flotilla-demo");
-    Runtime.getRuntime().addShutdownHook(new Thread(this::stop, "demo-stop"));
+    Runtime.getRuntime().addShutdownHook(new Thread(this::interrupted, "demo-stop"));
   }
 
   /** Runs every step; whether all of them held. */
@@ -65,14 +65,14 @@ final class Demo implements AutoCloseable {
                 ? TrainingConfig.text(TextFiles.read(text.get()))
                 : TrainingConfig.smallWorld())
             .withSeed(seed);
-    System.out.println("Flotilla demo: three nodes, one machine, data in " + folder);
-
-    Client client = startNodes();
-    JsonNode job = train(client, config);
     DemoQuestions questions =
         text.isPresent()
             ? DemoQuestions.ofText(config.model(), text.get())
             : DemoQuestions.ofSmallWorld(config.model(), seed);
+    System.out.println("Flotilla demo: three nodes, one machine, data in " + folder);
+
+    Client client = startNodes();
+    JsonNode job = train(client, config);
     if (text.isEmpty()) {
       check(
           job.path("held_out_accuracy").asDouble() >= WANTED_ACCURACY,
@@ -195,6 +195,7 @@ final class Demo implements AutoCloseable {
     report.put("stream_tokens_per_second", one.tokensPerSecond());
 
     DemoNode victim = stageHolder(client, model);
+    double resumedBefore = resumptions(client);
     CountDownLatch killed = new CountDownLatch(1);
     AtomicInteger pieces = new AtomicInteger();
     List<DemoStream> disturbed =
@@ -210,6 +211,8 @@ final class Demo implements AutoCloseable {
     check(
         killed.getCount() == 0,
         "the streams had " + pieces + " pieces, too few to lose a node in their middle");
+    double resumed = resumptions(client) - resumedBefore;
+    check(resumed > 0, "no stream had to go on elsewhere: all had ended when the node was lost");
     double pauseMs = 0;
     int equal = 0;
     long tokens = 0;
@@ -221,19 +224,31 @@ final class Demo implements AutoCloseable {
     check(equal == STREAMS, (STREAMS - equal) + " streams differ after the loss");
     step(
         "Losing one",
-        "killed node %s (kill -9) under %d streams: a pause of %.2f s, no error;"
+        "killed node %s (kill -9) under %d streams: %.0f went on elsewhere after %.2f s, no error;"
             + " %d of %d texts equal the undisturbed ones (%d tokens)",
         victim.name(),
         STREAMS,
+        resumed,
         pauseMs / 1e3,
         equal,
         STREAMS,
         tokens);
     report.put("killed", victim.name());
     report.put("streams", STREAMS);
+    report.put("streams_resumed", resumed);
     report.put("streams_equal", equal);
     report.put("pause_ms", pauseMs);
     more("now %s", placement(client, Waiting.find(client, model)));
+  }
+
+  /** How many requests that came in at the client's node had to go on on another replica. */
+  private static double resumptions(Client client) {
+    return client
+        .text("/metrics")
+        .lines()
+        .filter(line -> line.startsWith("flotilla_serve_resumptions_total"))
+        .mapToDouble(line -> Double.parseDouble(line.substring(line.lastIndexOf(' ') + 1)))
+        .sum();
   }
 
   /** Half of them greedy, half of them seeded. */
@@ -325,13 +340,24 @@ final class Demo implements AutoCloseable {
   }
 
   @Override
-  public void close() throws IOException {
+  public synchronized void close() throws IOException {
+    if (closed) {
+      return;
+    }
+    closed = true;
     stop();
     if (failures.isEmpty()) {
       deleteFolder();
     } else {
       System.err.println("flotilla: the nodes' logs are kept in " + folder);
     }
+  }
+
+  /** What was thrown is a step that did not hold: the logs and the report stay. */
+  void failed(Exception e) {
+    failures.add(e instanceof FlotillaException known ? known.explanation() : String.valueOf(e));
+    report.put("failures", failures);
+    report.put("held", false);
   }
 
   private synchronized void stop() {
@@ -345,7 +371,19 @@ final class Demo implements AutoCloseable {
     nodes.clear();
   }
 
+  /** Ctrl-C. */
+  private void interrupted() {
+    try {
+      close();
+    } catch (IOException e) {
+      System.err.println("flotilla: cannot delete " + folder + ": " + e);
+    }
+  }
+
   private void deleteFolder() throws IOException {
+    if (!Files.exists(folder)) {
+      return;
+    }
     try (Stream<Path> files = Files.walk(folder)) {
       for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
         Files.deleteIfExists(file);
@@ -354,6 +392,7 @@ final class Demo implements AutoCloseable {
   }
 
   private int stepNumber;
+  private boolean closed;
 
   private void step(String name, String format, Object... values) {
     stepNumber++;

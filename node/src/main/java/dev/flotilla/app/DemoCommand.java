@@ -1,5 +1,7 @@
 package dev.flotilla.app;
 
+import dev.flotilla.FlotillaException;
+import java.io.IOException;
 import java.nio.file.Path;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -45,11 +47,19 @@ final class DemoCommand implements Callable<Integer> {
   @Override
   public Integer call() throws Exception {
     try (Demo demo = new Demo(port, seed, text)) {
-      boolean held = demo.run();
+      boolean held = false;
+      try {
+        held = demo.run();
+      } catch (FlotillaException | IOException e) {
+        demo.failed(e);
+        System.err.println(
+            "flotilla: "
+                + (e instanceof FlotillaException known ? known.explanation() : e.toString()));
+      }
       if (report.isPresent()) {
         demo.writeReport(report.get());
       }
-      if (!exit) {
+      if (!exit && held) {
         demo.stayUp();
       }
       return held ? 0 : 1;

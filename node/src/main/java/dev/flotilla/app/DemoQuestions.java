@@ -1,9 +1,8 @@
 package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.train.SmallWorld;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -21,10 +20,11 @@ import java.util.concurrent.Semaphore;
  */
 final class DemoQuestions {
 
-  private static final int COUNT = 300;
+  private static final int COUNT = 240;
   private static final int TEXT_COUNT = 24;
-  private static final int TEXT_PROMPT_CHARACTERS = 80;
+  private static final int TEXT_PROMPT_CHARACTERS = 40;
   private static final int TEXT_TOKENS = 32;
+  private static final int TEXT_CHARACTERS_MIN = 20_000;
   private static final int ANSWER_TOKENS = 24;
   private static final int AT_ONCE = 16;
 
@@ -82,26 +82,24 @@ final class DemoQuestions {
   }
 
   /** Places in the part of a text that was not trained on, to be continued. */
-  static DemoQuestions ofText(String model, Path file) throws IOException {
-    String text = Files.readString(file);
-    int begin = text.length() * 9 / 10;
-    int stride = Math.max(1, (text.length() - begin - TEXT_PROMPT_CHARACTERS) / TEXT_COUNT);
+  static DemoQuestions ofText(String model, Path file) {
+    // Whole characters, so that none is cut in two.
+    int[] text = TextFiles.read(file).codePoints().toArray();
+    if (text.length < TEXT_CHARACTERS_MIN) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          file + " has " + text.length + " characters, too few to train on and to hold a part out",
+          "Name a text of at least " + TEXT_CHARACTERS_MIN + " characters.");
+    }
+    int begin = text.length / 10 * 9;
+    int stride = (text.length - begin - TEXT_PROMPT_CHARACTERS) / TEXT_COUNT;
     List<Question> questions = new ArrayList<>();
     for (int i = 0; i < TEXT_COUNT; i++) {
-      int from = Math.min(begin + i * stride, Math.max(0, text.length() - TEXT_PROMPT_CHARACTERS));
-      int to = Math.min(text.length(), from + TEXT_PROMPT_CHARACTERS);
+      String prompt = new String(text, begin + i * stride, TEXT_PROMPT_CHARACTERS);
       questions.add(
           new Question(
               "/v1/completions",
-              Map.of(
-                  "model",
-                  model,
-                  "prompt",
-                  text.substring(from, to),
-                  "temperature",
-                  0,
-                  "max_tokens",
-                  TEXT_TOKENS),
+              Map.of("model", model, "prompt", prompt, "temperature", 0, "max_tokens", TEXT_TOKENS),
               Optional.empty()));
     }
     return new DemoQuestions(questions);
@@ -150,7 +148,7 @@ final class DemoQuestions {
               ? choice.path("message").path("content").asText()
               : choice.path("text").asText();
       texts.add(text);
-      right += questions.get(i).expected().filter(text.strip()::equals).isPresent() ? 1 : 0;
+      right += questions.get(i).expected().filter(text::equals).isPresent() ? 1 : 0;
       tokens += answer.path("usage").path("completion_tokens").asLong();
     }
     return new Answers(texts, right, tokens, (System.nanoTime() - begun) / 1e9);

@@ -16,6 +16,7 @@ import picocli.CommandLine.Command;
       UpCommand.class,
       InviteCommand.class,
       PullCommand.class,
+      ConvertCommand.class,
       PlanCommand.class,
       ServeCommand.class,
       RunCommand.class,
@@ -45,7 +46,12 @@ public final class Main {
 
   static int run(String... arguments) {
     CommandLine line = new CommandLine(new Main());
-    line.setDefaultValueProvider(new Defaults(System.getenv()));
+    try {
+      line.setDefaultValueProvider(new Defaults(System.getenv()));
+    } catch (FlotillaException e) {
+      System.err.println("flotilla: " + e.explanation());
+      return 2;
+    }
     line.setExecutionExceptionHandler(
         (exception, command, parsed) -> {
           if (exception instanceof FlotillaException known) {

@@ -23,7 +23,9 @@ import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
 import java.net.InetSocketAddress;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
@@ -46,6 +48,7 @@ final class Node {
       Path data, String name, String bind, int port, boolean insecureHttp, Optional<Join> join) {}
 
   private static final Logger log = LoggerFactory.getLogger(Node.class);
+  private static final String IMPORT = "import-";
   private static final Duration DRAIN_PATIENCE = Duration.ofSeconds(30);
 
   private final Options options;
@@ -116,6 +119,8 @@ final class Node {
 
   /** Opens the ports, and returns once this node serves. */
   void start() {
+    deleteHalfImported();
+    gateway.start();
     cluster.start();
     serving.start();
     training.start();
@@ -125,7 +130,6 @@ final class Node {
       var _ =
           ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
     }
-    gateway.start();
     health = GatewayServices.Health.OK;
     log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
   }
@@ -148,11 +152,23 @@ final class Node {
     log.info("stopped");
   }
 
+  /** What an import left that was cut off, such as by a kill. */
+  private void deleteHalfImported() {
+    try (DirectoryStream<Path> left =
+        Files.newDirectoryStream(options.data().resolve("data"), IMPORT + "*")) {
+      for (Path file : left) {
+        Files.delete(file);
+      }
+    } catch (IOException e) {
+      log.warn("cannot tidy {}: {}", options.data(), e.toString());
+    }
+  }
+
   private ModelImports imports() {
     return new ModelImports() {
       @Override
       public void add(String name, String source) {
-        addModel(name, Path.of(source));
+        addModel(name, path(source));
       }
 
       @Override
@@ -160,6 +176,15 @@ final class Node {
         serving.models().remove(name);
       }
     };
+  }
+
+  private static Path path(String source) {
+    try {
+      return Path.of(source);
+    } catch (InvalidPathException e) {
+      throw new FlotillaException(
+          Code.INVALID, "the source is not a path: " + e.getReason(), "Name a file or folder.", e);
+    }
   }
 
   private void addTrained(String job, String model, Path folder) {
@@ -180,7 +205,7 @@ final class Node {
       return;
     }
     try {
-      Path converted = Files.createTempFile(options.data().resolve("data"), "import", ".gguf");
+      Path converted = Files.createTempFile(options.data().resolve("data"), IMPORT, ".gguf");
       try {
         GgufConverter.convert(source, converted, name, WeightType.Q8_0);
         var _ = serving.models().add(name, converted);

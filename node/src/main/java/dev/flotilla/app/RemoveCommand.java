@@ -1,5 +1,6 @@
 package dev.flotilla.app;
 
+import java.util.Map;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;
 
@@ -16,7 +17,7 @@ final class RemoveCommand extends ClientCommand {
   @Override
   public Integer call() {
     client().delete("/api/models/" + Client.encode(model));
-    System.out.println("removed " + model);
+    System.out.println(asJson ? json(Map.of("removed", model)) : "removed " + model);
     return 0;
   }
 }

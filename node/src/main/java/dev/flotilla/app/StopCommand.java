@@ -1,6 +1,7 @@
 package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
+import java.util.Map;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;
 
@@ -30,7 +31,7 @@ final class StopCommand extends ClientCommand {
             e.code(), "no deployment and no job is called " + name, "See flotilla ps.", e);
       }
     }
-    System.out.println("stopped " + name);
+    System.out.println(asJson ? json(Map.of("stopped", name)) : "stopped " + name);
     return 0;
   }
 }

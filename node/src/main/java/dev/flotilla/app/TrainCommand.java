@@ -39,6 +39,9 @@ final class TrainCommand extends ClientCommand {
         parsed.model(),
         last.path("loss").asDouble(),
         parsed.model());
+    System.out.printf(
+        "its Hugging Face folder: data/training/%s/model in the data folder of node %s%n",
+        id, job.path("nodes").path(0).asText());
     return 0;
   }
 }

@@ -6,13 +6,18 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
+import java.net.UnknownHostException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
+import picocli.CommandLine;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
 
 /** Runs one node in the foreground. */
 @Command(
@@ -22,6 +27,9 @@ import picocli.CommandLine.Option;
 final class UpCommand implements Callable<Integer> {
 
   private static final int PORTS = 5;
+  private static final Duration PATIENCE = Duration.ofSeconds(15);
+
+  @Spec private CommandSpec spec = CommandSpec.create();
 
   @Option(
       names = "--data",
@@ -68,15 +76,17 @@ final class UpCommand implements Callable<Integer> {
       description = "The one-time token that flotilla invite printed.")
   private Optional<String> token = Optional.empty();
 
+  private volatile boolean failed;
+
   @Override
   public Integer call() throws Exception {
     if (join.isPresent() != token.isPresent()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "--join and --token go together",
-          "Get a token with flotilla invite on a node of the cluster.");
+      throw usage(
+          "--join and --token go together; get a token with flotilla invite on a node of the"
+              + " cluster.");
     }
     Path folder = data.orElseGet(Client::defaultFolder).toAbsolutePath().normalize();
+    checkAddress();
     checkPorts();
     prepare(folder);
     Path pid = folder.resolve("node.pid");
@@ -90,7 +100,7 @@ final class UpCommand implements Callable<Integer> {
                 insecureHttp,
                 join.map(address -> new Node.Join(address, token.orElseThrow()))));
     Files.writeString(pid, ProcessHandle.current().pid() + "\n");
-    node.start();
+    pid.toFile().deleteOnExit();
     Runtime.getRuntime()
         .addShutdownHook(
             new Thread(
@@ -98,20 +108,58 @@ final class UpCommand implements Callable<Integer> {
                   node.stop();
                   pid.toFile().delete();
                   // A signal that asks to stop is no failure, so the exit code is not the signal's.
-                  Runtime.getRuntime().halt(0);
+                  if (!failed) {
+                    Runtime.getRuntime().halt(0);
+                  }
                 },
                 "stop"));
+    Thread impatient = Thread.ofPlatform().daemon().start(() -> sayWhy(folder));
+    try {
+      node.start();
+    } catch (RuntimeException e) {
+      failed = true;
+      throw e;
+    }
+    impatient.interrupt();
     System.out.println("ready http://" + bind + ":" + port);
     new CountDownLatch(1).await();
     return 0;
   }
 
+  private CommandLine.ParameterException usage(String message) {
+    return new CommandLine.ParameterException(spec.commandLine(), message);
+  }
+
+  /** Before anything is joined or written: the address stands in the registry for good. */
+  private void checkAddress() {
+    try {
+      InetAddress address = InetAddress.getByName(bind);
+      if (address.isAnyLocalAddress()) {
+        throw usage(
+            "--bind takes the one address at which other nodes reach this one, not "
+                + bind
+                + ", which is every address.");
+      }
+      if (!address.isLoopbackAddress() && !insecureHttp) {
+        throw usage(
+            "--bind "
+                + bind
+                + " would send keys and text over the network unencrypted, for the HTTP API has no"
+                + " TLS; leave --bind out, or accept that with --insecure-http.");
+      }
+    } catch (UnknownHostException e) {
+      throw usage("--bind: there is no address " + bind + "; give one of this machine.");
+    }
+  }
+
   private void checkPorts() {
     if (port < 1 || port > 65_535 - PORTS + 1) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "--port " + port + " leaves no room for the " + PORTS + " ports a node uses",
-          "Choose one from 1 to " + (65_535 - PORTS + 1) + ".");
+      throw usage(
+          "--port must be from 1 to "
+              + (65_535 - PORTS + 1)
+              + ", for a node uses "
+              + PORTS
+              + " ports from there.");
     }
     for (int each = port; each < port + PORTS; each++) {
       try (ServerSocket socket = new ServerSocket()) {
@@ -125,6 +173,17 @@ final class UpCommand implements Callable<Integer> {
                 + " next four.",
             e);
       }
+    }
+  }
+
+  private static void sayWhy(Path folder) {
+    try {
+      Thread.sleep(PATIENCE);
+      System.err.println(
+          "flotilla: still waiting for a majority of the cluster's nodes; see "
+              + folder.resolve("logs/node.log"));
+    } catch (InterruptedException started) {
+      Thread.currentThread().interrupt();
     }
   }
 

@@ -2,6 +2,7 @@ package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
@@ -284,6 +285,12 @@ final class ClusterApi {
             f.integer("warmup_steps", 0, 0, Integer.MAX_VALUE),
             f.number("weight_decay", 0, 10).orElse(0.1),
             f.number("gradient_clip", 0, 1e6).orElse(1.0));
+    if (services.deployments().models().stream().anyMatch(m -> m.name().equals(config.model()))) {
+      throw new FlotillaException(
+          FlotillaException.Code.CONFLICT,
+          "there is a model " + config.model() + " already",
+          "Give the new one another name, or remove that one with flotilla rm.");
+    }
     exchange.send(202, object().put("id", services.training().submit(config)));
   }
 

@@ -62,7 +62,12 @@ final class Exchange {
   }
 
   Optional<String> query(String name) {
-    Field field = Request.extractQueryParameters(request).get(name);
+    Field field;
+    try {
+      field = Request.extractQueryParameters(request).get(name);
+    } catch (IllegalArgumentException e) {
+      throw ApiError.invalid(name, "the query of the address is not well-formed.");
+    }
     return field == null ? Optional.empty() : Optional.ofNullable(field.getValue());
   }
 

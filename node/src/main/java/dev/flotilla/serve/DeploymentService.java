@@ -184,6 +184,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     List<ReplicaView> replicas = new ArrayList<>();
     List<String> reasons = new ArrayList<>();
     int ready = 0;
+    int failed = 0;
     boolean shorter = false;
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
@@ -209,6 +210,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
                   TimeUnit.NANOSECONDS.toSeconds(STABLE_NS)));
         }
       } else {
+        failed += status.state().equals(ReplicaStatus.FAILED) ? 1 : 0;
         reasons.add(
             id
                 + " is "
@@ -217,7 +219,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
     }
     String state =
-        ready == 0 ? "loading" : ready < wanted.replicas() || shorter ? "degraded" : "ready";
+        ready == 0 && failed == replicas.size() && failed > 0
+            ? "failed"
+            : ready == 0 ? "loading" : ready < wanted.replicas() || shorter ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
@@ -322,7 +326,10 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     String replica = Placement.replicaId(model.name(), number);
     Optional<Placed> now = Placement.of(cluster.registry(), replica);
     Optional<Plan> plan =
-        now.isPresent() && holds(now.get().placement(), model, wanted, alive)
+        now.isPresent()
+                && holds(now.get().placement(), model, wanted, alive)
+                // The planner's own choice, where an operator has just asked for that.
+                && !(wanted.stages() == 0 && wantedEpoch > now.get().epoch())
             ? longerPlan(
                 now.get().placement(), model, wanted, alive, wantedEpoch > now.get().epoch())
             : bestPlan(replica, model, wanted, alive);

@@ -30,8 +30,8 @@ public interface Deployments {
   record ReplicaView(String id, String state, long epoch, List<StageView> stages) {}
 
   /**
-   * A deployment: {@code loading}, {@code ready} or {@code degraded}, with the reason where it is
-   * not ready.
+   * A deployment: {@code loading}, {@code ready}, {@code degraded} or {@code failed}, with the
+   * reason where it is not ready.
    */
   record DeploymentView(
       String model, String state, String reason, Wanted wanted, List<ReplicaView> replicas) {}

@@ -398,9 +398,17 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
           worker.rank,
           job.members().size(),
           job.attempt());
-    } catch (FlotillaException e) {
-      ended(worker, new WorkerEvent.Failed(e.code(), e.explanation(), false));
+    } catch (RuntimeException e) {
+      ended(worker, failure(e));
     }
+  }
+
+  private static WorkerEvent.Failed failure(RuntimeException e) {
+    if (e instanceof FlotillaException known) {
+      return new WorkerEvent.Failed(known.code(), known.explanation(), false);
+    }
+    LOG.error("a bug of ours", e);
+    return new WorkerEvent.Failed(Code.FAILED, e.toString(), false);
   }
 
   private final class Events implements WorkerProcess.Listener {
@@ -441,8 +449,8 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
     Path checkpoint = folder.resolve(job.id()).resolve(WorkerConfig.MODEL_FOLDER);
     try {
       sink.accept(job.id(), job.config().model(), checkpoint);
-    } catch (FlotillaException e) {
-      ended(worker, new WorkerEvent.Failed(e.code(), e.explanation(), false));
+    } catch (RuntimeException e) {
+      ended(worker, failure(e));
       return;
     }
     var result =
@@ -468,7 +476,11 @@ public final class TrainingService implements TrainingJobs, AutoCloseable {
         return;
       }
     }
-    boolean permanent = failure.code() == Code.INVALID || failure.code() == Code.BAD_FILE;
+    boolean permanent =
+        switch (failure.code()) {
+          case INVALID, BAD_FILE, CONFLICT -> true;
+          default -> false;
+        };
     change(
         job.id(),
         now -> {

@@ -12,7 +12,7 @@ import java.nio.charset.StandardCharsets;
 public final class TrainingText {
 
   /** The longest text that a job takes. */
-  public static final int BYTES_MAX = 64 << 20;
+  public static final int BYTES_MAX = 6 << 20;
 
   private TrainingText() {}
 
