@@ -105,7 +105,7 @@ final class DurableFiles {
         FlotillaException.Code.STORAGE,
         what + ": " + (message.isEmpty() ? cause.toString() : message),
         message.contains("No space left")
-            ? "Free disk space; it goes on by itself then."
+            ? "Free disk space, then try again."
             : "Check the disk and its permissions.",
         cause);
   }
