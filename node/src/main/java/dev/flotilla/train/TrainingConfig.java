@@ -65,9 +65,7 @@ public record TrainingConfig(
         1.0);
   }
 
-  /**
-   * The demo's for a text: the same model, with a larger vocabulary and more of the text a step.
-   */
+  /** The demo's for a text: wider, with a larger vocabulary, on more but shorter sequences. */
   public static TrainingConfig text(String text) {
     return new TrainingConfig(
         "text", Optional.of(text), 1, 0, 1024, 128, 6, 4, 4, 352, 128, 12, 600, 3e-3, 50, 0.1, 1.0);
@@ -75,32 +73,19 @@ public record TrainingConfig(
 
   /** The same with another seed. */
   public TrainingConfig withSeed(long other) {
-    return new TrainingConfig(
-        model,
-        text,
-        other,
-        workers,
-        vocabularySize,
-        width,
-        layers,
-        heads,
-        kvHeads,
-        feedForward,
-        contextLength,
-        batch,
-        steps,
-        learningRate,
-        warmupSteps,
-        weightDecay,
-        gradientClip);
+    return with(text, other);
   }
 
   /** The same with another text. */
   public TrainingConfig withText(Optional<String> other) {
+    return with(other, seed);
+  }
+
+  private TrainingConfig with(Optional<String> otherText, long otherSeed) {
     return new TrainingConfig(
         model,
-        other,
-        seed,
+        otherText,
+        otherSeed,
         workers,
         vocabularySize,
         width,
