@@ -29,6 +29,7 @@ class HouseTest {
           Map.entry("serve", Set.of("model", "plan", "cluster")),
           Map.entry("train", Set.of("tensor", "text", "model", "plan", "cluster", "data")),
           Map.entry("gateway", Set.of("serve", "train", "data", "text", "model", "cluster")),
+          Map.entry("client", Set.of("cluster", "data")),
           Map.entry("ops", Set.of("cluster", "data", "serve")));
 
   private static final JavaClasses PRODUCT =

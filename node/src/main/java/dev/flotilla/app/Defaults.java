@@ -3,6 +3,7 @@ package dev.flotilla.app;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;

@@ -3,6 +3,7 @@ package dev.flotilla.app;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.client.Client;
 import dev.flotilla.train.TrainingConfig;
 import java.io.IOException;
 import java.net.InetAddress;

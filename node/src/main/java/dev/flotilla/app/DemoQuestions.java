@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import dev.flotilla.train.SmallWorld;
 import java.nio.file.Path;
 import java.util.ArrayList;

@@ -1,6 +1,7 @@
 package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.client.Client;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;

@@ -5,6 +5,7 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.data.DataPlane;
 import dev.flotilla.gateway.ApiKeys;
 import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
@@ -57,6 +58,7 @@ final class Node {
       new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
   private final JvmGcMetrics garbage = new JvmGcMetrics();
   private final ClusterNode cluster;
+  private final DataPlane data;
   private final Serving serving;
   private final TrainingService training;
   private final Gateway gateway;
@@ -84,6 +86,17 @@ final class Node {
             .join()
             .map(join -> ClusterNode.join(config, join.address(), join.token()))
             .orElseGet(() -> ClusterNode.create(config));
+    data =
+        new DataPlane(
+            new DataPlane.Environment(
+                cluster,
+                options.data(),
+                options.bind(),
+                options.port(),
+                metrics,
+                InstantSource.system(),
+                System::nanoTime,
+                random));
     int threads = Runtime.getRuntime().availableProcessors();
     serving =
         new Serving(
@@ -105,6 +118,7 @@ final class Node {
                 GatewayConfig.Limits.DEFAULTS),
             new GatewayServices(
                 cluster,
+                data,
                 serving.deployments(),
                 serving.generator(),
                 training,
@@ -122,6 +136,7 @@ final class Node {
     deleteHalfImported();
     gateway.start();
     cluster.start();
+    data.start();
     serving.start();
     training.start();
     Path key = options.data().resolve("admin.key");
@@ -144,6 +159,7 @@ final class Node {
       gateway.close();
       training.close();
       serving.close();
+      data.close();
       cluster.close();
       garbage.close();
     } catch (Exception e) {

@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
+import dev.flotilla.client.Client;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;

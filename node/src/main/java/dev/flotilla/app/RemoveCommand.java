@@ -1,5 +1,6 @@
 package dev.flotilla.app;
 
+import dev.flotilla.client.Client;
 import java.util.Map;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;

@@ -1,5 +1,6 @@
 package dev.flotilla.app;
 
+import dev.flotilla.client.Client;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;

@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;
 

@@ -1,6 +1,7 @@
 package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import java.util.Map;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;

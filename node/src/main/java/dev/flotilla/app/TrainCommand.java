@@ -1,6 +1,7 @@
 package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.client.Client;
 import dev.flotilla.train.TrainingConfig;
 import dev.flotilla.train.TrainingConfigFile;
 import java.nio.file.Path;

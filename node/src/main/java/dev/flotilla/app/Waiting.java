@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import java.time.Duration;
 import java.util.Map;
 import java.util.function.Consumer;

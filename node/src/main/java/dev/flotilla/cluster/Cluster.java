@@ -40,7 +40,7 @@ public interface Cluster extends AutoCloseable {
   /**
    * This node's certificate and the cluster's authority, for sockets outside gRPC. A server socket
    * made from it must be told {@code setNeedClientAuth(true)}, or it takes anyone. A client socket
-   * must be made with the peer's host and port: where these are a node's (its HTTP port to four
+   * must be made with the peer's host and port: where these are a node's (its HTTP port to six
    * above), only that node's certificate is accepted.
    */
   SSLContext tls();

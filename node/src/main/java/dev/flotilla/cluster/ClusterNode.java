@@ -589,7 +589,7 @@ public final class ClusterNode implements Cluster {
   }
 
   private static boolean isPortOf(int httpPort, int port) {
-    return port >= httpPort && port <= httpPort + 4;
+    return port >= httpPort && port <= httpPort + 6;
   }
 
   @Override

@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -25,9 +26,17 @@ final class GatewayHandler extends Handler.Abstract {
     WORK
   }
 
-  /** What a route does; {@code segment} is the last one of a path that ends in {@code /*}. */
+  /**
+   * What a route does; {@code segments} are those that its path's {@code *} stand for, in order.
+   */
   @FunctionalInterface
   interface Action {
+    void run(Exchange exchange, List<String> segments) throws InterruptedException;
+  }
+
+  /** What a route does whose path has one {@code *}. */
+  @FunctionalInterface
+  interface NamedAction {
     void run(Exchange exchange, String segment) throws InterruptedException;
   }
 
@@ -40,25 +49,38 @@ final class GatewayHandler extends Handler.Abstract {
   /**
    * A route.
    *
-   * @param path may end in {@code /*}, for one more segment
+   * @param path of segments; {@code *} stands for any one, not empty
    */
   record Route(String method, String path, Access access, Action action) {
 
     static Route of(String method, String path, Access access, PlainAction action) {
-      return new Route(method, path, access, (exchange, segment) -> action.run(exchange));
+      return new Route(method, path, access, (exchange, segments) -> action.run(exchange));
     }
 
-    /** The last segment, if the path is this route's. */
-    Optional<String> match(String requested) {
-      if (!path.endsWith("/*")) {
-        return requested.equals(path) ? Optional.of("") : Optional.empty();
+    static Route named(String method, String path, Access access, NamedAction action) {
+      return new Route(
+          method, path, access, (exchange, segments) -> action.run(exchange, segments.get(0)));
+    }
+
+    /** What the path's stars stand for, if the path is this route's. */
+    Optional<List<String>> match(String requested) {
+      if (path.indexOf('*') < 0) {
+        return requested.equals(path) ? Optional.of(List.of()) : Optional.empty();
       }
-      String prefix = path.substring(0, path.length() - 1);
-      return requested.startsWith(prefix)
-              && requested.length() > prefix.length()
-              && requested.indexOf('/', prefix.length()) < 0
-          ? Optional.of(requested.substring(prefix.length()))
-          : Optional.empty();
+      String[] mine = path.split("/", -1);
+      String[] theirs = requested.split("/", -1);
+      if (mine.length != theirs.length) {
+        return Optional.empty();
+      }
+      List<String> segments = new ArrayList<>();
+      for (int i = 0; i < mine.length; i++) {
+        if (mine[i].equals("*") && !theirs[i].isEmpty()) {
+          segments.add(theirs[i]);
+        } else if (!mine[i].equals(theirs[i])) {
+          return Optional.empty();
+        }
+      }
+      return Optional.of(segments);
     }
   }
 

@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.data.DataPlane;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Generator;
 import dev.flotilla.train.TrainingJobs;
@@ -19,6 +20,7 @@ import java.util.function.Supplier;
  */
 public record GatewayServices(
     Cluster cluster,
+    DataPlane data,
     Deployments deployments,
     Generator generator,
     TrainingJobs training,

@@ -8,6 +8,7 @@ import com.openai.client.OpenAIClient;
 import com.openai.client.okhttp.OpenAIOkHttpClient;
 import com.openai.models.completions.CompletionCreateParams;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.client.Client;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.RandomModel;
 import dev.flotilla.tensor.WeightType;
@@ -69,10 +70,7 @@ class NodesTest {
     List<String> program =
         List.of(
             Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "--add-modules=jdk.incubator.vector",
-            "--enable-native-access=ALL-UNNAMED",
-            "--sun-misc-unsafe-memory-access=allow",
-            "-Doffline=true",
+            "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
             "-Xmx512m",
             "-cp",
             System.getProperty("java.class.path"),

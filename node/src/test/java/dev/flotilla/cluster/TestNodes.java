@@ -13,9 +13,10 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.function.BooleanSupplier;
+import java.util.stream.IntStream;
 
 /** Nodes on loopback for tests, on ports that were free a moment ago; stops them all at the end. */
-final class TestNodes implements AutoCloseable {
+public final class TestNodes implements AutoCloseable {
 
   static final String VERSION = "0.1.0";
   private static final Random RANDOM = new Random();
@@ -24,7 +25,7 @@ final class TestNodes implements AutoCloseable {
   private final RaftRegistry.Tuning tuning;
   private final List<ClusterNode> started = new ArrayList<>();
 
-  TestNodes(Path folder) {
+  public TestNodes(Path folder) {
     this(folder, RaftRegistry.Tuning.DEFAULT);
   }
 
@@ -33,7 +34,7 @@ final class TestNodes implements AutoCloseable {
     this.tuning = tuning;
   }
 
-  ClusterConfig config(String name) {
+  public ClusterConfig config(String name) {
     return config(name, InstantSource.system(), VERSION);
   }
 
@@ -53,7 +54,7 @@ final class TestNodes implements AutoCloseable {
     return config.advertisedHost() + ":" + config.httpPort();
   }
 
-  ClusterNode create(ClusterConfig config) {
+  public ClusterNode create(ClusterConfig config) {
     return track(ClusterNode.create(config, tuning));
   }
 
@@ -63,7 +64,7 @@ final class TestNodes implements AutoCloseable {
     return node;
   }
 
-  ClusterNode join(ClusterConfig config, ClusterConfig through, String token) {
+  public ClusterNode join(ClusterConfig config, ClusterConfig through, String token) {
     return track(ClusterNode.join(config, address(through), token, tuning));
   }
 
@@ -74,7 +75,7 @@ final class TestNodes implements AutoCloseable {
   }
 
   /** Those that were not killed. */
-  synchronized List<ClusterNode> running() {
+  public synchronized List<ClusterNode> running() {
     return started.stream().filter(ClusterNode::isOpen).toList();
   }
 
@@ -94,15 +95,15 @@ final class TestNodes implements AutoCloseable {
     return node;
   }
 
-  /** The first of five ports in a row that are free now. */
+  /** The first of seven ports in a row that are free now. */
   static int freePorts() {
     for (int attempt = 0; attempt < 1000; attempt++) {
-      int base = 12_000 + 5 * RANDOM.nextInt(4_000);
-      if (free(base) && free(base + 1) && free(base + 2) && free(base + 3) && free(base + 4)) {
+      int base = 12_000 + 7 * RANDOM.nextInt(2_800);
+      if (IntStream.rangeClosed(base, base + 6).allMatch(TestNodes::free)) {
         return base;
       }
     }
-    throw new IllegalStateException("no five free ports in a row");
+    throw new IllegalStateException("no seven free ports in a row");
   }
 
   private static boolean free(int port) {
@@ -113,7 +114,7 @@ final class TestNodes implements AutoCloseable {
     }
   }
 
-  static void await(String what, Duration atMost, BooleanSupplier condition) {
+  public static void await(String what, Duration atMost, BooleanSupplier condition) {
     long deadlineNs = System.nanoTime() + atMost.toNanos();
     while (!condition.getAsBoolean()) {
       if (System.nanoTime() > deadlineNs) {

@@ -92,7 +92,7 @@ final class FakeCluster implements Cluster {
 
   @Override
   public void addReconciler(Reconciler reconciler) {
-    throw new UnsupportedOperationException();
+    // Nobody leads here.
   }
 
   @Override

@@ -4,7 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.data.DataPlane;
 import dev.flotilla.serve.Deployments.StageView;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
@@ -19,8 +21,10 @@ import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.Instant;
+import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 
@@ -85,6 +89,16 @@ final class TestGateway implements AutoCloseable {
     this.services =
         new GatewayServices(
             cluster,
+            new DataPlane(
+                new DataPlane.Environment(
+                    cluster,
+                    Path.of("target", "never-started"),
+                    "127.0.0.1",
+                    8000,
+                    new SimpleMeterRegistry(),
+                    InstantSource.system(),
+                    System::nanoTime,
+                    new Random(1))),
             deployments,
             generator,
             training,

@@ -1,4 +1,4 @@
-package dev.flotilla.app;
+package dev.flotilla.client;
 
 import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -23,7 +23,7 @@ import java.util.function.Consumer;
 import java.util.stream.Stream;
 
 /** Speaks to a node's HTTP API for the commands and the demo. */
-final class Client {
+public final class Client {
 
   private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(5);
 
@@ -37,7 +37,8 @@ final class Client {
   private final Optional<String> key;
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
 
-  Client(String url, Optional<String> key) {
+  /** A client of the node at this address, with this key where one is needed. */
+  public Client(String url, Optional<String> key) {
     this.base = address(url);
     this.key = key;
   }
@@ -56,24 +57,24 @@ final class Client {
   }
 
   /** The text behind a path, such as of {@code /metrics}. */
-  String text(String path) {
+  public String text(String path) {
     return send(request(path).GET().build());
   }
 
   /** The folder of a node's data where none is named. */
-  static Path defaultFolder() {
+  public static Path defaultFolder() {
     return Path.of(System.getProperty("user.home"), ".flotilla");
   }
 
-  URI base() {
+  public URI base() {
     return base;
   }
 
-  JsonNode get(String path) {
+  public JsonNode get(String path) {
     return json(send(request(path).GET().build()));
   }
 
-  JsonNode post(String path, Object body) {
+  public JsonNode post(String path, Object body) {
     return json(
         send(
             request(path)
@@ -82,12 +83,12 @@ final class Client {
                 .build()));
   }
 
-  void delete(String path) {
+  public void delete(String path) {
     send(request(path).DELETE().build());
   }
 
   /** Posts, and hands over the data of each server-sent event until {@code [DONE]}. */
-  void stream(String path, Map<String, Object> body, Consumer<JsonNode> onEvent) {
+  public void stream(String path, Map<String, Object> body, Consumer<JsonNode> onEvent) {
     HttpRequest request =
         request(path)
             .header("Content-Type", "application/json")
@@ -125,11 +126,11 @@ final class Client {
   }
 
   /** A record of ours as the HTTP API names its fields. */
-  static JsonNode snakeCase(Object value) {
+  public static JsonNode snakeCase(Object value) {
     return SNAKE_CASE.valueToTree(value);
   }
 
-  static String encode(String part) {
+  public static String encode(String part) {
     return URLEncoder.encode(part, StandardCharsets.UTF_8).replace("+", "%20");
   }
 
@@ -171,13 +172,22 @@ final class Client {
           case 401 -> Code.UNAUTHENTICATED;
           case 404 -> Code.NOT_FOUND;
           case 409 -> Code.CONFLICT;
+          case 413 -> Code.TOO_LARGE;
           case 429 -> Code.BUSY;
           case 503 -> Code.UNAVAILABLE;
+          case 507 -> Code.STORAGE;
           default -> status < 500 ? Code.INVALID : Code.FAILED;
         };
     String message = "";
     try {
-      message = Json.MAPPER.readTree(body).path("error").path("message").asText();
+      JsonNode error = Json.MAPPER.readTree(body).path("error");
+      message = error.path("message").asText();
+      code =
+          switch (error.path("code").asText()) {
+            case "no_majority" -> Code.NO_MAJORITY;
+            case "outcome_unknown" -> Code.OUTCOME_UNKNOWN;
+            default -> code;
+          };
     } catch (IOException notJson) {
       // The status alone must do.
     }
@@ -207,7 +217,7 @@ final class Client {
   }
 
   /** The key in a node's data folder, if it is there. */
-  static Optional<String> keyIn(Path folder) {
+  public static Optional<String> keyIn(Path folder) {
     Path file = folder.resolve("admin.key");
     try {
       return Files.exists(file) ? Optional.of(Files.readString(file).strip()) : Optional.empty();

@@ -1,0 +1,64 @@
+package dev.flotilla.app;
+
+import dev.flotilla.client.Client;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/** A whole node in this process, reached as everyone reaches it: over HTTP. */
+final class TestNode implements AutoCloseable {
+
+  private final Node node;
+  private final Path folder;
+  private final int port;
+
+  private TestNode(Path folder, int port, Optional<Node.Join> join) {
+    this.folder = folder;
+    this.port = port;
+    this.node =
+        new Node(
+            new Node.Options(
+                folder, folder.getFileName().toString(), "127.0.0.1", port, false, join));
+    node.start();
+  }
+
+  /** A cluster of one. */
+  static TestNode start(Path folder) {
+    return new TestNode(folder, Demo.freePorts(18_000), Optional.empty());
+  }
+
+  /** A node that joins this one's cluster. */
+  TestNode join(Path itsFolder) {
+    String token = client().post("/api/invites", Map.of()).path("token").asText();
+    return new TestNode(
+        itsFolder,
+        Demo.freePorts(port + 10),
+        Optional.of(new Node.Join("127.0.0.1:" + port, token)));
+  }
+
+  String url() {
+    return "http://127.0.0.1:" + port;
+  }
+
+  String key() {
+    return Client.keyIn(folder).orElseThrow();
+  }
+
+  /** With the admin key, which only the first node's folder holds. */
+  Client client() {
+    return new Client(url(), Optional.of(key()));
+  }
+
+  /** Runs a command against this node; prints to the real standard output. */
+  int run(String... command) {
+    List<String> all = new java.util.ArrayList<>(List.of(command));
+    all.addAll(List.of("--url", url(), "--key", key()));
+    return Main.run(all.toArray(String[]::new));
+  }
+
+  @Override
+  public void close() {
+    node.stop();
+  }
+}
