@@ -164,7 +164,7 @@ final class ListAppend {
     if (before > 0) {
       int last = seen.get(before - 1);
       Transaction source = writer.getOrDefault(read.key(), Map.of()).get(last);
-      if (source != null && source != transaction && last != lastAppend(source, read.key())) {
+      if (source != null && source.id() != transaction.id() && last != lastAppend(source, read.key())) {
         anomalies.add("G1b, a read in the middle of transaction " + source.id() + ": " + read);
       }
     }
@@ -181,7 +181,7 @@ final class ListAppend {
   }
 
   private void edge(Transaction from, Transaction to, Edge kind) {
-    if (from != to) {
+    if (from.id() != to.id()) {
       edges
           .computeIfAbsent(from.id(), k -> new TreeMap<>())
           .computeIfAbsent(to.id(), k -> EnumSet.noneOf(Edge.class))

@@ -53,13 +53,13 @@ final class Models {
         .filter(
             operation ->
                 operation.outcome() != Outcome.UNKNOWN
-                    || !operation.action().equals("read")
+                    || (!operation.action().equals("read")
                         && seen.contains(
                             operation.key()
                                 + " "
                                 + operation
                                     .argument()
-                                    .substring(operation.argument().indexOf(' ') + 1)))
+                                    .substring(operation.argument().indexOf(' ') + 1))))
         .toList();
   }
 
@@ -77,14 +77,15 @@ final class Models {
    */
   static final Linearizability.Model<Held> LOCK =
       (state, operation) -> {
-        switch (operation.action()) {
+        boolean seen = operation.outcome() == Outcome.DONE;
+        return switch (operation.action()) {
           case "acquire" -> {
-            if (!state.holder().isEmpty() || operation.outcome() != Outcome.DONE) {
+            if (!seen) {
               // One that nobody was told of is as good as never granted: its lease ran out.
-              return operation.outcome() == Outcome.DONE ? Optional.empty() : Optional.of(state);
+              yield Optional.of(state);
             }
             long token = Long.parseLong(operation.answer());
-            return token > state.token()
+            yield state.holder().isEmpty() && token > state.token()
                 ? Optional.of(new Held(operation.argument(), token))
                 : Optional.empty();
           }
@@ -93,12 +94,13 @@ final class Models {
             boolean its =
                 state.holder().equals(holderAndToken[0])
                     && state.token() == Long.parseLong(holderAndToken[1]);
-            return its
-                ? Optional.of(new Held("", state.token()))
-                : operation.outcome() == Outcome.DONE ? Optional.empty() : Optional.of(state);
+            if (its) {
+              yield Optional.of(new Held("", state.token()));
+            }
+            yield seen ? Optional.empty() : Optional.of(state);
           }
           default -> throw new IllegalArgumentException(operation.action());
-        }
+        };
       };
 
   /**

@@ -270,7 +270,7 @@ final class Workloads {
       }
       int from = random.nextInt(ACCOUNTS);
       int to = (from + 1 + random.nextInt(ACCOUNTS - 1)) % ACCOUNTS;
-      long amount = 1 + random.nextInt(10);
+      long amount = 1L + random.nextInt(10);
       History.Call call = history.call(client, "bank", "transfer", from + " " + to + " " + amount);
       Answer answer =
           api.post(
