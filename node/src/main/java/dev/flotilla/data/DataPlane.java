@@ -29,6 +29,7 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Grid grid;
+  private final GridSharding sharding;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -36,6 +37,7 @@ public final class DataPlane implements AutoCloseable {
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    sharding = new GridSharding(environment.cluster(), grid);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -46,6 +48,11 @@ public final class DataPlane implements AutoCloseable {
   /** The choke point to the data grid. */
   public Grid grid() {
     return grid;
+  }
+
+  /** How tables are spread over the nodes. */
+  public Sharding sharding() {
+    return sharding;
   }
 
   @Override
