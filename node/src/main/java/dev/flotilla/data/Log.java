@@ -67,7 +67,8 @@ public interface Log {
 
     /** Everything, the newest 100. */
     public static Query all() {
-      return new Query("", Optional.empty(), Optional.empty(), Optional.empty(), Optional.empty(), 100);
+      return new Query(
+          "", Optional.empty(), Optional.empty(), Optional.empty(), Optional.empty(), 100);
     }
 
     /** The same for other words. */
@@ -136,8 +137,8 @@ public interface Log {
   }
 
   /**
-   * Reads records from an offset on, at most so many (1 to 1000); waits up to {@code waitMs} for the
-   * first. An offset before the oldest record starts there.
+   * Reads records from an offset on, at most so many (1 to 1000); waits up to {@code waitMs} for
+   * the first. An offset before the oldest record starts there.
    *
    * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such stream
    */

@@ -128,7 +128,7 @@ final class LogIndex implements AutoCloseable {
   /** The newest that match, or with {@code afterArrival} those that came after it, oldest first. */
   Found search(Log.Query query, boolean follow, long afterArrival) throws IOException {
     BooleanQuery.Builder all = new BooleanQuery.Builder();
-    all.add(new MatchAllDocsQuery(), BooleanClause.Occur.FILTER);
+    all.add(MatchAllDocsQuery.INSTANCE, BooleanClause.Occur.FILTER);
     if (!query.text().isBlank()) {
       all.add(parse(query.text()), BooleanClause.Occur.FILTER);
     }
@@ -165,8 +165,7 @@ final class LogIndex implements AutoCloseable {
       for (ScoreDoc hit : hits) {
         var bytes = searcher.storedFields().document(hit.doc).getBinaryValue("entry");
         entries.add(
-            java.util.Arrays.copyOfRange(
-                bytes.bytes, bytes.offset, bytes.offset + bytes.length));
+            java.util.Arrays.copyOfRange(bytes.bytes, bytes.offset, bytes.offset + bytes.length));
       }
       if (follow && hits.length == query.limit()) {
         upTo =
@@ -187,7 +186,8 @@ final class LogIndex implements AutoCloseable {
     } catch (ParseException | IndexSearcher.TooManyClauses e) {
       throw new FlotillaException(
           Code.INVALID,
-          "cannot parse the query: " + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
+          "cannot parse the query: "
+              + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
           "Put a backslash before characters such as : or (, or quotes around the text.",
           e);
     }

@@ -44,8 +44,7 @@ final class LogSegments implements AutoCloseable {
     try (DirectoryStream<Path> files = Files.newDirectoryStream(folder, "*" + SUFFIX)) {
       for (Path file : files) {
         String name = file.getFileName().toString();
-        segments.put(
-            Long.parseLong(name.substring(0, name.length() - SUFFIX.length())), file);
+        segments.put(Long.parseLong(name.substring(0, name.length() - SUFFIX.length())), file);
       }
     }
     while (!segments.isEmpty() && lastSeq == 0) {
@@ -111,8 +110,7 @@ final class LogSegments implements AutoCloseable {
     FileChannel channel = out;
     if (channel == null) {
       Path file = folder.resolve(String.format("%020d", first) + SUFFIX);
-      channel =
-          FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+      channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
       out = channel;
       outBytes = channel.size();
       synchronized (this) {

@@ -18,8 +18,9 @@ import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.ScanQuery;
 
 /**
- * Append-only streams on the grid: an entry for each stream with its bounds, one for each record. An
- * append locks the bounds, so that records are in one order; it and its records are one transaction.
+ * Append-only streams on the grid: an entry for each stream with its bounds, one for each record.
+ * An append locks the bounds, so that records are in one order; it and its records are one
+ * transaction.
  */
 final class LogStreams {
 

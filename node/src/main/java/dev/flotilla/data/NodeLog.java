@@ -1,5 +1,6 @@
 package dev.flotilla.data;
 
+import com.google.protobuf.ByteString;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
@@ -10,7 +11,6 @@ import dev.flotilla.data.proto.SearchLogReply;
 import dev.flotilla.data.proto.SearchLogRequest;
 import dev.flotilla.data.proto.ShipLogReply;
 import dev.flotilla.data.proto.ShipLogRequest;
-import com.google.protobuf.ByteString;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
 import io.micrometer.core.instrument.Counter;
@@ -56,8 +56,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
    *
    * @param bytesPerNode of each node's log that is held here
    */
-  record Limits(
-      int ringEntries, long segmentBytes, long bytesPerNode, long keepMs, int copies) {
+  record Limits(int ringEntries, long segmentBytes, long bytesPerNode, long keepMs, int copies) {
 
     static final Limits DEFAULTS =
         new Limits(8192, 4L << 20, 256L << 20, TimeUnit.DAYS.toMillis(14), 2);
@@ -94,8 +93,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
   private long nextSeq;
   private long troubleLoggedMs;
 
-  NodeLog(
-      Cluster cluster, Path folder, Limits limits, InstantSource clock, MeterRegistry metrics) {
+  NodeLog(Cluster cluster, Path folder, Limits limits, InstantSource clock, MeterRegistry metrics) {
     this.cluster = cluster;
     this.folder = folder;
     this.limits = limits;
@@ -280,7 +278,8 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
   private void trouble(Exception e) {
     if (clock.millis() - troubleLoggedMs > 60_000) {
       troubleLoggedMs = clock.millis();
-      log.warn("the log cannot be written; entries are dropped, the node goes on: {}", e.toString());
+      log.warn(
+          "the log cannot be written; entries are dropped, the node goes on: {}", e.toString());
     }
   }
 
@@ -306,9 +305,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
   /** The nodes that keep copies of this node's log. */
   private List<String> peers() {
     return peers(
-        cluster.self(),
-        cluster.nodes().stream().map(NodeInfo::id).toList(),
-        limits.copies());
+        cluster.self(), cluster.nodes().stream().map(NodeInfo::id).toList(), limits.copies());
   }
 
   static List<String> peers(String self, List<String> nodes, int copies) {
@@ -413,8 +410,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
     } catch (FlotillaException e) {
       answer.setError(e.explanation());
     } catch (IOException | AlreadyClosedException e) {
-      reply.onError(
-          io.grpc.Status.UNAVAILABLE.withDescription(e.toString()).asRuntimeException());
+      reply.onError(io.grpc.Status.UNAVAILABLE.withDescription(e.toString()).asRuntimeException());
       return;
     }
     reply.onNext(answer.build());
@@ -563,9 +559,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
     try {
       LogIndex.Found here =
           searchHere(
-              request.toBuilder()
-                  .setAfterArrival(places.getOrDefault(cluster.self(), 0L))
-                  .build());
+              request.toBuilder().setAfterArrival(places.getOrDefault(cluster.self(), 0L)).build());
       SearchLogReply.Builder own = SearchLogReply.newBuilder().setArrival(here.arrival());
       here.entries().forEach(entry -> own.addEntries(ByteString.copyFrom(entry)));
       replies.put(cluster.self(), own.build());
