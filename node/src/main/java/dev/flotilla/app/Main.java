@@ -26,6 +26,9 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {
