@@ -63,8 +63,9 @@ final class ShardCommand implements Callable<Integer> {
   static void print(Sharding.Explanation explanation) {
     List<List<String>> rows = new ArrayList<>();
     for (Sharding.TouchedTable table : explanation.tables()) {
-      for (Sharding.NodePartitions node : table.nodes()) {
-        boolean first = node == table.nodes().getFirst();
+      for (int i = 0; i < table.nodes().size(); i++) {
+        Sharding.NodePartitions node = table.nodes().get(i);
+        boolean first = i == 0;
         rows.add(
             List.of(
                 first ? table.table() : "",

@@ -95,7 +95,7 @@ final class StreamCommand implements Callable<Integer> {
       HttpLog log = new HttpLog(client());
       long next = from;
       do {
-        for (Log.Record record : log.read(stream, next, max, follow ? 1_000 : 0)) {
+        for (Log.StreamRecord record : log.read(stream, next, max, follow ? 1_000 : 0)) {
           System.out.println(
               asJson
                   ? Client.snakeCase(record).toString()

@@ -143,7 +143,7 @@ public final class Client {
           }
         }
       } catch (UncheckedIOException e) {
-        throw unreachable(e.getCause());
+        throw unreachable(new IOException(e.getMessage(), e));
       }
     } catch (IOException e) {
       throw unreachable(e);

@@ -88,15 +88,15 @@ public final class HttpLog implements Log {
   }
 
   @Override
-  public List<Record> read(String stream, long from, int max, long waitMs) {
-    List<Record> records = new ArrayList<>();
+  public List<StreamRecord> read(String stream, long from, int max, long waitMs) {
+    List<StreamRecord> records = new ArrayList<>();
     client
         .get(streamPath(stream) + "?from=" + from + "&max=" + max + "&wait_ms=" + waitMs)
         .path("records")
         .forEach(
             each ->
                 records.add(
-                    new Record(
+                    new StreamRecord(
                         each.path("offset").asLong(),
                         each.path("time_ms").asLong(),
                         Base64.getDecoder().decode(each.path("body").asText()))));

@@ -31,7 +31,7 @@ final class GridLog implements Log {
   }
 
   @Override
-  public List<Record> read(String stream, long from, int max, long waitMs) {
+  public List<StreamRecord> read(String stream, long from, int max, long waitMs) {
     return streams.read(stream, from, max, waitMs);
   }
 

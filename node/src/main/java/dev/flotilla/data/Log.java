@@ -15,11 +15,22 @@ public interface Log {
 
   /** Severities, the least first. */
   enum Level {
-    TRACE,
-    DEBUG,
-    INFO,
-    WARN,
-    ERROR
+    TRACE(1),
+    DEBUG(5),
+    INFO(9),
+    WARN(13),
+    ERROR(17);
+
+    private final int severity;
+
+    Level(int severity) {
+      this.severity = severity;
+    }
+
+    /** OpenTelemetry's number for it, which grows with the severity. */
+    int severity() {
+      return severity;
+    }
   }
 
   /**
@@ -92,7 +103,7 @@ public interface Log {
   record Page(List<Entry> entries, boolean partial, List<String> missing) {}
 
   /** One record of a stream. */
-  record Record(long offset, long timeMs, byte[] body) {}
+  record StreamRecord(long offset, long timeMs, byte[] body) {}
 
   /**
    * A stream.
@@ -142,7 +153,7 @@ public interface Log {
    *
    * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such stream
    */
-  List<Record> read(String stream, long from, int max, long waitMs);
+  List<StreamRecord> read(String stream, long from, int max, long waitMs);
 
   /**
    * Where a stream begins and ends.

@@ -86,7 +86,7 @@ final class LogIndex implements AutoCloseable {
       document.add(new LongField("seq", line.seq(), Field.Store.NO));
       document.add(new LongField("time", entry.timeMs(), Field.Store.NO));
       document.add(new LongField("arrival", arrival + 1, Field.Store.NO));
-      document.add(new LongField("level", entry.level().ordinal(), Field.Store.NO));
+      document.add(new LongField("level", entry.level().severity(), Field.Store.NO));
       document.add(new TextField("logger", entry.logger(), Field.Store.NO));
       document.add(new TextField("message", entry.message(), Field.Store.NO));
       entry
@@ -141,7 +141,7 @@ final class LogIndex implements AutoCloseable {
         .ifPresent(
             level ->
                 all.add(
-                    LongField.newRangeQuery("level", level.ordinal(), Long.MAX_VALUE),
+                    LongField.newRangeQuery("level", level.severity(), Long.MAX_VALUE),
                     BooleanClause.Occur.FILTER));
     if (!follow && (query.fromMs().isPresent() || query.toMs().isPresent())) {
       all.add(

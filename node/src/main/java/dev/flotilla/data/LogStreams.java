@@ -150,7 +150,7 @@ final class LogStreams {
         });
   }
 
-  List<Log.Record> read(String stream, long from, int max, long waitMs) {
+  List<Log.StreamRecord> read(String stream, long from, int max, long waitMs) {
     if (from < 0 || max < 1 || max > RECORDS_MAX || waitMs < 0 || waitMs > 60_000) {
       throw new FlotillaException(
           Code.INVALID,
@@ -176,8 +176,8 @@ final class LogStreams {
     }
   }
 
-  private List<Log.Record> records(String stream, long from, long to) {
-    List<Log.Record> records = new ArrayList<>();
+  private List<Log.StreamRecord> records(String stream, long from, long to) {
+    List<Log.StreamRecord> records = new ArrayList<>();
     long bytes = 0;
     // In steps, for a thousand large records are too much at a time.
     for (long at = from; at < to && bytes < BYTES_MAX; at += 16) {
@@ -197,7 +197,7 @@ final class LogStreams {
           byte[] body = new byte[buffer.remaining()];
           buffer.get(body);
           bytes += body.length;
-          records.add(new Log.Record(offset, timeMs, body));
+          records.add(new Log.StreamRecord(offset, timeMs, body));
         }
       }
     }

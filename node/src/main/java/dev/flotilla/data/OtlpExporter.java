@@ -166,7 +166,7 @@ final class OtlpExporter implements AutoCloseable {
       String timeNs = entry.timeMs() + "000000";
       record.put("timeUnixNano", timeNs);
       record.put("observedTimeUnixNano", timeNs);
-      record.put("severityNumber", severity(entry.level()));
+      record.put("severityNumber", entry.level().severity());
       record.put("severityText", entry.level().name());
       record.putObject("body").put("stringValue", entry.message());
       ArrayNode attributes = record.putArray("attributes");
@@ -191,17 +191,6 @@ final class OtlpExporter implements AutoCloseable {
     ObjectNode attribute = attributes.addObject();
     attribute.put("key", key);
     attribute.putObject("value").put("stringValue", value);
-  }
-
-  /** The first number of each of the data model's ranges. */
-  private static int severity(Log.Level level) {
-    return switch (level) {
-      case TRACE -> 1;
-      case DEBUG -> 5;
-      case INFO -> 9;
-      case WARN -> 13;
-      case ERROR -> 17;
-    };
   }
 
   private long offset() throws IOException {

@@ -168,18 +168,18 @@ final class LogApi {
     int max = (int) number(exchange, "max", 100);
     long waitMs = number(exchange, "wait_ms", 0);
     if (!follows(exchange)) {
-      List<Log.Record> records = log.read(name, from, max, waitMs);
+      List<Log.StreamRecord> records = log.read(name, from, max, waitMs);
       ObjectNode body = json(log.stream(name));
       ArrayNode array = body.putArray("records");
       records.forEach(record -> array.add(json(record)));
       exchange.send(200, body);
       return;
     }
-    List<Log.Record> records = log.read(name, from, max, 0);
+    List<Log.StreamRecord> records = log.read(name, from, max, 0);
     startLines(exchange);
     long next = from;
     while (true) {
-      for (Log.Record record : records) {
+      for (Log.StreamRecord record : records) {
         exchange.write(false, line(Optional.of(json(record))));
         next = record.offset() + 1;
       }
@@ -198,7 +198,7 @@ final class LogApi {
     return Long.parseLong(text);
   }
 
-  private static ObjectNode json(Log.Record record) {
+  private static ObjectNode json(Log.StreamRecord record) {
     ObjectNode json = Json.MAPPER.createObjectNode();
     json.put("offset", record.offset());
     json.put("time_ms", record.timeMs());

@@ -11,6 +11,7 @@ import dev.flotilla.cluster.TestNodes;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -171,8 +172,7 @@ class NodeLogTest {
                     for (int i = 0; i < 20; i++) {
                       String text = writer + ":" + i;
                       long offset =
-                          streams(writer)
-                              .append("events", List.of(text.getBytes(), "+".getBytes()));
+                          streams(writer).append("events", List.of(bytes(text), bytes("+")));
                       acknowledged.put(offset, text);
                     }
                   }));
@@ -180,12 +180,13 @@ class NodeLogTest {
     for (Thread writer : writers) {
       writer.join();
     }
-    List<Log.Record> all = streams(2).read("events", 0, 1000, 0);
+    List<Log.StreamRecord> all = streams(2).read("events", 0, 1000, 0);
     assertThat(all).hasSize(120);
     for (int i = 0; i < all.size(); i++) {
       assertThat(all.get(i).offset()).isEqualTo(i);
       if (i % 2 == 0) {
-        assertThat(new String(all.get(i).body())).isEqualTo(acknowledged.get((long) i));
+        assertThat(new String(all.get(i).body(), StandardCharsets.UTF_8))
+            .isEqualTo(acknowledged.get((long) i));
       }
     }
     streams(0).trim("events", 50);
@@ -196,7 +197,7 @@ class NodeLogTest {
             .start(
                 () -> {
                   sleep(300);
-                  streams(0).append("events", List.of("late".getBytes()));
+                  streams(0).append("events", List.of(bytes("late")));
                 });
     assertThat(streams(1).read("events", 120, 10, 10_000)).hasSize(1);
     late.join();
@@ -205,6 +206,10 @@ class NodeLogTest {
         .isInstanceOf(FlotillaException.class);
     assertThatThrownBy(() -> streams(0).append("big", List.of(new byte[(1 << 20) + 1])))
         .hasMessageContaining("too much");
+  }
+
+  private static byte[] bytes(String text) {
+    return text.getBytes(StandardCharsets.UTF_8);
   }
 
   private static void sleep(long ms) {
@@ -232,7 +237,7 @@ class NodeLogTest {
                 .isEqualTo("application/json");
             taken.add(Json.MAPPER.readTree(body));
           }
-          byte[] answer = "{}".getBytes();
+          byte[] answer = bytes("{}");
           exchange.sendResponseHeaders(refuse ? 503 : 200, answer.length);
           exchange.getResponseBody().write(answer);
           exchange.close();
@@ -304,7 +309,7 @@ class NodeLogTest {
     assertThat(page.partial()).isTrue();
     assertThat(page.missing()).containsExactly(first);
     await("a majority", members.get(1).grid()::hasMajority);
-    assertThat(streams(2).append("events", List.of("after".getBytes()))).isEqualTo(121);
+    assertThat(streams(2).append("events", List.of(bytes("after")))).isEqualTo(121);
     assertThat(streams(1).read("events", 50, 1000, 0)).hasSize(72);
   }
 
@@ -336,7 +341,7 @@ class NodeLogTest {
                     "never",
                     Duration.ofSeconds(8),
                     () -> {
-                      streams(2).append("events", List.of("alone".getBytes()));
+                      streams(2).append("events", List.of(bytes("alone")));
                       return false;
                     }))
         .isInstanceOf(FlotillaException.class);
@@ -371,6 +376,6 @@ class NodeLogTest {
 
   private static LogSegments.Line line(long seq) {
     return new LogSegments.Line(
-        seq, ("{\"seq\":" + seq + ",\"message\":\"" + "x".repeat(50) + "\"}").getBytes());
+        seq, bytes("{\"seq\":" + seq + ",\"message\":\"" + "x".repeat(50) + "\"}"));
   }
 }
