@@ -180,7 +180,7 @@ final class UpCommand implements Callable<Integer> {
             Code.CONFLICT,
             "port " + each + " on " + bind + " cannot be used: " + e.getMessage(),
             "Stop the program that has it, or choose another --port; a node uses that one and the"
-                + " next four.",
+                + " next six.",
             e);
       }
     }
