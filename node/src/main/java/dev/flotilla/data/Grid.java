@@ -98,6 +98,9 @@ public final class Grid implements AutoCloseable {
   /** Who belongs to the grid's baseline, as the registry has decided. */
   record Members(List<String> nodes) {}
 
+  /** What is to be done when this thread's running transaction has ended; unset outside of one. */
+  private static final ThreadLocal<@Nullable List<Runnable>> ENDINGS = new ThreadLocal<>();
+
   private final Cluster cluster;
   private final GridConfig config;
   private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
@@ -332,18 +335,39 @@ public final class Grid implements AutoCloseable {
    * {@link #write}; if the operation throws, nothing was done.
    */
   public <T> T transact(String what, TransactionMode mode, Function<Ignite, T> operation) {
-    return write(
-        what,
-        running -> {
-          try (Transaction transaction =
-              running
-                  .transactions()
-                  .txStart(mode.concurrency(), mode.isolation(), mode.timeoutMs(), 0)) {
-            T result = operation.apply(running);
-            transaction.commit();
-            return result;
-          }
-        });
+    List<Runnable> endings = new ArrayList<>();
+    ENDINGS.set(endings);
+    try {
+      return write(
+          what,
+          running -> {
+            try (Transaction transaction =
+                running
+                    .transactions()
+                    .txStart(mode.concurrency(), mode.isolation(), mode.timeoutMs(), 0)) {
+              T result = operation.apply(running);
+              transaction.commit();
+              return result;
+            }
+          });
+    } finally {
+      ENDINGS.remove();
+      endings.forEach(Runnable::run);
+    }
+  }
+
+  /** Whether this thread runs a transaction; cheap. */
+  boolean inTransaction() {
+    return ENDINGS.get() != null;
+  }
+
+  /** Runs the action once this thread's transaction has ended, whatever came of it. */
+  void afterTransaction(Runnable action) {
+    List<Runnable> endings = ENDINGS.get();
+    if (endings == null) {
+      throw new IllegalStateException("no transaction runs on this thread");
+    }
+    endings.add(action);
   }
 
   private Ignite running(String what) {
