@@ -112,8 +112,7 @@ final class CacheBounds implements AutoCloseable {
     long bytes = 0;
     for (int partition : affinity.primaryPartitions(ignite.cluster().localNode())) {
       try (QueryCursor<Entry<String, byte[]>> cursor =
-          engine.query(
-              new ScanQuery<String, byte[]>().setPartition(partition).setLocal(true))) {
+          engine.query(new ScanQuery<String, byte[]>().setPartition(partition).setLocal(true))) {
         for (Entry<String, byte[]> entry : cursor) {
           CacheValue value = CacheValue.decode(entry.getValue());
           long size = entry.getKey().length() + (long) value.bytes().length;
@@ -137,8 +136,7 @@ final class CacheBounds implements AutoCloseable {
       return List.of();
     }
     PriorityQueue<Seen> byAge =
-        new PriorityQueue<>(
-            Math.max(1, live.size()), Comparator.comparingLong(Seen::writtenAtMs));
+        new PriorityQueue<>(Math.max(1, live.size()), Comparator.comparingLong(Seen::writtenAtMs));
     byAge.addAll(live);
     List<Seen> gone = new ArrayList<>();
     long left = bytes;

@@ -51,8 +51,7 @@ public record CacheConfig(
     require(maxBytes > 0, "max_bytes must be at least 1");
     require(nearBytes >= 0, "near_bytes must be at least 0");
     require(!writeThrough || store.isPresent(), "write_through needs a store");
-    require(
-        loadTimeoutMs >= 1 && loadTimeoutMs <= 600_000, "load_timeout_ms must be 1 to 600000");
+    require(loadTimeoutMs >= 1 && loadTimeoutMs <= 600_000, "load_timeout_ms must be 1 to 600000");
   }
 
   /** Ten years. */

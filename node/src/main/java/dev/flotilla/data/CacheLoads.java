@@ -218,8 +218,7 @@ final class CacheLoads {
       return false;
     }
     String[] parts = claim.split("\\|", -1);
-    return clock.millis() < Long.parseLong(parts[2])
-        && Grid.visible(ignite).contains(parts[0]);
+    return clock.millis() < Long.parseLong(parts[2]) && Grid.visible(ignite).contains(parts[0]);
   }
 
   private Optional<CacheValue> loadUnder(String claim, Target target) {

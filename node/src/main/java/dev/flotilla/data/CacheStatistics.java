@@ -48,4 +48,21 @@ public record CacheStatistics(
         entries + other.entries,
         bytes + other.bytes);
   }
+
+  CacheStatistics withEntries(long counted) {
+    return new CacheStatistics(
+        nearHits,
+        gridHits,
+        misses,
+        loads,
+        loadFailures,
+        writes,
+        nearEvictions,
+        gridEvictions,
+        expired,
+        nearEntries,
+        nearBytes,
+        counted,
+        bytes);
+  }
 }

@@ -1,6 +1,7 @@
 package dev.flotilla.data;
 
 import java.util.List;
+import java.util.Optional;
 
 /** The caches of the cluster. */
 public interface Caches {
@@ -15,6 +16,13 @@ public interface Caches {
    * @throws dev.flotilla.FlotillaException {@code INVALID} for another name
    */
   Cache cache(String name);
+
+  /**
+   * The cache of that name, if it was made: for readers, who must not make one.
+   *
+   * @throws dev.flotilla.FlotillaException {@code INVALID} for a name that none can have
+   */
+  Optional<Cache> find(String name);
 
   /**
    * Makes a cache, or finds the one made the same way.

@@ -157,8 +157,7 @@ final class GridCache implements Cache {
 
   private Optional<Entry> entryFromGrid(String key) {
     if (grid.inTransaction()) {
-      Optional<CacheValue> found =
-          counted(grid.read(what("reading"), ignite -> find(ignite, key)));
+      Optional<CacheValue> found = counted(grid.read(what("reading"), ignite -> find(ignite, key)));
       // Waits for nobody, and keeps nothing: the transaction may be rolled back.
       return found.isPresent() || config.store().isEmpty()
           ? found.map(CacheValue::entry)
@@ -167,8 +166,7 @@ final class GridCache implements Cache {
     long nowNs = around.nanoTime().getAsLong();
     long epoch = around.coherence().epochAt(nowNs);
     long stamp = near.stamp(key);
-    Optional<CacheValue> found =
-        counted(grid.read(what("reading"), ignite -> find(ignite, key)));
+    Optional<CacheValue> found = counted(grid.read(what("reading"), ignite -> find(ignite, key)));
     if (found.isPresent()) {
       fill(key, found.get(), nowNs, epoch, stamp);
       return found.map(GridCache::copied);
@@ -223,8 +221,7 @@ final class GridCache implements Cache {
     if (missing.isEmpty()) {
       return all;
     }
-    Map<String, byte[]> read =
-        grid.read(what("reading"), ignite -> engine(ignite).getAll(missing));
+    Map<String, byte[]> read = grid.read(what("reading"), ignite -> engine(ignite).getAll(missing));
     for (String key : missing) {
       byte[] encoded = read.get(key);
       Optional<CacheValue> value =
@@ -334,8 +331,7 @@ final class GridCache implements Cache {
         config.store().isEmpty()
             ? operation
             : ignite -> {
-              new TreeSet<>(keys)
-                  .forEach(key -> around.loads().supersede(ignite, claimKey(key)));
+              new TreeSet<>(keys).forEach(key -> around.loads().supersede(ignite, claimKey(key)));
               return operation.apply(ignite);
             };
     if (grid.inTransaction()) {
@@ -591,13 +587,8 @@ final class GridCache implements Cache {
     localBytes = bytes;
   }
 
-  /** What this node has counted, with its own share of the entries. */
+  /** What this node has counted by itself; the entries are all nodes' together. */
   CacheStatistics ownStatistics() {
-    long entries =
-        grid.readAny(
-                what("counting"),
-                ignite -> engine(ignite).localSizeLong(CachePeekMode.PRIMARY))
-            .value();
     return new CacheStatistics(
         nearHits.sum(),
         gridHits.sum(),
@@ -610,14 +601,17 @@ final class GridCache implements Cache {
         expired.sum(),
         near.size(),
         near.bytes(),
-        entries,
+        0,
         localBytes);
   }
 
   @Override
   public CacheStatistics statistics() {
+    long entries =
+        grid.read(what("counting"), ignite -> engine(ignite).sizeLong(CachePeekMode.PRIMARY));
     return around.coherence().othersStatistics(name).stream()
-        .reduce(ownStatistics(), CacheStatistics::plus);
+        .reduce(ownStatistics(), CacheStatistics::plus)
+        .withEntries(entries);
   }
 
   // Bounds of what callers give.

@@ -76,8 +76,8 @@ final class GridCaches implements Caches, AutoCloseable {
     return made.isPresent() ? open(name, made.get()) : create(name, CacheConfig.DEFAULT);
   }
 
-  /** The cache if it was made; reading must not make one. */
-  Optional<Cache> find(String name) {
+  @Override
+  public Optional<Cache> find(String name) {
     checkName(name);
     return config(name).map(config -> open(name, config));
   }

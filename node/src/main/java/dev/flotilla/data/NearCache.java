@@ -8,9 +8,9 @@ import java.util.concurrent.atomic.LongAdder;
 import org.jspecify.annotations.Nullable;
 
 /**
- * One cache's entries in this node's own memory, bounded by bytes; what goes is chosen by
- * W-TinyLFU (Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy",
- * 2017), which Caffeine implements. What may be returned is up to {@link NearLeases}.
+ * One cache's entries in this node's own memory, bounded by bytes; what goes is chosen by W-TinyLFU
+ * (Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", 2017), which
+ * Caffeine implements. What may be returned is up to {@link NearLeases}.
  */
 final class NearCache {
 
@@ -34,8 +34,7 @@ final class NearCache {
         Caffeine.newBuilder()
             .maximumWeight(bytesMax)
             .<String, Near>weigher(
-                (key, near) ->
-                    key.length() + near.value().bytes().length + ENTRY_OVERHEAD_BYTES)
+                (key, near) -> key.length() + near.value().bytes().length + ENTRY_OVERHEAD_BYTES)
             .executor(Runnable::run)
             .evictionListener((key, near, cause) -> evictions.increment())
             .build();
@@ -61,9 +60,7 @@ final class NearCache {
    * taken. The check and the insertion are one step, as seen by {@link #invalidate}.
    */
   void fill(String key, Near near, long stamp) {
-    entries
-        .asMap()
-        .compute(key, (same, before) -> stamp(same) == stamp ? near : before);
+    entries.asMap().compute(key, (same, before) -> stamp(same) == stamp ? near : before);
   }
 
   void invalidate(String key) {

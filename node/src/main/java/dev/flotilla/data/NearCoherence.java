@@ -65,13 +65,13 @@ import org.slf4j.LoggerFactory;
  * <p><b>The bound on staleness.</b> After a write has returned, no read that begins later, on any
  * node, returns what was there before: the bound is zero, on whatever side of a cut, for paused
  * nodes too. (Measured by {@code NearStaleness}: the last stale read began before the write
- * returned in every one of its rounds; docs/consistency.md has the distribution.) The price is that a
- * write waits for one round trip, or, when a node is cut off or dies, for the rest of its lease: at
- * most {@value #LEASE_MS} ms and a tenth, once. Before a write has returned, both values may be
+ * returned in every one of its rounds; docs/consistency.md has the distribution.) The price is that
+ * a write waits for one round trip, or, when a node is cut off or dies, for the rest of its lease:
+ * at most {@value #LEASE_MS} ms and a tenth, once. Before a write has returned, both values may be
  * read, the new one first on one node and the old one later on another: the register is regular,
  * not atomic; who needs more reads in a transaction. For a write that never returned (its node
- * died, or its outcome is unknown) and that the grid completes by itself later, the bound is {@value
- * #AGE_MS} ms: older entries are read again.
+ * died, or its outcome is unknown) and that the grid completes by itself later, the bound is
+ * {@value #AGE_MS} ms: older entries are read again.
  */
 final class NearCoherence extends NearCachesGrpc.NearCachesImplBase implements AutoCloseable {
 
