@@ -16,6 +16,7 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -223,7 +224,7 @@ final class NearCoherence extends NearCachesGrpc.NearCachesImplBase implements A
 
   private void tell(Invalidation written) {
     forget(written);
-    Map<String, CompletableFuture<Void>> told = new ConcurrentHashMap<>();
+    Map<String, CompletableFuture<Void>> told = new HashMap<>();
     for (String reader : grants.holders(nanoTime.getAsLong())) {
       told.put(reader, mailbox(reader).send(written));
     }
