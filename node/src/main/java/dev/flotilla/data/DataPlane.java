@@ -30,6 +30,7 @@ public final class DataPlane implements AutoCloseable {
 
   private final Grid grid;
   private final GridCaches caches;
+  private final GridSharding sharding;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -38,6 +39,7 @@ public final class DataPlane implements AutoCloseable {
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
+    sharding = new GridSharding(environment.cluster(), grid);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -63,6 +65,10 @@ public final class DataPlane implements AutoCloseable {
    */
   public void registerCacheStore(String name, CacheStore store) {
     caches.register(name, store);
+
+  /** How tables are spread over the nodes. */
+  public Sharding sharding() {
+    return sharding;
   }
 
   @Override

@@ -332,9 +332,13 @@ public final class Grid implements AutoCloseable {
 
   /**
    * Runs the operation inside one transaction and commits it: all of it or nothing. Errors as
-   * {@link #write}; if the operation throws, nothing was done.
+   * {@link #write}; if the operation throws, nothing was done. Inside another transaction of this
+   * thread it joins that one, whose end decides.
    */
   public <T> T transact(String what, TransactionMode mode, Function<Ignite, T> operation) {
+    if (running(what).transactions().tx() != null) {
+      return write(what, operation);
+    }
     List<Runnable> endings = new ArrayList<>();
     ENDINGS.set(endings);
     try {
@@ -361,13 +365,18 @@ public final class Grid implements AutoCloseable {
     return ENDINGS.get() != null;
   }
 
-  /** Runs the action once this thread's transaction has ended, whatever came of it. */
+  /**
+   * Runs the action once this thread's transaction has ended, whatever came of it, before {@link
+   * #transact} returns. What must happen only after a commit is for {@link
+   * TransactionScope#afterCommit}.
+   */
   void afterTransaction(Runnable action) {
     List<Runnable> endings = ENDINGS.get();
     if (endings == null) {
       throw new IllegalStateException("no transaction runs on this thread");
     }
     endings.add(action);
+  }
   }
 
   private Ignite running(String what) {
