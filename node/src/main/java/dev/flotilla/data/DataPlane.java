@@ -29,6 +29,7 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Grid grid;
+  private final GridCaches caches;
   private final GridSharding sharding;
 
   /** Wires the parts; opens nothing yet. */
@@ -37,18 +38,33 @@ public final class DataPlane implements AutoCloseable {
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    caches = new GridCaches(environment, grid);
     sharding = new GridSharding(environment.cluster(), grid);
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+    caches.start();
   }
 
   /** The choke point to the data grid. */
   public Grid grid() {
     return grid;
   }
+
+  /** The caches. */
+  public Caches caches() {
+    return caches;
+  }
+
+  /**
+   * Registers what caches may have behind them, on this node; before they are used.
+   *
+   * @param name as caches' configurations name it
+   */
+  public void registerCacheStore(String name, CacheStore store) {
+    caches.register(name, store);
 
   /** How tables are spread over the nodes. */
   public Sharding sharding() {
@@ -57,6 +73,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    caches.close();
     grid.close();
   }
 }
