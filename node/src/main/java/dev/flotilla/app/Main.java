@@ -27,6 +27,9 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       CacheCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

@@ -4,7 +4,9 @@ import dev.flotilla.cluster.Cluster;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
+import java.util.Map;
 import java.util.function.LongSupplier;
+import org.jspecify.annotations.Nullable;
 
 /**
  * All parts of the data plane on one node, wired together. Make it before the cluster starts, since
@@ -31,6 +33,11 @@ public final class DataPlane implements AutoCloseable {
   private final Grid grid;
   private final GridCaches caches;
   private final GridSharding sharding;
+  private final Path logFolder;
+  private final String self;
+  private final NodeLog nodeLog;
+  private final Log log;
+  private @Nullable OtlpExporter logExport;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -40,12 +47,23 @@ public final class DataPlane implements AutoCloseable {
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
     sharding = new GridSharding(environment.cluster(), grid);
+    self = environment.cluster().self();
+    logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
+    nodeLog =
+        new NodeLog(
+            environment.cluster(),
+            logFolder,
+            NodeLog.Limits.DEFAULTS,
+            environment.clock(),
+            environment.metrics());
+    log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
     caches.start();
+    nodeLog.start();
   }
 
   /** The choke point to the data grid. */
@@ -71,9 +89,41 @@ public final class DataPlane implements AutoCloseable {
     return sharding;
   }
 
+  /** The log of all nodes, and applications' streams. */
+  public Log log() {
+    return log;
+  }
+
+  /**
+   * Takes what something on this node has to log; never waits, and drops it if there is no room.
+   *
+   * @param fields what else is known, such as {@code thread} and {@code exception}
+   */
+  public void logged(
+      long timeMs, Log.Level level, String logger, String message, Map<String, String> fields) {
+    nodeLog.offer(timeMs, level, logger, message, fields);
+  }
+
+  /**
+   * Sends this node's log to an OpenTelemetry collector from now on.
+   *
+   * @param endpoint its base address, such as {@code http://collector:4318}
+   * @throws dev.flotilla.FlotillaException {@code INVALID} if it is no http address
+   */
+  public void exportLog(String endpoint) {
+    OtlpExporter exporter = new OtlpExporter(endpoint, nodeLog, self, logFolder);
+    logExport = exporter;
+    exporter.start();
+  }
+
   @Override
   public void close() {
     caches.close();
+    OtlpExporter exporter = logExport;
+    if (exporter != null) {
+      exporter.close();
+    }
+    nodeLog.close();
     grid.close();
   }
 }
