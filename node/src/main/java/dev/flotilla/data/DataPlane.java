@@ -30,6 +30,8 @@ public final class DataPlane implements AutoCloseable {
 
   private final Grid grid;
   private final GridSharding sharding;
+  private final GridTransactions transactions;
+  private final GridSql sql;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -38,6 +40,8 @@ public final class DataPlane implements AutoCloseable {
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     sharding = new GridSharding(environment.cluster(), grid);
+    transactions = new GridTransactions(environment, grid, sharding);
+    sql = new GridSql(environment, grid, sharding, transactions);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -55,8 +59,19 @@ public final class DataPlane implements AutoCloseable {
     return sharding;
   }
 
+  /** The database. */
+  public Sql sql() {
+    return sql;
+  }
+
+  /** Transactions over tables, caches and queues. */
+  public Transactions transactions() {
+    return transactions;
+  }
+
   @Override
   public void close() {
+    transactions.close();
     grid.close();
   }
 }
