@@ -4,12 +4,17 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import io.micrometer.core.instrument.Timer;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Function;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.cache.QueryEntity;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.processors.cache.DynamicCacheDescriptor;
 
 /** The database on the grid. */
 final class GridSql implements Sql {
@@ -75,6 +80,7 @@ final class GridSql implements Sql {
     }
     String text = Statement.trimmed(request.statement());
     if (sharding.executeIfOurs(text)) {
+      prepareLocks();
       return new SqlResult(List.of(), List.of(), 0, false);
     }
     Statement asWritten = Statement.parse(text);
@@ -97,6 +103,18 @@ final class GridSql implements Sql {
               "statements of the kind " + asWritten.parsed().getKind() + " are not offered",
               "Transactions begin and end by their own calls.");
     };
+  }
+
+  /** Sharded tables need lock entries of their own; a split or move makes the table anew. */
+  private void prepareLocks() {
+    for (GridSharding.Stored stored : sharding.stored()) {
+      grid.write(
+          "preparing the locks of table " + stored.table(),
+          ignite -> {
+            SqlLocks.prepare(grid, ignite, stored.physical());
+            return true;
+          });
+    }
   }
 
   private static Duration atLeast(Duration given, Duration least) {
@@ -177,6 +195,43 @@ final class GridSql implements Sql {
             throw SqlEngine.said(e, request);
           }
         });
+  }
+
+  @Override
+  public List<Table> tables() {
+    return grid.read(
+        "listing the tables",
+        ignite -> {
+          List<Table> tables = new ArrayList<>();
+          for (DynamicCacheDescriptor cache :
+              ((IgniteEx) ignite).context().cache().cacheDescriptors().values()) {
+            for (QueryEntity entity : cache.schema().entities()) {
+              sharding
+                  .logicalName(entity.getTableName())
+                  .ifPresent(name -> tables.add(table(name, entity)));
+            }
+          }
+          tables.sort(Comparator.comparing(Table::name));
+          return tables;
+        });
+  }
+
+  private static Table table(String name, QueryEntity entity) {
+    List<String> keys = List.copyOf(SqlLocks.keyColumns(entity).keySet());
+    Set<String> notNull =
+        entity.getNotNullFields() == null ? Set.of() : entity.getNotNullFields();
+    List<TableColumn> columns = new ArrayList<>();
+    entity
+        .getFields()
+        .forEach(
+            (column, type) ->
+                columns.add(
+                    new TableColumn(
+                        column,
+                        SqlValues.type(type),
+                        !keys.contains(column) && !notNull.contains(column),
+                        keys.indexOf(column) + 1)));
+    return new Table(name, columns);
   }
 
   @Override

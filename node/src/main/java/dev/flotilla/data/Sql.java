@@ -85,6 +85,19 @@ public interface Sql {
     return execute(Request.of(statement, arguments), new Cancel());
   }
 
+  /**
+   * A column of a table.
+   *
+   * @param key its place in the primary key, from 1; 0 if it does not belong to it
+   */
+  record TableColumn(String name, String type, boolean nullable, int key) {}
+
+  /** A table; names are in upper case unless they were quoted when it was made. */
+  record Table(String name, List<TableColumn> columns) {}
+
+  /** All tables, by name. */
+  List<Table> tables();
+
   /** The columns that a statement would return, without running it; empty if it is no query. */
   List<SqlResult.Column> describe(String statement);
 

@@ -191,8 +191,7 @@ final class SqlEngine {
       return new RetryOnStableTopology(e);
     }
     if (sql == null) {
-      return message.startsWith("Runtime failure")
-              || X.hasCause(e, ArithmeticException.class, NumberFormatException.class)
+      return X.hasCause(e, ArithmeticException.class, NumberFormatException.class)
           ? new FlotillaException(
               Code.INVALID, "the statement failed: " + message, "Nothing was done.", e)
           : e;
@@ -236,19 +235,15 @@ final class SqlEngine {
     return at < 0 ? message : message.substring(at + 5).replaceFirst("]$", "");
   }
 
-  /** The most telling message of a chain of causes: the deepest of the engine's own. */
+  /** The most telling message of a chain of causes: the first that is not only a wrapping. */
   private static String message(Throwable e) {
     String message = String.valueOf(e.getMessage());
     for (Throwable cause = e; cause != null; cause = cause.getCause()) {
-      if (cause instanceof IgniteSQLException
-          || cause instanceof org.apache.calcite.runtime.CalciteException
-          || cause instanceof org.apache.calcite.runtime.CalciteContextException) {
-        message = String.valueOf(cause.getMessage());
-        if (!message.equals("Failed to plan query")) {
-          break;
-        }
-      } else if (cause instanceof ArithmeticException || cause instanceof NumberFormatException) {
-        message = String.valueOf(cause.getMessage());
+      message = String.valueOf(cause.getMessage());
+      if ((cause instanceof IgniteSQLException
+              || cause instanceof org.apache.calcite.runtime.CalciteException)
+          && !message.equals("Failed to plan query")
+          && !message.startsWith("An error occurred while query executing")) {
         break;
       }
     }

@@ -51,6 +51,7 @@ public final class SqlValues {
           Map.entry("java.math.BigDecimal", "DECIMAL"),
           Map.entry("java.lang.String", "VARCHAR"),
           Map.entry("[B", "VARBINARY"),
+          Map.entry("byte[]", "VARBINARY"),
           Map.entry("org.apache.calcite.avatica.util.ByteString", "VARBINARY"),
           Map.entry("java.util.UUID", "UUID"),
           Map.entry("java.sql.Date", "DATE"),
