@@ -1,18 +1,17 @@
 package dev.flotilla.data;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.data.Grid.TransactionMode;
 import io.micrometer.core.instrument.MeterRegistry;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Base64;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
@@ -127,7 +126,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
     return retried(
         options,
         () ->
-            recorded(name, options, body, outcome -> resultsToJson(outcome.results()).toString())
+            recorded(name, options, body, outcome -> TransactionJson.results(outcome.results()).toString())
                 .orElseGet(() -> first(name)));
   }
 
@@ -136,7 +135,9 @@ final class GridTransactions implements Transactions, AutoCloseable {
     List<StepResult> results = List.of();
     String text = record.path("results").asText();
     if (!text.isEmpty()) {
-      results = resultsFromJson(Json.read(text.getBytes(java.nio.charset.StandardCharsets.UTF_8), JsonNode.class));
+      results =
+          TransactionJson.results(
+              Json.read(text.getBytes(StandardCharsets.UTF_8), JsonNode.class));
     }
     return new Outcome(id, results, true);
   }
@@ -447,39 +448,6 @@ final class GridTransactions implements Transactions, AutoCloseable {
                                 "",
                                 List.of(),
                                 List.of())));
-  }
-
-  /** Results of steps as JSON: what a statement returns, or {@code {"value"}} in base64. */
-  static ArrayNode resultsToJson(List<StepResult> results) {
-    ArrayNode json = Json.MAPPER.createArrayNode();
-    for (StepResult result : results) {
-      if (result.sql().isPresent()) {
-        json.add(SqlValues.toJson(result.sql().get()));
-      } else {
-        ObjectNode value = json.addObject();
-        result
-            .value()
-            .ifPresentOrElse(
-                bytes -> value.put("value", Base64.getEncoder().encodeToString(bytes)),
-                () -> value.putNull("value"));
-      }
-    }
-    return json;
-  }
-
-  private static List<StepResult> resultsFromJson(JsonNode json) {
-    List<StepResult> results = new ArrayList<>();
-    for (JsonNode result : json) {
-      results.add(
-          result.has("columns")
-              ? new StepResult(Optional.of(SqlValues.resultFromJson(result)), Optional.empty())
-              : new StepResult(
-                  Optional.empty(),
-                  result.path("value").isTextual()
-                      ? Optional.of(Base64.getDecoder().decode(result.path("value").asText()))
-                      : Optional.empty()));
-    }
-    return results;
   }
 
   @Override

@@ -4,9 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
-import dev.flotilla.client.Client;
 import dev.flotilla.data.Migration;
 import dev.flotilla.data.Sql;
+import dev.flotilla.data.SqlResult;
 import dev.flotilla.data.SqlValues;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
@@ -22,6 +22,7 @@ import org.jspecify.annotations.Nullable;
  * <pre>
  * POST /api/sql {"statement","arguments","rows_max","timeout_ms"}
  *   → {"columns":[{"name","type"}],"rows":[[…]],"updated","truncated"}
+ * POST /api/sql/describe {"statement"} → {"columns"}, without running it
  * GET  /api/sql/tables → {"tables":[{"name","columns":[{"name","type","nullable","key"}]}]}
  * GET  /api/sql/migrations → {"applied":[{"version","name","checksum","applied_at_ms"}]}
  * POST /api/sql/migrations {"migrations":[{"version","name","script"}]} → what was applied now
@@ -38,6 +39,7 @@ final class SqlApi {
   List<Route> routes() {
     return List.of(
         Route.of("POST", "/api/sql", Access.WORK, this::execute),
+        Route.of("POST", "/api/sql/describe", Access.KEY, this::describe),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),
         Route.of("POST", "/api/sql/migrations", Access.WORK, this::migrate));
@@ -55,7 +57,7 @@ final class SqlApi {
   /** Runs it, and stops it when the client goes. */
   static <T> T cancellable(
       Exchange exchange, Sql.Cancel cancel, java.util.function.Supplier<T> run) {
-    try (DisconnectWatch watch = DisconnectWatch.open(exchange.request(), cancel::cancel)) {
+    try (DisconnectWatch _ = DisconnectWatch.open(exchange.request(), cancel::cancel)) {
       return run.get();
     }
   }
@@ -83,12 +85,23 @@ final class SqlApi {
     return arguments;
   }
 
+  private void describe(Exchange exchange) {
+    exchange.send(
+        200,
+        SqlValues.toJson(
+            new SqlResult(
+                services.data().sql().describe(exchange.json().requiredText("statement")),
+                List.of(),
+                0,
+                false)));
+  }
+
   private void tables(Exchange exchange) {
-    exchange.send(200, list("tables", services.data().sql().tables(), Client::snakeCase));
+    exchange.send(200, list("tables", services.data().sql().tables(), SqlApi::json));
   }
 
   private void migrations(Exchange exchange) {
-    exchange.send(200, list("applied", services.data().sql().migrations(), Client::snakeCase));
+    exchange.send(200, list("applied", services.data().sql().migrations(), SqlApi::json));
   }
 
   private void migrate(Exchange exchange) {
@@ -110,7 +123,30 @@ final class SqlApi {
               fields.requiredText("script")));
     }
     exchange.send(
-        200, list("applied", services.data().sql().migrate(migrations), Client::snakeCase));
+        200, list("applied", services.data().sql().migrate(migrations), SqlApi::json));
+  }
+
+  private static JsonNode json(Sql.Table table) {
+    ObjectNode json = Json.MAPPER.createObjectNode().put("name", table.name());
+    ArrayNode columns = json.putArray("columns");
+    for (Sql.TableColumn column : table.columns()) {
+      columns
+          .addObject()
+          .put("name", column.name())
+          .put("type", column.type())
+          .put("nullable", column.nullable())
+          .put("key", column.key());
+    }
+    return json;
+  }
+
+  private static JsonNode json(Migration.Applied applied) {
+    return Json.MAPPER
+        .createObjectNode()
+        .put("version", applied.version())
+        .put("name", applied.name())
+        .put("checksum", applied.checksum())
+        .put("applied_at_ms", applied.appliedAtMs());
   }
 
   private static <T> ObjectNode list(String name, List<T> all, Function<T, JsonNode> json) {
@@ -119,5 +155,4 @@ final class SqlApi {
     all.forEach(each -> array.add(json.apply(each)));
     return body;
   }
-
 }
