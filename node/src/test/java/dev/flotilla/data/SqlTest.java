@@ -265,15 +265,15 @@ class SqlTest {
   @Test
   void migrationsRunOnceInOrderAndGoOnWhereTheyFailed() {
     Migration first =
-        new Migration(1, "first", "CREATE TABLE m (id INT PRIMARY KEY); INSERT INTO m VALUES (1);");
-    Migration bad = new Migration(2, "second", "INSERT INTO m VALUES (2); INSERT INTO nom VALUES (1)");
+        new Migration(1, "first", "CREATE TABLE m (id INT PRIMARY KEY, n INT); INSERT INTO m (id) VALUES (1);");
+    Migration bad = new Migration(2, "second", "INSERT INTO m (id) VALUES (2); INSERT INTO nom VALUES (1)");
     assertThat(sql().migrate(List.of(first))).extracting(Migration.Applied::version).containsExactly(1L);
     refused(
         Code.NOT_FOUND,
         "failed at statement 2 of 2, \"INSERT INTO nom",
         () -> other().migrate(List.of(first, bad)));
     Migration mended =
-        new Migration(2, "second", "INSERT INTO m VALUES (2); INSERT INTO m VALUES (3)");
+        new Migration(2, "second", "INSERT INTO m (id) VALUES (2); INSERT INTO m (id) VALUES (3)");
     List<CompletableFuture<Integer>> both =
         nodes.subList(0, 2).stream()
             .map(
