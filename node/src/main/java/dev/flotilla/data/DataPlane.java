@@ -38,6 +38,8 @@ public final class DataPlane implements AutoCloseable {
   private final NodeLog nodeLog;
   private final Log log;
   private @Nullable OtlpExporter logExport;
+  private final GridTransactions transactions;
+  private final GridSql sql;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -57,6 +59,8 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.metrics());
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
+    transactions = new GridTransactions(environment, grid, sharding);
+    sql = new GridSql(environment, grid, sharding, transactions);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -83,6 +87,7 @@ public final class DataPlane implements AutoCloseable {
    */
   public void registerCacheStore(String name, CacheStore store) {
     caches.register(name, store);
+  }
 
   /** How tables are spread over the nodes. */
   public Sharding sharding() {
@@ -116,6 +121,16 @@ public final class DataPlane implements AutoCloseable {
     exporter.start();
   }
 
+  /** The database. */
+  public Sql sql() {
+    return sql;
+  }
+
+  /** Transactions over tables, caches and queues. */
+  public Transactions transactions() {
+    return transactions;
+  }
+
   @Override
   public void close() {
     caches.close();
@@ -124,6 +139,7 @@ public final class DataPlane implements AutoCloseable {
       exporter.close();
     }
     nodeLog.close();
+    transactions.close();
     grid.close();
   }
 }

@@ -265,7 +265,6 @@ public final class Grid implements AutoCloseable {
     }
     endings.add(action);
   }
-  }
 
   /** The engine's nodes that are there, by id. */
   static Set<String> visible(Ignite engine) {

@@ -149,6 +149,8 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services).routes());
+    routes.addAll(new SqlApi(services).routes());
+    routes.addAll(new TransactionsApi(services).routes());
     return routes;
   }
 
