@@ -18,9 +18,11 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
+import java.util.stream.IntStream;
 import java.util.function.Predicate;
 import java.util.stream.Stream;
 
@@ -165,6 +167,40 @@ public final class Client {
     HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(path.substring(1)));
     key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
     return builder;
+  }
+
+  /** An answer of which more than the text matters. */
+  public record Answer(int status, byte[] body, Map<String, List<String>> headers) {
+
+    /** The first header of that name, in lower case. */
+    public Optional<String> header(String name) {
+      return Optional.ofNullable(headers.get(name)).flatMap(values -> values.stream().findFirst());
+    }
+  }
+
+  /**
+   * Sends bytes, and returns the answer if its status is 2xx or one of those accepted; otherwise
+   * throws as the node said.
+   */
+  public Answer exchange(
+      String method, String path, Map<String, String> headers, byte[] body, int... accepted) {
+    HttpRequest.Builder builder = request(path);
+    headers.forEach(builder::header);
+    try {
+      HttpResponse<byte[]> response =
+          http.send(
+              builder.method(method, HttpRequest.BodyPublishers.ofByteArray(body)).build(),
+              HttpResponse.BodyHandlers.ofByteArray());
+      int status = response.statusCode();
+      if (status / 100 != 2 && IntStream.of(accepted).noneMatch(code -> code == status)) {
+        throw refused(status, new String(response.body(), StandardCharsets.UTF_8));
+      }
+      return new Answer(status, response.body(), response.headers().map());
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
   }
 
   private String send(HttpRequest request) {

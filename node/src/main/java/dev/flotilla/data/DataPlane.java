@@ -31,12 +31,15 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Grid grid;
+  private final GridCaches caches;
   private final GridSharding sharding;
   private final Path logFolder;
   private final String self;
   private final NodeLog nodeLog;
   private final Log log;
   private @Nullable OtlpExporter logExport;
+  private final GridTransactions transactions;
+  private final GridSql sql;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -44,6 +47,7 @@ public final class DataPlane implements AutoCloseable {
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    caches = new GridCaches(environment, grid);
     sharding = new GridSharding(environment.cluster(), grid);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
@@ -55,17 +59,34 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.metrics());
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
+    transactions = new GridTransactions(environment, grid, sharding);
+    sql = new GridSql(environment, grid, sharding, transactions);
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+    caches.start();
     nodeLog.start();
   }
 
   /** The choke point to the data grid. */
   public Grid grid() {
     return grid;
+  }
+
+  /** The caches. */
+  public Caches caches() {
+    return caches;
+  }
+
+  /**
+   * Registers what caches may have behind them, on this node; before they are used.
+   *
+   * @param name as caches' configurations name it
+   */
+  public void registerCacheStore(String name, CacheStore store) {
+    caches.register(name, store);
   }
 
   /** How tables are spread over the nodes. */
@@ -100,13 +121,25 @@ public final class DataPlane implements AutoCloseable {
     exporter.start();
   }
 
+  /** The database. */
+  public Sql sql() {
+    return sql;
+  }
+
+  /** Transactions over tables, caches and queues. */
+  public Transactions transactions() {
+    return transactions;
+  }
+
   @Override
   public void close() {
+    caches.close();
     OtlpExporter exporter = logExport;
     if (exporter != null) {
       exporter.close();
     }
     nodeLog.close();
+    transactions.close();
     grid.close();
   }
 }

@@ -235,6 +235,19 @@ final class GridSharding implements Sharding {
                     "Create it with SHARD BY; tables without are spread by hash of their key."));
   }
 
+  /** What users call the table that the engine calls so; empty for one that is being filled. */
+  Optional<String> logicalName(String physical) {
+    for (Stored each : stored()) {
+      if (each.physical().equals(physical)) {
+        return Optional.of(each.table());
+      }
+      if (each.target().equals(Optional.of(physical))) {
+        return Optional.empty();
+      }
+    }
+    return Optional.of(physical);
+  }
+
   @Override
   public List<TableShards> tables() {
     return stored().stream().map(Stored::view).toList();

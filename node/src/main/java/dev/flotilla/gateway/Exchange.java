@@ -57,8 +57,10 @@ final class Exchange {
     return request.getMethod();
   }
 
+  /** As it was sent, percent signs and all. */
   String path() {
-    return Request.getPathInContext(request);
+    String path = request.getHttpURI().getPath();
+    return path == null ? "" : path;
   }
 
   Optional<String> query(String name) {

@@ -15,6 +15,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
+import org.eclipse.jetty.http.UriCompliance;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
 import org.eclipse.jetty.server.Server;
@@ -97,6 +98,14 @@ public final class Gateway implements AutoCloseable {
     HttpConfiguration http = new HttpConfiguration();
     http.setSendServerVersion(false);
     http.setRequestHeaderSize(config.limits().headerBytes());
+    // Paths name entries, not files: an encoded slash or dot is a character like others.
+    http.setUriCompliance(
+        UriCompliance.DEFAULT.with(
+            "names",
+            UriCompliance.Violation.AMBIGUOUS_PATH_SEPARATOR,
+            UriCompliance.Violation.AMBIGUOUS_PATH_ENCODING,
+            UriCompliance.Violation.AMBIGUOUS_PATH_SEGMENT,
+            UriCompliance.Violation.SUSPICIOUS_PATH_CHARACTERS));
     http.setIdleTimeout(config.limits().idle().toMillis());
     UpgradeOnlyPriorKnowledge http2 = new UpgradeOnlyPriorKnowledge(http);
     http2.setMaxConcurrentStreams(HTTP2_STREAMS_MAX);
@@ -137,8 +146,11 @@ public final class Gateway implements AutoCloseable {
             Route.named("DELETE", "/api/training/*", Access.WORK, cluster::cancelTraining),
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
+    routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services).routes());
+    routes.addAll(new SqlApi(services).routes());
+    routes.addAll(new TransactionsApi(services).routes());
     return routes;
   }
 
