@@ -29,6 +29,7 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Grid grid;
+  private final GridSearchIndexes search;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -36,11 +37,21 @@ public final class DataPlane implements AutoCloseable {
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    search =
+        new GridSearchIndexes(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            environment.metrics(),
+            environment.nanoTime(),
+            environment.random(),
+            IndexReplicas.Tuning.DEFAULT);
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+    search.start();
   }
 
   /** The choke point to the data grid. */
@@ -48,8 +59,14 @@ public final class DataPlane implements AutoCloseable {
     return grid;
   }
 
+  /** The search indexes. */
+  public SearchIndexes search() {
+    return search;
+  }
+
   @Override
   public void close() {
+    search.close();
     grid.close();
   }
 }
