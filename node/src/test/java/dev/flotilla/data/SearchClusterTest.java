@@ -6,6 +6,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.SearchIndex.Visibility;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -247,7 +249,7 @@ class SearchClusterTest {
                 .searchable())
         .isTrue();
     on(0, "whales").delete(List.of("doc-1"), Visibility.SEARCHABLE);
-    damageOneReplica(stopped);
+    Damaged damaged = damageOneReplica(stopped);
     TestGrids.Member again = cluster.restart(stopped);
     nodes.set(2, again);
     TestNodes.await(
@@ -266,22 +268,30 @@ class SearchClusterTest {
                             == 2));
     assertThat(on(2, "whales").search(SearchRequest.of("kraken")).ids()).containsExactly("late");
     assertThat(on(2, "whales").search(request).ids()).doesNotContain("doc-1");
+    assertThat(damaged.isThere()).as("the damaged file").isFalse();
+  }
+
+  private record Damaged(Path file, byte[] bytes) {
+    boolean isThere() throws IOException {
+      return Files.exists(file) && java.util.Arrays.equals(Files.readAllBytes(file), bytes);
+    }
   }
 
   /** Flips bytes in the middle of a file of the search library's. */
-  private static void damageOneReplica(TestGrids.Member member) throws Exception {
+  private static Damaged damageOneReplica(TestGrids.Member member) throws IOException {
     Path indexes = member.config().dataFolder().resolve("data").resolve("index");
-    try (var files = java.nio.file.Files.walk(indexes)) {
+    try (var files = Files.walk(indexes)) {
       Path victim =
           files
               .filter(file -> file.toString().matches(".*\\.(cfs|fdt|doc)"))
               .findFirst()
               .orElseThrow();
-      byte[] bytes = java.nio.file.Files.readAllBytes(victim);
+      byte[] bytes = Files.readAllBytes(victim);
       for (int i = bytes.length / 3; i < bytes.length / 3 + 16; i++) {
         bytes[i] ^= 0x55;
       }
-      java.nio.file.Files.write(victim, bytes);
+      Files.write(victim, bytes);
+      return new Damaged(victim, bytes);
     }
   }
 
