@@ -13,6 +13,8 @@ import dev.flotilla.data.SearchRequest;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.io.IOException;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
@@ -130,7 +132,7 @@ final class SearchApi {
 
   /** {@code {"text","vector","fields"} → {"id","shard","sequence","searchable"}}. */
   private void put(Exchange exchange, List<String> path) {
-    IndexDocument document = IndexDocument.fromJson(path.get(1), json(exchange));
+    IndexDocument document = IndexDocument.fromJson(id(path), json(exchange));
     exchange.send(
         200,
         receipt(
@@ -197,6 +199,11 @@ final class SearchApi {
     return body;
   }
 
+  /** The server decodes letters of the path, but not signs such as a space. */
+  private static String id(List<String> path) {
+    return URLDecoder.decode(path.get(1).replace("+", "%2B"), StandardCharsets.UTF_8);
+  }
+
   private static ApiError noDocument(String id) {
     return ApiError.of(404, "not_found", "There is no document " + id + ".");
   }
@@ -206,16 +213,16 @@ final class SearchApi {
     SearchIndex.Stored stored =
         indexes
             .index(path.get(0))
-            .document(path.get(1))
-            .orElseThrow(() -> noDocument(path.get(1)));
-    exchange.send(200, document(path.get(1), stored));
+            .document(id(path))
+            .orElseThrow(() -> noDocument(id(path)));
+    exchange.send(200, document(id(path), stored));
   }
 
   private void delete(Exchange exchange, List<String> path) {
     List<SearchIndex.Receipt> deleted =
-        indexes.index(path.get(0)).delete(List.of(path.get(1)), visibility(exchange));
+        indexes.index(path.get(0)).delete(List.of(id(path)), visibility(exchange));
     if (deleted.isEmpty()) {
-      throw noDocument(path.get(1));
+      throw noDocument(id(path));
     }
     exchange.send(200, receipt(deleted.getFirst()));
   }
