@@ -41,75 +41,76 @@ import picocli.CommandLine.Parameters;
     })
 final class SearchCommand extends ClientCommand {
 
-    @Parameters(index = "0", paramLabel = "INDEX", description = "The index's name.", arity = "0..1")
-    private String index = "";
+  @Parameters(index = "0", paramLabel = "INDEX", description = "The index's name.", arity = "0..1")
+  private String index = "";
 
-    @Parameters(
-        index = "1..*",
-        paramLabel = "QUERY",
-        description = "Words, in Lucene's syntax unless --plain; none for all documents.")
-    private List<String> query = List.of();
+  @Parameters(
+      index = "1..*",
+      paramLabel = "QUERY",
+      description = "Words, in Lucene's syntax unless --plain; none for all documents.")
+  private List<String> query = List.of();
 
-    @Option(names = "-k", paramLabel = "K", defaultValue = "10", description = "How many hits.")
-    private int k;
+  @Option(names = "-k", paramLabel = "K", defaultValue = "10", description = "How many hits.")
+  private int k;
 
-    @Option(
-        names = "--filter",
-        paramLabel = "JSON",
-        description = "Only documents that pass, such as {\"year\": {\"gte\": 1990}}.")
-    private Optional<String> filter = Optional.empty();
+  @Option(
+      names = "--filter",
+      paramLabel = "JSON",
+      description = "Only documents that pass, such as {\"year\": {\"gte\": 1990}}.")
+  private Optional<String> filter = Optional.empty();
 
-    @Option(
-        names = "--vector",
-        paramLabel = "NUMBERS",
-        description = "Nearest to this vector, its numbers separated by commas.")
-    private Optional<String> vector = Optional.empty();
+  @Option(
+      names = "--vector",
+      paramLabel = "NUMBERS",
+      description = "Nearest to this vector, its numbers separated by commas.")
+  private Optional<String> vector = Optional.empty();
 
-    @Option(names = "--plain", description = "Take the query as words, whatever signs it holds.")
-    private boolean plain;
+  @Option(names = "--plain", description = "Take the query as words, whatever signs it holds.")
+  private boolean plain;
 
-    @Override
-    public Integer call() {
-      if (index.isEmpty()) {
-        throw new FlotillaException(
-            Code.INVALID, "name an index", "Say flotilla search INDEX QUERY; see --help.");
-      }
-      SearchRequest request =
-          SearchRequest.of(String.join(" ", query))
-              .withK(k)
-              .withHighlight("text")
-              .withSyntax(plain ? SearchRequest.Syntax.PLAIN : SearchRequest.Syntax.LUCENE);
-      if (filter.isPresent()) {
-        request = request.withFilter(SearchFilter.fromJson(parse("--filter", filter.get())));
-      }
-      if (vector.isPresent()) {
-        request = request.withVector(numbers(vector.get()));
-      }
-      SearchAnswer answer = new HttpSearchIndexes(client()).index(index).search(request);
-      return asJson ? print(answer.toJson()) : print(answer);
+  @Override
+  public Integer call() {
+    if (index.isEmpty()) {
+      throw new FlotillaException(
+          Code.INVALID, "name an index", "Say flotilla search INDEX QUERY; see --help.");
     }
-
-    private int print(SearchAnswer answer) {
-      List<List<String>> rows = new ArrayList<>();
-      for (SearchAnswer.Hit hit : answer.hits()) {
-        String text = hit.highlights().getOrDefault("text", hit.text()).replaceAll("\\s+", " ");
-        rows.add(
-            List.of(
-                hit.id(),
-                String.format("%.4f", hit.score()),
-                text.length() > 100 ? text.substring(0, 100) + "…" : text));
-      }
-      table(List.of("ID", "SCORE", "TEXT"), rows);
-      if (answer.partial()) {
-        System.err.println(
-            "partial: " + (answer.timedOut() ? "time ran out" : "no replica answered of shards ")
-                + answer.missingShards());
-      }
-      if (answer.stale()) {
-        System.err.println("stale: the node that answered sees no majority of the cluster");
-      }
-      return 0;
+    SearchRequest request =
+        SearchRequest.of(String.join(" ", query))
+            .withK(k)
+            .withHighlight("text")
+            .withSyntax(plain ? SearchRequest.Syntax.PLAIN : SearchRequest.Syntax.LUCENE);
+    if (filter.isPresent()) {
+      request = request.withFilter(SearchFilter.fromJson(parse("--filter", filter.get())));
     }
+    if (vector.isPresent()) {
+      request = request.withVector(numbers(vector.get()));
+    }
+    SearchAnswer answer = new HttpSearchIndexes(client()).index(index).search(request);
+    return asJson ? print(answer.toJson()) : print(answer);
+  }
+
+  private int print(SearchAnswer answer) {
+    List<List<String>> rows = new ArrayList<>();
+    for (SearchAnswer.Hit hit : answer.hits()) {
+      String text = hit.highlights().getOrDefault("text", hit.text()).replaceAll("\\s+", " ");
+      rows.add(
+          List.of(
+              hit.id(),
+              String.format("%.4f", hit.score()),
+              text.length() > 100 ? text.substring(0, 100) + "…" : text));
+    }
+    table(List.of("ID", "SCORE", "TEXT"), rows);
+    if (answer.partial()) {
+      System.err.println(
+          "partial: "
+              + (answer.timedOut() ? "time ran out" : "no replica answered of shards ")
+              + answer.missingShards());
+    }
+    if (answer.stale()) {
+      System.err.println("stale: the node that answered sees no majority of the cluster");
+    }
+    return 0;
+  }
 
   private static JsonNode parse(String what, String json) {
     try {

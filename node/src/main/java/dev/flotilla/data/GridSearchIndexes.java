@@ -138,7 +138,9 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
     public List<Receipt> put(List<IndexDocument> documents, Visibility visibility) {
       if (documents.size() > BULK_MAX) {
         throw new FlotillaException(
-            Code.TOO_LARGE, "more than " + BULK_MAX + " documents at once", "Send fewer at a time.");
+            Code.TOO_LARGE,
+            "more than " + BULK_MAX + " documents at once",
+            "Send fewer at a time.");
       }
       List<IndexStore.Write> stored = new ArrayList<>(documents.size());
       for (IndexDocument document : documents) {
@@ -146,7 +148,11 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
         if (json.length > IndexDocument.BYTES_MAX) {
           throw new FlotillaException(
               Code.TOO_LARGE,
-              "document " + document.id() + " has " + json.length + " bytes, more than "
+              "document "
+                  + document.id()
+                  + " has "
+                  + json.length
+                  + " bytes, more than "
                   + IndexDocument.BYTES_MAX,
               "Cut it into parts.");
         }
@@ -177,7 +183,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
       IndexSchema now = schema;
       for (IndexDocument document : documents) {
         IndexSettings wanted = now.with(document);
-        if (wanted != now.settings()) {
+        if (!wanted.equals(now.settings())) {
           now = new IndexSchema(wanted);
         }
       }
@@ -188,7 +194,9 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
     public List<Receipt> delete(List<String> ids, Visibility visibility) {
       if (ids.size() > BULK_MAX) {
         throw new FlotillaException(
-            Code.TOO_LARGE, "more than " + BULK_MAX + " documents at once", "Send fewer at a time.");
+            Code.TOO_LARGE,
+            "more than " + BULK_MAX + " documents at once",
+            "Send fewer at a time.");
       }
       return write(
               catalog.require(name),
@@ -249,8 +257,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
      * Waits until every replica that answers searches shows the sequence. A shard with no ready
      * replica yet is waited for; one that cannot be reached answers no search either.
      */
-    private boolean isShown(
-        IndexCatalog.Known index, int shard, long sequence, long deadlineNs) {
+    private boolean isShown(IndexCatalog.Known index, int shard, long sequence, long deadlineNs) {
       List<String> waiting = new ArrayList<>(replicas.placed(index, shard));
       int shown = 0;
       while (!waiting.isEmpty() && System.nanoTime() < deadlineNs) {

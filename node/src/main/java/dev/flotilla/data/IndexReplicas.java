@@ -148,8 +148,7 @@ final class IndexReplicas implements AutoCloseable {
     }
     all.addAll(SearchPlacement.rank(index.generation(), shard, states.keySet()));
     List<String> order = new ArrayList<>(all.stream().distinct().toList());
-    order.sort(
-        java.util.Comparator.comparing(node -> states.get(node) == NodeInfo.State.LOST));
+    order.sort(java.util.Comparator.comparing(node -> states.get(node) == NodeInfo.State.LOST));
     return order;
   }
 

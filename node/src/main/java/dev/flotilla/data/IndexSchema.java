@@ -114,7 +114,8 @@ final class IndexSchema {
         fresh.put(name, known);
       }
       for (Object value : values) {
-        var _ = normal(document.id(), name, known == null ? IndexField.Type.TEXT : known.type(), value);
+        var _ =
+            normal(document.id(), name, known == null ? IndexField.Type.TEXT : known.type(), value);
       }
     }
     IndexSettings result = fresh.isEmpty() ? settings : settings.withFields(fresh);
@@ -131,7 +132,10 @@ final class IndexSchema {
       throw wrong(
           id,
           VECTOR,
-          "has " + vector.length + " dimensions, but this index's vectors have " + kind.dimensions());
+          "has "
+              + vector.length
+              + " dimensions, but this index's vectors have "
+              + kind.dimensions());
     }
     if (vector.length > IndexSettings.DIMENSIONS_MAX) {
       throw wrong(id, VECTOR, "has more than " + IndexSettings.DIMENSIONS_MAX + " dimensions");
@@ -287,7 +291,9 @@ final class IndexSchema {
     };
   }
 
-  /** Cosine is the inner product of vectors of length one: they are made so once, not compared so. */
+  /**
+   * Cosine is the inner product of vectors of length one: they are made so once, not compared so.
+   */
   float[] comparable(float[] vector) {
     if (settings.vectors().similarity() != IndexSettings.Similarity.COSINE) {
       return vector;

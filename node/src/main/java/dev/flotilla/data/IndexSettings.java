@@ -49,8 +49,7 @@ public record IndexSettings(
   public record Vectors(int dimensions, Similarity similarity, Quantization quantization) {
 
     /** Cosine, not quantised. */
-    public static final Vectors DEFAULTS =
-        new Vectors(0, Similarity.COSINE, Quantization.FLOAT32);
+    public static final Vectors DEFAULTS = new Vectors(0, Similarity.COSINE, Quantization.FLOAT32);
   }
 
   /**

@@ -62,8 +62,7 @@ final class IndexShardService extends IndexShardsGrpc.IndexShardsImplBase {
         catalog.require(address.getIndex(), address.getGeneration(), address.getEpoch()).schema();
     SearchRequest asked;
     try {
-      asked =
-          SearchRequest.fromJson(Json.MAPPER.readTree(request.getRequestJson().toByteArray()));
+      asked = SearchRequest.fromJson(Json.MAPPER.readTree(request.getRequestJson().toByteArray()));
     } catch (IOException e) {
       throw new FlotillaException(
           FlotillaException.Code.INVALID, "not a search request: " + e.getMessage(), "", e);
@@ -126,7 +125,8 @@ final class IndexShardService extends IndexShardsGrpc.IndexShardsImplBase {
         observer.onError(status(known).asRuntimeException());
       } else {
         log.error("a search failed", e.getCause());
-        observer.onError(Status.INTERNAL.withDescription(String.valueOf(e.getCause())).asRuntimeException());
+        observer.onError(
+            Status.INTERNAL.withDescription(String.valueOf(e.getCause())).asRuntimeException());
       }
     }
   }

@@ -85,8 +85,7 @@ final class IndexStore {
 
   /** Makes the cache where it is missing; must not be called in a transaction. */
   void ensure() {
-    boolean there =
-        grid.read("opening index " + index, ignite -> ignite.cache(cacheName) != null);
+    boolean there = grid.read("opening index " + index, ignite -> ignite.cache(cacheName) != null);
     if (!there) {
       grid.write(
           "making index " + index,
@@ -114,8 +113,7 @@ final class IndexStore {
   private IgniteCache<AffinityKey<String>, byte[]> cache(Ignite ignite) {
     IgniteCache<AffinityKey<String>, byte[]> cache = ignite.cache(cacheName);
     if (cache == null) {
-      throw new FlotillaException(
-          Code.NOT_FOUND, "index " + index + " was removed meanwhile", "");
+      throw new FlotillaException(Code.NOT_FOUND, "index " + index + " was removed meanwhile", "");
     }
     return cache;
   }
@@ -236,7 +234,8 @@ final class IndexStore {
     byte[] found =
         grid.read(
             "reading index " + index,
-            ignite -> Optional.ofNullable(cache(ignite).get(document(shard, id))).orElse(new byte[0]));
+            ignite ->
+                Optional.ofNullable(cache(ignite).get(document(shard, id))).orElse(new byte[0]));
     return found.length == 0
         ? Optional.empty()
         : Optional.of(new SearchIndex.Stored(decode(id, found), ByteBuffer.wrap(found).getLong()));
@@ -254,8 +253,7 @@ final class IndexStore {
   /** The shard's last sequence. */
   long last(int shard) {
     return grid.read(
-        "reading index " + index,
-        ignite -> position(cache(ignite).get(counter(shard))).sequence);
+        "reading index " + index, ignite -> position(cache(ignite).get(counter(shard))).sequence);
   }
 
   /**
@@ -282,7 +280,8 @@ final class IndexStore {
     }
     Map<AffinityKey<String>, byte[]> read = cache.getAll(keys);
     long floor = position(read.get(floor(shard))).sequence;
-    if (from.sequence > 0 && isLost(from, read.get(change(shard, from.sequence)), floor, startFloor)) {
+    if (from.sequence > 0
+        && isLost(from, read.get(change(shard, from.sequence)), floor, startFloor)) {
       return new Changes(List.of(), from, last.sequence, floor, true);
     }
     Following following = new Following(cache, shard, from);
@@ -357,8 +356,7 @@ final class IndexStore {
       stopped |= bytes > READ_BYTES_MAX;
     }
 
-    private void apply(
-        long sequence, Pending change, Map<AffinityKey<String>, byte[]> documents) {
+    private void apply(long sequence, Pending change, Map<AffinityKey<String>, byte[]> documents) {
       if (change.kind == '-') {
         changes.add(new Change(change.id, Optional.empty()));
       } else if (change.kind == '+') {
@@ -382,8 +380,7 @@ final class IndexStore {
    */
   void trim(int shard, long below) {
     Position old =
-        grid.read(
-            "trimming index " + index, ignite -> position(cache(ignite).get(floor(shard))));
+        grid.read("trimming index " + index, ignite -> position(cache(ignite).get(floor(shard))));
     if (below <= old.sequence) {
       return;
     }

@@ -15,8 +15,7 @@ final class IndexWrites {
 
   private static final int BYTES_MAX = 4 << 20;
 
-  private record Waiting(
-      List<IndexStore.Write> writes, CompletableFuture<List<Long>> sequences) {}
+  private record Waiting(List<IndexStore.Write> writes, CompletableFuture<List<Long>> sequences) {}
 
   private final IndexStore store;
   private final int shard;
@@ -90,8 +89,7 @@ final class IndexWrites {
       List<Long> sequences = store.write(shard, all);
       int start = 0;
       for (Waiting one : taken) {
-        one.sequences.complete(
-            List.copyOf(sequences.subList(start, start + one.writes.size())));
+        one.sequences.complete(List.copyOf(sequences.subList(start, start + one.writes.size())));
         start += one.writes.size();
       }
     } catch (RuntimeException | Error e) {

@@ -40,6 +40,7 @@ final class SearchAnalyzers {
 
   static Analyzer of(String name) {
     check(name, "analyzer");
-    return MADE.computeIfAbsent(name, any -> MAKERS.getOrDefault(name, StandardAnalyzer::new).get());
+    return MADE.computeIfAbsent(
+        name, any -> MAKERS.getOrDefault(name, StandardAnalyzer::new).get());
   }
 }

@@ -17,8 +17,8 @@ import java.util.Optional;
  * {"year": {"gte": 1990, "lt": 2000}}} a range, with {@code gt}, {@code gte}, {@code lt}, {@code
  * lte}; {@code {"and": […]}}, {@code {"or": […]}}, {@code {"not": {…}}}, {@code {"exists":
  * "year"}}. Several in one object must all hold. A field that happens to be called {@code and},
- * {@code or}, {@code not} or {@code exists} can be written as {@code {"field": {"name": "or",
- * "is": …}}}, where {@code is} takes any of the first three forms.
+ * {@code or}, {@code not} or {@code exists} can be written as {@code {"field": {"name": "or", "is":
+ * …}}}, where {@code is} takes any of the first three forms.
  */
 public sealed interface SearchFilter {
 
@@ -75,9 +75,7 @@ public sealed interface SearchFilter {
     switch (this) {
       case In(String field, List<Object> values) -> {
         ObjectNode one = json.putObject("field").put("name", field);
-        one.set(
-            "is",
-            Json.MAPPER.valueToTree(values.size() == 1 ? values.getFirst() : values));
+        one.set("is", Json.MAPPER.valueToTree(values.size() == 1 ? values.getFirst() : values));
       }
       case Range range -> {
         ObjectNode one = json.putObject("field").put("name", range.field).putObject("is");
@@ -173,7 +171,8 @@ public sealed interface SearchFilter {
     }
     SearchJson range = SearchJson.of(value, at.at(name));
     range.only("gt", "gte", "lt", "lte");
-    if (value.isEmpty() || (value.has("gt") && value.has("gte"))
+    if (value.isEmpty()
+        || (value.has("gt") && value.has("gte"))
         || (value.has("lt") && value.has("lte"))) {
       throw at.wrong(name, "must have one of gt and gte, one of lt and lte, or one of each");
     }

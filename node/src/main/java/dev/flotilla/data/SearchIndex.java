@@ -76,8 +76,8 @@ public interface SearchIndex {
    * settings, if there is none. Not one transaction: some may be stored when it fails.
    *
    * @return one receipt each, in the order given
-   * @throws dev.flotilla.FlotillaException {@code INVALID} naming the document and the field, {@code
-   *     TOO_LARGE} for a document over 1 MB; nothing is stored then
+   * @throws dev.flotilla.FlotillaException {@code INVALID} naming the document and the field,
+   *     {@code TOO_LARGE} for a document over 1 MB; nothing is stored then
    */
   List<Receipt> put(List<IndexDocument> documents, Visibility visibility);
 

@@ -20,7 +20,8 @@ final class SearchPlacement {
   /** A document's shard; never changes, since documents lie by it. */
   static int shardOf(String id, int shards) {
     byte[] bytes = id.getBytes(StandardCharsets.UTF_8);
-    return Math.floorMod(StringHelper.murmurhash3_x86_32(bytes, 0, bytes.length, 0x466c6f74), shards);
+    return Math.floorMod(
+        StringHelper.murmurhash3_x86_32(bytes, 0, bytes.length, 0x466c6f74), shards);
   }
 
   /** All nodes, in the order in which they should hold the shard. */

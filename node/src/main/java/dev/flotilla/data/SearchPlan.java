@@ -39,8 +39,7 @@ final class SearchPlan {
   static final Sort BY_SCORE =
       new Sort(SortField.FIELD_SCORE, new SortField(IndexSchema.ID, SortField.Type.STRING));
 
-  private static final Sort BY_ID =
-      new Sort(new SortField(IndexSchema.ID, SortField.Type.STRING));
+  private static final Sort BY_ID = new Sort(new SortField(IndexSchema.ID, SortField.Type.STRING));
 
   private static final int FUSION_WINDOW_MIN = 50;
 
@@ -98,8 +97,7 @@ final class SearchPlan {
     if (defaults.isEmpty()) {
       defaults.put(IndexSchema.TEXT, 1f);
     }
-    SearchQueryParser parser =
-        new SearchQueryParser(schema::field, defaults, schema.analyzer());
+    SearchQueryParser parser = new SearchQueryParser(schema::field, defaults, schema.analyzer());
     return Optional.of(
         request.syntax() == SearchRequest.Syntax.PLAIN
             ? parser.plain(request.query())
@@ -124,10 +122,14 @@ final class SearchPlan {
     if (vector.length > 0 && dimensions != 0 && vector.length != dimensions) {
       throw new FlotillaException(
           Code.INVALID,
-          "vector has " + vector.length + " dimensions, but this index's vectors have " + dimensions,
+          "vector has "
+              + vector.length
+              + " dimensions, but this index's vectors have "
+              + dimensions,
           "Use the model that made the index's vectors.");
     }
-    if (vector.length > 0 && schema.settings().vectors().similarity() == IndexSettings.Similarity.COSINE) {
+    if (vector.length > 0
+        && schema.settings().vectors().similarity() == IndexSettings.Similarity.COSINE) {
       for (float number : vector) {
         if (number != 0) {
           return;
@@ -144,18 +146,20 @@ final class SearchPlan {
       case SearchFilter.In(String field, List<Object> values) -> {
         Optional<IndexField> known = comparable(schema, field);
         yield known.isEmpty()
-            ? new MatchNoDocsQuery()
+            ? MatchNoDocsQuery.INSTANCE
             : SearchQueryParser.exact(
                 field,
                 known.get().type(),
                 values.stream()
-                    .map(value -> IndexSchema.normal("", "filter: " + field, known.get().type(), value))
+                    .map(
+                        value ->
+                            IndexSchema.normal("", "filter: " + field, known.get().type(), value))
                     .toList());
       }
       case SearchFilter.Range range -> {
         Optional<IndexField> known = comparable(schema, range.field());
         yield known.isEmpty()
-            ? new MatchNoDocsQuery()
+            ? MatchNoDocsQuery.INSTANCE
             : SearchQueryParser.range(
                 range.field(),
                 known.get().type(),
@@ -168,7 +172,7 @@ final class SearchPlan {
           schema
               .field(field)
               .map(known -> SearchQueryParser.exists(field, known.type()))
-              .orElse(new MatchNoDocsQuery());
+              .orElse(MatchNoDocsQuery.INSTANCE);
       case SearchFilter.And(List<SearchFilter> all) -> {
         if (all.isEmpty()) {
           yield MatchAllDocsQuery.INSTANCE;

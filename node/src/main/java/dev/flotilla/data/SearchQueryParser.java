@@ -69,7 +69,8 @@ final class SearchQueryParser extends QueryParser {
   /**
    * Reads a query.
    *
-   * @throws FlotillaException {@code INVALID} with the place, {@code TOO_LARGE} for too many clauses
+   * @throws FlotillaException {@code INVALID} with the place, {@code TOO_LARGE} for too many
+   *     clauses
    */
   Query read(String query) {
     checkDepth(query);
@@ -164,7 +165,8 @@ final class SearchQueryParser extends QueryParser {
     } else if (e.getCause() == null || e.getCause() == e) {
       return new FlotillaException(
           Code.INVALID,
-          "the query is malformed: " + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
+          "the query is malformed: "
+              + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
           "",
           e);
     }
@@ -174,7 +176,10 @@ final class SearchQueryParser extends QueryParser {
             : "'" + found + "' does not belong there";
     return new FlotillaException(
         Code.INVALID,
-        "the query is malformed at character " + (Math.min(position, query.length()) + 1) + ": " + what,
+        "the query is malformed at character "
+            + (Math.min(position, query.length()) + 1)
+            + ": "
+            + what,
         "Quote it, put \\ before signs, or ask with syntax plain.",
         e);
   }
@@ -191,7 +196,11 @@ final class SearchQueryParser extends QueryParser {
             () ->
                 new FlotillaException(
                     Code.INVALID,
-                    "the query asks for field '" + name + "'" + here() + ", which is not in this index",
+                    "the query asks for field '"
+                        + name
+                        + "'"
+                        + here()
+                        + ", which is not in this index",
                     "Put \\ before a colon that is text, or ask with syntax plain."));
   }
 
@@ -221,7 +230,7 @@ final class SearchQueryParser extends QueryParser {
 
   private static Query any(List<Query> queries) {
     if (queries.isEmpty()) {
-      return new MatchNoDocsQuery();
+      return MatchNoDocsQuery.INSTANCE;
     }
     if (queries.size() == 1) {
       return queries.getFirst();
@@ -292,8 +301,7 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getFuzzyQuery(String field, String word, float similarity)
-      throws ParseException {
+  protected Query getFuzzyQuery(String field, String word, float similarity) throws ParseException {
     return in(field, name -> super.getFuzzyQuery(expandable(name, word), word, similarity));
   }
 
@@ -317,13 +325,21 @@ final class SearchQueryParser extends QueryParser {
     if (type != IndexField.Type.TEXT && type != IndexField.Type.KEYWORD) {
       throw new FlotillaException(
           Code.INVALID,
-          "the query asks for a pattern" + here() + " in field '" + field + "', which holds no words",
+          "the query asks for a pattern"
+              + here()
+              + " in field '"
+              + field
+              + "', which holds no words",
           "");
     }
     if (pattern.length() > PATTERN_CHARACTERS_MAX) {
       throw new FlotillaException(
           Code.TOO_LARGE,
-          "the query's pattern" + here() + " is longer than " + PATTERN_CHARACTERS_MAX + " characters",
+          "the query's pattern"
+              + here()
+              + " is longer than "
+              + PATTERN_CHARACTERS_MAX
+              + " characters",
           "");
     }
     if (++expanding > EXPANDING_MAX * Math.max(1, defaults.size())) {
@@ -347,7 +363,13 @@ final class SearchQueryParser extends QueryParser {
     } catch (NumberFormatException e) {
       throw new FlotillaException(
           Code.INVALID,
-          "the query compares field '" + name + "'" + here() + " with '" + text + "', which is not a "
+          "the query compares field '"
+              + name
+              + "'"
+              + here()
+              + " with '"
+              + text
+              + "', which is not a "
               + type.name().toLowerCase(Locale.ROOT),
           "",
           e);
@@ -365,7 +387,7 @@ final class SearchQueryParser extends QueryParser {
   /** One of these values, which have the form of {@link IndexSchema#normal}. */
   static Query exact(String field, IndexField.Type type, List<Object> values) {
     if (values.isEmpty()) {
-      return new MatchNoDocsQuery();
+      return MatchNoDocsQuery.INSTANCE;
     }
     return switch (type) {
       case LONG, DATE ->
@@ -395,7 +417,7 @@ final class SearchQueryParser extends QueryParser {
             (least.isPresent() && !leastIncluded && low == Long.MAX_VALUE)
                 || (most.isPresent() && !mostIncluded && high == Long.MIN_VALUE);
         yield empty
-            ? new MatchNoDocsQuery()
+            ? MatchNoDocsQuery.INSTANCE
             : LongField.newRangeQuery(
                 field,
                 least.isPresent() && !leastIncluded ? low + 1 : low,

@@ -146,71 +146,181 @@ public record SearchRequest(
   /** The same by these words. */
   public SearchRequest withQuery(String other) {
     return new SearchRequest(
-        other, vector, k, filter, syntax, searchFields, sort, searchAfter, highlight, returnFields,
-        candidates, timeoutMs, allowStale);
+        other,
+        vector,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same by this vector. */
   public SearchRequest withVector(float[] other) {
     return new SearchRequest(
-        query, other, k, filter, syntax, searchFields, sort, searchAfter, highlight, returnFields,
-        candidates, timeoutMs, allowStale);
+        query,
+        other,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same for so many hits. */
   public SearchRequest withK(int other) {
     return new SearchRequest(
-        query, vector, other, filter, syntax, searchFields, sort, searchAfter, highlight,
-        returnFields, candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        other,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same among these. */
   public SearchRequest withFilter(SearchFilter other) {
     return new SearchRequest(
-        query, vector, k, Optional.of(other), syntax, searchFields, sort, searchAfter, highlight,
-        returnFields, candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        Optional.of(other),
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same with the query read so. */
   public SearchRequest withSyntax(Syntax other) {
     return new SearchRequest(
-        query, vector, k, filter, other, searchFields, sort, searchAfter, highlight, returnFields,
-        candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        other,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same in these fields. */
   public SearchRequest withSearchFields(String... fields) {
     return new SearchRequest(
-        query, vector, k, filter, syntax, List.of(fields), sort, searchAfter, highlight,
-        returnFields, candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        syntax,
+        List.of(fields),
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same in this order. */
   public SearchRequest withSort(Order... keys) {
     return new SearchRequest(
-        query, vector, k, filter, syntax, searchFields, List.of(keys), searchAfter, highlight,
-        returnFields, candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        List.of(keys),
+        searchAfter,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The next page. */
   public SearchRequest after(String next) {
     return new SearchRequest(
-        query, vector, k, filter, syntax, searchFields, sort, next, highlight, returnFields,
-        candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        next,
+        highlight,
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same with matches shown in these. */
   public SearchRequest withHighlight(String... fields) {
     return new SearchRequest(
-        query, vector, k, filter, syntax, searchFields, sort, searchAfter, List.of(fields),
-        returnFields, candidates, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        List.of(fields),
+        returnFields,
+        candidates,
+        timeoutMs,
+        allowStale);
   }
 
   /** The same with so many nearest weighed on each shard. */
   public SearchRequest withCandidates(int other) {
     return new SearchRequest(
-        query, vector, k, filter, syntax, searchFields, sort, searchAfter, highlight, returnFields,
-        other, timeoutMs, allowStale);
+        query,
+        vector,
+        k,
+        filter,
+        syntax,
+        searchFields,
+        sort,
+        searchAfter,
+        highlight,
+        returnFields,
+        other,
+        timeoutMs,
+        allowStale);
   }
 
   /** In the form above. */

@@ -92,8 +92,7 @@ final class SearchScatter implements AutoCloseable {
         return answer(plan, List.of(mine.get()), List.of(), stale);
       }
     }
-    long deadlineNs =
-        nanoTime.getAsLong() + (request.timeoutMs() + GRACE_MS) * 1_000_000;
+    long deadlineNs = nanoTime.getAsLong() + (request.timeoutMs() + GRACE_MS) * 1_000_000;
     Set<Integer> shards = new HashSet<>();
     for (int shard = 0; shard < index.settings().shards(); shard++) {
       shards.add(shard);
@@ -148,10 +147,7 @@ final class SearchScatter implements AutoCloseable {
         deadlineNs,
         shard ->
             new Call<>(
-                () ->
-                    replicas
-                        .require(index.name(), index.generation(), shard)
-                        .frequencies(terms),
+                () -> replicas.require(index.name(), index.generation(), shard).frequencies(terms),
                 stub ->
                     Futures.transform(
                         stub.frequencies(
@@ -234,11 +230,7 @@ final class SearchScatter implements AutoCloseable {
 
   /** The first answer of any replica, asked one after another as they fail or are slow. */
   private <T> Optional<T> first(
-      IndexCatalog.Known index,
-      int shard,
-      List<String> candidates,
-      Call<T> call,
-      long deadlineNs)
+      IndexCatalog.Known index, int shard, List<String> candidates, Call<T> call, long deadlineNs)
       throws InterruptedException {
     LinkedBlockingQueue<Outcome<T>> outcomes = new LinkedBlockingQueue<>();
     List<Future<?>> running = new ArrayList<>();
@@ -254,9 +246,7 @@ final class SearchScatter implements AutoCloseable {
         }
         boolean canHedge = running.size() < candidates.size();
         long waitNs =
-            canHedge
-                ? Math.min(leftNs, replicas.tuning().hedgeAfterMs() * 1_000_000)
-                : leftNs;
+            canHedge ? Math.min(leftNs, replicas.tuning().hedgeAfterMs() * 1_000_000) : leftNs;
         Outcome<T> outcome = outcomes.poll(waitNs, TimeUnit.NANOSECONDS);
         if (outcome == null) {
           if (canHedge) {
@@ -294,7 +284,8 @@ final class SearchScatter implements AutoCloseable {
                           : new Outcome<>(
                               Optional.empty(),
                               Optional.of(
-                                  failure instanceof CompletionException && failure.getCause() != null
+                                  failure instanceof CompletionException
+                                          && failure.getCause() != null
                                       ? failure.getCause()
                                       : failure))));
       return mine;
@@ -348,7 +339,9 @@ final class SearchScatter implements AutoCloseable {
     String next = "";
     if (plan.isFused()) {
       for (SearchHits.Ranked ranked :
-          first(SearchHits.fuse(List.of(first(list, plan.depth()), first(nearest, plan.depth()))), k)) {
+          first(
+              SearchHits.fuse(List.of(first(list, plan.depth()), first(nearest, plan.depth()))),
+              k)) {
         hits.add(hit(ranked.hit(), ranked.score()));
       }
     } else {

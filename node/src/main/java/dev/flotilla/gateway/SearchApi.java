@@ -136,10 +136,7 @@ final class SearchApi {
     exchange.send(
         200,
         receipt(
-            indexes
-                .index(path.get(0))
-                .put(List.of(document), visibility(exchange))
-                .getFirst()));
+            indexes.index(path.get(0)).put(List.of(document), visibility(exchange)).getFirst()));
   }
 
   /** {@code {"documents":[{"id","text","vector","fields"},…]} → {"receipts":[…]}}. */
@@ -211,10 +208,7 @@ final class SearchApi {
   /** {@code → {"id","sequence","text","vector","fields"}}. */
   private void document(Exchange exchange, List<String> path) {
     SearchIndex.Stored stored =
-        indexes
-            .index(path.get(0))
-            .document(id(path))
-            .orElseThrow(() -> noDocument(id(path)));
+        indexes.index(path.get(0)).document(id(path)).orElseThrow(() -> noDocument(id(path)));
     exchange.send(200, document(id(path), stored));
   }
 

@@ -103,9 +103,10 @@ class SearchHttpTest {
 
   @Test
   void whatIsWrongIsSaidWithItsPlace() throws Exception {
-    index("typed").put(
-        List.of(IndexDocument.ofText("1", "word").with("year", 1851L).withVector(1, 2)),
-        Visibility.SEARCHABLE);
+    index("typed")
+        .put(
+            List.of(IndexDocument.ofText("1", "word").with("year", 1851L).withVector(1, 2)),
+            Visibility.SEARCHABLE);
     for (Map.Entry<String, String> wrong :
         Map.of(
                 "{\"query\": \"(whale\"}", "character 7",
@@ -188,9 +189,7 @@ class SearchHttpTest {
 
   @Test
   void theCommandLineKeepsAndSearchesAnIndex() throws Exception {
-    assertThat(
-            printed(
-                0, "search", "create", "talks", "--settings", "{\"analyzer\": \"chinese\"}"))
+    assertThat(printed(0, "search", "create", "talks", "--settings", "{\"analyzer\": \"chinese\"}"))
         .contains("made talks");
     Path file = folder.resolve("talks.jsonl");
     Files.writeString(
@@ -203,14 +202,30 @@ class SearchHttpTest {
         .contains("stored 2");
     assertThat(
             printed(
-                0, "search", "put", "talks", "--id", "3", "--text", "北京的冬天", "--fields",
-                "{\"year\": 2026}", "--refresh"))
+                0,
+                "search",
+                "put",
+                "talks",
+                "--id",
+                "3",
+                "--text",
+                "北京的冬天",
+                "--fields",
+                "{\"year\": 2026}",
+                "--refresh"))
         .contains("stored 1");
     assertThat(printed(0, "search", "talks", "北京")).contains("北京").doesNotContain("上海");
     JsonNode answer =
         Json.MAPPER.readTree(
             printed(
-                0, "search", "talks", "北京", "-k", "5", "--filter", "{\"year\": {\"gt\": 2025}}",
+                0,
+                "search",
+                "talks",
+                "北京",
+                "-k",
+                "5",
+                "--filter",
+                "{\"year\": {\"gt\": 2025}}",
                 "--json"));
     assertThat(answer.path("hits")).hasSize(1);
     assertThat(answer.path("hits").path(0).path("id").asText()).isEqualTo("3");

@@ -240,8 +240,7 @@ class SearchClusterTest {
         Duration.ofSeconds(10),
         () -> !on(0, "whales").search(request).partial());
     assertThat(scores(on(0, "whales").search(request))).isEqualTo(before);
-    TestNodes.await(
-        "a majority", Duration.ofSeconds(10), () -> nodes.get(0).grid().hasMajority());
+    TestNodes.await("a majority", Duration.ofSeconds(10), () -> nodes.get(0).grid().hasMajority());
     assertThat(
             on(0, "whales")
                 .put(List.of(IndexDocument.ofText("late", "kraken")), Visibility.SEARCHABLE)
@@ -310,8 +309,7 @@ class SearchClusterTest {
     assertThat(answer.partial()).isEqualTo(!missing.isEmpty());
     answer
         .hits()
-        .forEach(
-            hit -> assertThat(missing).doesNotContain(SearchPlacement.shardOf(hit.id(), 3)));
+        .forEach(hit -> assertThat(missing).doesNotContain(SearchPlacement.shardOf(hit.id(), 3)));
     assertThatThrownBy(
             () ->
                 left.search(
