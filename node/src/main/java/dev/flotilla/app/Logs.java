@@ -29,6 +29,7 @@ public final class Logs extends ContextAwareBase implements Configurator {
   private static final Map<String, Level> QUIETER =
       Map.of(
           "org.apache.ratis", Level.ERROR,
+          "org.apache.ignite", Level.ERROR,
           "io.grpc", Level.WARN,
           "io.netty", Level.WARN,
           "org.eclipse.jetty", Level.WARN,

@@ -31,7 +31,7 @@ import picocli.CommandLine.Command;
     },
     footer = {
       "",
-      "Also: flotilla test, which runs every test.",
+      "Also: flotilla test, which runs every test; flotilla bench NAME, which measures.",
       "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 missing prerequisite."
     },
     mixinStandardHelpOptions = true,

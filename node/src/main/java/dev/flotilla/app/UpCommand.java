@@ -27,7 +27,7 @@ import picocli.CommandLine.Spec;
     mixinStandardHelpOptions = true)
 final class UpCommand implements Callable<Integer> {
 
-  private static final int PORTS = 5;
+  private static final int PORTS = 7;
   private static final Duration PATIENCE = Duration.ofSeconds(15);
 
   @Spec private CommandSpec spec = CommandSpec.create();
@@ -42,7 +42,7 @@ final class UpCommand implements Callable<Integer> {
       names = "--port",
       paramLabel = "P",
       defaultValue = "8000",
-      description = "The HTTP API's port; the next four are used too (default ${DEFAULT-VALUE}).")
+      description = "The HTTP API's port; the next six are used too (default ${DEFAULT-VALUE}).")
   private int port;
 
   @Option(

@@ -29,6 +29,7 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Grid grid;
+  private final GridSharding sharding;
   private final GridSearchIndexes search;
 
   /** Wires the parts; opens nothing yet. */
@@ -37,6 +38,7 @@ public final class DataPlane implements AutoCloseable {
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    sharding = new GridSharding(environment.cluster(), grid);
     search =
         new GridSearchIndexes(
             environment.cluster(),
@@ -57,6 +59,11 @@ public final class DataPlane implements AutoCloseable {
   /** The choke point to the data grid. */
   public Grid grid() {
     return grid;
+  }
+
+  /** How tables are spread over the nodes. */
+  public Sharding sharding() {
+    return sharding;
   }
 
   /** The search indexes. */

@@ -329,9 +329,13 @@ public final class Grid implements AutoCloseable {
 
   /**
    * Runs the operation inside one transaction and commits it: all of it or nothing. Errors as
-   * {@link #write}; if the operation throws, nothing was done.
+   * {@link #write}; if the operation throws, nothing was done. Inside another transaction of this
+   * thread it joins that one, whose end decides.
    */
   public <T> T transact(String what, TransactionMode mode, Function<Ignite, T> operation) {
+    if (running(what).transactions().tx() != null) {
+      return write(what, operation);
+    }
     return write(
         what,
         running -> {

@@ -223,8 +223,11 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
       Map<Integer, Long> last = new HashMap<>();
       byShard.forEach(
           (shard, places) -> {
+            List<IndexStore.Write> mine = places.stream().map(all::get).toList();
             List<Long> sequences =
-                writes(index, shard).write(places.stream().map(all::get).toList());
+                TransactionScope.current().isPresent()
+                    ? inTransaction(index, shard, mine, visibility)
+                    : writes(index, shard).write(mine);
             for (int i = 0; i < places.size(); i++) {
               int place = places.get(i);
               receipts[place] = new Receipt(all.get(place).id(), shard, sequences.get(i), false);
@@ -245,6 +248,19 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
         }
       }
       return List.of(receipts);
+    }
+
+    /** Takes part in the caller's transaction, alone: what others gathered is not its business. */
+    private List<Long> inTransaction(
+        IndexCatalog.Known index, int shard, List<IndexStore.Write> all, Visibility visibility) {
+      if (visibility == Visibility.SEARCHABLE) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "inside a transaction nothing can be found before it commits",
+            "Write without waiting.");
+      }
+      TransactionScope.current().ifPresent(scope -> scope.step("index " + name + ": write"));
+      return index.store().write(shard, all);
     }
 
     private IndexWrites writes(IndexCatalog.Known index, int shard) {

@@ -471,7 +471,7 @@ final class IndexShard implements AutoCloseable {
             TopDocs found = list(plan, searcher);
             total = found.totalHits;
             list = fetch.of(found.scoreDocs, plan.sort(), true);
-            if (plan.sort() == SearchPlan.BY_SCORE) {
+            if (plan.isByScore()) {
               list = list.stream().sorted(SearchHits.BY_SCORE).toList();
             }
           }
@@ -499,7 +499,7 @@ final class IndexShard implements AutoCloseable {
       return searcher.searchAfter(
           after(plan.after().get(), searcher), query, plan.depth(), plan.sort());
     }
-    return plan.sort() == SearchPlan.BY_SCORE
+    return plan.isByScore()
         ? bestByScore(searcher, query, plan.depth())
         : searcher.search(query, plan.depth(), plan.sort());
   }
@@ -530,7 +530,7 @@ final class IndexShard implements AutoCloseable {
   }
 
   /** Reads what hits show, within a bound on all of them together. */
-  private final class Fetch {
+  private static final class Fetch {
     private final SearchPlan plan;
     private final IndexSearcher searcher;
     private final StoredFields stored;
@@ -562,7 +562,7 @@ final class IndexShard implements AutoCloseable {
             new SearchHits.ShardHit(
                 id,
                 score,
-                sortValues(one, sort, score, id),
+                sortValues(one, score, id),
                 json,
                 highlighted ? highlights(bytes(source)) : Map.of()));
       }
@@ -587,7 +587,7 @@ final class IndexShard implements AutoCloseable {
       return one.score;
     }
 
-    private List<Object> sortValues(ScoreDoc one, Sort sort, float score, String id) {
+    private static List<Object> sortValues(ScoreDoc one, float score, String id) {
       if (!(one instanceof FieldDoc doc)) {
         return List.of(score, new BytesRef(id));
       }

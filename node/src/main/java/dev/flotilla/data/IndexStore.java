@@ -15,6 +15,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.concurrent.CompletableFuture;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
@@ -97,7 +98,6 @@ final class IndexStore {
                         .setGroupName("flotilla.index"));
             return true;
           });
-    }
   }
 
   /** Removes all of it. */

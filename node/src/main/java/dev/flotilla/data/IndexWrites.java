@@ -48,7 +48,7 @@ final class IndexWrites {
   }
 
   private static long size(IndexStore.Write write) {
-    return 100 + write.document().map(bytes -> bytes.length).orElse(0);
+    return 100L + write.document().map(bytes -> bytes.length).orElse(0);
   }
 
   private List<Long> inTurn(List<IndexStore.Write> writes) {

@@ -296,6 +296,11 @@ final class SearchPlan {
     return sort;
   }
 
+  /** Whether the list is in the order of its scores. */
+  boolean isByScore() {
+    return sort.equals(BY_SCORE);
+  }
+
   Optional<List<Object>> after() {
     return after;
   }

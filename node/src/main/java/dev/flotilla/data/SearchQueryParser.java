@@ -29,6 +29,7 @@ import org.apache.lucene.search.Query;
 import org.apache.lucene.search.TermRangeQuery;
 import org.apache.lucene.util.QueryBuilder;
 import org.apache.lucene.util.automaton.TooComplexToDeterminizeException;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The search library's query syntax over typed fields, with bounds: words without a field go to the
@@ -162,7 +163,7 @@ final class SearchQueryParser extends QueryParser {
       if (column.find()) {
         position = Integer.parseInt(column.group(1));
       }
-    } else if (e.getCause() == null || e.getCause() == e) {
+    } else if (e.getCause() == null) {
       return new FlotillaException(
           Code.INVALID,
           "the query is malformed: "
@@ -205,11 +206,11 @@ final class SearchQueryParser extends QueryParser {
   }
 
   private interface OneField {
-    Query of(String field) throws ParseException;
+    @Nullable Query of(String field) throws ParseException;
   }
 
   /** In the field, or in each default field by its weight. */
-  private Query in(String field, OneField query) throws ParseException {
+  private @Nullable Query in(String field, OneField query) throws ParseException {
     if (!field.equals(DEFAULT)) {
       return query.of(field);
     }
@@ -241,7 +242,8 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getFieldQuery(String field, String text, boolean quoted) throws ParseException {
+  protected @Nullable Query getFieldQuery(String field, String text, boolean quoted)
+      throws ParseException {
     return in(
         field,
         name -> {
@@ -253,7 +255,8 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getFieldQuery(String field, String text, int slop) throws ParseException {
+  protected @Nullable Query getFieldQuery(String field, String text, int slop)
+      throws ParseException {
     return in(
         field,
         name ->
@@ -263,7 +266,7 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getRangeQuery(
+  protected @Nullable Query getRangeQuery(
       String field, String least, String most, boolean leastIncluded, boolean mostIncluded)
       throws ParseException {
     return in(
@@ -281,7 +284,7 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getWildcardQuery(String field, String pattern) throws ParseException {
+  protected @Nullable Query getWildcardQuery(String field, String pattern) throws ParseException {
     if (pattern.equals("*")) {
       return field.equals("*") || field.equals(DEFAULT)
           ? newMatchAllDocsQuery()
@@ -291,17 +294,18 @@ final class SearchQueryParser extends QueryParser {
   }
 
   @Override
-  protected Query getPrefixQuery(String field, String prefix) throws ParseException {
+  protected @Nullable Query getPrefixQuery(String field, String prefix) throws ParseException {
     return in(field, name -> super.getPrefixQuery(expandable(name, prefix), prefix));
   }
 
   @Override
-  protected Query getRegexpQuery(String field, String pattern) throws ParseException {
+  protected @Nullable Query getRegexpQuery(String field, String pattern) throws ParseException {
     return in(field, name -> super.getRegexpQuery(expandable(name, pattern), pattern));
   }
 
   @Override
-  protected Query getFuzzyQuery(String field, String word, float similarity) throws ParseException {
+  protected @Nullable Query getFuzzyQuery(String field, String word, float similarity)
+      throws ParseException {
     return in(field, name -> super.getFuzzyQuery(expandable(name, word), word, similarity));
   }
 

@@ -34,6 +34,7 @@ import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.apache.lucene.index.Term;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -303,8 +304,8 @@ final class SearchScatter implements AutoCloseable {
         theirs,
         new FutureCallback<T>() {
           @Override
-          public void onSuccess(T answer) {
-            outcomes.add(new Outcome<>(Optional.of(answer), Optional.empty()));
+          public void onSuccess(@Nullable T answer) {
+            outcomes.add(new Outcome<>(Optional.ofNullable(answer), Optional.empty()));
           }
 
           @Override
