@@ -84,20 +84,29 @@ final class IndexStore {
     return "flotilla.index." + index + "@" + generation;
   }
 
-  /** Makes the cache where it is missing; must not be called in a transaction. */
+  /** Makes the cache where it is missing. */
   void ensure() {
     boolean there = grid.read("opening index " + index, ignite -> ignite.cache(cacheName) != null);
-    if (!there) {
-      grid.write(
-          "making index " + index,
-          ignite -> {
-            var _ =
-                ignite.getOrCreateCache(
-                    grid.<AffinityKey<String>, byte[]>cacheConfig(
-                            cacheName, CacheAtomicityMode.TRANSACTIONAL)
-                        .setGroupName("flotilla.index"));
-            return true;
-          });
+    if (!there && TransactionScope.current().isPresent()) {
+      // A cache is not made inside a transaction, and a transaction is its thread's.
+      CompletableFuture.runAsync(this::make, task -> Thread.ofVirtual().start(task)).join();
+    } else if (!there) {
+      make();
+    }
+  }
+
+  private void make() {
+    var _ =
+        grid.write(
+            "making index " + index,
+            ignite -> {
+              var _ =
+                  ignite.getOrCreateCache(
+                      grid.<AffinityKey<String>, byte[]>cacheConfig(
+                              cacheName, CacheAtomicityMode.TRANSACTIONAL)
+                          .setGroupName("flotilla.index"));
+              return true;
+            });
   }
 
   /** Removes all of it. */
