@@ -30,6 +30,7 @@ import picocli.CommandLine.Command;
       LogsCommand.class,
       ShardCommand.class,
       StreamCommand.class,
+      SearchCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

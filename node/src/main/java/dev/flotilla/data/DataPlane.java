@@ -40,6 +40,7 @@ public final class DataPlane implements AutoCloseable {
   private @Nullable OtlpExporter logExport;
   private final GridTransactions transactions;
   private final GridSql sql;
+  private final GridSearchIndexes search;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -61,6 +62,15 @@ public final class DataPlane implements AutoCloseable {
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
+    search =
+        new GridSearchIndexes(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            environment.metrics(),
+            environment.nanoTime(),
+            environment.random(),
+            IndexReplicas.Tuning.DEFAULT);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -68,6 +78,7 @@ public final class DataPlane implements AutoCloseable {
     grid.start();
     caches.start();
     nodeLog.start();
+    search.start();
   }
 
   /** The choke point to the data grid. */
@@ -131,6 +142,11 @@ public final class DataPlane implements AutoCloseable {
     return transactions;
   }
 
+  /** The search indexes. */
+  public SearchIndexes search() {
+    return search;
+  }
+
   @Override
   public void close() {
     caches.close();
@@ -140,6 +156,7 @@ public final class DataPlane implements AutoCloseable {
     }
     nodeLog.close();
     transactions.close();
+    search.close();
     grid.close();
   }
 }

@@ -48,6 +48,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
   private final InstantSource clock;
   private final MeterRegistry metrics;
   private final TransactionSessions sessions;
+  private final DeadlockWatch deadlocks;
   private volatile Steps otherSteps =
       step -> {
         throw new FlotillaException(
@@ -61,6 +62,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
     this.clock = environment.clock();
     this.metrics = environment.metrics();
     this.log = new TransactionLog(environment.cluster(), clock);
+    this.deadlocks = new DeadlockWatch(environment.nanoTime());
     this.sessions = new TransactionSessions(this, environment.nanoTime());
     grid.onStart(
         ignite -> {
@@ -299,6 +301,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
               mode,
               ignite -> {
                 scope.enter();
+                deadlocks.watch(id, ignite);
                 try {
                   Transaction transaction = new Bound(id, options, ignite, pass, entry);
                   scope.transaction(transaction);
@@ -325,11 +328,24 @@ final class GridTransactions implements Transactions, AutoCloseable {
               "Nothing was done; try again.",
               e));
     } catch (FlotillaException e) {
-      throw ended(entry, options, e);
+      throw ended(
+          entry,
+          options,
+          deadlocks.ended(id)
+              ? new FlotillaException(
+                  Code.CONFLICT,
+                  "transaction "
+                      + id
+                      + " and another waited for each other, and this one was rolled back",
+                  "Nothing was done; try again, and take locks in one order.",
+                  e)
+              : e);
     } catch (RuntimeException | Error e) {
       entry.state(State.ROLLED_BACK, String.valueOf(e.getMessage()));
       count(options.mode(), "rolled_back");
       throw e;
+    } finally {
+      deadlocks.ended(id);
     }
   }
 
@@ -452,6 +468,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
 
   @Override
   public void close() {
+    deadlocks.close();
     sessions.close();
   }
 }

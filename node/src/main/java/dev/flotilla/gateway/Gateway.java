@@ -151,6 +151,7 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new LogApi(services, this::draining).routes());
     routes.addAll(new SqlApi(services).routes());
     routes.addAll(new TransactionsApi(services).routes());
+    routes.addAll(new SearchApi(services).routes());
     return routes;
   }
 

@@ -67,6 +67,7 @@ final class TestSql implements AutoCloseable {
 
   @Override
   public void close() {
+    parts.values().forEach(each -> each.transactions().close());
     grids.close();
   }
 }
