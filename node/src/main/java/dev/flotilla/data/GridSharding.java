@@ -93,7 +93,11 @@ final class GridSharding implements Sharding {
     /** As if the move had not begun. */
     Stored takenBack() {
       return with(
-          partitions, shards, generation, Optional.empty(), plus(moving.orElseThrow().generation()));
+          partitions,
+          shards,
+          generation,
+          Optional.empty(),
+          plus(moving.orElseThrow().generation()));
     }
 
     Stored withoutLeft() {
@@ -491,7 +495,8 @@ final class GridSharding implements Sharding {
           List.of(),
           Optional.empty(),
           0,
-          Optional.empty(), List.of());
+          Optional.empty(),
+          List.of());
     }
     if (!known) {
       throw new FlotillaException(
@@ -515,7 +520,8 @@ final class GridSharding implements Sharding {
             shards,
             Optional.empty(),
             0,
-            Optional.empty(), List.of());
+            Optional.empty(),
+            List.of());
     affinity(stored);
     return stored;
   }
@@ -570,7 +576,8 @@ final class GridSharding implements Sharding {
         parent.shards(),
         Optional.of(parent.table()),
         0,
-        Optional.empty(), List.of());
+        Optional.empty(),
+        List.of());
   }
 
   /** A number of partitions that no other sharding has: see {@link ShardAffinity}. */
@@ -739,7 +746,11 @@ final class GridSharding implements Sharding {
   }
 
   private static Optional<BitSet> units(
-      Stored stored, String alias, SqlNode parsed, boolean single, List<? extends @Nullable Object> arguments) {
+      Stored stored,
+      String alias,
+      SqlNode parsed,
+      boolean single,
+      List<? extends @Nullable Object> arguments) {
     AffinityFunction function = function(stored);
     return new ShardConditions(
             alias,
