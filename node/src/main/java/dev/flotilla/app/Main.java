@@ -27,6 +27,7 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       CacheCommand.class,
+      UsageCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

@@ -30,6 +30,7 @@ public final class DataPlane implements AutoCloseable {
 
   private final Grid grid;
   private final GridCaches caches;
+  private final GridUsage usage;
   private final GridSharding sharding;
 
   /** Wires the parts; opens nothing yet. */
@@ -39,6 +40,7 @@ public final class DataPlane implements AutoCloseable {
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
+    usage = new GridUsage(environment, grid);
     sharding = new GridSharding(environment.cluster(), grid);
   }
 
@@ -46,6 +48,7 @@ public final class DataPlane implements AutoCloseable {
   public void start() {
     grid.start();
     caches.start();
+    usage.start();
   }
 
   /** The choke point to the data grid. */
@@ -65,6 +68,12 @@ public final class DataPlane implements AutoCloseable {
    */
   public void registerCacheStore(String name, CacheStore store) {
     caches.register(name, store);
+  }
+
+  /** The usage ledger. */
+  public Usage usage() {
+    return usage;
+  }
 
   /** How tables are spread over the nodes. */
   public Sharding sharding() {
@@ -73,6 +82,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    usage.close();
     caches.close();
     grid.close();
   }

@@ -377,7 +377,6 @@ public final class Grid implements AutoCloseable {
     }
     endings.add(action);
   }
-  }
 
   private Ignite running(String what) {
     Ignite running = ignite;

@@ -147,6 +147,7 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new CacheApi(services).routes());
+    routes.addAll(new UsageApi(services).routes());
     return routes;
   }
 
