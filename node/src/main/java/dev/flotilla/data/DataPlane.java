@@ -32,6 +32,7 @@ public final class DataPlane implements AutoCloseable {
 
   private final Grid grid;
   private final GridCaches caches;
+  private final GridUsage usage;
   private final GridSharding sharding;
   private final Path logFolder;
   private final String self;
@@ -49,6 +50,7 @@ public final class DataPlane implements AutoCloseable {
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
+    usage = new GridUsage(environment, grid);
     sharding = new GridSharding(environment.cluster(), grid);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
@@ -79,6 +81,7 @@ public final class DataPlane implements AutoCloseable {
     caches.start();
     nodeLog.start();
     search.start();
+    usage.start();
   }
 
   /** The choke point to the data grid. */
@@ -98,6 +101,11 @@ public final class DataPlane implements AutoCloseable {
    */
   public void registerCacheStore(String name, CacheStore store) {
     caches.register(name, store);
+  }
+
+  /** The usage ledger. */
+  public Usage usage() {
+    return usage;
   }
 
   /** How tables are spread over the nodes. */
@@ -149,6 +157,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    usage.close();
     caches.close();
     OtlpExporter exporter = logExport;
     if (exporter != null) {
