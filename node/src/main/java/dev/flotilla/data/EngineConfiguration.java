@@ -35,7 +35,8 @@ final class EngineConfiguration {
 
   static IgniteConfiguration of(GridConfig config, Cluster cluster) {
     TcpDiscoverySpi discovery = new TcpDiscoverySpi();
-    discovery.setIpFinder(new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
+    discovery.setIpFinder(
+        new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
     discovery.setLocalPort(config.discoveryPort());
     discovery.setLocalPortRange(0);
     discovery.setJoinTimeout(JOIN_TIMEOUT_MS);
