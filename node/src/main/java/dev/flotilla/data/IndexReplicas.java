@@ -290,6 +290,7 @@ final class IndexReplicas implements AutoCloseable {
             address.shard,
             index.store(),
             () -> schema(address, index),
+            cluster.registry()::sync,
             nanoTime);
     held.put(address, shard);
     workers.execute(() -> follow(address, shard));

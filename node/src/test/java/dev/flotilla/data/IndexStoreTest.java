@@ -248,10 +248,10 @@ class IndexStoreTest {
   void theNearestVectorsAreFoundAlsoQuantisedAndUnderAFilter() {
     Random random = new Random(6);
     List<IndexDocument> documents =
-        IntStream.range(0, 1500)
+        IntStream.range(0, 600)
             .mapToObj(
                 i -> {
-                  float[] vector = new float[32];
+                  float[] vector = new float[16];
                   for (int j = 0; j < vector.length; j++) {
                     vector[j] = (float) random.nextGaussian();
                   }
@@ -265,11 +265,11 @@ class IndexStoreTest {
               .withShards(2, 1)
               .withRefreshMs(20)
               .withVectors(
-                  new IndexSettings.Vectors(32, IndexSettings.Similarity.COSINE, kind)));
+                  new IndexSettings.Vectors(16, IndexSettings.Similarity.COSINE, kind)));
       var _ = index.put(documents, Visibility.SEARCHABLE);
       int found = 0;
       for (int query = 0; query < 20; query++) {
-        float[] near = documents.get(query * 50).vector().clone();
+        float[] near = documents.get(query * 29).vector().clone();
         near[0] += 0.5f;
         List<String> exact =
             documents.stream()

@@ -113,7 +113,7 @@ class SearchQueryTest {
     long seed = new Random().nextLong();
     Random random = new Random(seed);
     String signs = "ab \"()[]{}+-!^~*?:\\/&|<>=.,0123TOANDNOT\u4e2d\ud83d\ude00";
-    for (int i = 0; i < 20_000; i++) {
+    for (int i = 0; i < 5_000; i++) {
       StringBuilder query = new StringBuilder();
       int length = random.nextInt(20);
       for (int j = 0; j < length; j++) {
