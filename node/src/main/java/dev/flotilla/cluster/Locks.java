@@ -2,10 +2,12 @@ package dev.flotilla.cluster;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 import java.util.UUID;
+import java.util.function.LongSupplier;
 
 /**
  * Locks of the whole cluster: leases with fencing tokens, given in the order of asking.
@@ -151,6 +153,13 @@ public interface Locks {
 
   /** Holders and waiters of one lock together; more are refused with {@code BUSY}. */
   int CLAIMS_MAX = 2_000;
+
+  /** This node's locks; call before the cluster starts, because its leader watches over them. */
+  static Locks embedded(Cluster cluster, LongSupplier nanoTime, MeterRegistry metrics) {
+    RegistryLocks locks = new RegistryLocks(cluster.registry(), nanoTime, metrics);
+    cluster.addReconciler(locks);
+    return locks;
+  }
 
   /**
    * Asks, and waits in the queue if asked to.

@@ -1,6 +1,7 @@
 package dev.flotilla.data;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Locks;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -28,21 +29,31 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
+  private final Locks locks;
   private final Grid grid;
+  private final Fences fences;
   private final GridSharding sharding;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
+    locks =
+        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+  }
+
+  /** Locks of the whole cluster. */
+  public Locks locks() {
+    return locks;
   }
 
   /** The choke point to the data grid. */
