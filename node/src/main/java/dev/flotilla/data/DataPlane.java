@@ -1,6 +1,7 @@
 package dev.flotilla.data;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Locks;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -30,9 +31,11 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
+  private final Locks locks;
   private final Grid grid;
   private final GridCaches caches;
   private final GridUsage usage;
+  private final Fences fences;
   private final GridSharding sharding;
   private final Path logFolder;
   private final String self;
@@ -45,12 +48,15 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
+    locks =
+        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
     usage = new GridUsage(environment, grid);
+    fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
@@ -82,6 +88,11 @@ public final class DataPlane implements AutoCloseable {
     nodeLog.start();
     search.start();
     usage.start();
+  }
+
+  /** Locks of the whole cluster. */
+  public Locks locks() {
+    return locks;
   }
 
   /** The choke point to the data grid. */
