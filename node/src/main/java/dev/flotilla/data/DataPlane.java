@@ -41,6 +41,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridTransactions transactions;
   private final GridSql sql;
   private final GridSearchIndexes search;
+  private final GridBlobs blobs;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -71,6 +72,16 @@ public final class DataPlane implements AutoCloseable {
             environment.nanoTime(),
             environment.random(),
             IndexReplicas.Tuning.DEFAULT);
+    blobs =
+        new GridBlobs(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            BlobConfig.of(System.getenv()),
+            environment.metrics(),
+            environment.clock(),
+            environment.nanoTime(),
+            environment.random());
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -79,6 +90,7 @@ public final class DataPlane implements AutoCloseable {
     caches.start();
     nodeLog.start();
     search.start();
+    blobs.start();
   }
 
   /** The choke point to the data grid. */
@@ -147,8 +159,14 @@ public final class DataPlane implements AutoCloseable {
     return search;
   }
 
+  /** Contents of any size. */
+  public Blobs blobs() {
+    return blobs;
+  }
+
   @Override
   public void close() {
+    blobs.close();
     caches.close();
     OtlpExporter exporter = logExport;
     if (exporter != null) {
