@@ -45,6 +45,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridTransactions transactions;
   private final GridSql sql;
   private final GridSearchIndexes search;
+  private final GridBlobs blobs;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -79,6 +80,16 @@ public final class DataPlane implements AutoCloseable {
             environment.nanoTime(),
             environment.random(),
             IndexReplicas.Tuning.DEFAULT);
+    blobs =
+        new GridBlobs(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            BlobConfig.of(System.getenv()),
+            environment.metrics(),
+            environment.clock(),
+            environment.nanoTime(),
+            environment.random());
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -93,6 +104,7 @@ public final class DataPlane implements AutoCloseable {
   /** Locks of the whole cluster. */
   public Locks locks() {
     return locks;
+    blobs.start();
   }
 
   /** The choke point to the data grid. */
@@ -166,9 +178,15 @@ public final class DataPlane implements AutoCloseable {
     return search;
   }
 
+  /** Contents of any size. */
+  public Blobs blobs() {
+    return blobs;
+  }
+
   @Override
   public void close() {
     usage.close();
+    blobs.close();
     caches.close();
     OtlpExporter exporter = logExport;
     if (exporter != null) {
