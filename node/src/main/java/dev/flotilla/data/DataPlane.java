@@ -99,12 +99,12 @@ public final class DataPlane implements AutoCloseable {
     nodeLog.start();
     search.start();
     usage.start();
+    blobs.start();
   }
 
   /** Locks of the whole cluster. */
   public Locks locks() {
     return locks;
-    blobs.start();
   }
 
   /** The choke point to the data grid. */
