@@ -181,6 +181,9 @@ final class GridSql implements Sql {
 
   @Override
   public List<SqlResult.Column> describe(String statement) {
+    if (ShardStatement.parse(Statement.trimmed(statement)).isPresent()) {
+      return List.of();
+    }
     Statement parsed = Statement.parse(statement);
     if (parsed.kind() != Statement.Kind.QUERY) {
       return List.of();

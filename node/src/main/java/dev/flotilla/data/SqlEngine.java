@@ -137,7 +137,7 @@ final class SqlEngine {
   }
 
   private static SqlResult result(FieldsQueryCursor<List<?>> cursor, int rowsMax) {
-    QueryCursorEx<List<?>> known = (QueryCursorEx<List<?>>) (Object) cursor;
+    QueryCursorEx<List<?>> known = (QueryCursorEx<List<?>>) cursor;
     if (!known.isQuery()) {
       long updated = 0;
       for (List<?> row : cursor) {
