@@ -26,7 +26,12 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      CacheCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
       SearchCommand.class,
+      UsageCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {
