@@ -27,6 +27,12 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       LockCommand.class,
+      CacheCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
+      SearchCommand.class,
+      UsageCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

@@ -3,10 +3,10 @@ package dev.flotilla.data;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.data.proto.GridStatus;
 import dev.flotilla.data.Rejoining.Action;
 import dev.flotilla.data.Rejoining.Own;
 import dev.flotilla.data.Rejoining.Peer;
+import dev.flotilla.data.proto.GridStatus;
 import java.io.IOException;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
@@ -96,8 +96,8 @@ final class GridKeeper implements AutoCloseable {
 
   /**
    * Whether this node is certainly part of the majority: the engine sees one, and a majority has
-   * confirmed within the lease that it sees this node. The second finds what the engine cannot: that
-   * this process stood still, or that a cut has not been noticed yet.
+   * confirmed within the lease that it sees this node. The second finds what the engine cannot:
+   * that this process stood still, or that a cut has not been noticed yet.
    */
   boolean hasMajority() {
     Ignite running = engine;
@@ -184,8 +184,7 @@ final class GridKeeper implements AutoCloseable {
       Set<String> visible = Grid.visible(running);
       List<String> nodes = members.current().nodes();
       // One that is not a member yet belongs to whom it has joined.
-      return !segmented
-          && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
+      return !segmented && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
     } catch (IllegalStateException stopped) {
       return false;
     }
@@ -332,8 +331,7 @@ final class GridKeeper implements AutoCloseable {
     try {
       Files.createDirectories(config.folder());
       try (FileChannel file =
-          FileChannel.open(
-              config.doubt(), StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
+          FileChannel.open(config.doubt(), StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
         file.force(true);
       }
       try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {

@@ -11,10 +11,10 @@ import java.util.List;
  * keep values that nobody acknowledged and lack some that were. What is newest is known so: the
  * registry keeps the <em>view</em>, the members that the majority last consisted of, as the leader
  * saw them; it changes only by a decision, so it names the holders of the newest data even while
- * nobody can decide. And a node that finds itself active without a majority, or begins to be filled,
- * notes durably that it is <em>in doubt</em>, until it is part of a majority and filled. Hence three
- * ranks: 2, in the view and not in doubt; 1, in the view and in doubt; 0, not in the view. From them
- * follow the rules:
+ * nobody can decide. And a node that finds itself active without a majority, or begins to be
+ * filled, notes durably that it is <em>in doubt</em>, until it is part of a majority and filled.
+ * Hence three ranks: 2, in the view and not in doubt; 1, in the view and in doubt; 0, not in the
+ * view. From them follow the rules:
  *
  * <ul>
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
@@ -23,11 +23,11 @@ import java.util.List;
  *       majority, so somebody who holds the newest data is among these.
  *   <li>The highest start as they are; but not while a lower one still runs, whose data they would
  *       be made to take.
- *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled by
- *       it.
- *   <li>If the higher ones cannot be active without it: with three members or fewer each of them has
- *       a copy of everything, and it starts empty too; with more it starts as it is, for it may hold
- *       the only copy of something.
+ *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
+ *       by it.
+ *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
+ *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
+ *       hold the only copy of something.
  * </ul>
  */
 final class Rejoining {
@@ -100,8 +100,7 @@ final class Rejoining {
     if (members <= 1 && isMember) {
       return Action.START;
     }
-    List<Peer> higher =
-        answers.stream().filter(p -> p.rank() > own.rank()).toList();
+    List<Peer> higher = answers.stream().filter(p -> p.rank() > own.rank()).toList();
     if (!isMember) {
       // Nothing of its own to lose or to offer: there must be somebody to join.
       return answers.stream().anyMatch(p -> p.running() && p.majority() && p.active())
@@ -112,9 +111,7 @@ final class Rejoining {
       return Action.STAY;
     }
     if (higher.isEmpty()) {
-      boolean lowerRuns =
-          answers.stream()
-              .anyMatch(p -> p.running() && p.rank() < own.rank());
+      boolean lowerRuns = answers.stream().anyMatch(p -> p.running() && p.rank() < own.rank());
       return lowerRuns ? Action.STAY : Action.START;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
