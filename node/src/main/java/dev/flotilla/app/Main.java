@@ -26,6 +26,7 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      LockCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,

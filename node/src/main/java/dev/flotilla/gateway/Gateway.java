@@ -149,6 +149,7 @@ public final class Gateway implements AutoCloseable {
             Route.named("DELETE", "/api/training/*", Access.WORK, cluster::cancelTraining),
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
+    routes.addAll(new LocksApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services, this::draining).routes());
