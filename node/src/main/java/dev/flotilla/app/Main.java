@@ -31,6 +31,7 @@ import picocli.CommandLine.Command;
       ShardCommand.class,
       StreamCommand.class,
       SearchCommand.class,
+      BlobCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

@@ -152,6 +152,7 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new SqlApi(services).routes());
     routes.addAll(new TransactionsApi(services).routes());
     routes.addAll(new SearchApi(services).routes());
+    routes.addAll(new BlobApi(services).routes());
     return routes;
   }
 
