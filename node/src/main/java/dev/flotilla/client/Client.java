@@ -209,6 +209,8 @@ public final class Client {
     return json(
         send(
             request(path)
+                // So that a refusal comes before the content is sent.
+                .expectContinue(true)
                 .method(method, HttpRequest.BodyPublishers.ofInputStream(() -> content))
                 .build()));
   }

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.data.Blobs;
@@ -15,6 +16,7 @@ import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.Function;
 
 /**
  * Blobs over HTTP. A bucket is {@code default} unless {@code ?bucket=} or a field names another; a
@@ -83,8 +85,19 @@ final class BlobApi {
   }
 
   private void put(Exchange exchange) {
-    Blob blob = blobs().put(bucket(exchange), exchange.bodyStream(BODY_BYTES_MAX));
+    String bucket = bucket(exchange);
+    Blob blob = reading(exchange, content -> blobs().put(bucket, content));
     exchange.send(200, json(blob));
+  }
+
+  private static <T> T reading(Exchange exchange, Function<InputStream, T> take) {
+    InputStream content = exchange.bodyStream(BODY_BYTES_MAX);
+    try {
+      return take.apply(content);
+    } catch (FlotillaException refused) {
+      exchange.discard(content);
+      throw refused;
+    }
   }
 
   private void list(Exchange exchange) {
@@ -254,7 +267,7 @@ final class BlobApi {
                 .orElseThrow(() -> ApiError.invalid("offset", "offset is missing.")),
             0,
             Long.MAX_VALUE);
-    exchange.send(200, json(blobs().append(id, offset, exchange.bodyStream(BODY_BYTES_MAX))));
+    exchange.send(200, json(reading(exchange, content -> blobs().append(id, offset, content))));
   }
 
   private void upload(Exchange exchange, String id) {

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.util.Locale;
@@ -36,6 +37,9 @@ final class Exchange {
 
   /** What a client must at least send of a long body. */
   private static final double SLOWEST_BYTES_PER_SECOND = 16 << 10;
+
+  private static final long DISCARD_BYTES = 64 << 20;
+  private static final long DISCARD_NS = 5_000_000_000L;
 
   private final Request request;
   private final Response response;
@@ -211,6 +215,28 @@ final class Exchange {
         }
       }
     };
+  }
+
+  /**
+   * Reads what a refused client still sends, within bounds, so that it hears why: many do not read
+   * an answer while they write, and take a closed connection for a lost one.
+   */
+  void discard(InputStream body) {
+    long deadlineNs = System.nanoTime() + DISCARD_NS;
+    byte[] piece = new byte[1 << 16];
+    try {
+      long left = DISCARD_BYTES;
+      while (left > 0 && System.nanoTime() < deadlineNs) {
+        int count = body.read(piece);
+        if (count < 0) {
+          return;
+        }
+        left -= count;
+      }
+    } catch (IOException | ApiError | ClientGone e) {
+      // It is refused anyway.
+    }
+    closeAfterwards();
   }
 
   private void awaitBody(Semaphore available, long deadlineNs) {
