@@ -121,7 +121,10 @@ final class BlobCommand {
         Code.STORAGE, "cannot use " + file + ": " + e, "Check the path and the disk.", e);
   }
 
-  @Command(name = "put", description = "Keep a file, or standard input.", mixinStandardHelpOptions = true)
+  @Command(
+      name = "put",
+      description = "Keep a file, or standard input.",
+      mixinStandardHelpOptions = true)
   static final class Put extends OfBlobs {
     @Parameters(paramLabel = "FILE", description = "A file, or - for standard input.")
     private String source = "-";
@@ -133,8 +136,7 @@ final class BlobCommand {
     public Integer call() {
       Blob blob = source.equals("-") ? blobs().put(bucket, System.in) : file(Path.of(source));
       name.ifPresent(
-          given ->
-              blobs().name(bucket, given, blob.digest(), Optional.empty(), Optional.empty()));
+          given -> blobs().name(bucket, given, blob.digest(), Optional.empty(), Optional.empty()));
       return say(blob, blob.digest());
     }
 
@@ -239,7 +241,9 @@ final class BlobCommand {
       }
     }
 
-    /** Into FILE.part, which a later try goes on with; it gets its name when its digest is right. */
+    /**
+     * Into FILE.part, which a later try goes on with; it gets its name when its digest is right.
+     */
     private void fetch(Blob blob, Path file) throws IOException {
       Path part = file.resolveSibling(file.getFileName() + ".part");
       MessageDigest whole = sha256();
@@ -248,10 +252,7 @@ final class BlobCommand {
           Terminal.attached() ? Optional.of(bar("get", blob.size())) : Optional.empty();
       try (FileChannel channel =
           FileChannel.open(
-              part,
-              StandardOpenOption.CREATE,
-              StandardOpenOption.READ,
-              StandardOpenOption.WRITE)) {
+              part, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
         if (channel.size() > blob.size()) {
           var _ = channel.truncate(0);
         }
@@ -385,8 +386,7 @@ final class BlobCommand {
       Blobs.Quota quota = blobs().quota(bucket);
       if (bytes.isPresent() || count.isPresent()) {
         quota =
-            blobs()
-                .limit(bucket, bytes.orElse(quota.bytesMax()), count.orElse(quota.countMax()));
+            blobs().limit(bucket, bytes.orElse(quota.bytesMax()), count.orElse(quota.countMax()));
       }
       return say(
           quota,

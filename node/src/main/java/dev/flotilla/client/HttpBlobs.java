@@ -108,9 +108,7 @@ public final class HttpBlobs implements Blobs {
         client.exchange("HEAD", "/api/blobs/" + digest, Map.of(), new byte[0], 404);
     return answer.status() == 404
         ? Optional.empty()
-        : answer
-            .header("content-length")
-            .map(length -> new Blob(digest, Long.parseLong(length)));
+        : answer.header("content-length").map(length -> new Blob(digest, Long.parseLong(length)));
   }
 
   @Override
@@ -124,8 +122,7 @@ public final class HttpBlobs implements Blobs {
     boolean whole = offset == 0 && length == Long.MAX_VALUE;
     long end = length > Long.MAX_VALUE / 2 ? Long.MAX_VALUE / 10 : offset + length - 1;
     return client.receive(
-        "/api/blobs/" + digest,
-        whole ? Map.of() : Map.of("Range", "bytes=" + offset + "-" + end));
+        "/api/blobs/" + digest, whole ? Map.of() : Map.of("Range", "bytes=" + offset + "-" + end));
   }
 
   @Override
@@ -138,10 +135,7 @@ public final class HttpBlobs implements Blobs {
     return reference(
         json(
             client.exchange(
-                "PUT",
-                name(name),
-                Map.of("Content-Type", "application/json"),
-                Json.write(body))));
+                "PUT", name(name), Map.of("Content-Type", "application/json"), Json.write(body))));
   }
 
   @Override
@@ -173,8 +167,7 @@ public final class HttpBlobs implements Blobs {
             .map(token -> "&lock=" + Client.encode(token.lock()) + "&token=" + token.token())
             .orElse("");
     return client
-            .exchange(
-                "DELETE", bucketed(name(name), bucket) + guard, Map.of(), new byte[0], 404)
+            .exchange("DELETE", bucketed(name(name), bucket) + guard, Map.of(), new byte[0], 404)
             .status()
         != 404;
   }
@@ -192,7 +185,8 @@ public final class HttpBlobs implements Blobs {
   @Override
   public Upload append(String id, long offset, InputStream content) {
     return upload(
-        client.send("PUT", "/api/blobs/uploads/" + Client.encode(id) + "?offset=" + offset, content));
+        client.send(
+            "PUT", "/api/blobs/uploads/" + Client.encode(id) + "?offset=" + offset, content));
   }
 
   @Override

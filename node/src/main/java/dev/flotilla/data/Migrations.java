@@ -143,8 +143,7 @@ final class Migrations {
       }
     }
     for (Migration migration : all) {
-      boolean ran =
-          rows.stream().anyMatch(row -> row.applied().version() == migration.version());
+      boolean ran = rows.stream().anyMatch(row -> row.applied().version() == migration.version());
       if (!ran && migration.version() < newest) {
         throw new FlotillaException(
             Code.CONFLICT,

@@ -102,10 +102,7 @@ final class BlobApi {
 
   private void list(Exchange exchange) {
     int limit =
-        exchange
-            .query("limit")
-            .map(text -> (int) number("limit", text, 1, 10_000))
-            .orElse(1_000);
+        exchange.query("limit").map(text -> (int) number("limit", text, 1, 10_000)).orElse(1_000);
     exchange.send(
         200,
         json(
@@ -241,8 +238,7 @@ final class BlobApi {
                 lock ->
                     new Fence(
                         lock,
-                        number(
-                            "token", exchange.query("token").orElse(""), 1, Long.MAX_VALUE)));
+                        number("token", exchange.query("token").orElse(""), 1, Long.MAX_VALUE)));
     if (!blobs().remove(bucket(exchange), name, fence)) {
       throw none(name + " in bucket " + bucket(exchange));
     }
@@ -251,11 +247,7 @@ final class BlobApi {
 
   private void startUpload(Exchange exchange) {
     exchange.send(
-        200,
-        json(
-            blobs()
-                .startUpload(
-                    exchange.json().text("bucket").orElse(bucket(exchange)))));
+        200, json(blobs().startUpload(exchange.json().text("bucket").orElse(bucket(exchange)))));
   }
 
   private void append(Exchange exchange, String id) {

@@ -52,7 +52,8 @@ class BlobCommandTest {
   }
 
   private static String digest(byte[] content) throws Exception {
-    return "sha256:" + HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(content));
+    return "sha256:"
+        + HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(content));
   }
 
   private static HttpResponse<byte[]> send(
@@ -139,12 +140,10 @@ class BlobCommandTest {
     assertThat(blobs.find(blob.digest())).contains(blob);
     assertThat(blobs.find(digest(content(5, 5)))).isEmpty();
     try (InputStream part = blobs.read(blob.digest(), 4_000_000, 1_000_000)) {
-      assertThat(part.readAllBytes())
-          .isEqualTo(Arrays.copyOfRange(content, 4_000_000, 5_000_000));
+      assertThat(part.readAllBytes()).isEqualTo(Arrays.copyOfRange(content, 4_000_000, 5_000_000));
     }
     var named =
-        blobs.name(
-            "web", "a/b", blob.digest(), Optional.of(0L), Optional.of(new Fence("move", 5)));
+        blobs.name("web", "a/b", blob.digest(), Optional.of(0L), Optional.of(new Fence("move", 5)));
     assertThat(blobs.reference("web", "a/b")).contains(named);
     assertThatThrownBy(
             () ->
@@ -171,6 +170,23 @@ class BlobCommandTest {
     assertThat(blobs.quota("web").count()).isEqualTo(1);
     assertThat(blobs.nodes()).hasSize(1).allMatch(Blobs.NodeState::answers);
     assertThat(blobs.scrub()).hasSize(1);
+  }
+
+  @Test
+  void aJobsCheckpointIsKeptUnderItsNameAlsoWhenKeptTwice() throws Exception {
+    Blobs blobs = new HttpBlobs(node.client());
+    Path trained = Files.createDirectories(folder.resolve("trained"));
+    Files.write(trained.resolve("config.json"), content(8, 100));
+    Files.write(trained.resolve("model.safetensors"), content(9, 100_000));
+    Checkpoints.keep(blobs, "job-1", trained);
+    Checkpoints.keep(blobs, "job-1", trained);
+    assertThat(blobs.list("checkpoints", "", "", 10))
+        .extracting(Blobs.Reference::name)
+        .containsExactly("job-1/config.json", "job-1/model.safetensors");
+    try (InputStream kept = blobs.read(digest(content(9, 100_000)), 0, Long.MAX_VALUE)) {
+      assertThat(kept.readAllBytes()).isEqualTo(content(9, 100_000));
+    }
+    assertThat(blobs.quota("checkpoints").bytes()).isEqualTo(100_100);
   }
 
   @Test

@@ -164,7 +164,9 @@ class BlobsTest {
   void contentsAndRangesOfAllSizesComeBackFromEveryNode() {
     long seed = System.nanoTime();
     Random random = new Random(seed);
-    int[] sizes = {0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 7 * CHUNK + random.nextInt(CHUNK)};
+    int[] sizes = {
+      0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 7 * CHUNK + random.nextInt(CHUNK)
+    };
     for (int size : sizes) {
       byte[] content = content(seed + size, size);
       Blob blob = put(random.nextInt(3), content);
@@ -228,12 +230,10 @@ class BlobsTest {
     byte[] content = content(4, 9 * CHUNK + 1234);
     Upload upload = blobs(0).startUpload("default");
     int first = 2 * CHUNK + 99;
-    Upload at =
-        blobs(0).append(upload.id(), 0, new ByteArrayInputStream(content, 0, first));
+    Upload at = blobs(0).append(upload.id(), 0, new ByteArrayInputStream(content, 0, first));
     assertThat(at.offset()).isEqualTo(first);
     refused(
-        Code.CONFLICT,
-        () -> blobs(1).append(upload.id(), 0, new ByteArrayInputStream(content)));
+        Code.CONFLICT, () -> blobs(1).append(upload.id(), 0, new ByteArrayInputStream(content)));
     InputStream broken =
         new InputStream() {
           private int position = first;
@@ -263,8 +263,7 @@ class BlobsTest {
             .append(
                 upload.id(),
                 reached,
-                new ByteArrayInputStream(
-                    content, (int) reached, content.length - (int) reached));
+                new ByteArrayInputStream(content, (int) reached, content.length - (int) reached));
     refused(
         Code.INVALID,
         () -> blobs(0).complete(upload.id(), Optional.of("sha256:" + "1".repeat(64))));
@@ -292,23 +291,24 @@ class BlobsTest {
     refused(
         Code.CONFLICT,
         () ->
-            blobs(1).name(
-                "default", "models/current", two.digest(), Optional.of(0L), Optional.empty()));
+            blobs(1)
+                .name(
+                    "default", "models/current", two.digest(), Optional.of(0L), Optional.empty()));
     var second =
-        blobs(1).name(
-            "default", "models/current", two.digest(), Optional.of(1L), Optional.of(current));
+        blobs(1)
+            .name("default", "models/current", two.digest(), Optional.of(1L), Optional.of(current));
     assertThat(second.version()).isEqualTo(2);
     assertThatThrownBy(
             () ->
-                blobs(2).name(
-                    "default",
-                    "models/current",
-                    one.digest(),
-                    Optional.empty(),
-                    Optional.of(old)))
+                blobs(2)
+                    .name(
+                        "default",
+                        "models/current",
+                        one.digest(),
+                        Optional.empty(),
+                        Optional.of(old)))
         .hasMessageContaining("stale token 7");
-    refused(
-        Code.CONFLICT, () -> blobs(2).remove("default", "models/current", Optional.of(old)));
+    refused(Code.CONFLICT, () -> blobs(2).remove("default", "models/current", Optional.of(old)));
     assertThat(blobs(2).reference("default", "models/current")).contains(second);
     assertThat(blobs(0).list("default", "models/", "", 10)).containsExactly(second);
     refused(
@@ -332,10 +332,8 @@ class BlobsTest {
     var _ = blobs(2).put("small", new ByteArrayInputStream(content(61, 600)));
     var _ = blobs(0).put("small", new ByteArrayInputStream(content(63, 1)));
     var _ = blobs(0).put("small", new ByteArrayInputStream(content(64, 1)));
-    refused(
-        Code.TOO_LARGE, () -> blobs(0).put("small", new ByteArrayInputStream(content(65, 1))));
-    assertThat(blobs(1).quota("small"))
-        .isEqualTo(new Blobs.Quota("small", 602, 3, 1000, 3));
+    refused(Code.TOO_LARGE, () -> blobs(0).put("small", new ByteArrayInputStream(content(65, 1))));
+    assertThat(blobs(1).quota("small")).isEqualTo(new Blobs.Quota("small", 602, 3, 1000, 3));
     assertThat(
             blobs(1)
                 .remove(
@@ -442,8 +440,7 @@ class BlobsTest {
     int sofar = acknowledged.size();
     made.get(members.get(0).id()).close();
     grids.stop(members.get(0));
-    TestNodes.await(
-        "writes go on", Duration.ofSeconds(40), () -> acknowledged.size() > sofar + 10);
+    TestNodes.await("writes go on", Duration.ofSeconds(40), () -> acknowledged.size() > sofar + 10);
     stop.set(true);
     writer.join();
     reader.join();

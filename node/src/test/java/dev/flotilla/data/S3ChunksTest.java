@@ -208,7 +208,8 @@ class S3ChunksTest {
       assertThat(objects()).contains(key(again));
     }
     assertThat(objects()).doesNotContain(key(gone)).contains(key(again));
-    TestNodes.await("forgotten", Duration.ofSeconds(5), () -> cached.find(first.digest()).isEmpty());
+    TestNodes.await(
+        "forgotten", Duration.ofSeconds(5), () -> cached.find(first.digest()).isEmpty());
   }
 
   @Test
