@@ -33,6 +33,7 @@ import picocli.CommandLine.Command;
       StreamCommand.class,
       SearchCommand.class,
       UsageCommand.class,
+      BlobCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

@@ -116,6 +116,7 @@ final class ChunkFiles {
           }
           channel.force(true);
         }
+        Files.setLastModifiedTime(half, FileTime.from(clock.instant()));
         synchronized (stripe(chunk)) {
           Files.move(half, file, StandardCopyOption.ATOMIC_MOVE);
         }
@@ -292,9 +293,7 @@ final class ChunkFiles {
   void tidy(Duration kept) {
     try (DirectoryStream<Path> files = Files.newDirectoryStream(setAside)) {
       for (Path file : files) {
-        if (Files.getLastModifiedTime(file)
-            .toInstant()
-            .isBefore(clock.instant().minus(kept))) {
+        if (Files.getLastModifiedTime(file).toInstant().isBefore(clock.instant().minus(kept))) {
           Files.deleteIfExists(file);
         }
       }

@@ -157,6 +157,7 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new TransactionsApi(services).routes());
     routes.addAll(new SearchApi(services).routes());
     routes.addAll(new UsageApi(services).routes());
+    routes.addAll(new BlobApi(services).routes());
     return routes;
   }
 
