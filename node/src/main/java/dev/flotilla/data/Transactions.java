@@ -14,9 +14,9 @@ import org.jspecify.annotations.Nullable;
  * {@code cache(name)} and {@code queue(name)} takes part; what other threads do does not.
  *
  * <p>Errors, after all of which nothing was done unless said otherwise: {@code CONFLICT} if another
- * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or ran,
- * for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it was
- * done: run it again with the same {@link Options#id}, and it is done once.
+ * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or
+ * ran, for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it
+ * was done: run it again with the same {@link Options#id}, and it is done once.
  */
 public interface Transactions {
 
@@ -29,9 +29,9 @@ public interface Transactions {
     PESSIMISTIC,
     /**
      * As {@link #PESSIMISTIC}, but a SELECT locks nothing: it sees what has been committed when it
-     * runs, and may see other values when run again. An UPDATE or DELETE still locks what it touches
-     * before it reads it, so none is lost; a value that a SELECT read and the caller writes back may
-     * be stale. Keys read from caches are locked.
+     * runs, and may see other values when run again. An UPDATE or DELETE still locks what it
+     * touches before it reads it, so none is lost; a value that a SELECT read and the caller writes
+     * back may be stale. Keys read from caches are locked.
      */
     READ_COMMITTED,
     /**

@@ -56,10 +56,7 @@ class RepeatedAnswersTest {
 
   private static Client.Answer ask(Client client, Map<String, Object> body) {
     return client.exchange(
-        "POST",
-        "/v1/completions",
-        Map.of("Content-Type", "application/json"),
-        Json.write(body));
+        "POST", "/v1/completions", Map.of("Content-Type", "application/json"), Json.write(body));
   }
 
   private static String text(Client.Answer answer) {
@@ -124,7 +121,12 @@ class RepeatedAnswersTest {
       for (String line : new String(streamed.body(), StandardCharsets.UTF_8).split("\n")) {
         if (line.startsWith("data: {")) {
           pieces.append(
-              Json.MAPPER.readTree(line.substring(6)).path("choices").path(0).path("text").asText());
+              Json.MAPPER
+                  .readTree(line.substring(6))
+                  .path("choices")
+                  .path(0)
+                  .path("text")
+                  .asText());
         }
       }
       assertThat(pieces.toString()).isEqualTo(text(fresh));
@@ -145,7 +147,9 @@ class RepeatedAnswersTest {
       JsonNode rebuilt = again.post("/api/usage/rebuild", Map.of());
       assertThat(rebuilt.path("events").asInt()).isEqualTo(asked[0]);
       assertThat(usage(again)).isEqualTo(row);
-      assertThat(Main.run("usage", "--by", "key", "--url", node.url(), "--data", node.folder().toString()))
+      assertThat(
+              Main.run(
+                  "usage", "--by", "key", "--url", node.url(), "--data", node.folder().toString()))
           .isZero();
       // Other weights under the same name are another model.
       again.delete("/api/deployments/random");

@@ -17,8 +17,8 @@ import java.util.concurrent.locks.LockSupport;
 
 /**
  * Measures how long a near cache goes on with an old value after a put on another node has
- * returned: three nodes in this process, one writes, another reads its near cache without pause. For
- * each put it takes the beginning of the last read that returned the old value, relative to the
+ * returned: three nodes in this process, one writes, another reads its near cache without pause.
+ * For each put it takes the beginning of the last read that returned the old value, relative to the
  * put's return: negative where coherence holds. Then the speed of near hits on one thread.
  *
  * <p>{@code NearStaleness FOLDER [ROUNDS] [FIRST_PORT]}; prints figures as lines of text.

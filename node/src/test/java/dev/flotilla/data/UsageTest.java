@@ -126,22 +126,22 @@ class UsageTest {
         for (Future<?> future : appending) {
           future.get();
         }
-      // The third node's grid dies first, so that what it closes with stays in its journal.
-      for (int i = each; i < each + 50; i++) {
-        nodes.get(2).append(event(2, i));
-      }
-      TestGrids.Member third = members.get(2);
-      grids.stop(third);
-      nodes.get(2).close();
-      // Another node is told of requests that the dead one holds: still counted once.
-      for (int i = each; i < each + 20; i++) {
-        nodes.get(0).append(event(2, i));
-      }
-      third = grids.restart(third);
-      GridUsage restarted = usages.get(third.id());
-      restarted.start();
-      TestNodes.await(
-          "all events", Duration.ofSeconds(60), () -> requests(restarted) == 3L * each + 50);
+        // The third node's grid dies first, so that what it closes with stays in its journal.
+        for (int i = each; i < each + 50; i++) {
+          nodes.get(2).append(event(2, i));
+        }
+        TestGrids.Member third = members.get(2);
+        grids.stop(third);
+        nodes.get(2).close();
+        // Another node is told of requests that the dead one holds: still counted once.
+        for (int i = each; i < each + 20; i++) {
+          nodes.get(0).append(event(2, i));
+        }
+        third = grids.restart(third);
+        GridUsage restarted = usages.get(third.id());
+        restarted.start();
+        TestNodes.await(
+            "all events", Duration.ofSeconds(60), () -> requests(restarted) == 3L * each + 50);
       } finally {
         ended.set(true);
       }
@@ -164,7 +164,8 @@ class UsageTest {
         assertThat(speedAlone).isEqualTo(batchAndSpeed);
         assertThat(batchAlone).isEqualTo(batchAndSpeed);
       }
-      assertThatThrownBy(() -> back.report(10, 5, Usage.By.DAY)).hasMessageContaining("ends before");
+      assertThatThrownBy(() -> back.report(10, 5, Usage.By.DAY))
+          .hasMessageContaining("ends before");
       usages.values().forEach(GridUsage::close);
     }
   }
@@ -204,7 +205,9 @@ class UsageTest {
     }
     parts.addAll(part.lines());
     for (Usage.By by : Usage.By.values()) {
-      assertThat(parts.rows(by, g -> true)).as("seed %d", seed).isEqualTo(whole.rows(by, g -> true));
+      assertThat(parts.rows(by, g -> true))
+          .as("seed %d", seed)
+          .isEqualTo(whole.rows(by, g -> true));
     }
     assertThat(whole.rows(Usage.By.KEY, g -> true).stream().mapToLong(Usage.Row::requests).sum())
         .isEqualTo(count.get());
