@@ -4,6 +4,7 @@ import dev.flotilla.cluster.Cluster;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
+import java.util.List;
 import java.util.function.LongSupplier;
 
 /**
@@ -28,8 +29,13 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
+  /** The registry's entries that say what the grid's contents mean. */
+  private static final List<String> BACKED_UP_KINDS =
+      List.of("cache", "table-shards", "sql", "index");
+
   private final Grid grid;
   private final GridSharding sharding;
+  private final GridBackups backups;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -38,6 +44,8 @@ public final class DataPlane implements AutoCloseable {
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     sharding = new GridSharding(environment.cluster(), grid);
+    backups =
+        new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -53,6 +61,11 @@ public final class DataPlane implements AutoCloseable {
   /** How tables are spread over the nodes. */
   public Sharding sharding() {
     return sharding;
+  }
+
+  /** Copies to go back to. */
+  public Backups backups() {
+    return backups;
   }
 
   @Override

@@ -137,6 +137,7 @@ public final class Gateway implements AutoCloseable {
             Route.named("DELETE", "/api/training/*", Access.WORK, cluster::cancelTraining),
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
+    routes.addAll(new BackupsApi(services).routes());
     return routes;
   }
 
