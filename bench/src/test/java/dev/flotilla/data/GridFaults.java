@@ -181,6 +181,7 @@ final class GridFaults implements AutoCloseable {
       try {
         String answer = answers.poll(seconds, TimeUnit.SECONDS);
         if (answer == null) {
+          noteThreads();
           throw new IOException("node " + number + " does not answer; see " + folder);
         }
         return answer;
@@ -206,6 +207,19 @@ final class GridFaults implements AutoCloseable {
 
     void signal(String signal) throws IOException {
       new ProcessBuilder("kill", signal, Long.toString(process.pid())).start().onExit().join();
+    }
+  }
+
+  /** Where every process stands, for whoever looks for the reason of a failure. */
+  private void noteThreads() throws IOException {
+    for (Member node : nodes) {
+      new ProcessBuilder(
+              Path.of(System.getProperty("java.home"), "bin", "jstack").toString(),
+              Long.toString(node.process.pid()))
+          .redirectOutput(folder.resolve("threads-" + node.number + ".txt").toFile())
+          .start()
+          .onExit()
+          .join();
     }
   }
 

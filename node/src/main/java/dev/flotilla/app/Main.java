@@ -34,6 +34,8 @@ import picocli.CommandLine.Command;
       SearchCommand.class,
       UsageCommand.class,
       BlobCommand.class,
+      BackupCommand.class,
+      RestoreCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

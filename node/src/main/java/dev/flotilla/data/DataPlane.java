@@ -6,6 +6,7 @@ import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.Map;
+import java.util.List;
 import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 
@@ -32,6 +33,10 @@ public final class DataPlane implements AutoCloseable {
       java.util.random.RandomGenerator random) {}
 
   private final Locks locks;
+  /** The registry's entries that say what the grid's contents mean. */
+  private static final List<String> BACKED_UP_KINDS =
+      List.of("cache", "table-shards", "sql", "index");
+
   private final Grid grid;
   private final GridCaches caches;
   private final GridUsage usage;
@@ -46,6 +51,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridSql sql;
   private final GridSearchIndexes search;
   private final GridBlobs blobs;
+  private final GridBackups backups;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -90,6 +96,8 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.nanoTime(),
             environment.random());
+    backups =
+        new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -181,6 +189,11 @@ public final class DataPlane implements AutoCloseable {
   /** Contents of any size. */
   public Blobs blobs() {
     return blobs;
+  }
+
+  /** Copies to go back to. */
+  public Backups backups() {
+    return backups;
   }
 
   @Override

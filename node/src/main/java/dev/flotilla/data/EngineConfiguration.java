@@ -107,6 +107,8 @@ final class EngineConfiguration {
         .setWalSegmentSize(8 << 20)
         .setWalSegments(4)
         .setMaxWalArchiveSize(128L << 20)
+        // Points of a backup are made of compacted segments.
+        .setWalCompactionEnabled(true)
         .setStoragePath(config.pages().toString())
         .setWalPath(config.writeAheadLog().toString())
         .setWalArchivePath(config.writeAheadLog().resolve("archive").toString());

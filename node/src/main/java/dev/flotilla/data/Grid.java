@@ -2,10 +2,13 @@ package dev.flotilla.data;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.Consumer;
 import java.util.function.Function;
@@ -112,6 +115,10 @@ public final class Grid implements AutoCloseable {
     keeper.start();
     try {
       while (!keeper.awaitReady(WAITING_NOTE_MS)) {
+        if (keeper.isClosed()) {
+          throw new FlotillaException(
+              Code.UNAVAILABLE, "the data grid was closed before it found a majority", "");
+        }
         log.warn("data grid: waiting for a majority of its members");
       }
     } catch (InterruptedException e) {
@@ -164,7 +171,7 @@ public final class Grid implements AutoCloseable {
       Ignite running = running(what);
       try {
         T value = operation.apply(running);
-        return new Seen<>(value, !hasMajority());
+        return new Seen<>(value, !keeper.confirmMajority());
       } catch (CacheException | IgniteException | IllegalStateException e) {
         if (!isPassing(e)
             || inTransaction(running)
@@ -206,15 +213,22 @@ public final class Grid implements AutoCloseable {
    *     for too long and nothing was done; what the operation itself throws passes
    */
   public <T> T write(String what, Function<Ignite, T> operation) {
-    Ignite running = running(what);
-    long before = running.cluster().topologyVersion();
+    return write(what, running(what), operation);
+  }
+
+  private <T> T write(String what, Ignite running, Function<Ignite, T> operation) {
+    // Refused for certain only here: what fails later may have been applied by others all the same,
+    // even if the engine says that it refused it (as after a pause in the middle of a commit).
+    if (!keeper.confirmMajority()) {
+      throw noMajority(what);
+    }
     T result;
     try {
       result = operation.apply(running);
     } catch (CacheException | IgniteException | IllegalStateException e) {
-      throw refusedWrite(what, running, before, e);
+      throw failedWrite(what, e);
     }
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !hasMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
       throw unknown(what, null);
     }
     return result;
@@ -277,7 +291,57 @@ public final class Grid implements AutoCloseable {
     return ids;
   }
 
+  /**
+   * Closes the grid to everyone on all nodes, for good until {@link #open}, so that its contents can
+   * be replaced.
+   *
+   * @return what {@link #open} wants
+   * @throws FlotillaException {@code CONFLICT} if somebody else has just closed it
+   */
+  long close(String why) {
+    var before = cluster.registry().get(GridMembers.GATE);
+    return cluster
+        .registry()
+        .commit(
+            List.of(
+                new Registry.Condition(
+                    GridMembers.GATE, before.map(Registry.Entry::epoch).orElse(0L))),
+            List.of(new Registry.Write(GridMembers.GATE, Optional.of(Json.write(why)))))
+        .orElseThrow(
+            () ->
+                new FlotillaException(
+                    Code.CONFLICT, why + ": another has just begun", "Wait for it to end."));
+  }
+
+  /** Opens it again; every node runs what is registered with {@link #onStart}. */
+  void open(long closed) {
+    if (cluster
+        .registry()
+        .commit(
+            List.of(new Registry.Condition(GridMembers.GATE, closed)),
+            List.of(new Registry.Write(GridMembers.GATE, Optional.empty())))
+        .isEmpty()) {
+      throw new FlotillaException(
+          Code.CONFLICT, "the data grid was closed by another meanwhile", "Wait for it to end.");
+    }
+  }
+
+  /** As {@link #write}, also while the grid is closed. */
+  <T> T restoring(String what, Function<Ignite, T> operation) {
+    return write(what, engine(what), operation);
+  }
+
   private Ignite running(String what) {
+    if (keeper.isGateShut()) {
+      throw new FlotillaException(
+          Code.UNAVAILABLE,
+          what + ": a backup is being restored",
+          "Wait until it is; if that was cut off, run the restore again.");
+    }
+    return engine(what);
+  }
+
+  private Ignite engine(String what) {
     Ignite running = keeper.engine();
     if (running == null) {
       throw new FlotillaException(
@@ -286,7 +350,7 @@ public final class Grid implements AutoCloseable {
     return running;
   }
 
-  private FlotillaException refusedRead(String what, RuntimeException e) {
+  private static FlotillaException refusedRead(String what, RuntimeException e) {
     if (X.hasCause(e, CacheInvalidStateException.class)) {
       return noMajority(what);
     }
@@ -294,8 +358,7 @@ public final class Grid implements AutoCloseable {
         Code.UNAVAILABLE, what + " failed: " + e.getMessage(), "Try again soon.", e);
   }
 
-  private FlotillaException refusedWrite(
-      String what, Ignite running, long before, RuntimeException e) {
+  private static FlotillaException failedWrite(String what, RuntimeException e) {
     if (X.hasCause(e, TransactionOptimisticException.class)) {
       return new FlotillaException(
           Code.CONFLICT, what + ": another transaction came first", "Nothing was done; try again.");
@@ -314,18 +377,7 @@ public final class Grid implements AutoCloseable {
           "Nothing was done; try again.",
           e);
     }
-    if (X.hasCause(e, CacheInvalidStateException.class) && sameTopology(running, before)) {
-      return noMajority(what);
-    }
     return unknown(what, e);
-  }
-
-  private static boolean sameTopology(Ignite running, long before) {
-    try {
-      return running.cluster().topologyVersion() == before;
-    } catch (IllegalStateException stopped) {
-      return false;
-    }
   }
 
   private static FlotillaException noMajority(String what) {

@@ -3,15 +3,19 @@ package dev.flotilla.data;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.data.proto.GridStatus;
 import dev.flotilla.data.Rejoining.Action;
+import dev.flotilla.data.Rejoining.Doubt;
 import dev.flotilla.data.Rejoining.Own;
 import dev.flotilla.data.Rejoining.Peer;
-import dev.flotilla.data.proto.GridStatus;
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.Comparator;
 import java.util.List;
@@ -50,6 +54,12 @@ final class GridKeeper implements AutoCloseable {
   /** How long a confirmation by the majority holds; less than any failure detection. */
   private static final long LEASE_NS = 2_000_000_000L;
 
+  /** How long an operation waits for such a confirmation where the engine sees a majority. */
+  private static final long CONFIRM_NS = 3_000_000_000L;
+
+  /** How long it lets another start first. */
+  private static final long PATIENCE_NS = 15_000_000_000L;
+
   private final Cluster cluster;
   private final GridConfig config;
   private final GridMembers members;
@@ -58,10 +68,12 @@ final class GridKeeper implements AutoCloseable {
   private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
   private final CountDownLatch ready = new CountDownLatch(1);
   private volatile @Nullable Ignite engine;
+  private long stoppedNs;
   private volatile boolean segmented;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
+  private volatile @Nullable Thread asking;
 
   GridKeeper(Cluster cluster, GridConfig config, LongSupplier nanoTime) {
     this.cluster = cluster;
@@ -82,7 +94,14 @@ final class GridKeeper implements AutoCloseable {
 
   void start() {
     members.found();
+    stoppedNs = nanoTime.getAsLong();
+    // Apart from the keeper, which may wait for the engine for long: what others say must stay fresh.
+    asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
     thread = Thread.ofPlatform().name("grid-keeper").daemon().start(this::run);
+  }
+
+  boolean isClosed() {
+    return closed;
   }
 
   /** Waits until the engine is part of a majority for the first time. */
@@ -96,14 +115,19 @@ final class GridKeeper implements AutoCloseable {
 
   /**
    * Whether this node is certainly part of the majority: the engine sees one, and a majority has
-   * confirmed within the lease that it sees this node. The second finds what the engine cannot:
-   * that this process stood still, or that a cut has not been noticed yet.
+   * confirmed within the lease that it sees this node. The second finds what the engine cannot: that
+   * this process stood still, or that a cut has not been noticed yet.
    */
   boolean hasMajority() {
     Ignite running = engine;
     return running != null
         && engineHasMajority(running)
         && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+  }
+
+  /** Whether the grid's contents are being replaced. */
+  boolean isGateShut() {
+    return cluster.registry().get(GridMembers.GATE).isPresent();
   }
 
   private boolean engineHasMajority(Ignite running) {
@@ -116,10 +140,45 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  private void run() {
+  /**
+   * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they may
+   * be slow, or this node may have been.
+   */
+  boolean confirmMajority() {
+    long deadlineNs = nanoTime.getAsLong() + CONFIRM_NS;
+    while (!hasMajority()) {
+      Ignite running = engine;
+      if (running == null || !engineHasMajority(running) || nanoTime.getAsLong() > deadlineNs) {
+        return false;
+      }
+      try {
+        Thread.sleep(10);
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        return false;
+      }
+    }
+    return true;
+  }
+
+  private void askOnAndOn() {
     while (!closed) {
       try {
         peers.ask();
+        Thread.sleep(PERIOD_MS);
+      } catch (InterruptedException e) {
+        return;
+      } catch (RuntimeException e) {
+        if (!closed) {
+          log.warn("data grid: the others could not be asked: {}", e.toString());
+        }
+      }
+    }
+  }
+
+  private void run() {
+    while (!closed) {
+      try {
         pass();
         Thread.sleep(PERIOD_MS);
       } catch (InterruptedException e) {
@@ -137,7 +196,13 @@ final class GridKeeper implements AutoCloseable {
     if (running != null) {
       tend(running);
     }
-    Own own = new Own(cluster.self(), running != null, running != null && sees(running), rank());
+    Own own =
+        new Own(
+            cluster.self(),
+            running != null,
+            running != null && sees(running),
+            rank(),
+            nanoTime.getAsLong() - stoppedNs < PATIENCE_NS);
     if (own.majority()) {
       return;
     }
@@ -159,7 +224,7 @@ final class GridKeeper implements AutoCloseable {
             .toList();
     Action action =
         Rejoining.decide(
-            new Own(own.id(), own.running(), false, rank()),
+            new Own(own.id(), own.running(), false, rank(), own.patient()),
             others,
             current.nodes().size(),
             current.nodes().contains(cluster.self()));
@@ -171,7 +236,7 @@ final class GridKeeper implements AutoCloseable {
       case STOP -> stopEngine();
       case START -> startEngine();
       case START_EMPTY -> {
-        noteDoubt();
+        noteDoubt(Doubt.FILLING);
         deleteData();
         startEngine();
       }
@@ -184,7 +249,8 @@ final class GridKeeper implements AutoCloseable {
       Set<String> visible = Grid.visible(running);
       List<String> nodes = members.current().nodes();
       // One that is not a member yet belongs to whom it has joined.
-      return !segmented && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
+      return !segmented
+          && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
     } catch (IllegalStateException stopped) {
       return false;
     }
@@ -201,8 +267,13 @@ final class GridKeeper implements AutoCloseable {
     if (!active) {
       return;
     }
+    if (isGateShut()) {
+      // What is registered for each start is due again, on the new contents.
+      announced = false;
+      return;
+    }
     if (!engineHasMajority(running)) {
-      noteDoubt();
+      noteDoubt(Doubt.ALONE);
     } else if (hasMajority() && GridMembers.baseline(running).contains(cluster.self())) {
       if (!announced) {
         announced = true;
@@ -218,8 +289,7 @@ final class GridKeeper implements AutoCloseable {
   }
 
   private int rank() {
-    return Rejoining.rank(
-        members.current().view().contains(cluster.self()), Files.exists(config.doubt()));
+    return Rejoining.rank(members.current().view().contains(cluster.self()), doubt());
   }
 
   private static Peer peer(String id, GridStatus status, GridMembers.Members current) {
@@ -230,11 +300,19 @@ final class GridKeeper implements AutoCloseable {
         status.getMajority(),
         status.getSeesAsker(),
         status.getWhole(),
-        Rejoining.rank(current.view().contains(id), status.getInDoubt()));
+        Rejoining.rank(
+            current.view().contains(id),
+            status.getFilling()
+                ? Doubt.FILLING
+                : status.getInDoubt() ? Doubt.ALONE : Doubt.NONE));
   }
 
   private GridStatus status(String asker) {
-    GridStatus.Builder status = GridStatus.newBuilder().setInDoubt(Files.exists(config.doubt()));
+    Doubt doubt = doubt();
+    GridStatus.Builder status =
+        GridStatus.newBuilder()
+            .setInDoubt(doubt != Doubt.NONE)
+            .setFilling(doubt == Doubt.FILLING);
     Ignite running = engine;
     if (running == null) {
       return status.build();
@@ -310,7 +388,7 @@ final class GridKeeper implements AutoCloseable {
       segmented = true;
     }
     if (!engineHasMajority(running)) {
-      noteDoubt();
+      noteDoubt(Doubt.ALONE);
     }
     return true;
   }
@@ -319,25 +397,56 @@ final class GridKeeper implements AutoCloseable {
     Ignite running = engine;
     engine = null;
     announced = false;
+    stoppedNs = nanoTime.getAsLong();
     if (running != null) {
       Ignition.stop(running.name(), true);
     }
   }
 
-  private void noteDoubt() {
-    if (Files.exists(config.doubt())) {
+  private Doubt doubt() {
+    if (!Files.exists(config.doubt())) {
+      return Doubt.NONE;
+    }
+    try {
+      // A file cut short by a crash must not be trusted more than it deserves.
+      return Files.readString(config.doubt()).equals(Doubt.ALONE.name())
+          ? Doubt.ALONE
+          : Doubt.FILLING;
+    } catch (IOException e) {
+      return Doubt.FILLING;
+    }
+  }
+
+  /** Durably, before anything that rests on it; what is being filled stays so until it is. */
+  private synchronized void noteDoubt(Doubt why) {
+    Doubt now = doubt();
+    if (now == why || now == Doubt.FILLING) {
       return;
     }
     try {
       Files.createDirectories(config.folder());
+      Path temporary = config.doubt().resolveSibling("in-doubt.tmp");
       try (FileChannel file =
-          FileChannel.open(config.doubt(), StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
+          FileChannel.open(
+              temporary,
+              StandardOpenOption.CREATE,
+              StandardOpenOption.TRUNCATE_EXISTING,
+              StandardOpenOption.WRITE)) {
+        ByteBuffer bytes = ByteBuffer.wrap(why.name().getBytes(StandardCharsets.UTF_8));
+        while (bytes.hasRemaining()) {
+          file.write(bytes);
+        }
         file.force(true);
       }
+      Files.move(
+          temporary,
+          config.doubt(),
+          StandardCopyOption.REPLACE_EXISTING,
+          StandardCopyOption.ATOMIC_MOVE);
       try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {
         folder.force(true);
       }
-      log.warn("data grid: this node's data is in doubt until it is part of the majority again");
+      log.warn("data grid: this node's data is in doubt ({}) until it is part of the majority", why);
     } catch (IOException e) {
       throw storage("cannot note that this node's data is in doubt", e);
     }
@@ -381,6 +490,10 @@ final class GridKeeper implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
+    Thread asks = asking;
+    if (asks != null) {
+      asks.interrupt();
+    }
     Thread running = thread;
     if (running != null) {
       running.interrupt();

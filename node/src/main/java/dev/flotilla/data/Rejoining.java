@@ -11,10 +11,10 @@ import java.util.List;
  * keep values that nobody acknowledged and lack some that were. What is newest is known so: the
  * registry keeps the <em>view</em>, the members that the majority last consisted of, as the leader
  * saw them; it changes only by a decision, so it names the holders of the newest data even while
- * nobody can decide. And a node that finds itself active without a majority, or begins to be
- * filled, notes durably that it is <em>in doubt</em>, until it is part of a majority and filled.
- * Hence three ranks: 2, in the view and not in doubt; 1, in the view and in doubt; 0, not in the
- * view. From them follow the rules:
+ * nobody can decide. And a node that finds itself active without a majority notes durably that it was
+ * <em>alone</em>; one that is emptied notes that it is <em>being filled</em>; until it is part of a
+ * majority and filled. Hence four ranks: in the view and clean; in the view, but was alone; in the
+ * view, but being filled; outside of the view. From them follow the rules:
  *
  * <ul>
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
@@ -22,12 +22,17 @@ import java.util.List;
  *   <li>A part starts only if a majority of the members answers (itself counted): a view is a
  *       majority, so somebody who holds the newest data is among these.
  *   <li>The highest start as they are; but not while a lower one still runs, whose data they would
- *       be made to take.
- *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
- *       by it.
- *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
- *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
- *       hold the only copy of something.
+ *       be made to take. Of several one goes first, since engines that seek each other all at once
+ *       take half a minute.
+ *   <li>If all were alone at once, each has everything that was acknowledged, for the view was one
+ *       then, and each may have its own leftovers of writes whose outcome is unknown. So with three
+ *       members or fewer the first one's data counts; the second starts empty beside it; the third
+ *       keeps its data until these two are a majority and active.
+ *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled by
+ *       it.
+ *   <li>If the higher ones cannot be active without it: with three members or fewer each of them has
+ *       a copy of everything, and it starts empty too; with more it starts as it is, for it may hold
+ *       the only copy of something.
  * </ul>
  */
 final class Rejoining {
@@ -36,8 +41,9 @@ final class Rejoining {
    * This node.
    *
    * @param majority whether it sees a majority of the members
+   * @param patient whether it still waits for somebody else to start first
    */
-  record Own(String id, boolean running, boolean majority, int rank) {}
+  record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}
 
   /** What another member answered. */
   record Peer(
@@ -61,9 +67,30 @@ final class Rejoining {
     START_EMPTY
   }
 
+  /** Why a node's data is not to be trusted like the others'. */
+  enum Doubt {
+    NONE,
+    /** It was active without a majority: it may hold what nobody acknowledged. */
+    ALONE,
+    /** It was emptied and is being filled: it may lack anything. */
+    FILLING
+  }
+
+  static final int CLEAN = 2;
+  static final int ALONE = 1;
+  static final int FILLING = 0;
+  static final int OUTSIDE = -1;
+
   /** How far a node's data is to be trusted: higher is newer. */
-  static int rank(boolean inView, boolean inDoubt) {
-    return inView ? (inDoubt ? 1 : 2) : 0;
+  static int rank(boolean inView, Doubt doubt) {
+    if (!inView) {
+      return OUTSIDE;
+    }
+    return switch (doubt) {
+      case NONE -> CLEAN;
+      case ALONE -> ALONE;
+      case FILLING -> FILLING;
+    };
   }
 
   private Rejoining() {}
@@ -96,11 +123,20 @@ final class Rejoining {
     return Action.STAY;
   }
 
+  /** Of equals that all begin, the one with the smallest id does so alone, and the others join. */
+  private static boolean isToWait(Own own, Collection<Peer> answers) {
+    return own.patient()
+        && answers.stream().noneMatch(Peer::running)
+        && answers.stream()
+            .anyMatch(p -> p.rank() == own.rank() && p.id().compareTo(own.id()) < 0);
+  }
+
   private static Action atStart(Own own, Collection<Peer> answers, int members, boolean isMember) {
     if (members <= 1 && isMember) {
       return Action.START;
     }
-    List<Peer> higher = answers.stream().filter(p -> p.rank() > own.rank()).toList();
+    List<Peer> higher =
+        answers.stream().filter(p -> p.rank() > own.rank()).toList();
     if (!isMember) {
       // Nothing of its own to lose or to offer: there must be somebody to join.
       return answers.stream().anyMatch(p -> p.running() && p.majority() && p.active())
@@ -112,7 +148,13 @@ final class Rejoining {
     }
     if (higher.isEmpty()) {
       boolean lowerRuns = answers.stream().anyMatch(p -> p.running() && p.rank() < own.rank());
-      return lowerRuns ? Action.STAY : Action.START;
+      if (lowerRuns || isToWait(own, answers)) {
+        return Action.STAY;
+      }
+      boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
+      return own.rank() == ALONE && equalRuns && members <= Grid.BACKUPS + 1
+          ? Action.START_EMPTY
+          : Action.START;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;

@@ -11,11 +11,11 @@ import org.junit.jupiter.api.Test;
 class RejoiningTest {
 
   private static Own running(boolean majority, int rank) {
-    return new Own("m", true, majority, rank);
+    return new Own("m", true, majority, rank, true);
   }
 
   private static Own stopped(int rank) {
-    return new Own("m", false, false, rank);
+    return new Own("m", false, false, rank, true);
   }
 
   private static Peer leading(String id) {
@@ -82,16 +82,25 @@ class RejoiningTest {
   }
 
   @Test
+  void ofEqualsThatBeginTogetherTheOneWithTheSmallestIdGoesFirst() {
+    assertThat(of3(stopped(2), down("a", 2))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(2), down("a", 2), down("z", 2))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(2), down("n", 2), down("z", 2))).isEqualTo(Action.START);
+    assertThat(of3(stopped(2), inactive("a"), down("b", 2))).isEqualTo(Action.START);
+    assertThat(of3(new Own("m", false, false, 2, false), down("a", 2))).isEqualTo(Action.START);
+  }
+
+  @Test
   void afterAFullStopTheyStartAsTheyAreOnceAMajorityAnswers() {
     assertThat(of3(stopped(2))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(2), down("a", 2))).isEqualTo(Action.START);
+    assertThat(of3(stopped(2), down("z", 2))).isEqualTo(Action.START);
     assertThat(of3(stopped(2), inactive("a"))).isEqualTo(Action.START);
   }
 
   @Test
   void whenAllWereAloneAtOnceNobodyDeletesAnything() {
-    assertThat(of3(stopped(0), down("a", 0), down("z", 0))).isEqualTo(Action.START);
-    assertThat(of3(stopped(0), down("a", 0))).isEqualTo(Action.START);
+    assertThat(of3(stopped(0), down("y", 0), down("z", 0))).isEqualTo(Action.START);
+    assertThat(of3(stopped(0), down("z", 0))).isEqualTo(Action.START);
   }
 
   @Test
@@ -126,5 +135,45 @@ class RejoiningTest {
   void aGridOfOneStartsAlone() {
     assertThat(Rejoining.decide(stopped(2), List.of(), 1, true)).isEqualTo(Action.START);
     assertThat(Rejoining.decide(stopped(1), List.of(), 1, true)).isEqualTo(Action.START);
+  }
+
+  @Test
+  void whenAllWereAloneTheFirstOnesDataCountsAndTheThirdKeepsItsOwnUntilTwoAreAMajority() {
+    assertThat(of3(stopped(Rejoining.ALONE), down("z", Rejoining.ALONE))).isEqualTo(Action.START);
+    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.ALONE)))
+        .isEqualTo(Action.START_EMPTY);
+    assertThat(
+            of3(
+                stopped(Rejoining.ALONE),
+                lone("a", Rejoining.ALONE),
+                lone("b", Rejoining.FILLING)))
+        .isEqualTo(Action.STAY);
+    assertThat(of3(stopped(Rejoining.ALONE), leading("a"), lone("b", Rejoining.FILLING)))
+        .isEqualTo(Action.START_EMPTY);
+    assertThat(
+            Rejoining.decide(
+                stopped(Rejoining.ALONE),
+                List.of(lone("a", Rejoining.ALONE), down("z", Rejoining.ALONE)),
+                5,
+                true))
+        .isEqualTo(Action.START);
+  }
+
+  @Test
+  void whoIsBeingFilledIsNoSourceForWhoWasAlone() {
+    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.FILLING)))
+        .isEqualTo(Action.STAY);
+    assertThat(of3(running(false, Rejoining.FILLING), down("z", Rejoining.ALONE)))
+        .isEqualTo(Action.STOP);
+    assertThat(of3(stopped(Rejoining.FILLING), down("a", Rejoining.ALONE)))
+        .isEqualTo(Action.STAY);
+  }
+
+  @Test
+  void theRankFollowsTheViewFirst() {
+    assertThat(Rejoining.rank(false, Rejoining.Doubt.NONE)).isEqualTo(Rejoining.OUTSIDE);
+    assertThat(Rejoining.rank(true, Rejoining.Doubt.NONE)).isEqualTo(Rejoining.CLEAN);
+    assertThat(Rejoining.rank(true, Rejoining.Doubt.ALONE)).isEqualTo(Rejoining.ALONE);
+    assertThat(Rejoining.rank(true, Rejoining.Doubt.FILLING)).isEqualTo(Rejoining.FILLING);
   }
 }

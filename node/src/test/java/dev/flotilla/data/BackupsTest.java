@@ -1,0 +1,149 @@
+package dev.flotilla.data;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.cluster.TestNodes;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.Instant;
+import java.time.InstantSource;
+import java.util.List;
+import java.util.Optional;
+import org.apache.ignite.cache.CacheAtomicityMode;
+import org.apache.ignite.cache.query.SqlFieldsQuery;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class BackupsTest {
+
+  private static final Registry.Key MEANING = new Registry.Key("cache", "things");
+
+  @TempDir Path folder;
+
+  private static void put(Grid grid, int key, int value) {
+    grid.write(
+        "a test",
+        ignite -> {
+          ignite
+              .getOrCreateCache(
+                  grid.<Integer, Integer>cacheConfig("things", CacheAtomicityMode.TRANSACTIONAL))
+              .put(key, value);
+          return true;
+        });
+  }
+
+  private static Optional<Integer> value(Grid grid, int key) {
+    return grid.read(
+        "a test",
+        ignite -> Optional.ofNullable(ignite.<Integer, Integer>cache("things").get(key)));
+  }
+
+  private static String sql(Grid grid, String statement) {
+    return grid.write(
+        "a test",
+        ignite ->
+            ((org.apache.ignite.internal.IgniteEx) ignite)
+                .context()
+                .query()
+                .querySqlFields(new SqlFieldsQuery(statement).setSchema("PUBLIC"), true)
+                .getAll()
+                .toString());
+  }
+
+  private static Backups backups(TestGrids.Member member) {
+    return new GridBackups(
+        member.cluster(), member.grid(), InstantSource.system(), List.of("cache"));
+  }
+
+  private static void decide(TestGrids.Member member, String value) {
+    member
+        .cluster()
+        .registry()
+        .commit(
+            List.of(),
+            List.of(
+                new Registry.Write(
+                    MEANING, Optional.of(value.getBytes(StandardCharsets.UTF_8)))))
+        .orElseThrow();
+  }
+
+  private static String decided(TestGrids.Member member) {
+    return member
+        .cluster()
+        .registry()
+        .get(MEANING)
+        .map(entry -> new String(entry.value(), StandardCharsets.UTF_8))
+        .orElse("");
+  }
+
+  @Test
+  void oneGoesBackToEachPointAndAnotherClusterTakesItOver() throws InterruptedException {
+    String shared = folder.resolve("shared").toString();
+    try (TestGrids grids = new TestGrids(folder.resolve("one"))) {
+      var members = grids.add(3);
+      var first = members.getFirst();
+      Backups backups = backups(first);
+      sql(first.grid(), "CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR) WITH \"backups=2\"");
+      sql(first.grid(), "INSERT INTO t VALUES (1, 'full')");
+      put(first.grid(), 1, 1);
+      decide(first, "full");
+      backups.create("nightly", Optional.of(shared));
+
+      put(first.grid(), 1, 2);
+      put(first.grid(), 2, 2);
+      decide(first, "point");
+      sql(first.grid(), "INSERT INTO t VALUES (2, 'point')");
+      Thread.sleep(5);
+      backups.addPoint("nightly");
+      Instant betweenPoints = Instant.now();
+      Thread.sleep(5);
+      put(first.grid(), 1, 3);
+      backups.addPoint("nightly");
+      put(first.grid(), 1, 4);
+      sql(first.grid(), "CREATE TABLE later (id INT PRIMARY KEY) WITH \"backups=2\"");
+
+      backups.restore("nightly", Optional.empty(), Optional.empty());
+      assertThat(value(first.grid(), 1)).contains(3);
+
+      var second = members.get(1);
+      assertThat(backups(second).list().getFirst().points()).hasSize(3);
+      Instant point =
+          backups(second).restore("nightly", Optional.empty(), Optional.of(betweenPoints));
+      assertThat(point).isBeforeOrEqualTo(betweenPoints);
+      for (var member : members) {
+        TestNodes.await(
+            "open again",
+            Duration.ofSeconds(5),
+            () -> member.cluster().registry().get(GridMembers.GATE).isEmpty());
+        assertThat(value(member.grid(), 1)).contains(2);
+        assertThat(value(member.grid(), 2)).contains(2);
+        assertThat(sql(member.grid(), "SELECT name FROM t ORDER BY id"))
+            .isEqualTo("[[full], [point]]");
+      }
+      assertThat(decided(first)).isEqualTo("point");
+      put(first.grid(), 5, 5);
+
+      backups.restore(
+          "nightly", Optional.empty(), Optional.of(backups.list().getFirst().points().getFirst()));
+      assertThat(value(first.grid(), 2)).isEmpty();
+      assertThat(decided(first)).isEqualTo("full");
+      assertThatThrownBy(
+              () -> backups.restore("nightly", Optional.empty(), Optional.of(Instant.EPOCH)))
+          .hasMessageContaining("no point as old");
+      assertThatThrownBy(() -> backups.create("../nightly", Optional.empty()))
+          .hasMessageContaining("letters");
+    }
+    try (TestGrids grids = new TestGrids(folder.resolve("two"))) {
+      var only = grids.add();
+      assertThatThrownBy(() -> backups(only).restore("nightly", Optional.empty(), Optional.empty()))
+          .hasMessageContaining("no backup");
+      backups(only).restore("nightly", Optional.of(shared), Optional.empty());
+      assertThat(value(only.grid(), 1)).contains(3);
+      assertThat(sql(only.grid(), "SELECT name FROM t ORDER BY id"))
+          .isEqualTo("[[full], [point]]");
+    }
+  }
+}
