@@ -9,8 +9,8 @@ import java.util.concurrent.TimeUnit;
  * A small network inside this machine: each host is a network namespace on one bridge, so that it
  * can be cut from others while this process still reaches all. Needs root on Linux.
  *
- * <p>A direction is cut by giving the sender a wrong hardware address for the receiver: frames leave
- * and arrive nowhere, as behind a dead switch. Connections do not break, they hang.
+ * <p>A direction is cut by giving the sender a wrong hardware address for the receiver: frames
+ * leave and arrive nowhere, as behind a dead switch. Connections do not break, they hang.
  */
 public final class FaultNet implements AutoCloseable {
 
@@ -82,8 +82,18 @@ public final class FaultNet implements AutoCloseable {
 
   /** What one sends to the other is lost from now on. */
   public void cutOneWay(int from, int to) throws IOException {
-    ip("-n", name(from), "neigh", "replace", address(to), "lladdr", NOWHERE, "nud", "permanent",
-        "dev", "eth0");
+    ip(
+        "-n",
+        name(from),
+        "neigh",
+        "replace",
+        address(to),
+        "lladdr",
+        NOWHERE,
+        "nud",
+        "permanent",
+        "dev",
+        "eth0");
   }
 
   /** What two send to each other is lost from now on. */

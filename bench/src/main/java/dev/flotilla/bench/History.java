@@ -5,10 +5,12 @@ import java.util.List;
 import java.util.function.LongSupplier;
 
 /**
- * What clients asked and what they were told, in the order of one clock: the input of every checker.
+ * What clients asked and what they were told, in the order of one clock: the input of every
+ * checker.
  *
  * <p>An operation begins at {@code calledNs} and ends at {@code endedNs}. One whose outcome is
- * {@link Outcome#UNKNOWN} may take effect at any time after its call, or never: its end is infinity.
+ * {@link Outcome#UNKNOWN} may take effect at any time after its call, or never: its end is
+ * infinity.
  */
 final class History {
 

@@ -16,8 +16,8 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * Correctness under faults: clients work on a real cluster while its nodes are killed, paused and cut
- * off, and what they were told is judged by checkers that know nothing of the product.
+ * Correctness under faults: clients work on a real cluster while its nodes are killed, paused and
+ * cut off, and what they were told is judged by checkers that know nothing of the product.
  */
 @Command(
     name = "jepsen",
@@ -191,7 +191,9 @@ final class JepsenBench implements Callable<Integer> {
           .putObject(workload.name())
           .put("operations", workload.operations())
           .put("anomalies", found.size());
-      say("%-12s %6d operations, %d anomalies", workload.name(), workload.operations(), found.size());
+      say(
+          "%-12s %6d operations, %d anomalies",
+          workload.name(), workload.operations(), found.size());
       found.stream().limit(5).forEach(a -> say("    %.2000s", a));
     }
     report.put("operations", operations).put("anomalies", anomalies);
@@ -211,5 +213,4 @@ final class JepsenBench implements Callable<Integer> {
   private static Api api(HttpClient http, Nodes nodes, int index) {
     return new Api(http, nodes.all().get(index).url(), nodes.key());
   }
-
 }

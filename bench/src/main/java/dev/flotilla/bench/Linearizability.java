@@ -21,8 +21,9 @@ import java.util.TreeMap;
  * memory of configurations already tried ("Testing for linearizability", 2017). The events, calls
  * and ends, form a list in time order. Going through it from the start, each call seen before the
  * first end may be the next to take effect: if the model allows it there, it is lifted out with its
- * end and the search starts again from the front. On reaching the end of an operation not yet lifted
- * out, the last choice was wrong and is undone. A pair (set lifted out, state) is never tried twice.
+ * end and the search starts again from the front. On reaching the end of an operation not yet
+ * lifted out, the last choice was wrong and is undone. A pair (set lifted out, state) is never
+ * tried twice.
  *
  * <p>Linearizability is local (Herlihy and Wing, 1990): each key is judged alone, which keeps the
  * sets small. An operation of unknown outcome has no end; it may be lifted out anywhere, or never.

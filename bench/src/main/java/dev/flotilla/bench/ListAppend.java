@@ -32,9 +32,9 @@ import java.util.TreeMap;
  *
  * <p>A cycle means that no order of the transactions explains what was seen. Its kind is the worst
  * edge needed: only write-write (G0), with write-read (G1c), with one read-write (G-single), with
- * several (G2); one that needs real time is a violation of strictness only. Found directly: reads of
- * values that were aborted (G1a) or overwritten within their own transaction (G1b), a value twice in
- * a list, lists that disagree, and acknowledged appends that a later last read lacks.
+ * several (G2); one that needs real time is a violation of strictness only. Found directly: reads
+ * of values that were aborted (G1a) or overwritten within their own transaction (G1b), a value
+ * twice in a list, lists that disagree, and acknowledged appends that a later last read lacks.
  */
 final class ListAppend {
 
@@ -164,7 +164,9 @@ final class ListAppend {
     if (before > 0) {
       int last = seen.get(before - 1);
       Transaction source = writer.getOrDefault(read.key(), Map.of()).get(last);
-      if (source != null && source.id() != transaction.id() && last != lastAppend(source, read.key())) {
+      if (source != null
+          && source.id() != transaction.id()
+          && last != lastAppend(source, read.key())) {
         anomalies.add("G1b, a read in the middle of transaction " + source.id() + ": " + read);
       }
     }
@@ -257,7 +259,9 @@ final class ListAppend {
     }
     moments.sort(
         (a, b) ->
-            a.ns() != b.ns() ? Long.compare(a.ns(), b.ns()) : Boolean.compare(b.begins(), a.begins()));
+            a.ns() != b.ns()
+                ? Long.compare(a.ns(), b.ns())
+                : Boolean.compare(b.begins(), a.begins()));
     Set<Transaction> frontier = new HashSet<>();
     Map<Transaction, Set<Transaction>> after = new HashMap<>();
     for (Moment moment : moments) {
@@ -316,7 +320,8 @@ final class ListAppend {
   private String describe(List<Integer> cycle, EnumSet<Edge> kind) {
     StringBuilder text = new StringBuilder();
     for (int i = 0; i < cycle.size(); i++) {
-      EnumSet<Edge> between = EnumSet.copyOf(between(cycle.get(i), cycle.get((i + 1) % cycle.size())));
+      EnumSet<Edge> between =
+          EnumSet.copyOf(between(cycle.get(i), cycle.get((i + 1) % cycle.size())));
       between.retainAll(kind);
       text.append(cycle.get(i)).append(" -").append(between).append("-> ");
     }

@@ -12,9 +12,9 @@ import java.util.Set;
 final class Models {
 
   /**
-   * A register: {@code write} sets it; {@code read} answers it; {@code cas} with the argument {@code
-   * "old new"} sets it if it holds old, and answers {@code true} or {@code false}. An operation of
-   * unknown outcome is one whose answer nobody saw.
+   * A register: {@code write} sets it; {@code read} answers it; {@code cas} with the argument
+   * {@code "old new"} sets it if it holds old, and answers {@code true} or {@code false}. An
+   * operation of unknown outcome is one whose answer nobody saw.
    */
   static final Linearizability.Model<String> REGISTER =
       (state, operation) -> {
@@ -37,8 +37,8 @@ final class Models {
   /**
    * A register's history without the operations of unknown outcome that nobody saw an effect of:
    * reads, and writes of a value (each is written once) that no answer shows and no compare-and-set
-   * rests on. Leaving them out changes no verdict, since each may never have happened; left in, each
-   * doubles the search.
+   * rests on. Leaving them out changes no verdict, since each may never have happened; left in,
+   * each doubles the search.
    */
   static List<Operation> withoutUnseen(Collection<Operation> history) {
     Set<String> seen = new HashSet<>();
@@ -71,8 +71,8 @@ final class Models {
 
   /**
    * A lock: {@code acquire} (argument: holder) answers a token larger than any before, and only if
-   * nobody holds it; {@code release} (argument: {@code "holder token"}) lets go. A lease that ends by
-   * itself is recorded as a {@code release} of unknown outcome, called when its time had passed
+   * nobody holds it; {@code release} (argument: {@code "holder token"}) lets go. A lease that ends
+   * by itself is recorded as a {@code release} of unknown outcome, called when its time had passed
    * since the acquire was called: it may happen at any time from then on, and not before.
    */
   static final Linearizability.Model<Held> LOCK =
@@ -104,8 +104,8 @@ final class Models {
       };
 
   /**
-   * What a lock guards: {@code write} with a token succeeds only if no larger token has written; its
-   * state is the largest so far.
+   * What a lock guards: {@code write} with a token succeeds only if no larger token has written;
+   * its state is the largest so far.
    */
   static final Linearizability.Model<Long> FENCED =
       (state, operation) -> {

@@ -19,8 +19,8 @@ import java.util.concurrent.TimeoutException;
 import java.util.stream.Stream;
 
 /**
- * A real cluster for a measurement: nodes as processes, started by the launcher, each on a host of a
- * {@link FaultNet} where this is allowed, else all on loopback. Deleted at the end.
+ * A real cluster for a measurement: nodes as processes, started by the launcher, each on a host of
+ * a {@link FaultNet} where this is allowed, else all on loopback. Deleted at the end.
  */
 final class Nodes implements AutoCloseable {
 
@@ -56,8 +56,7 @@ final class Nodes implements AutoCloseable {
               folder.toString(),
               "--port",
               Integer.toString(port(number))));
-      net.ifPresent(
-          n -> command.addAll(List.of("--bind", n.address(number), "--insecure-http")));
+      net.ifPresent(n -> command.addAll(List.of("--bind", n.address(number), "--insecure-http")));
       command.addAll(join);
       ProcessBuilder builder = new ProcessBuilder(command);
       builder.environment().put("JAVA_HOME", System.getProperty("java.home"));
@@ -74,8 +73,7 @@ final class Nodes implements AutoCloseable {
               () -> {
                 try (BufferedReader lines =
                     new BufferedReader(
-                        new InputStreamReader(
-                            started.getInputStream(), StandardCharsets.UTF_8))) {
+                        new InputStreamReader(started.getInputStream(), StandardCharsets.UTF_8))) {
                   for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                     if (line.startsWith("ready ")) {
                       itsReady.complete(null);

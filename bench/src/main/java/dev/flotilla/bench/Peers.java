@@ -16,7 +16,8 @@ import redis.clients.jedis.Jedis;
 
 /**
  * What a user would pick otherwise, as Debian packages it, started fresh in a temporary folder:
- * {@code apt-get install redis-server postgresql}. What is not installed is left out of the figures.
+ * {@code apt-get install redis-server postgresql}. What is not installed is left out of the
+ * figures.
  */
 final class Peers implements AutoCloseable {
 
@@ -64,8 +65,15 @@ final class Peers implements AutoCloseable {
     int port = freePort();
     Path data = Files.createDirectories(folder.resolve("redis"));
     start(
-        server.get().toString(), "--port", "" + port, "--bind", "127.0.0.1", "--save", "",
-        "--dir", data.toString());
+        server.get().toString(),
+        "--port",
+        "" + port,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        data.toString());
     for (int i = 0; i < 100; i++) {
       try (Jedis jedis = new Jedis("127.0.0.1", port)) {
         jedis.ping();
@@ -82,7 +90,8 @@ final class Peers implements AutoCloseable {
     Path versions = Path.of("/usr/lib/postgresql");
     if (Files.isDirectory(versions)) {
       try (Stream<Path> each = Files.list(versions)) {
-        each.sorted((a, b) -> b.compareTo(a)).forEach(v -> folders.add(v.resolve("bin").toString()));
+        each.sorted((a, b) -> b.compareTo(a))
+            .forEach(v -> folders.add(v.resolve("bin").toString()));
       }
     }
     Optional<Path> initdb = find(folders, "initdb");
@@ -98,13 +107,23 @@ final class Peers implements AutoCloseable {
       run("chmod", "755", folder.toString());
       run("install", "-d", "-o", "postgres", data.toString());
     }
-    List<String> as = root ? List.of("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups") : List.of();
+    List<String> as =
+        root
+            ? List.of("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
+            : List.of();
     run(with(as, initdb.get().toString(), "-D", data.toString(), "-U", "bench", "-A", "trust"));
     start(
         with(
             as,
             initdb.get().resolveSibling("postgres").toString(),
-            "-D", data.toString(), "-p", "" + port, "-k", data.toString(), "-h", "127.0.0.1"));
+            "-D",
+            data.toString(),
+            "-p",
+            "" + port,
+            "-k",
+            data.toString(),
+            "-h",
+            "127.0.0.1"));
     for (int i = 0; i < 200; i++) {
       try (Connection connection = postgres(port)) {
         if (connection.isValid(1)) {

@@ -187,9 +187,12 @@ final class Workloads {
             api.post(
                 "/api/queues/guarded-" + lock + "/messages",
                 Map.of(
-                    "key", "k",
-                    "body", holder,
-                    "fence", Map.of("lock", lock, "token", Long.parseLong(token))));
+                    "key",
+                    "k",
+                    "body",
+                    holder,
+                    "fence",
+                    Map.of("lock", lock, "token", Long.parseLong(token))));
         writes.end(write, written.outcome(), "");
       }
       History.Call release = grants.call(client, lock, "release", holder + " " + token);
@@ -337,8 +340,7 @@ final class Workloads {
         if (random.nextBoolean()) {
           int next = value.incrementAndGet();
           planned.add(new Step.Append(key, next));
-          statements.add(
-              statement("UPDATE lists SET v = v || ? WHERE k = ?", " " + next, key));
+          statements.add(statement("UPDATE lists SET v = v || ? WHERE k = ?", " " + next, key));
         } else {
           planned.add(new Step.Read(key, Optional.empty()));
           statements.add(statement("SELECT v FROM lists WHERE k = ?", key));
@@ -351,10 +353,7 @@ final class Workloads {
       for (int i = 0; i < planned.size(); i++) {
         Step step = planned.get(i);
         if (step instanceof Step.Read(String key, var none) && answer.outcome() == Outcome.DONE) {
-          steps.add(
-              new Step.Read(
-                  key,
-                  Optional.of(list(answer.body().path("results").path(i)))));
+          steps.add(new Step.Read(key, Optional.of(list(answer.body().path("results").path(i)))));
         } else {
           steps.add(step);
         }
@@ -384,8 +383,7 @@ final class Workloads {
                 key, Optional.of(list(mustSql(api, "SELECT v FROM lists WHERE k = ?", key)))));
       }
       transactions.add(
-          new Transaction(
-              transactions.size(), reads, Outcome.DONE, calledNs, System.nanoTime()));
+          new Transaction(transactions.size(), reads, Outcome.DONE, calledNs, System.nanoTime()));
       return ListAppend.check(transactions);
     }
 
@@ -428,10 +426,7 @@ final class Workloads {
         if (answer.outcome() == Outcome.UNKNOWN) {
           // The same id again: it must not count twice.
           answer = api.post("/api/queues/total/messages", body);
-          history.end(
-              call,
-              answer.outcome() == Outcome.DONE ? Outcome.DONE : Outcome.UNKNOWN,
-              "");
+          history.end(call, answer.outcome() == Outcome.DONE ? Outcome.DONE : Outcome.UNKNOWN, "");
           return;
         }
         history.end(call, answer.outcome(), "");
@@ -464,8 +459,7 @@ final class Workloads {
                             salt + "-" + row++,
                             message.path("body").asText()),
                         Map.of(
-                            "queue", "total",
-                            "ack", List.of(message.path("receipt").asText())))));
+                            "queue", "total", "ack", List.of(message.path("receipt").asText())))));
         if (acknowledged.outcome() == Outcome.UNKNOWN) {
           break;
         }
@@ -524,8 +518,7 @@ final class Workloads {
     public void step(int client, Api api, Random random) throws InterruptedException {
       int element = value.incrementAndGet();
       History.Call call = history.call(client, "set", "add", Integer.toString(element));
-      Answer answer =
-          sql(api, "INSERT INTO elements (id, client) VALUES (?, ?)", element, client);
+      Answer answer = sql(api, "INSERT INTO elements (id, client) VALUES (?, ?)", element, client);
       history.end(call, answer.outcome(), "");
     }
 

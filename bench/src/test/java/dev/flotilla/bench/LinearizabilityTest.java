@@ -75,8 +75,7 @@ class LinearizabilityTest {
   @Test
   void compareAndSetAnswersTruthfully() {
     assertThat(
-            register(
-                done(1, "cas", "0 5", "true", 0, 10), done(2, "cas", "0 6", "false", 20, 30)))
+            register(done(1, "cas", "0 5", "true", 0, 10), done(2, "cas", "0 6", "false", 20, 30)))
         .isTrue();
     assertThat(
             register(done(1, "cas", "0 5", "true", 0, 10), done(2, "cas", "0 6", "true", 20, 30)))
@@ -163,8 +162,7 @@ class LinearizabilityTest {
     }
     Operation honest = history.get(victim);
     history.set(
-        victim,
-        done(honest.client(), "read", "", "never", honest.calledNs(), honest.endedNs()));
+        victim, done(honest.client(), "read", "", "never", honest.calledNs(), honest.endedNs()));
     assertThat(register(Models.withoutUnseen(history))).as("seed %d", seed).isFalse();
   }
 

@@ -73,8 +73,7 @@ class ListAppendTest {
 
   @Test
   void circularInformationIsG1c() {
-    assertThat(
-            check(done(0, append("x", 1), read("y", 2)), done(1, append("y", 2), read("x", 1))))
+    assertThat(check(done(0, append("x", 1), read("y", 2)), done(1, append("y", 2), read("x", 1))))
         .singleElement()
         .asString()
         .startsWith("G1c");

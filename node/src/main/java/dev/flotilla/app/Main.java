@@ -28,6 +28,12 @@ import picocli.CommandLine.Command;
       RemoveCommand.class,
       BackupCommand.class,
       RestoreCommand.class,
+      CacheCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
+      SearchCommand.class,
+      UsageCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

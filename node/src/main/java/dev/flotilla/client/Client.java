@@ -8,6 +8,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -17,9 +18,12 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
+import java.util.stream.IntStream;
+import java.util.function.Predicate;
 import java.util.stream.Stream;
 
 /** Speaks to a node's HTTP API for the commands and the demo. */
@@ -125,6 +129,31 @@ public final class Client {
     }
   }
 
+  /** Hands over each line of an answer that does not end, until the consumer says no. */
+  public void lines(String path, Predicate<String> onLine) {
+    try {
+      HttpResponse<Stream<String>> response =
+          http.send(request(path).GET().build(), HttpResponse.BodyHandlers.ofLines());
+      try (Stream<String> lines = response.body()) {
+        if (response.statusCode() != 200) {
+          throw refused(response.statusCode(), String.join("\n", lines.toList()));
+        }
+        var each = lines.iterator();
+        while (each.hasNext()) {
+          if (!onLine.test(each.next())) {
+            return;
+          }
+        }
+      } catch (UncheckedIOException e) {
+        throw unreachable(new IOException(e.getMessage(), e));
+      }
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
+  }
+
   /** A record of ours as the HTTP API names its fields. */
   public static JsonNode snakeCase(Object value) {
     return SNAKE_CASE.valueToTree(value);
@@ -138,6 +167,40 @@ public final class Client {
     HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(path.substring(1)));
     key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
     return builder;
+  }
+
+  /** An answer of which more than the text matters. */
+  public record Answer(int status, byte[] body, Map<String, List<String>> headers) {
+
+    /** The first header of that name, in lower case. */
+    public Optional<String> header(String name) {
+      return Optional.ofNullable(headers.get(name)).flatMap(values -> values.stream().findFirst());
+    }
+  }
+
+  /**
+   * Sends bytes, and returns the answer if its status is 2xx or one of those accepted; otherwise
+   * throws as the node said.
+   */
+  public Answer exchange(
+      String method, String path, Map<String, String> headers, byte[] body, int... accepted) {
+    HttpRequest.Builder builder = request(path);
+    headers.forEach(builder::header);
+    try {
+      HttpResponse<byte[]> response =
+          http.send(
+              builder.method(method, HttpRequest.BodyPublishers.ofByteArray(body)).build(),
+              HttpResponse.BodyHandlers.ofByteArray());
+      int status = response.statusCode();
+      if (status / 100 != 2 && IntStream.of(accepted).noneMatch(code -> code == status)) {
+        throw refused(status, new String(response.body(), StandardCharsets.UTF_8));
+      }
+      return new Answer(status, response.body(), response.headers().map());
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
   }
 
   private String send(HttpRequest request) {

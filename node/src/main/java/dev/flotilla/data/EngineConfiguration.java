@@ -35,7 +35,8 @@ final class EngineConfiguration {
 
   static IgniteConfiguration of(GridConfig config, Cluster cluster) {
     TcpDiscoverySpi discovery = new TcpDiscoverySpi();
-    discovery.setIpFinder(new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
+    discovery.setIpFinder(
+        new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
     discovery.setLocalPort(config.discoveryPort());
     discovery.setLocalPortRange(0);
     discovery.setJoinTimeout(JOIN_TIMEOUT_MS);
@@ -60,8 +61,6 @@ final class EngineConfiguration {
             EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
         .setFailureHandler(new Report())
-        // Who activates it is decided by the members of the grid, not by whoever starts first.
-        .setAutoActivationEnabled(false)
         .setDataStorageConfiguration(storage(config))
         .setTransactionConfiguration(
             new TransactionConfiguration()

@@ -5,6 +5,7 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
+import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
@@ -79,6 +80,9 @@ public final class Grid implements AutoCloseable {
   /** A planted bug, to see that the checks find it: writes are acknowledged without a majority. */
   private static final boolean ACKNOWLEDGE_BEFORE_MAJORITY =
       Boolean.getBoolean("flotilla.fault.acknowledge-before-majority");
+
+  /** What is to be done when this thread's running transaction has ended; unset outside of one. */
+  private static final ThreadLocal<@Nullable List<Runnable>> ENDINGS = new ThreadLocal<>();
 
   private final Cluster cluster;
   private final GridKeeper keeper;
@@ -239,18 +243,43 @@ public final class Grid implements AutoCloseable {
     if (running(what).transactions().tx() != null) {
       return write(what, operation);
     }
-    return write(
-        what,
-        running -> {
-          try (Transaction transaction =
-              running
-                  .transactions()
-                  .txStart(mode.concurrency(), mode.isolation(), mode.timeoutMs(), 0)) {
-            T result = operation.apply(running);
-            transaction.commit();
-            return result;
-          }
-        });
+    List<Runnable> endings = new ArrayList<>();
+    ENDINGS.set(endings);
+    try {
+      return write(
+          what,
+          running -> {
+            try (Transaction transaction =
+                running
+                    .transactions()
+                    .txStart(mode.concurrency(), mode.isolation(), mode.timeoutMs(), 0)) {
+              T result = operation.apply(running);
+              transaction.commit();
+              return result;
+            }
+          });
+    } finally {
+      ENDINGS.remove();
+      endings.forEach(Runnable::run);
+    }
+  }
+
+  /** Whether this thread runs a transaction; cheap. */
+  boolean inTransaction() {
+    return ENDINGS.get() != null;
+  }
+
+  /**
+   * Runs the action once this thread's transaction has ended, whatever came of it, before {@link
+   * #transact} returns. What must happen only after a commit is for {@link
+   * TransactionScope#afterCommit}.
+   */
+  void afterTransaction(Runnable action) {
+    List<Runnable> endings = ENDINGS.get();
+    if (endings == null) {
+      throw new IllegalStateException("no transaction runs on this thread");
+    }
+    endings.add(action);
   }
 
   /** The engine's nodes that are there, by id. */

@@ -37,6 +37,7 @@ final class Exchange {
   private final Response response;
   private final GatewayConfig.Limits limits;
   private final CompletableFuture<Void> gone = new CompletableFuture<>();
+  private String keyName = "";
 
   Exchange(Request request, Response response, GatewayConfig.Limits limits) {
     this.request = request;
@@ -49,6 +50,16 @@ final class Exchange {
     return request;
   }
 
+  /** Whose key the request came with, once that is known. */
+  void keyName(String name) {
+    keyName = name;
+  }
+
+  /** The name of the key that the request came with; empty where none is needed. */
+  String keyName() {
+    return keyName;
+  }
+
   GatewayConfig.Limits limits() {
     return limits;
   }
@@ -57,8 +68,10 @@ final class Exchange {
     return request.getMethod();
   }
 
+  /** As it was sent, percent signs and all. */
   String path() {
-    return Request.getPathInContext(request);
+    String path = request.getHttpURI().getPath();
+    return path == null ? "" : path;
   }
 
   Optional<String> query(String name) {

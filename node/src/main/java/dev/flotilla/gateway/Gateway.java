@@ -15,6 +15,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
+import org.eclipse.jetty.http.UriCompliance;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
 import org.eclipse.jetty.server.Server;
@@ -55,11 +56,14 @@ public final class Gateway implements AutoCloseable {
         new ClusterTraffic(services.cluster(), traffic, services.nanoTime());
     services.cluster().addService(clusterTraffic);
     ServedModels models = new ServedModels(services.deployments(), services.clock());
+    ApiKeys keys = new ApiKeys(services.cluster()::registry, services.nanoTime());
+    List<Route> routes =
+        routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
+    routes.addAll(new JdbcApi(services, keys).routes());
     this.handler =
         new GatewayHandler(
-            routes(
-                new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic)),
-            new ApiKeys(services.cluster()::registry, services.nanoTime()),
+            routes,
+            keys,
             config.limits());
     QueuedThreadPool threads = new QueuedThreadPool(16, 2);
     threads.setName("http");
@@ -97,6 +101,14 @@ public final class Gateway implements AutoCloseable {
     HttpConfiguration http = new HttpConfiguration();
     http.setSendServerVersion(false);
     http.setRequestHeaderSize(config.limits().headerBytes());
+    // Paths name entries, not files: an encoded slash or dot is a character like others.
+    http.setUriCompliance(
+        UriCompliance.DEFAULT.with(
+            "names",
+            UriCompliance.Violation.AMBIGUOUS_PATH_SEPARATOR,
+            UriCompliance.Violation.AMBIGUOUS_PATH_ENCODING,
+            UriCompliance.Violation.AMBIGUOUS_PATH_SEGMENT,
+            UriCompliance.Violation.SUSPICIOUS_PATH_CHARACTERS));
     http.setIdleTimeout(config.limits().idle().toMillis());
     UpgradeOnlyPriorKnowledge http2 = new UpgradeOnlyPriorKnowledge(http);
     http2.setMaxConcurrentStreams(HTTP2_STREAMS_MAX);
@@ -138,7 +150,18 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new BackupsApi(services).routes());
+    routes.addAll(new CacheApi(services).routes());
+    routes.addAll(new ShardingApi(services).routes());
+    routes.addAll(new LogApi(services, this::draining).routes());
+    routes.addAll(new SqlApi(services).routes());
+    routes.addAll(new TransactionsApi(services).routes());
+    routes.addAll(new SearchApi(services).routes());
+    routes.addAll(new UsageApi(services).routes());
     return routes;
+  }
+
+  private boolean draining() {
+    return handler.draining();
   }
 
   private void health(Exchange exchange) {

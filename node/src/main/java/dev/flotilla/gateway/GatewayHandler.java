@@ -1,6 +1,8 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
@@ -49,7 +51,9 @@ final class GatewayHandler extends Handler.Abstract {
   /**
    * A route.
    *
-   * @param path of segments; {@code *} stands for any one, not empty
+   * @param path of segments; {@code *} stands for any one, not empty. A request's segments are
+   *     taken apart as they were sent, and each that a star stands for is percent-decoded once: so
+   *     a name may hold any character, slashes too
    */
   record Route(String method, String path, Access access, Action action) {
 
@@ -75,12 +79,24 @@ final class GatewayHandler extends Handler.Abstract {
       List<String> segments = new ArrayList<>();
       for (int i = 0; i < mine.length; i++) {
         if (mine[i].equals("*") && !theirs[i].isEmpty()) {
-          segments.add(theirs[i]);
+          segments.add(decoded(theirs[i]));
         } else if (!mine[i].equals(theirs[i])) {
           return Optional.empty();
         }
       }
       return Optional.of(segments);
+    }
+
+    private static String decoded(String segment) {
+      if (segment.indexOf('%') < 0) {
+        return segment;
+      }
+      try {
+        // A plus sign in a path is a plus sign.
+        return URLDecoder.decode(segment.replace("+", "%2B"), StandardCharsets.UTF_8);
+      } catch (IllegalArgumentException e) {
+        throw ApiError.of(400, "invalid_value", "The path is not well percent-encoded.");
+      }
     }
   }
 
@@ -170,7 +186,8 @@ final class GatewayHandler extends Handler.Abstract {
     List<Route> here = routes.stream().filter(r -> r.match(path).isPresent()).toList();
     Optional<Route> route = here.stream().filter(r -> r.method().equals(method)).findFirst();
     if (route.isEmpty() || route.get().access() != Access.OPEN) {
-      keys.check(exchange.header("Authorization"), Request.getRemoteAddr(exchange.request()));
+      exchange.keyName(
+          keys.check(exchange.header("Authorization"), Request.getRemoteAddr(exchange.request())));
     }
     if (here.isEmpty()) {
       throw ApiError.of(404, "not_found", "There is nothing at this path.");
