@@ -27,6 +27,8 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       LockCommand.class,
+      BackupCommand.class,
+      RestoreCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,

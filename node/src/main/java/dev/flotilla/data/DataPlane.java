@@ -5,8 +5,8 @@ import dev.flotilla.cluster.Locks;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
-import java.util.Map;
 import java.util.List;
+import java.util.Map;
 import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 
@@ -32,16 +32,17 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
-  private final Locks locks;
   /** The registry's entries that say what the grid's contents mean. */
   private static final List<String> BACKED_UP_KINDS =
       List.of("cache", "table-shards", "sql", "index");
 
+  private final Locks locks;
   private final Grid grid;
   private final GridCaches caches;
   private final GridUsage usage;
   private final Fences fences;
   private final GridSharding sharding;
+  private final GridBackups backups;
   private final Path logFolder;
   private final String self;
   private final NodeLog nodeLog;
@@ -51,7 +52,6 @@ public final class DataPlane implements AutoCloseable {
   private final GridSql sql;
   private final GridSearchIndexes search;
   private final GridBlobs blobs;
-  private final GridBackups backups;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -65,6 +65,8 @@ public final class DataPlane implements AutoCloseable {
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
+    backups =
+        new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
     nodeLog =
@@ -96,8 +98,6 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.nanoTime(),
             environment.random());
-    backups =
-        new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -142,6 +142,11 @@ public final class DataPlane implements AutoCloseable {
   /** How tables are spread over the nodes. */
   public Sharding sharding() {
     return sharding;
+  }
+
+  /** Copies to go back to. */
+  public Backups backups() {
+    return backups;
   }
 
   /** The log of all nodes, and applications' streams. */
