@@ -46,6 +46,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridSql sql;
   private final GridSearchIndexes search;
   private final GridBlobs blobs;
+  private final GridJobs jobs;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
@@ -90,6 +91,7 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.nanoTime(),
             environment.random());
+    jobs = new GridJobs(environment, grid, locks, fences, blobs, TextJobs.all());
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -99,12 +101,13 @@ public final class DataPlane implements AutoCloseable {
     nodeLog.start();
     search.start();
     usage.start();
+    blobs.start();
+    jobs.start();
   }
 
   /** Locks of the whole cluster. */
   public Locks locks() {
     return locks;
-    blobs.start();
   }
 
   /** The choke point to the data grid. */
@@ -183,8 +186,19 @@ public final class DataPlane implements AutoCloseable {
     return blobs;
   }
 
+  /** Work over all nodes. */
+  public Jobs jobs() {
+    return jobs;
+  }
+
+  /** Adds a kind of job, on every node; before the start. */
+  public void registerJob(JobDefinition job) {
+    jobs.register(job);
+  }
+
   @Override
   public void close() {
+    jobs.close();
     usage.close();
     blobs.close();
     caches.close();
