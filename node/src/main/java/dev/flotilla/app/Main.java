@@ -27,6 +27,7 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       LockCommand.class,
+      JobsCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,

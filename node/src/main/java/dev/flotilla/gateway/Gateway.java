@@ -150,6 +150,7 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new LocksApi(services).routes());
+    routes.addAll(new JobsApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services, this::draining).routes());
