@@ -146,8 +146,19 @@ final class GridJobs implements Jobs {
           Optional.empty(),
           j ->
               new JobRecord(
-                  j.id(), j.job(), j.input(), JobStore.CANCELLED, "", j.coordinator(), j.plan(),
-                  j.buckets(), j.done(), j.attempts(), j.copies(), 0, j.createdAtMs(),
+                  j.id(),
+                  j.job(),
+                  j.input(),
+                  JobStore.CANCELLED,
+                  "",
+                  j.coordinator(),
+                  j.plan(),
+                  j.buckets(),
+                  j.done(),
+                  j.attempts(),
+                  j.copies(),
+                  0,
+                  j.createdAtMs(),
                   clock.millis()));
     }
   }
@@ -192,8 +203,7 @@ final class GridJobs implements Jobs {
 
   private void coordinate(String id) {
     try {
-      Optional<Lease> lease =
-          locks.lease(Locks.Request.exclusive(id, cluster.self()).ttl(LEASE));
+      Optional<Lease> lease = locks.lease(Locks.Request.exclusive(id, cluster.self()).ttl(LEASE));
       if (lease.isEmpty()) {
         return;
       }

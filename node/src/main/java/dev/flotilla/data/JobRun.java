@@ -113,7 +113,8 @@ final class JobRun {
         store.update(
             job.id(),
             Optional.of(fence()),
-            j -> counted(j, state, reason, state.equals(JobStore.DONE) ? total(j) : j.done(), rows));
+            j ->
+                counted(j, state, reason, state.equals(JobStore.DONE) ? total(j) : j.done(), rows));
     store.deleteOutputs(after);
     return after;
   }
@@ -127,8 +128,19 @@ final class JobRun {
     int copied = copies;
     copies = 0;
     return new JobRecord(
-        j.id(), j.job(), j.input(), state, reason, cluster.self(), j.plan(), j.buckets(), done,
-        j.attempts() + started, j.copies() + copied, rows, j.createdAtMs(),
+        j.id(),
+        j.job(),
+        j.input(),
+        state,
+        reason,
+        cluster.self(),
+        j.plan(),
+        j.buckets(),
+        done,
+        j.attempts() + started,
+        j.copies() + copied,
+        rows,
+        j.createdAtMs(),
         System.currentTimeMillis());
   }
 
@@ -145,9 +157,20 @@ final class JobRun {
         Optional.of(fence()),
         j ->
             new JobRecord(
-                j.id(), j.job(), j.input(), JobStore.RUNNING, "", cluster.self(), tasks,
-                j.plan().isEmpty() ? buckets : j.buckets(), j.done(), j.attempts(), j.copies(), 0,
-                j.createdAtMs(), System.currentTimeMillis()));
+                j.id(),
+                j.job(),
+                j.input(),
+                JobStore.RUNNING,
+                "",
+                cluster.self(),
+                tasks,
+                j.plan().isEmpty() ? buckets : j.buckets(),
+                j.done(),
+                j.attempts(),
+                j.copies(),
+                0,
+                j.createdAtMs(),
+                System.currentTimeMillis()));
   }
 
   /**
@@ -234,8 +257,7 @@ final class JobRun {
     }
     running
         .values()
-        .forEach(
-            list -> list.forEach(a -> room.computeIfPresent(a.node(), (n, left) -> left - 1)));
+        .forEach(list -> list.forEach(a -> room.computeIfPresent(a.node(), (n, left) -> left - 1)));
     List<JobSchedule.Open> all = new ArrayList<>();
     open.forEach(
         (name, task) ->
@@ -266,8 +288,7 @@ final class JobRun {
       log.info("job {}: {} is slow, a copy starts on {}", job.id(), task.name(), start.node());
     }
     Running attempt =
-        new Running(
-            start.node(), nanoTime.getAsLong(), Context.ROOT.withCancellation());
+        new Running(start.node(), nanoTime.getAsLong(), Context.ROOT.withCancellation());
     running.computeIfAbsent(task.name(), t -> new ArrayList<>()).add(attempt);
     Thread.ofVirtual()
         .name("job-" + job.id())
@@ -306,8 +327,7 @@ final class JobRun {
     } else {
       job.plan().forEach(each -> request.addMaps(each.name()));
     }
-    TaskReply reply =
-        JobTasksGrpc.newBlockingStub(cluster.channel(node)).run(request.build());
+    TaskReply reply = JobTasksGrpc.newBlockingStub(cluster.channel(node)).run(request.build());
     if (!reply.getErrorCode().isEmpty()) {
       throw new FlotillaException(
           Code.valueOf(reply.getErrorCode()), reply.getError(), reply.getRemedy());

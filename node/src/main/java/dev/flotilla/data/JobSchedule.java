@@ -12,9 +12,9 @@ import java.util.Optional;
  * Which task to start where, as a pure function of what runs.
  *
  * <p>A task goes to a node that has its data if one has room, else to the least busy one. When
- * nothing waits and half of all tasks are done, a task that has taken twice the median (and a
- * least time) gets a second copy on another node: a machine that is slow, not only one that is
- * dead, must not hold up the whole (the "backup tasks" of Dean and Ghemawat, MapReduce, 2004).
+ * nothing waits and half of all tasks are done, a task that has taken twice the median (and a least
+ * time) gets a second copy on another node: a machine that is slow, not only one that is dead, must
+ * not hold up the whole (the "backup tasks" of Dean and Ghemawat, MapReduce, 2004).
  */
 final class JobSchedule {
 

@@ -35,8 +35,7 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
           Runtime.getRuntime().availableProcessors(),
           Thread.ofPlatform().daemon().name("job-task-", 0).factory());
 
-  JobWorker(
-      Map<String, JobDefinition> definitions, JobDefinition.Context context, JobStore store) {
+  JobWorker(Map<String, JobDefinition> definitions, JobDefinition.Context context, JobStore store) {
     this.definitions = definitions;
     this.context = context;
     this.store = store;
@@ -69,8 +68,7 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
                           "Run the same version on all nodes."));
       if (request.getBucket() < 0) {
         JsonNode payload = Json.read(request.getPayload().toByteArray(), JsonNode.class);
-        definition.map(
-            context, payload, (key, value) -> rows.merge(key, value, definition::merge));
+        definition.map(context, payload, (key, value) -> rows.merge(key, value, definition::merge));
         return split(rows, request.getBuckets());
       }
       for (byte[] output :
@@ -94,8 +92,7 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
     for (int i = 0; i < buckets; i++) {
       parts.add(Json.MAPPER.createObjectNode());
     }
-    rows.forEach(
-        (key, value) -> parts.get(Math.floorMod(spread(key), buckets)).set(key, value));
+    rows.forEach((key, value) -> parts.get(Math.floorMod(spread(key), buckets)).set(key, value));
     TaskReply.Builder reply = TaskReply.newBuilder();
     for (ObjectNode part : parts) {
       byte[] json = Json.write(part);

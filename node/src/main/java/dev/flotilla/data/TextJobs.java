@@ -68,7 +68,8 @@ final class TextJobs {
           counts.merge(word, 1L, Long::sum);
         }
       }
-      counts.forEach((word, count) -> emit.accept(word, Json.MAPPER.getNodeFactory().numberNode(count)));
+      counts.forEach(
+          (word, count) -> emit.accept(word, Json.MAPPER.getNodeFactory().numberNode(count)));
     }
 
     @Override
@@ -86,7 +87,8 @@ final class TextJobs {
 
     @Override
     public String description() {
-      return "Each line once, by SHA-256, with its first place and count; input: blob, cache, lines.";
+      return "Each line once, by SHA-256, with its first place and count; input: blob, cache,"
+                 + " lines.";
     }
 
     @Override
@@ -108,8 +110,7 @@ final class TextJobs {
 
     @Override
     public JsonNode merge(JsonNode first, JsonNode second) {
-      boolean earlier =
-          first.path("first").asText().compareTo(second.path("first").asText()) <= 0;
+      boolean earlier = first.path("first").asText().compareTo(second.path("first").asText()) <= 0;
       ObjectNode kept = (earlier ? first : second).deepCopy();
       return kept.put("count", first.path("count").asLong() + second.path("count").asLong());
     }
@@ -218,7 +219,9 @@ final class TextJobs {
                 String engineName = "flotilla.cache." + name;
                 if (ignite.cache(engineName) == null) {
                   throw new FlotillaException(
-                      Code.INVALID, "there is no cache " + name, "`flotilla cache list` shows all.");
+                      Code.INVALID,
+                      "there is no cache " + name,
+                      "`flotilla cache list` shows all.");
                 }
                 Affinity<String> affinity = ignite.affinity(engineName);
                 Map<List<String>, List<Integer>> byOwners = new HashMap<>();

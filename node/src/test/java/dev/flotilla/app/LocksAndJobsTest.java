@@ -48,13 +48,11 @@ class LocksAndJobsTest {
   void aLockIsTakenKeptAndGivenBackOverHttp() {
     Client client = node.client();
     var given =
-        client.post(
-            "/api/locks/web/acquire", Map.of("holder", "A", "ttl_ms", 5000, "wait_ms", 0));
+        client.post("/api/locks/web/acquire", Map.of("holder", "A", "ttl_ms", 5000, "wait_ms", 0));
     long token = given.path("token").asLong();
     assertThat(token).isPositive();
     assertThat(given.path("expires_at").asDouble())
-        .isBetween(
-            System.currentTimeMillis() / 1000.0, System.currentTimeMillis() / 1000.0 + 5.1);
+        .isBetween(System.currentTimeMillis() / 1000.0, System.currentTimeMillis() / 1000.0 + 5.1);
     assertThatThrownBy(
             () -> client.post("/api/locks/web/acquire", Map.of("holder", "B", "wait_ms", 100)))
         .isInstanceOfSatisfying(
@@ -74,7 +72,17 @@ class LocksAndJobsTest {
   void aCommandRunsUnderTheLockAndIsStoppedWhenItIsLost() throws Exception {
     Path out = folder.resolve("token");
     String[] line = {
-      "lock", "--url", node.url(), "--key", node.key(), "--ttl", "1", "shell", "--", "sh", "-c",
+      "lock",
+      "--url",
+      node.url(),
+      "--key",
+      node.key(),
+      "--ttl",
+      "1",
+      "shell",
+      "--",
+      "sh",
+      "-c",
       "echo $FLOTILLA_FENCE > " + out + "; exit 7"
     };
     assertThat(Main.run(line)).isEqualTo(7);
@@ -120,11 +128,7 @@ class LocksAndJobsTest {
     HttpLocks locks = new HttpLocks(client);
     Lease old = locks.lease(Request.exclusive("rollout", "A")).orElseThrow();
     Map<String, Object> stale =
-        Map.of(
-            "model",
-            "m",
-            "fence",
-            Map.of("lock", "rollout", "token", old.fence().token()));
+        Map.of("model", "m", "fence", Map.of("lock", "rollout", "token", old.fence().token()));
     old.close();
     for (int i = 0; i < 50; i++) {
       assertThatThrownBy(() -> client.post("/api/deployments", stale))
@@ -134,11 +138,7 @@ class LocksAndJobsTest {
     try (Lease now = locks.lease(Request.exclusive("rollout", "B")).orElseThrow()) {
       client.post(
           "/api/deployments",
-          Map.of(
-              "model",
-              "m",
-              "fence",
-              Map.of("lock", "rollout", "token", now.fence().token())));
+          Map.of("model", "m", "fence", Map.of("lock", "rollout", "token", now.fence().token())));
     }
     assertThat(client.get("/api/deployments")).hasSize(1);
     client.delete("/api/deployments/m");
@@ -152,8 +152,7 @@ class LocksAndJobsTest {
     }
     String digest = digestOf(text.toString());
     HttpJobs jobs = new HttpJobs(node.client());
-    var input =
-        Json.MAPPER.createObjectNode().put("blob", digest).put("split_bytes", 10_000);
+    var input = Json.MAPPER.createObjectNode().put("blob", digest).put("split_bytes", 10_000);
     String id = jobs.submit("count_words", input);
     Jobs.View view = jobs.show(id);
     long deadlineNs = System.nanoTime() + Duration.ofSeconds(60).toNanos();

@@ -56,8 +56,7 @@ class JobsTest {
     public List<Task> plan(Context context, JsonNode input) {
       List<Task> tasks = new ArrayList<>();
       for (int i = 0; i < 40; i++) {
-        tasks.add(
-            new Task("t" + i, Json.MAPPER.createObjectNode().put("n", i), List.of(), false));
+        tasks.add(new Task("t" + i, Json.MAPPER.createObjectNode().put("n", i), List.of(), false));
       }
       return tasks;
     }
@@ -82,8 +81,7 @@ class JobsTest {
         new TestGrids(
             folder,
             (cluster, grid, data) -> {
-              Locks locks =
-                  Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
+              Locks locks = Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
               Fences fence = new Fences(grid);
               DataPlane.Environment environment =
                   new DataPlane.Environment(
@@ -107,8 +105,7 @@ class JobsTest {
                       environment.random());
               List<JobDefinition> all = new ArrayList<>(TextJobs.all());
               all.add(new Squares());
-              jobs.put(
-                  cluster.self(), new GridJobs(environment, grid, locks, fence, blobs, all));
+              jobs.put(cluster.self(), new GridJobs(environment, grid, locks, fence, blobs, all));
               fences.put(cluster.self(), fence);
               grid.onStart(
                   ignite ->
@@ -269,8 +266,7 @@ class JobsTest {
   void theCoordinatorDiesInMidJobAndTheResultIsTheSame() {
     taskMs = 300;
     String id = any().submit("squares", Json.MAPPER.createObjectNode());
-    TestNodes.await(
-        "some tasks", Duration.ofSeconds(30), () -> any().show(id).done() >= 3);
+    TestNodes.await("some tasks", Duration.ofSeconds(30), () -> any().show(id).done() >= 3);
     String coordinator = any().show(id).coordinator();
     TestGrids.Member dying =
         grids.running().stream().filter(m -> m.id().equals(coordinator)).findFirst().orElseThrow();
