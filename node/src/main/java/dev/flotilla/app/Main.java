@@ -29,6 +29,7 @@ import picocli.CommandLine.Command;
       LockCommand.class,
       BackupCommand.class,
       RestoreCommand.class,
+      JobsCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,

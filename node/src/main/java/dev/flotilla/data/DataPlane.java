@@ -52,11 +52,11 @@ public final class DataPlane implements AutoCloseable {
   private final GridSql sql;
   private final GridSearchIndexes search;
   private final GridBlobs blobs;
+  private final GridJobs jobs;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
-    locks =
-        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
+    locks = Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
@@ -98,6 +98,7 @@ public final class DataPlane implements AutoCloseable {
             environment.clock(),
             environment.nanoTime(),
             environment.random());
+    jobs = new GridJobs(environment, grid, locks, fences, blobs, TextJobs.all());
   }
 
   /** Starts the grid, then the parts that stand on it. */
@@ -108,6 +109,7 @@ public final class DataPlane implements AutoCloseable {
     search.start();
     usage.start();
     blobs.start();
+    jobs.start();
   }
 
   /** Locks of the whole cluster. */
@@ -199,10 +201,19 @@ public final class DataPlane implements AutoCloseable {
   /** Copies to go back to. */
   public Backups backups() {
     return backups;
+  /** Work over all nodes. */
+  public Jobs jobs() {
+    return jobs;
+  }
+
+  /** Adds a kind of job, on every node; before the start. */
+  public void registerJob(JobDefinition job) {
+    jobs.register(job);
   }
 
   @Override
   public void close() {
+    jobs.close();
     usage.close();
     blobs.close();
     caches.close();

@@ -151,6 +151,7 @@ public final class Gateway implements AutoCloseable {
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new LocksApi(services).routes());
     routes.addAll(new BackupsApi(services).routes());
+    routes.addAll(new JobsApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services, this::draining).routes());
