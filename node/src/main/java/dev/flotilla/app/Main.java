@@ -31,6 +31,8 @@ import picocli.CommandLine.Command;
       ShardCommand.class,
       StreamCommand.class,
       SearchCommand.class,
+      SqlCommand.class,
+      TransactionsCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

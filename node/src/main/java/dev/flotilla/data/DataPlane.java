@@ -62,6 +62,7 @@ public final class DataPlane implements AutoCloseable {
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
+    transactions.steps(new TransactionSteps(caches));
     search =
         new GridSearchIndexes(
             environment.cluster(),
