@@ -40,6 +40,7 @@ public final class DataPlane implements AutoCloseable {
   private @Nullable OtlpExporter logExport;
   private final GridTransactions transactions;
   private final GridSql sql;
+  private final GridSagas sagas;
   private final GridSearchIndexes search;
 
   /** Wires the parts; opens nothing yet. */
@@ -62,6 +63,7 @@ public final class DataPlane implements AutoCloseable {
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
+    sagas = new GridSagas(environment.cluster(), grid, environment.clock());
     transactions.steps(new TransactionSteps(caches));
     search =
         new GridSearchIndexes(
@@ -138,6 +140,11 @@ public final class DataPlane implements AutoCloseable {
     return sql;
   }
 
+  /** Work of several steps with compensation. */
+  public Sagas sagas() {
+    return sagas;
+  }
+
   /** Transactions over tables, caches and queues. */
   public Transactions transactions() {
     return transactions;
@@ -156,6 +163,7 @@ public final class DataPlane implements AutoCloseable {
       exporter.close();
     }
     nodeLog.close();
+    sagas.close();
     transactions.close();
     search.close();
     grid.close();

@@ -61,6 +61,10 @@ final class JdbcMeta implements Meta {
         new ConnectionPropertiesImpl(
             true, false, Connection.TRANSACTION_SERIALIZABLE, "", SCHEMA);
     Optional<Transactions.Session> session = Optional.empty();
+
+    /** A statement failed and took its transaction with it; the caller must know, by rollback. */
+    boolean aborted;
+
     volatile long usedAtNs;
   }
 
@@ -173,19 +177,35 @@ final class JdbcMeta implements Meta {
 
   @Override
   public void commit(ConnectionHandle handle) {
-    end(handle, Transactions.Session::commit);
+    end(handle, true, Transactions.Session::commit);
   }
 
   @Override
   public void rollback(ConnectionHandle handle) {
-    end(handle, Transactions.Session::rollback);
+    end(handle, false, Transactions.Session::rollback);
+  }
+
+  private static AvaticaRuntimeException aborted() {
+    return new AvaticaRuntimeException(
+        "the transaction was rolled back when a statement in it failed; nothing of it was done."
+            + " Call rollback, then begin again",
+        FlotillaException.Code.CONFLICT.ordinal() + 1,
+        "25P02",
+        AvaticaSeverity.ERROR);
   }
 
   private void end(
-      ConnectionHandle handle, java.util.function.Consumer<Transactions.Session> how) {
+      ConnectionHandle handle,
+      boolean commit,
+      java.util.function.Consumer<Transactions.Session> how) {
     OpenConnection connection = connection(handle.id);
     Optional<Transactions.Session> session = connection.session;
     connection.session = Optional.empty();
+    boolean aborted = connection.aborted;
+    connection.aborted = false;
+    if (aborted && commit) {
+      throw aborted();
+    }
     try {
       session.ifPresent(how);
     } catch (FlotillaException e) {
@@ -328,15 +348,10 @@ final class JdbcMeta implements Meta {
         maxRowCount <= 0 ? Sql.ROWS_MAX : (int) Math.min(maxRowCount, Sql.ROWS_MAX);
     Sql.Request request = new Sql.Request(text, arguments, rowsMax, STATEMENT_TIMEOUT);
     try {
-      SqlResult result;
-      if (Boolean.FALSE.equals(connection.properties.isAutoCommit())) {
-        if (connection.session.isEmpty()) {
-          connection.session = Optional.of(transactions.begin(options(connection)));
-        }
-        result = connection.session.get().sql(request, cancel.get());
-      } else {
-        result = sql.execute(request, cancel.get());
-      }
+      SqlResult result =
+          Boolean.FALSE.equals(connection.properties.isAutoCommit())
+              ? inSession(connection, request)
+              : sql.execute(request, cancel.get());
       if (result.truncated() && maxRowCount <= 0) {
         throw new FlotillaException(
             FlotillaException.Code.TOO_LARGE,
@@ -345,12 +360,23 @@ final class JdbcMeta implements Meta {
       }
       return result;
     } catch (FlotillaException e) {
-      if (e.code() == FlotillaException.Code.NOT_FOUND
-          || connection.session.flatMap(s -> transactions.session(s.id())).isEmpty()) {
-        // A step that fails ends its transaction; the next statement begins another.
-        connection.session = Optional.empty();
-      }
       throw said(e);
+    }
+  }
+
+  private SqlResult inSession(OpenConnection connection, Sql.Request request) {
+    if (connection.aborted) {
+      throw aborted();
+    }
+    if (connection.session.isEmpty()) {
+      connection.session = Optional.of(transactions.begin(options(connection)));
+    }
+    try {
+      return connection.session.get().sql(request, cancel.get());
+    } catch (FlotillaException e) {
+      connection.session = Optional.empty();
+      connection.aborted = true;
+      throw e;
     }
   }
 

@@ -254,7 +254,6 @@ class SqlCommandTest {
         }
       }
       assertThat(columns).hasSize(9).contains("ID 4", "NAME 12", "AT 93");
-      assertThat(connection.getMetaData().getDatabaseProductName()).isEqualTo("Flotilla");
       assertThatThrownBy(() -> statement.executeQuery("SELECT * FROM nowhere"))
           .isInstanceOfSatisfying(
               SQLException.class,
@@ -285,6 +284,10 @@ class SqlCommandTest {
       assertThatThrownBy(() -> statement.executeUpdate("INSERT INTO jdbc_tx VALUES (1, 1)"))
           .isInstanceOfSatisfying(
               SQLException.class, e -> assertThat(e.getSQLState()).isEqualTo("23505"));
+      assertThatThrownBy(() -> statement.executeUpdate("UPDATE jdbc_tx SET n = 4"))
+          .isInstanceOfSatisfying(
+              SQLException.class, e -> assertThat(e.getSQLState()).isEqualTo("25P02"));
+      connection.rollback();
       statement.executeUpdate("UPDATE jdbc_tx SET n = 4");
       connection.setAutoCommit(true);
       assertThat(n(elsewhere)).isEqualTo(4);
