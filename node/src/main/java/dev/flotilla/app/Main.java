@@ -33,6 +33,7 @@ import picocli.CommandLine.Command;
       SearchCommand.class,
       SqlCommand.class,
       TransactionsCommand.class,
+      UsageCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

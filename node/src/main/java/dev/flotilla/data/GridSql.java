@@ -127,7 +127,12 @@ final class GridSql implements Sql {
         request,
         ignite -> {
           try (ShardGate.Pass pass = sharding.pass()) {
-            return SqlEngine.run(ignite, pass.resolve(text), request, cancel);
+            return SqlEngine.run(
+                ignite,
+                pass.resolve(text),
+                pass.partitions(text, request.arguments()),
+                request,
+                cancel);
           }
         });
   }

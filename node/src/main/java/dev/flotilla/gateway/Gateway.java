@@ -151,11 +151,16 @@ public final class Gateway implements AutoCloseable {
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
-    routes.addAll(new LogApi(services).routes());
+    routes.addAll(new LogApi(services, this::draining).routes());
     routes.addAll(new SqlApi(services).routes());
     routes.addAll(new TransactionsApi(services).routes());
     routes.addAll(new SearchApi(services).routes());
+    routes.addAll(new UsageApi(services).routes());
     return routes;
+  }
+
+  private boolean draining() {
+    return handler.draining();
   }
 
   private void health(Exchange exchange) {
