@@ -189,11 +189,13 @@ final class SearchBench implements Callable<Integer> {
       start = System.nanoTime();
       for (int from = 0; from < corpus.size(); from += 1000) {
         List<IndexDocument> batch = corpus.subList(from, Math.min(corpus.size(), from + 1000));
-        Visibility wait =
-            from + 1000 >= corpus.size() ? Visibility.SEARCHABLE : Visibility.DURABLE;
+        Visibility wait = from + 1000 >= corpus.size() ? Visibility.SEARCHABLE : Visibility.DURABLE;
         var _ = ours.put(batch, wait);
       }
-      rate("ours: documents/s durable in the grid and searchable, batches of 1000", corpus.size(), start);
+      rate(
+          "ours: documents/s durable in the grid and searchable, batches of 1000",
+          corpus.size(),
+          start);
       SearchIndex other = indexes.index("singles");
       int singles = 300;
       start = System.nanoTime();
@@ -205,8 +207,12 @@ final class SearchBench implements Callable<Integer> {
 
       try (DirectoryReader reader = DirectoryReader.open(directory)) {
         IndexSearcher searcher = new IndexSearcher(reader);
-        say("segments", reader.leaves().size() + " bare, "
-            + ours.stats().shards().getFirst().replicas().getFirst().segments() + " ours");
+        say(
+            "segments",
+            reader.leaves().size()
+                + " bare, "
+                + ours.stats().shards().getFirst().replicas().getFirst().segments()
+                + " ours");
         List<String> all = queries(corpus);
         Ask bare = query -> bare(searcher, analyzer, query);
         Ask mine = query -> ours(ours, query);
@@ -214,8 +220,9 @@ final class SearchBench implements Callable<Integer> {
         for (String query : all) {
           same += bare.of(query).equals(mine.of(query)) ? 1 : 0;
         }
-        say("queries with the same ten in both", same + " of " + all.size()
-            + " (the bare one breaks ties by its own numbers)");
+        say(
+            "queries with the same ten in both",
+            same + " of " + all.size() + " (the bare one breaks ties by its own numbers)");
         List<long[]> bareNs = new ArrayList<>();
         List<long[]> ourNs = new ArrayList<>();
         for (int round = 0; round < rounds + 2; round++) {
@@ -323,8 +330,7 @@ final class SearchBench implements Callable<Integer> {
                 .mapToObj(i -> IndexDocument.ofText("v" + i, "").withVector(all.get(i)))
                 .toList();
         var _ =
-            index.put(
-                batch, until == corpus.size() ? Visibility.SEARCHABLE : Visibility.DURABLE);
+            index.put(batch, until == corpus.size() ? Visibility.SEARCHABLE : Visibility.DURABLE);
       }
       rate(kind + ": vectors/s durable and searchable", corpus.size(), start);
       int found = 0;
@@ -332,7 +338,8 @@ final class SearchBench implements Callable<Integer> {
         found = 0;
         start = System.nanoTime();
         for (int i = 0; i < asked.size(); i++) {
-          Set<String> ids = new HashSet<>(index.search(SearchRequest.of(asked.get(i)).withK(K)).ids());
+          Set<String> ids =
+              new HashSet<>(index.search(SearchRequest.of(asked.get(i)).withK(K)).ids());
           ids.retainAll(exact.get(i));
           found += ids.size();
         }

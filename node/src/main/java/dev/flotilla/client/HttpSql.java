@@ -57,12 +57,9 @@ public final class HttpSql implements Sql {
     List<SqlResult.Column> columns = new ArrayList<>();
     for (JsonNode column :
         client
-            .post(
-                "/api/sql/describe",
-                Json.MAPPER.createObjectNode().put("statement", statement))
+            .post("/api/sql/describe", Json.MAPPER.createObjectNode().put("statement", statement))
             .path("columns")) {
-      columns.add(
-          new SqlResult.Column(column.path("name").asText(), column.path("type").asText()));
+      columns.add(new SqlResult.Column(column.path("name").asText(), column.path("type").asText()));
     }
     return columns;
   }

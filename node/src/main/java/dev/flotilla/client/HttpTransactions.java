@@ -124,9 +124,7 @@ public final class HttpTransactions implements Transactions {
 
     @Override
     public SqlResult sql(Sql.Request request, Sql.Cancel cancel) {
-      return step(new Step.Statement(request.statement(), request.arguments()))
-          .sql()
-          .orElseThrow();
+      return step(new Step.Statement(request.statement(), request.arguments())).sql().orElseThrow();
     }
 
     @Override

@@ -10,11 +10,11 @@ import dev.flotilla.data.Grid.TransactionMode;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
-import java.util.HashSet;
 import java.util.TreeSet;
 import java.util.function.BiConsumer;
 import java.util.function.Function;
@@ -231,8 +231,7 @@ final class BlobCatalog {
       Optional<BlobManifest> manifest,
       Optional<Long> version) {
     BucketRow row = row(ignite, BUCKETS, bucket, BucketRow.class).orElse(BucketRow.NEW);
-    Optional<ReferenceRow> before =
-        row(ignite, REFERENCES, key(bucket, name), ReferenceRow.class);
+    Optional<ReferenceRow> before = row(ignite, REFERENCES, key(bucket, name), ReferenceRow.class);
     long current = before.map(ReferenceRow::version).orElse(0L);
     if (version.isPresent() && version.get() != current) {
       throw new FlotillaException(
@@ -255,8 +254,7 @@ final class BlobCatalog {
                         Code.NOT_FOUND,
                         "there is no blob " + BlobManifest.PREFIX + digest,
                         "Put its content first."));
-        this.<byte[]>cache(ignite, MANIFESTS)
-            .put(digest, manifest.orElseThrow().encode());
+        this.<byte[]>cache(ignite, MANIFESTS).put(digest, manifest.orElseThrow().encode());
         found = Optional.of(known);
       }
       if (found.isPresent()) {
@@ -361,8 +359,7 @@ final class BlobCatalog {
   }
 
   private void scan(Ignite ignite, String cache, BiConsumer<String, byte[]> each) {
-    try (var cursor =
-        this.<byte[]>cache(ignite, cache).query(new ScanQuery<String, byte[]>())) {
+    try (var cursor = this.<byte[]>cache(ignite, cache).query(new ScanQuery<String, byte[]>())) {
       for (Cache.Entry<String, byte[]> entry : cursor) {
         each.accept(entry.getKey(), entry.getValue());
       }

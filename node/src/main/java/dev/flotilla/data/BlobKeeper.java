@@ -161,8 +161,7 @@ final class BlobKeeper implements AutoCloseable {
         BlobPlan.actions(
             objects.isPresent() ? Set.of() : live.get(), members(), held, config.copies());
     long elapsedMs = TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - beganNs);
-    carryOut(
-        actions, config.collectDelay().plusMillis(elapsedMs), controller.get().epoch());
+    carryOut(actions, config.collectDelay().plusMillis(elapsedMs), controller.get().epoch());
   }
 
   private Set<String> members() {

@@ -292,9 +292,7 @@ final class ChunkFiles {
   void tidy(Duration kept) {
     try (DirectoryStream<Path> files = Files.newDirectoryStream(setAside)) {
       for (Path file : files) {
-        if (Files.getLastModifiedTime(file)
-            .toInstant()
-            .isBefore(clock.instant().minus(kept))) {
+        if (Files.getLastModifiedTime(file).toInstant().isBefore(clock.instant().minus(kept))) {
           Files.deleteIfExists(file);
         }
       }

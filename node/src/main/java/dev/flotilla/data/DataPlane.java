@@ -50,8 +50,7 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
-    locks =
-        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
+    locks = Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),

@@ -24,8 +24,8 @@ import org.slf4j.LoggerFactory;
 /**
  * Finds transactions that wait for each other in a circle. The engine can follow who waits for whom
  * over the nodes, but does so only when a transaction's time is over anyway; here each node asks it
- * for those of its own that have waited for a while. All nodes that see a circle agree on the one to
- * roll back, the one that began last, and only its own node does it.
+ * for those of its own that have waited for a while. All nodes that see a circle agree on the one
+ * to roll back, the one that began last, and only its own node does it.
  */
 final class DeadlockWatch implements AutoCloseable {
 

@@ -36,7 +36,9 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.LongSupplier;
 import java.util.random.RandomGenerator;
 
-/** Blobs whose chunks lie in files on the nodes, or in an object store, and the rest in the grid. */
+/**
+ * Blobs whose chunks lie in files on the nodes, or in an object store, and the rest in the grid.
+ */
 final class GridBlobs implements Blobs, AutoCloseable {
 
   static final long BLOB_BYTES_MAX = 256L << 30;

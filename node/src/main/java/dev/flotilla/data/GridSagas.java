@@ -128,8 +128,7 @@ final class GridSagas implements Sagas, AutoCloseable {
             .commit(
                 List.of(new Registry.Condition(key, 0)),
                 List.of(
-                    new Registry.Write(
-                        key, Optional.of(Json.write(new Driver(cluster.self()))))));
+                    new Registry.Write(key, Optional.of(Json.write(new Driver(cluster.self()))))));
     if (token.isEmpty()) {
       return;
     }
@@ -217,7 +216,10 @@ final class GridSagas implements Sagas, AutoCloseable {
     } catch (RuntimeException e) {
       log.warn("saga {} failed at step {} and is undone", saga.id(), step.name(), e);
       return saga.next(
-          State.COMPENSATING, saga.results(), saga.stepsDone(), step.name() + ": " + e.getMessage());
+          State.COMPENSATING,
+          saga.results(),
+          saga.stepsDone(),
+          step.name() + ": " + e.getMessage());
     }
   }
 
@@ -349,17 +351,14 @@ final class GridSagas implements Sagas, AutoCloseable {
     List<String> alive =
         new ArrayList<>(leadership.aliveNodes().stream().map(NodeInfo::id).sorted().toList());
     for (Registry.Entry entry : entries) {
-      if (!alive.isEmpty()
-          && !alive.contains(Json.read(entry.value(), Driver.class).node())) {
-        String next =
-            alive.get(Math.floorMod(entry.key().name().hashCode(), alive.size()));
+      if (!alive.isEmpty() && !alive.contains(Json.read(entry.value(), Driver.class).node())) {
+        String next = alive.get(Math.floorMod(entry.key().name().hashCode(), alive.size()));
         log.info("saga {} goes on at node {}", entry.key().name(), next);
         var _ =
             leadership.commit(
                 List.of(new Registry.Condition(entry.key(), entry.epoch())),
                 List.of(
-                    new Registry.Write(
-                        entry.key(), Optional.of(Json.write(new Driver(next))))));
+                    new Registry.Write(entry.key(), Optional.of(Json.write(new Driver(next))))));
       }
     }
   }

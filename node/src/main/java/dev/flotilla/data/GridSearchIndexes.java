@@ -39,8 +39,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
   private static final int BULK_MAX = 10_000;
   private static final long VISIBLE_MS = 10_000;
   private static final long STATE_MS = 2_000;
-  private static final Future<List<Long>> NOTHING =
-      CompletableFuture.completedFuture(List.of());
+  private static final Future<List<Long>> NOTHING = CompletableFuture.completedFuture(List.of());
 
   private final Cluster cluster;
   private final IndexCatalog catalog;
@@ -237,8 +236,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
             running.put(
                 shard,
                 alone
-                    ? CompletableFuture.completedFuture(
-                        writeShard(index, shard, mine, visibility))
+                    ? CompletableFuture.completedFuture(writeShard(index, shard, mine, visibility))
                     : writers.submit(() -> writeShard(index, shard, mine, visibility)));
           });
       byShard.forEach(

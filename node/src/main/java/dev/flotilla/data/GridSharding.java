@@ -719,7 +719,11 @@ final class GridSharding implements Sharding {
   }
 
   private static Optional<BitSet> units(
-      Stored stored, String alias, SqlNode parsed, boolean single, List<? extends @Nullable Object> arguments) {
+      Stored stored,
+      String alias,
+      SqlNode parsed,
+      boolean single,
+      List<? extends @Nullable Object> arguments) {
     AffinityFunction function = function(stored);
     return new ShardConditions(
             alias,

@@ -226,8 +226,7 @@ final class GridSql implements Sql {
 
   private static Table table(String name, QueryEntity entity) {
     List<String> keys = List.copyOf(SqlLocks.keyColumns(entity).keySet());
-    Set<String> notNull =
-        entity.getNotNullFields() == null ? Set.of() : entity.getNotNullFields();
+    Set<String> notNull = entity.getNotNullFields() == null ? Set.of() : entity.getNotNullFields();
     List<TableColumn> columns = new ArrayList<>();
     entity
         .getFields()

@@ -128,7 +128,11 @@ final class GridTransactions implements Transactions, AutoCloseable {
     return retried(
         options,
         () ->
-            recorded(name, options, body, outcome -> TransactionJson.results(outcome.results()).toString())
+            recorded(
+                    name,
+                    options,
+                    body,
+                    outcome -> TransactionJson.results(outcome.results()).toString())
                 .orElseGet(() -> first(name)));
   }
 
@@ -138,8 +142,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
     String text = record.path("results").asText();
     if (!text.isEmpty()) {
       results =
-          TransactionJson.results(
-              Json.read(text.getBytes(StandardCharsets.UTF_8), JsonNode.class));
+          TransactionJson.results(Json.read(text.getBytes(StandardCharsets.UTF_8), JsonNode.class));
     }
     return new Outcome(id, results, true);
   }
@@ -149,8 +152,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
     try {
       return step instanceof Step.Statement statement
           ? new StepResult(
-              Optional.of(
-                  transaction.sql(statement.statement(), statement.arguments().toArray())),
+              Optional.of(transaction.sql(statement.statement(), statement.arguments().toArray())),
               Optional.empty())
           : otherSteps.run(step);
     } catch (FlotillaException e) {
@@ -163,11 +165,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
     Options options = new Options(Mode.PESSIMISTIC, request.timeout());
     return retried(
         options,
-        () ->
-            attempt(
-                newId(),
-                options,
-                transaction -> ((Bound) transaction).sql(request, cancel)));
+        () -> attempt(newId(), options, transaction -> ((Bound) transaction).sql(request, cancel)));
   }
 
   /** Again, while a node that left or came makes the engine refuse; nothing was done then. */
@@ -404,8 +402,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
             "SQL in an optimistic transaction",
             "Use the mode PESSIMISTIC or READ_COMMITTED.");
       }
-      Statement statement =
-          Statement.parse(pass.resolve(Statement.trimmed(request.statement())));
+      Statement statement = Statement.parse(pass.resolve(Statement.trimmed(request.statement())));
       if (statement.kind() != Statement.Kind.QUERY && !statement.kind().writes()) {
         throw new FlotillaException(
             Code.INVALID,
@@ -417,15 +414,15 @@ final class GridTransactions implements Transactions, AutoCloseable {
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
       SqlResult result = SqlEngine.run(ignite, statement.text(), request, cancel);
-      entry.step(
-          "sql: " + statement.text() + (locked.isEmpty() ? "" : " (locked " + locked + ")"));
+      entry.step("sql: " + statement.text() + (locked.isEmpty() ? "" : " (locked " + locked + ")"));
       entry.look(ignite);
       return result;
     }
   }
 
   /** A statement of {@link Sql} on a thread that is in a transaction. */
-  static SqlResult inThisTransaction(Transaction transaction, Sql.Request request, Sql.Cancel cancel) {
+  static SqlResult inThisTransaction(
+      Transaction transaction, Sql.Request request, Sql.Cancel cancel) {
     return ((Bound) transaction).sql(request, cancel);
   }
 

@@ -47,8 +47,7 @@ public record Migration(long version, String name, String script) {
                 "the file " + file + " is not named like a migration",
                 "Name it V1__what_it_does.sql, with its own number.");
           }
-          migrations.add(
-              new Migration(Long.parseLong(matcher.group(1)), matcher.group(2), text));
+          migrations.add(new Migration(Long.parseLong(matcher.group(1)), matcher.group(2), text));
         });
     migrations.sort(Comparator.comparingLong(Migration::version));
     return migrations;

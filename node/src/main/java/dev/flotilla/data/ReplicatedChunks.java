@@ -77,8 +77,7 @@ final class ReplicatedChunks implements ChunkVault {
     cluster.nodes().forEach(node -> states.put(node.id(), node.state()));
     List<String> all = BlobPlacement.order(chunk, states.keySet());
     List<String> order =
-        new ArrayList<>(
-            all.stream().filter(id -> states.get(id) == NodeInfo.State.UP).toList());
+        new ArrayList<>(all.stream().filter(id -> states.get(id) == NodeInfo.State.UP).toList());
     all.stream().filter(id -> states.get(id) != NodeInfo.State.UP).forEach(order::add);
     return order;
   }
@@ -117,8 +116,7 @@ final class ReplicatedChunks implements ChunkVault {
                 ? known
                 : new IllegalStateException(e.getCause());
         // A full disk is the failure that people can mend.
-        if (failure.isEmpty()
-            || cause instanceof FlotillaException f && f.code() == Code.STORAGE) {
+        if (failure.isEmpty() || cause instanceof FlotillaException f && f.code() == Code.STORAGE) {
           failure = Optional.of(cause);
         }
         if (next < order.size()) {
@@ -141,7 +139,13 @@ final class ReplicatedChunks implements ChunkVault {
     String why = failure.map(f -> ": " + f.getMessage()).orElse("");
     return new FlotillaException(
         Code.UNAVAILABLE,
-        "only " + stored + " of " + needed + " needed copies of chunk " + chunk + " were stored"
+        "only "
+            + stored
+            + " of "
+            + needed
+            + " needed copies of chunk "
+            + chunk
+            + " were stored"
             + why,
         "Try again when more nodes answer.");
   }
@@ -201,9 +205,7 @@ final class ReplicatedChunks implements ChunkVault {
       stored.join();
       return node;
     } catch (CompletionException e) {
-      throw e.getCause() instanceof StatusRuntimeException status
-          ? known(node, status)
-          : e;
+      throw e.getCause() instanceof StatusRuntimeException status ? known(node, status) : e;
     }
   }
 

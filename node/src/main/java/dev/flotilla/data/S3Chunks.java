@@ -67,9 +67,8 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
     this.grid = grid;
     this.clock = clock;
     this.freshFor = collectDelay.dividedBy(4);
-    this.grace = collectDelay.compareTo(Duration.ofMinutes(1)) < 0
-        ? collectDelay
-        : Duration.ofMinutes(1);
+    this.grace =
+        collectDelay.compareTo(Duration.ofMinutes(1)) < 0 ? collectDelay : Duration.ofMinutes(1);
     S3ClientBuilder builder =
         S3Client.builder()
             .httpClientBuilder(
@@ -119,7 +118,8 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
     unmark(chunk);
     try {
       if (age(chunk).filter(age -> age.compareTo(freshFor) < 0).isEmpty()) {
-        byte[] exact = content.length == length ? content : java.util.Arrays.copyOf(content, length);
+        byte[] exact =
+            content.length == length ? content : java.util.Arrays.copyOf(content, length);
         client.putObject(
             request -> request.bucket(config.bucket()).key(key(chunk)),
             RequestBody.fromBytes(exact));

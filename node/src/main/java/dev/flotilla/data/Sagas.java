@@ -6,13 +6,14 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * Work of several steps that cannot be rolled back as one transaction: calls to the world outside, or
- * work of hours. Each step may have a compensation, which undoes it; when a step fails for good,
+ * Work of several steps that cannot be rolled back as one transaction: calls to the world outside,
+ * or work of hours. Each step may have a compensation, which undoes it; when a step fails for good,
  * those of the steps before it run, last first.
  *
- * <p>How far a saga is stands in the grid. One node drives it, chosen in the registry; when that node
- * dies, another goes on from the last step recorded. So a step may run twice, in part or wholly: it
- * must do its work once for its {@link Context#key}, as {@link Transactions#runOnce} does.
+ * <p>How far a saga is stands in the grid. One node drives it, chosen in the registry; when that
+ * node dies, another goes on from the last step recorded. So a step may run twice, in part or
+ * wholly: it must do its work once for its {@link Context#key}, as {@link Transactions#runOnce}
+ * does.
  *
  * <p>What sagas there are is code, registered under the same name on every node before it starts.
  */

@@ -202,9 +202,7 @@ final class SearchScatter implements AutoCloseable {
     int turn = turns.getAndIncrement() & 0xffff;
     for (int shard : shards) {
       List<String> candidates = replicas.candidates(index, shard, turn);
-      asked.put(
-          shard,
-          waiters.submit(() -> first(candidates, question.apply(shard), deadlineNs)));
+      asked.put(shard, waiters.submit(() -> first(candidates, question.apply(shard), deadlineNs)));
     }
     Map<Integer, T> answers = new HashMap<>();
     asked.forEach(
@@ -268,7 +266,8 @@ final class SearchScatter implements AutoCloseable {
         new FutureCallback<T>() {
           @Override
           public void onSuccess(@Nullable T answer) {
-            outcomes.accept(new SearchHedge.Outcome<>(Optional.ofNullable(answer), Optional.empty()));
+            outcomes.accept(
+                new SearchHedge.Outcome<>(Optional.ofNullable(answer), Optional.empty()));
           }
 
           @Override

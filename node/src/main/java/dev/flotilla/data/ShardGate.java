@@ -218,8 +218,7 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
      * The partitions that a query of one sharded table can be confined to, by its condition; empty
      * if it may need all.
      */
-    Optional<int[]> partitions(
-        String statement, List<? extends @Nullable Object> arguments) {
+    Optional<int[]> partitions(String statement, List<? extends @Nullable Object> arguments) {
       if (era.tables.isEmpty()) {
         return Optional.empty();
       }

@@ -9,16 +9,17 @@ import org.jspecify.annotations.Nullable;
 /**
  * The database: tables over all nodes, reached by SQL.
  *
- * <p>A statement that writes is a transaction of its own, serializable and all or nothing, also when
- * it writes many rows; inside {@link Transactions#run} it belongs to that one. A query of its own
- * sees only what has been committed, but not all of its rows at one instant: run it in a transaction
- * where that matters. Every table has its rows on three nodes where there are as many, and is written
- * synchronously; no option weakens that.
+ * <p>A statement that writes is a transaction of its own, serializable and all or nothing, also
+ * when it writes many rows; inside {@link Transactions#run} it belongs to that one. A query of its
+ * own sees only what has been committed, but not all of its rows at one instant: run it in a
+ * transaction where that matters. Every table has its rows on three nodes where there are as many,
+ * and is written synchronously; no option weakens that.
  *
  * <p>Errors: {@code INVALID} with line and column if a statement is not SQL or names no known
- * column; {@code NOT_FOUND} for an unknown table or index; {@code CONFLICT} for a duplicate key, for
- * what exists already, or if another transaction came first; {@code BUSY} if it took longer than its
- * time-out, and nothing was done; {@code TOO_LARGE}, {@code NO_MAJORITY}, {@code OUTCOME_UNKNOWN}.
+ * column; {@code NOT_FOUND} for an unknown table or index; {@code CONFLICT} for a duplicate key,
+ * for what exists already, or if another transaction came first; {@code BUSY} if it took longer
+ * than its time-out, and nothing was done; {@code TOO_LARGE}, {@code NO_MAJORITY}, {@code
+ * OUTCOME_UNKNOWN}.
  */
 public interface Sql {
 

@@ -20,8 +20,8 @@ import org.apache.ignite.configuration.TransactionConfiguration;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
-import org.apache.ignite.internal.processors.cache.query.QueryCursorEx;
 import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
+import org.apache.ignite.internal.processors.cache.query.QueryCursorEx;
 import org.apache.ignite.internal.processors.query.GridQueryCancel;
 import org.apache.ignite.internal.processors.query.GridQueryFieldMetadata;
 import org.apache.ignite.internal.processors.query.IgniteSQLException;
@@ -174,8 +174,7 @@ final class SqlEngine {
     List<SqlResult.Column> columns = new ArrayList<>();
     if (fields != null) {
       for (GridQueryFieldMetadata field : fields) {
-        columns.add(
-            new SqlResult.Column(field.fieldName(), SqlValues.type(field.fieldTypeName())));
+        columns.add(new SqlResult.Column(field.fieldName(), SqlValues.type(field.fieldTypeName())));
       }
     }
     return columns;
@@ -242,8 +241,8 @@ final class SqlEngine {
   }
 
   private static String unknownTable(String message) {
-    return message.replaceFirst("(?s)^.*?(From line .*?: )?Object '(.*?)' not found.*$",
-        "$1there is no table $2");
+    return message.replaceFirst(
+        "(?s)^.*?(From line .*?: )?Object '(.*?)' not found.*$", "$1there is no table $2");
   }
 
   private static String keys(String message) {
@@ -263,7 +262,8 @@ final class SqlEngine {
         break;
       }
     }
-    return message.replaceFirst("^Failed to (validate|parse) query\\. ", "")
+    return message
+        .replaceFirst("^Failed to (validate|parse) query\\. ", "")
         .lines()
         .findFirst()
         .orElse("");

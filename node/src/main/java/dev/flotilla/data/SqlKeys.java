@@ -166,7 +166,8 @@ record SqlKeys(
       case SqlDynamicParam parameter -> typed(arguments.get(parameter.getIndex()), type);
       case SqlLiteral literal when literal.getValue() instanceof BigDecimal number ->
           typed(number, type);
-      case SqlLiteral literal when literal.getValue() instanceof org.apache.calcite.util.NlsString ->
+      case SqlLiteral literal
+          when literal.getValue() instanceof org.apache.calcite.util.NlsString ->
           typed(literal.toValue(), type);
       case null, default -> Optional.empty();
     };

@@ -32,12 +32,12 @@ import org.jspecify.annotations.Nullable;
  * locking, deadlock detection and recovery then hold for conditions as they do for keys.
  *
  * <p>Why a lock entry per partition and not per table: when a transaction commits, its nodes apply
- * and release on their own, one a little before the other. A lock entry on another node than the row
- * could be free while the row still has its old value, and the next statement would read that. An
- * entry of the row's own partition is held by the node that holds the row, which releases only after
- * it has applied all it has of the transaction. Tables without a sharding share one cache group with
- * their lock entries, so that both are always on the same node. Tables with a sharding of their own
- * have a cache of lock entries each, spread by the same function.
+ * and release on their own, one a little before the other. A lock entry on another node than the
+ * row could be free while the row still has its old value, and the next statement would read that.
+ * An entry of the row's own partition is held by the node that holds the row, which releases only
+ * after it has applied all it has of the transaction. Tables without a sharding share one cache
+ * group with their lock entries, so that both are always on the same node. Tables with a sharding
+ * of their own have a cache of lock entries each, spread by the same function.
  *
  * <p>Entries are taken in one order, by first owner and partition, so that two statements over the
  * whole of one table do not wait for each other in a circle.
@@ -123,9 +123,7 @@ final class SqlLocks {
       List<Integer> ordered =
           new ArrayList<>(
               new TreeSet<>(
-                  partitions.stream()
-                      .map(partition -> partition % places.partitions())
-                      .toList()));
+                  partitions.stream().map(partition -> partition % places.partitions()).toList()));
       if (ordered.size() > 1) {
         Map<Integer, String> owners = new LinkedHashMap<>();
         places
@@ -143,9 +141,7 @@ final class SqlLocks {
       ignite.<Object, Object>cache(cacheName).putAll(entries);
       locked.add(
           table
-              + (ordered.size() == places.partitions()
-                  ? " as a whole"
-                  : " partitions " + ordered));
+              + (ordered.size() == places.partitions() ? " as a whole" : " partitions " + ordered));
     }
     return String.join(", ", locked);
   }
@@ -160,9 +156,7 @@ final class SqlLocks {
     if (entity.isPresent()) {
       SqlKeys keys =
           new SqlKeys(
-              keyColumns(entity.get()),
-              List.copyOf(entity.get().getFields().keySet()),
-              arguments);
+              keyColumns(entity.get()), List.copyOf(entity.get().getFields().keySet()), arguments);
       Optional<Set<SqlKeys.Key>> pinned = keys.of(statement);
       if (pinned.isPresent()) {
         Set<Integer> partitions = new LinkedHashSet<>();

@@ -31,11 +31,11 @@ import org.jspecify.annotations.Nullable;
  * <p>In JSON, BOOLEAN is true or false; TINYINT to BIGINT and finite DOUBLE and REAL are numbers;
  * VARCHAR is a string. What JSON has no form for is a string, told by its column's type: DECIMAL in
  * plain digits with its scale, VARBINARY in base64, UUID, DATE {@code 2026-01-31}, TIME {@code
- * 13:05:00.25}, TIMESTAMP {@code 2026-01-31T13:05:00.25} (without a zone), intervals in ISO 8601, and
- * the doubles {@code NaN}, {@code Infinity}, {@code -Infinity}.
+ * 13:05:00.25}, TIMESTAMP {@code 2026-01-31T13:05:00.25} (without a zone), intervals in ISO 8601,
+ * and the doubles {@code NaN}, {@code Infinity}, {@code -Infinity}.
  *
- * <p>An argument is one of these values of JSON, or {@code {"type":"DECIMAL","value":"1.50"}} to say
- * which it is.
+ * <p>An argument is one of these values of JSON, or {@code {"type":"DECIMAL","value":"1.50"}} to
+ * say which it is.
  */
 public final class SqlValues {
 
@@ -100,11 +100,10 @@ public final class SqlValues {
     return switch (argument) {
       case null -> null;
       case LocalDateTime time -> Timestamp.valueOf(time);
-      case Instant instant ->
-          Timestamp.valueOf(LocalDateTime.ofInstant(instant, ZoneOffset.UTC));
+      case Instant instant -> Timestamp.valueOf(LocalDateTime.ofInstant(instant, ZoneOffset.UTC));
       case LocalDate date -> java.sql.Date.valueOf(date);
-      case LocalTime time -> new java.sql.Time(
-          Timestamp.valueOf(time.atDate(LocalDate.EPOCH)).getTime());
+      case LocalTime time ->
+          new java.sql.Time(Timestamp.valueOf(time.atDate(LocalDate.EPOCH)).getTime());
       case BigInteger number -> new BigDecimal(number);
       case Boolean _, Byte _, Short _, Integer _, Long _, Float _, Double _ -> argument;
       case BigDecimal _, String _, UUID _, byte[] _, Duration _, Period _ -> argument;
@@ -197,7 +196,9 @@ public final class SqlValues {
       return json.intValue();
     }
     if (json.isIntegralNumber()) {
-      return json.canConvertToLong() ? (Object) json.longValue() : new BigDecimal(json.bigIntegerValue());
+      return json.canConvertToLong()
+          ? (Object) json.longValue()
+          : new BigDecimal(json.bigIntegerValue());
     }
     return json.isNumber() ? (Object) json.doubleValue() : wrong(json, "value of SQL");
   }
@@ -238,8 +239,7 @@ public final class SqlValues {
   public static SqlResult resultFromJson(JsonNode json) {
     List<SqlResult.Column> columns = new ArrayList<>();
     for (JsonNode column : json.path("columns")) {
-      columns.add(
-          new SqlResult.Column(column.path("name").asText(), column.path("type").asText()));
+      columns.add(new SqlResult.Column(column.path("name").asText(), column.path("type").asText()));
     }
     List<List<@Nullable Object>> rows = new ArrayList<>();
     for (JsonNode row : json.path("rows")) {

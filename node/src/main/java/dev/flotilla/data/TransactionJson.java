@@ -48,8 +48,7 @@ public final class TransactionJson {
     }
     if (json.has("put")) {
       JsonNode put = json.path("put");
-      return new Step.Put(
-          text(put, "cache"), text(put, "key"), Optional.of(bytes(put, "value")));
+      return new Step.Put(text(put, "cache"), text(put, "key"), Optional.of(bytes(put, "value")));
     }
     if (json.has("remove")) {
       JsonNode remove = json.path("remove");

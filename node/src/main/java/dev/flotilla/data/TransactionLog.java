@@ -37,9 +37,9 @@ import org.apache.ignite.internal.processors.cache.transactions.IgniteTxEntry;
 import org.apache.ignite.internal.processors.cache.transactions.TransactionProxyImpl;
 
 /**
- * What people can see of transactions: each node remembers those that it started, while they run and
- * for an hour or a thousand others after, and tells the other nodes when asked. In memory: what must
- * outlive a node is in the transaction itself.
+ * What people can see of transactions: each node remembers those that it started, while they run
+ * and for an hour or a thousand others after, and tells the other nodes when asked. In memory: what
+ * must outlive a node is in the transaction itself.
  */
 final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase {
 
@@ -80,7 +80,8 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
       synchronized (entries) {
         if (steps.size() < STEPS_MAX) {
           steps.add(
-              new StepDone(what.length() > 500 ? what.substring(0, 500) + "…" : what, clock.millis()));
+              new StepDone(
+                  what.length() > 500 ? what.substring(0, 500) + "…" : what, clock.millis()));
         }
       }
     }
@@ -136,8 +137,7 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
       }
       String cache = entry.context().name();
       int partition = entry.key().partition();
-      for (ClusterNode node :
-          ignite.affinity(cache).mapPartitionToPrimaryAndBackups(partition)) {
+      for (ClusterNode node : ignite.affinity(cache).mapPartitionToPrimaryAndBackups(partition)) {
         byNode
             .computeIfAbsent(String.valueOf(node.consistentId()), any -> new TreeSet<>())
             .add(cache + ":" + partition);
@@ -181,8 +181,7 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
   }
 
   @Override
-  public void list(
-      TransactionViewsRequest request, StreamObserver<TransactionViewsReply> reply) {
+  public void list(TransactionViewsRequest request, StreamObserver<TransactionViewsReply> reply) {
     reply.onNext(
         TransactionViewsReply.newBuilder()
             .addAllViews(

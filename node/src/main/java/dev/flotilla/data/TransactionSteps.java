@@ -24,8 +24,7 @@ final class TransactionSteps implements GridTransactions.Steps {
             .ifPresentOrElse(value -> cache.put(put.key(), value), () -> cache.remove(put.key()));
         yield new StepResult(Optional.empty(), Optional.empty());
       }
-      case Step.Get get ->
-          new StepResult(Optional.empty(), cache(get.cache()).get(get.key()));
+      case Step.Get get -> new StepResult(Optional.empty(), cache(get.cache()).get(get.key()));
       case Step.Send _, Step.Acknowledge _ ->
           throw new FlotillaException(
               Code.INVALID, "a step of a queue", "This version takes none; use SQL and caches.");

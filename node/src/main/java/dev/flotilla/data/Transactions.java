@@ -14,9 +14,10 @@ import org.jspecify.annotations.Nullable;
  * {@code cache(name)} and {@code queue(name)} takes part; what other threads do does not.
  *
  * <p>Errors, after all of which nothing was done unless said otherwise: {@code CONFLICT} if another
- * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or ran,
- * for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it was
- * done: what ran under the caller's own id ({@link #runOnce}) can be run again, and is done once.
+ * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or
+ * ran, for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it
+ * was done: what ran under the caller's own id ({@link #runOnce}) can be run again, and is done
+ * once.
  */
 public interface Transactions {
 
@@ -63,8 +64,8 @@ public interface Transactions {
   }
 
   /**
-   * As {@link #run}, once for an id that the caller chose, however often it is tried in a day: the id
-   * is recorded in the same transaction.
+   * As {@link #run}, once for an id that the caller chose, however often it is tried in a day: the
+   * id is recorded in the same transaction.
    *
    * @return empty if a run with this id had committed before, and this one did nothing
    */

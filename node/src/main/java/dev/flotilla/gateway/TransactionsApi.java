@@ -75,9 +75,7 @@ final class TransactionsApi {
     List<Step> steps = new ArrayList<>();
     sent.forEach(step -> steps.add(TransactionJson.step(step)));
     exchange.send(
-        200,
-        TransactionJson.toJson(
-            transactions().run(options(fields), steps, fields.text("id"))));
+        200, TransactionJson.toJson(transactions().run(options(fields), steps, fields.text("id"))));
   }
 
   private void list(Exchange exchange) {
@@ -143,7 +141,8 @@ final class TransactionsApi {
     fields
         .node("parameters")
         .ifPresent(
-            node -> node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText())));
+            node ->
+                node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText())));
     services.data().sagas().start(fields.requiredText("saga"), id, parameters);
     saga(exchange, id);
   }

@@ -87,8 +87,7 @@ class SqlCommandTest {
         .isEqualTo("[[9007199254740993,\"apple\",\"1.50\",\"2026-05-01\"]]");
     assertThatThrownBy(() -> sql("SELECT * FROM vegetable"))
         .isInstanceOfSatisfying(
-            FlotillaException.class,
-            e -> assertThat(e.code()).isEqualTo(Code.NOT_FOUND));
+            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.NOT_FOUND));
     assertThat(node.client().get("/api/sql/tables").toString())
         .contains("{\"name\":\"ID\",\"type\":\"BIGINT\",\"nullable\":false,\"key\":1}");
   }
@@ -107,8 +106,7 @@ class SqlCommandTest {
                 new Step.Statement("SELECT n FROM http_account", List.of())),
             Optional.of("my-transfer"));
     assertThat(outcome.id()).isEqualTo("my-transfer");
-    assertThat(outcome.results().get(2).sql().orElseThrow().rows())
-        .isEqualTo(List.of(List.of(6)));
+    assertThat(outcome.results().get(2).sql().orElseThrow().rows()).isEqualTo(List.of(List.of(6)));
     assertThatThrownBy(
             () ->
                 node.client()
@@ -144,8 +142,7 @@ class SqlCommandTest {
     var options = Transactions.Options.of(Transactions.Mode.PESSIMISTIC);
     List<Step> steps = new ArrayList<>();
     steps.add(new Step.Statement("INSERT INTO both_sides VALUES (1, 1)", List.of()));
-    steps.add(
-        new Step.Put("both", "k", Optional.of("after".getBytes(StandardCharsets.UTF_8))));
+    steps.add(new Step.Put("both", "k", Optional.of("after".getBytes(StandardCharsets.UTF_8))));
     steps.add(new Step.Get("both", "k"));
     var outcome = transactions.run(options, steps, Optional.empty());
     assertThat(outcome.results().get(2).value().orElseThrow()).asString().isEqualTo("after");
@@ -174,7 +171,8 @@ class SqlCommandTest {
     assertThat(output(0, "sql", "-f", script.toString())).isEqualTo("0 rows\n2 rows\n");
     assertThat(output(0, "sql", "SELECT * FROM shell ORDER BY id"))
         .isEqualTo("ID  S\n1   a;b\n2   NULL\n(2 rows)\n");
-    assertThat(output(0, "sql", "--json", "SELECT COUNT(*) AS c FROM shell")).contains("\"BIGINT\"");
+    assertThat(output(0, "sql", "--json", "SELECT COUNT(*) AS c FROM shell"))
+        .contains("\"BIGINT\"");
     assertThat(output(1, "sql", "SELEC 1")).isEmpty();
     Path migrations = Files.createDirectory(folder.resolve("migrations"));
     Files.writeString(
@@ -290,6 +288,8 @@ class SqlCommandTest {
       connection.rollback();
       statement.executeUpdate("UPDATE jdbc_tx SET n = 4");
       connection.setAutoCommit(true);
+      // The driver tells the server with the connection's next statement.
+      assertThat(n(statement)).isEqualTo(4);
       assertThat(n(elsewhere)).isEqualTo(4);
     }
   }

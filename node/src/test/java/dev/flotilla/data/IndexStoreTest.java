@@ -227,7 +227,8 @@ class IndexStoreTest {
       }
       try (DirectoryReader reader = DirectoryReader.open(directory)) {
         IndexSearcher searcher = new IndexSearcher(reader);
-        for (String query : List.of("w1", "w0 w30", "w2 w40 w59", "\"w3 w4\"", "+w5 -w6", "w5^4 w7")) {
+        for (String query :
+            List.of("w1", "w0 w30", "w2 w40 w59", "\"w3 w4\"", "+w5 -w6", "w5^4 w7")) {
           // By id where scores are equal: ids are in the order in which the documents were added.
           List<String> expected = new ArrayList<>();
           for (ScoreDoc one :
@@ -255,7 +256,9 @@ class IndexStoreTest {
                   for (int j = 0; j < vector.length; j++) {
                     vector[j] = (float) random.nextGaussian();
                   }
-                  return IndexDocument.ofText("v" + i, "").with("odd", i % 2 == 1).withVector(vector);
+                  return IndexDocument.ofText("v" + i, "")
+                      .with("odd", i % 2 == 1)
+                      .withVector(vector);
                 })
             .toList();
     for (var kind : IndexSettings.Quantization.values()) {
@@ -264,8 +267,7 @@ class IndexStoreTest {
           IndexSettings.DEFAULTS
               .withShards(2, 1)
               .withRefreshMs(20)
-              .withVectors(
-                  new IndexSettings.Vectors(16, IndexSettings.Similarity.COSINE, kind)));
+              .withVectors(new IndexSettings.Vectors(16, IndexSettings.Similarity.COSINE, kind)));
       var _ = index.put(documents, Visibility.SEARCHABLE);
       int found = 0;
       for (int query = 0; query < 20; query++) {
@@ -284,8 +286,7 @@ class IndexStoreTest {
             index.search(SearchRequest.of(near).withFilter(SearchFilter.is("odd", true)));
         found += answer.ids().stream().filter(exact::contains).toList().size();
         if (answer.ids().getFirst().equals(exact.getFirst())) {
-          float[] best =
-              documents.get(Integer.parseInt(exact.getFirst().substring(1))).vector();
+          float[] best = documents.get(Integer.parseInt(exact.getFirst().substring(1))).vector();
           assertThat(answer.hits().getFirst().score())
               .isCloseTo((1 + cosine(best, near)) / 2, org.assertj.core.data.Offset.offset(1e-4));
         }
@@ -322,8 +323,14 @@ class IndexStoreTest {
         index.search(SearchRequest.of("whale").withVector(new float[] {1, 0.05f}).withK(4));
     assertThat(answer.ids().getFirst()).isEqualTo("both");
     assertThat(answer.ids()).hasSize(4);
-    double words = answer.hits().stream().filter(h -> h.id().equals("words")).findFirst().orElseThrow().score();
-    double near = answer.hits().stream().filter(h -> h.id().equals("near")).findFirst().orElseThrow().score();
+    double words =
+        answer.hits().stream()
+            .filter(h -> h.id().equals("words"))
+            .findFirst()
+            .orElseThrow()
+            .score();
+    double near =
+        answer.hits().stream().filter(h -> h.id().equals("near")).findFirst().orElseThrow().score();
     assertThat(List.of(words, near)).allMatch(score -> score > 1.0 / 65 && score < 2.0 / 61);
   }
 

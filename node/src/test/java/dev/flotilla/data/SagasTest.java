@@ -52,10 +52,7 @@ class SagasTest {
     return List.of(
         new Step("flight", note("" + number), Optional.of(note("" + number))),
         new Step("hotel", second, Optional.of(note("" + number))),
-        new Step(
-            "pay",
-            context -> pay(context),
-            Optional.empty()));
+        new Step("pay", context -> pay(context), Optional.empty()));
   }
 
   private int tries;
@@ -101,8 +98,7 @@ class SagasTest {
       var undone = first.await("t2", Duration.ofSeconds(60));
       assertThat(undone.state()).isEqualTo(State.COMPENSATED);
       assertThat(undone.error()).isEqualTo("pay: no money");
-      assertThat(done)
-          .containsExactly("t2/flight", "t2/hotel", "t2/hotel/undo", "t2/flight/undo");
+      assertThat(done).containsExactly("t2/flight", "t2/hotel", "t2/hotel/undo", "t2/flight/undo");
       first.close();
       sagas.values().forEach(GridSagas::close);
     }

@@ -50,7 +50,8 @@ class SearchQueryTest {
     return SearchPlan.of(SCHEMA, SearchRequest.of(query));
   }
 
-  private static void assertCode(Code code, org.assertj.core.api.ThrowableAssert.ThrowingCallable call, String... parts) {
+  private static void assertCode(
+      Code code, org.assertj.core.api.ThrowableAssert.ThrowingCallable call, String... parts) {
     assertThatThrownBy(call)
         .isInstanceOfSatisfying(
             FlotillaException.class,
@@ -94,14 +95,20 @@ class SearchQueryTest {
         Code.TOO_LARGE,
         () ->
             SearchPlan.of(
-                SCHEMA,
-                SearchRequest.of("w ".repeat(1500)).withSyntax(SearchRequest.Syntax.PLAIN)),
+                SCHEMA, SearchRequest.of("w ".repeat(1500)).withSyntax(SearchRequest.Syntax.PLAIN)),
         "1024");
   }
 
   @ParameterizedTest
   @ValueSource(
-      strings = {"who is (this", "what: the?", "a \"quote", "50% off!", "AND OR NOT", "c:\\temp\\*"})
+      strings = {
+        "who is (this",
+        "what: the?",
+        "a \"quote",
+        "50% off!",
+        "AND OR NOT",
+        "c:\\temp\\*"
+      })
   void plainWordsAreNeverMalformed(String words) {
     var plan =
         SearchPlan.of(SCHEMA, SearchRequest.of(words).withSyntax(SearchRequest.Syntax.PLAIN));
@@ -145,7 +152,9 @@ class SearchQueryTest {
     }
   }
 
-  /** Filters, and what they should let through, checked against plain Java over random documents. */
+  /**
+   * Filters, and what they should let through, checked against plain Java over random documents.
+   */
   @Test
   void filtersLetThroughWhatTheySay() throws IOException {
     long seed = new Random().nextLong();
@@ -218,15 +227,13 @@ class SearchQueryTest {
             "{\"year\": {\"gt\": 1, \"gte\": 1}}",
             "{\"year\": null}",
             "{\"exists\": 1}")) {
-      assertCode(
-          Code.INVALID, () -> SearchFilter.fromJson(Json.MAPPER.readTree(wrong)), "filter");
+      assertCode(Code.INVALID, () -> SearchFilter.fromJson(Json.MAPPER.readTree(wrong)), "filter");
     }
     assertCode(
         Code.TOO_LARGE,
         () ->
             SearchFilter.fromJson(
-                Json.MAPPER.valueToTree(
-                    Map.of("year", IntStream.range(0, 2000).boxed().toList()))),
+                Json.MAPPER.valueToTree(Map.of("year", IntStream.range(0, 2000).boxed().toList()))),
         "1024");
     assertCode(
         Code.INVALID,

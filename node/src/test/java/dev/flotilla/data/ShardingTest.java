@@ -359,9 +359,7 @@ class ShardingTest {
     grids.stop(driver);
     mover.join();
     TestNodes.await(
-        "the move taken back",
-        Duration.ofSeconds(30),
-        () -> !sharding(0).table("ORPHAN").moving());
+        "the move taken back", Duration.ofSeconds(30), () -> !sharding(0).table("ORPHAN").moving());
     TestNodes.await("a majority", Duration.ofSeconds(20), members.get(0).grid()::hasMajority);
     sql(1, "INSERT INTO orphan (ts, v) VALUES (100001, 1)");
     assertThat(sql(0, "SELECT COUNT(*) FROM orphan")).asString().isEqualTo("[[4002]]");

@@ -174,7 +174,8 @@ class SqlTest {
         Code.CONFLICT,
         "exists",
         () -> sql().execute("CREATE TABLE errors (id INT PRIMARY KEY, n INT)"));
-    refused(Code.INVALID, "1 question marks", () -> sql().execute("SELECT * FROM errors WHERE n=?"));
+    refused(
+        Code.INVALID, "1 question marks", () -> sql().execute("SELECT * FROM errors WHERE n=?"));
     refused(Code.INVALID, "zero", () -> sql().execute("UPDATE errors SET n = n / (id - 1)"));
     refused(Code.INVALID, "not offered", () -> sql().execute("COMMIT"));
     refused(Code.INVALID, "empty", () -> sql().execute(" ; "));
@@ -190,7 +191,8 @@ class SqlTest {
   @Test
   void resultsAreBoundedInRowsAndTime() {
     Sql.Request many =
-        new Sql.Request("SELECT x FROM TABLE(system_range(1, 1000))", List.of(), 10, Duration.ofSeconds(30));
+        new Sql.Request(
+            "SELECT x FROM TABLE(system_range(1, 1000))", List.of(), 10, Duration.ofSeconds(30));
     SqlResult result = sql().execute(many, new Sql.Cancel());
     assertThat(result.rows()).hasSize(10);
     assertThat(result.truncated()).isTrue();
@@ -245,7 +247,9 @@ class SqlTest {
       worker.get(60, java.util.concurrent.TimeUnit.SECONDS);
     }
     assertThat(taken.get()).isEqualTo(3 * 15 * 4 + 3 * 15);
-    assertThat(((Number) sql().execute("SELECT SUM(n) FROM stock").rows().getFirst().getFirst()).intValue())
+    assertThat(
+            ((Number) sql().execute("SELECT SUM(n) FROM stock").rows().getFirst().getFirst())
+                .intValue())
         .isEqualTo(8000 - taken.get());
   }
 
@@ -265,9 +269,15 @@ class SqlTest {
   @Test
   void migrationsRunOnceInOrderAndGoOnWhereTheyFailed() {
     Migration first =
-        new Migration(1, "first", "CREATE TABLE m (id INT PRIMARY KEY, n INT); INSERT INTO m (id) VALUES (1);");
-    Migration bad = new Migration(2, "second", "INSERT INTO m (id) VALUES (2); INSERT INTO nom VALUES (1)");
-    assertThat(sql().migrate(List.of(first))).extracting(Migration.Applied::version).containsExactly(1L);
+        new Migration(
+            1,
+            "first",
+            "CREATE TABLE m (id INT PRIMARY KEY, n INT); INSERT INTO m (id) VALUES (1);");
+    Migration bad =
+        new Migration(2, "second", "INSERT INTO m (id) VALUES (2); INSERT INTO nom VALUES (1)");
+    assertThat(sql().migrate(List.of(first)))
+        .extracting(Migration.Applied::version)
+        .containsExactly(1L);
     refused(
         Code.NOT_FOUND,
         "failed at statement 2 of 2, \"INSERT INTO nom",
@@ -289,7 +299,9 @@ class SqlTest {
         "has changed",
         () -> sql().migrate(List.of(new Migration(1, "first", "DROP TABLE m"), mended)));
     refused(Code.CONFLICT, "not among", () -> sql().migrate(List.of(mended)));
-    assertThat(other().migrations()).extracting(Migration.Applied::name).containsExactly("first", "second");
+    assertThat(other().migrations())
+        .extracting(Migration.Applied::name)
+        .containsExactly("first", "second");
     assertThat(Migration.of(Map.of("V10__b.sql", "", "V2__a.sql", "")))
         .extracting(Migration::version)
         .containsExactly(2L, 10L);

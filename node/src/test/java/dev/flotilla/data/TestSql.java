@@ -38,8 +38,7 @@ final class TestSql implements AutoCloseable {
               GridTransactions transactions = new GridTransactions(environment, grid, sharding);
               parts.put(
                   dataFolder,
-                  new Parts(
-                      new GridSql(environment, grid, sharding, transactions), transactions));
+                  new Parts(new GridSql(environment, grid, sharding, transactions), transactions));
             });
   }
 

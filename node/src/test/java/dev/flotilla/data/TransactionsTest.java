@@ -224,16 +224,19 @@ class TransactionsTest {
   /** Each of two leaves if another stays, as far as it can see. */
   private static int skew(Mode mode) {
     Options options = new Options(mode, Duration.ofSeconds(3));
-    java.util.function.IntFunction<java.util.function.BiConsumer<Transaction, CyclicBarrier>> leave =
-        id ->
-            (transaction, barrier) -> {
-              var on =
-                  transaction.sql("SELECT id FROM account WHERE owner = 'doctor' AND n = 1").rows();
-              meet(barrier);
-              if (on.size() > 1) {
-                transaction.sql("UPDATE account SET n = 0 WHERE id = ?", id);
-              }
-            };
+    java.util.function.IntFunction<java.util.function.BiConsumer<Transaction, CyclicBarrier>>
+        leave =
+            id ->
+                (transaction, barrier) -> {
+                  var on =
+                      transaction
+                          .sql("SELECT id FROM account WHERE owner = 'doctor' AND n = 1")
+                          .rows();
+                  meet(barrier);
+                  if (on.size() > 1) {
+                    transaction.sql("UPDATE account SET n = 0 WHERE id = ?", id);
+                  }
+                };
     var failures = race(options, leave.apply(10), leave.apply(11));
     assertThat(failures.stream().map(f -> ((FlotillaException) f).code()))
         .isSubsetOf(Code.CONFLICT, Code.BUSY);
@@ -260,7 +263,8 @@ class TransactionsTest {
                           Mode.PESSIMISTIC,
                           transaction ->
                               transaction.sql(
-                                  "UPDATE account SET n = ? WHERE id = 20", n(transaction, 20) + 1));
+                                  "UPDATE account SET n = ? WHERE id = 20",
+                                  n(transaction, 20) + 1));
                 }
               }));
     }
@@ -329,7 +333,8 @@ class TransactionsTest {
                 .get(1)
                 .transactions()
                 .run(
-                    SHORT, transaction -> transaction.sql("UPDATE account SET n = 2 WHERE id = 40")));
+                    SHORT,
+                    transaction -> transaction.sql("UPDATE account SET n = 2 WHERE id = 40")));
     String running =
         nodes.get(2).transactions().list().stream()
             .filter(view -> view.state() == State.ACTIVE)
@@ -387,8 +392,7 @@ class TransactionsTest {
     undone.rollback();
     var broken = transactions.begin(SHORT);
     broken.step(update);
-    refused(
-        Code.INVALID, "", () -> broken.step(new Step.Statement("UPDATE nonsense", List.of())));
+    refused(Code.INVALID, "", () -> broken.step(new Step.Statement("UPDATE nonsense", List.of())));
     var late = transactions.begin(SHORT);
     late.step(update);
     TestNodes.await(
