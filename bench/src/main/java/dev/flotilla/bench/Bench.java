@@ -9,7 +9,12 @@ import picocli.CommandLine.Command;
     name = "bench",
     description = "Repeatable measurements.",
     synopsisSubcommandLabel = "NAME",
-    subcommands = {JepsenBench.class, ShardingBench.class, CommandLine.HelpCommand.class},
+    subcommands = {
+      JepsenBench.class,
+      ShardingBench.class,
+      BlobBench.class,
+      CommandLine.HelpCommand.class
+    },
     mixinStandardHelpOptions = true)
 public final class Bench {
 

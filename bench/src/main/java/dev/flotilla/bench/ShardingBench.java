@@ -94,8 +94,7 @@ final class ShardingBench implements Callable<Integer> {
     }
   }
 
-  private static void start(
-      Path folder, int number, List<ClusterNode> clusters, List<DataPlane> planes)
+  static void start(Path folder, int number, List<ClusterNode> clusters, List<DataPlane> planes)
       throws IOException {
     String name = "node-" + number;
     int port = freePorts(20_000 + 100 * number);
@@ -313,7 +312,7 @@ final class ShardingBench implements Callable<Integer> {
     }
   }
 
-  private static void delete(Path folder) throws IOException {
+  static void delete(Path folder) throws IOException {
     try (Stream<Path> files = Files.walk(folder)) {
       for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
         Files.deleteIfExists(file);

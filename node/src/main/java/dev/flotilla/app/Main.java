@@ -26,6 +26,7 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      LockCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,
@@ -34,6 +35,7 @@ import picocli.CommandLine.Command;
       SqlCommand.class,
       TransactionsCommand.class,
       UsageCommand.class,
+      BlobCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

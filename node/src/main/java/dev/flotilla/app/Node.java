@@ -213,6 +213,12 @@ final class Node {
 
   private void addTrained(String job, String model, Path folder) {
     addModel(model, folder);
+    try {
+      Checkpoints.keep(data.blobs(), job, folder);
+    } catch (FlotillaException e) {
+      // The model itself is safe; the job need not fail for its training files.
+      log.warn("job {}: its checkpoint is only on this node: {}", job, e.explanation());
+    }
     log.info("job {}: its model is {}", job, model);
   }
 

@@ -8,6 +8,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.URI;
 import java.net.URLEncoder;
@@ -196,6 +197,38 @@ public final class Client {
         throw refused(status, new String(response.body(), StandardCharsets.UTF_8));
       }
       return new Answer(status, response.body(), response.headers().map());
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
+  }
+
+  /** Sends what the stream holds, without keeping it, and returns the answer. */
+  public JsonNode send(String method, String path, InputStream content) {
+    return json(
+        send(
+            request(path)
+                // So that a refusal comes before the content is sent.
+                .expectContinue(true)
+                .method(method, HttpRequest.BodyPublishers.ofInputStream(() -> content))
+                .build()));
+  }
+
+  /** The content behind a path, as it comes; close it. */
+  public InputStream receive(String path, Map<String, String> headers) {
+    HttpRequest.Builder builder = request(path);
+    headers.forEach(builder::header);
+    try {
+      HttpResponse<InputStream> response =
+          http.send(builder.build(), HttpResponse.BodyHandlers.ofInputStream());
+      if (response.statusCode() / 100 != 2) {
+        try (InputStream body = response.body()) {
+          throw refused(
+              response.statusCode(), new String(body.readAllBytes(), StandardCharsets.UTF_8));
+        }
+      }
+      return response.body();
     } catch (IOException e) {
       throw unreachable(e);
     } catch (InterruptedException e) {

@@ -45,7 +45,7 @@ public final class Lease implements AutoCloseable {
     // When it was given lies somewhere between; after a long wait, a renewal gives a firm start.
     if (nowNs - askedNs > leaseNs / 2) {
       askedNs = nowNs;
-      if (!locks.renew(grant.get())) {
+      if (locks.renew(grant.get()).isEmpty()) {
         return Optional.empty();
       }
     }
@@ -84,7 +84,7 @@ public final class Lease implements AutoCloseable {
           return;
         }
         try {
-          if (!locks.renew(grant)) {
+          if (locks.renew(grant).isEmpty()) {
             lose("it was given to another or expired");
             return;
           }

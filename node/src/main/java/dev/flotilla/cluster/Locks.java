@@ -169,11 +169,12 @@ public interface Locks {
   Optional<Grant> acquire(Request request);
 
   /**
-   * Keeps a lock for another {@code ttlMs}, counted from before this call.
+   * Keeps a lock for another lease of the length that it was acquired with, counted from before
+   * this call.
    *
-   * @return whether it is still the holder's
+   * @return what is held; empty if it is no longer the holder's
    */
-  boolean renew(Grant grant);
+  Optional<Grant> renew(Grant grant);
 
   /**
    * Gives a lock back; the next in the queue has it when this returns.

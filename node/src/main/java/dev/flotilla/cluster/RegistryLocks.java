@@ -166,11 +166,17 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   }
 
   @Override
-  public boolean renew(Grant grant) {
+  public Optional<Grant> renew(Grant grant) {
     LockState after =
         stepUninterrupted(
+<<<<<<< HEAD
             grant.name(), s -> find(s, grant).map(claim -> s.renew(Set.of(claim.id()))).orElse(s));
     return find(after, grant).isPresent();
+=======
+            grant.name(),
+            s -> find(s, grant).map(claim -> s.renew(Set.of(claim.id()))).orElse(s));
+    return find(after, grant).map(claim -> grant(grant.name(), claim));
+>>>>>>> main
   }
 
   @Override

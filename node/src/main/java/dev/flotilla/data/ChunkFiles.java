@@ -116,6 +116,7 @@ final class ChunkFiles {
           }
           channel.force(true);
         }
+        Files.setLastModifiedTime(half, FileTime.from(clock.instant()));
         synchronized (stripe(chunk)) {
           Files.move(half, file, StandardCopyOption.ATOMIC_MOVE);
         }

@@ -52,7 +52,8 @@ final class GridSharding implements Sharding {
    * One sharded table in the registry.
    *
    * @param type of the column in SQL
-   * @param generation 0 in the table of its own name; n after the n-th move, in {@code NAME__n}
+   * @param generation 0 in the table of its own name; after a move n, in {@code NAME__n}
+   * @param left generations whose tables are to be dropped once no statement uses them
    */
   record Stored(
       String table,
@@ -64,13 +65,14 @@ final class GridSharding implements Sharding {
       List<Shard> shards,
       Optional<String> colocatedWith,
       int generation,
-      Optional<Moving> moving) {
+      Optional<Moving> moving,
+      List<Integer> left) {
 
     String physical() {
       return physical(generation);
     }
 
-    private String physical(int number) {
+    String physical(int number) {
       return number == 0 ? table : table + "__" + number;
     }
 
@@ -85,33 +87,54 @@ final class GridSharding implements Sharding {
     }
 
     Stored with(Optional<Moving> move) {
+      return with(partitions, shards, generation, move, left);
+    }
+
+    /** As if the move had not begun. */
+    Stored takenBack() {
+      return with(
+          partitions,
+          shards,
+          generation,
+          Optional.empty(),
+          plus(moving.orElseThrow().generation()));
+    }
+
+    Stored withoutLeft() {
+      return with(partitions, shards, generation, moving, List.of());
+    }
+
+    private List<Integer> plus(int number) {
+      List<Integer> more = new ArrayList<>(left);
+      more.add(number);
+      return more;
+    }
+
+    private Stored with(
+        int itsPartitions,
+        List<Shard> itsShards,
+        int itsGeneration,
+        Optional<Moving> move,
+        List<Integer> itsLeft) {
       return new Stored(
           table,
           strategy,
           column,
           type,
           spread,
-          partitions,
-          shards,
+          itsPartitions,
+          itsShards,
           colocatedWith,
-          generation,
-          move);
+          itsGeneration,
+          move,
+          itsLeft);
     }
 
     /** As it is once the move is done. */
     Stored moved() {
       Moving move = moving.orElseThrow();
-      return new Stored(
-          table,
-          strategy,
-          column,
-          type,
-          spread,
-          move.partitions(),
-          move.shards(),
-          colocatedWith,
-          move.generation(),
-          Optional.empty());
+      return with(
+          move.partitions(), move.shards(), move.generation(), Optional.empty(), plus(generation));
     }
   }
 
@@ -144,7 +167,7 @@ final class GridSharding implements Sharding {
     this.gate = new ShardGate(cluster);
     this.mover = new ShardMove(cluster, grid, this);
     cluster.addService(gate);
-    cluster.addReconciler(mover::rollBackAbandoned);
+    cluster.addReconciler(mover::tidy);
     grid.onStart(ignite -> gate.start());
   }
 
@@ -334,6 +357,7 @@ final class GridSharding implements Sharding {
         "dropping table " + table,
         ignite -> {
           ignite.destroyCache(cacheName(stored.physical()));
+          stored.left().forEach(each -> ignite.destroyCache(cacheName(stored.physical(each))));
           return true;
         });
     put(table, entry.epoch(), Optional.empty());
@@ -471,7 +495,8 @@ final class GridSharding implements Sharding {
           List.of(),
           Optional.empty(),
           0,
-          Optional.empty());
+          Optional.empty(),
+          List.of());
     }
     if (!known) {
       throw new FlotillaException(
@@ -495,7 +520,8 @@ final class GridSharding implements Sharding {
             shards,
             Optional.empty(),
             0,
-            Optional.empty());
+            Optional.empty(),
+            List.of());
     affinity(stored);
     return stored;
   }
@@ -550,7 +576,8 @@ final class GridSharding implements Sharding {
         parent.shards(),
         Optional.of(parent.table()),
         0,
-        Optional.empty());
+        Optional.empty(),
+        List.of());
   }
 
   /** A number of partitions that no other sharding has: see {@link ShardAffinity}. */

@@ -158,9 +158,10 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
 
   private void writeBatch(List<Event> batch) throws IOException {
     long lost = dropped.getAndSet(0);
+    List<Event> events = new ArrayList<>(batch);
     try {
       if (lost > 0) {
-        batch.add(
+        events.add(
             new Event(
                 clock.millis(),
                 Log.Level.WARN,
@@ -175,7 +176,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
           nextSeq = own.lastSeq() > 0 ? own.lastSeq() + 1 : clock.millis() * 1000;
         }
         List<LogSegments.Line> lines = new ArrayList<>();
-        for (Event event : batch) {
+        for (Event event : events) {
           long seq = nextSeq + lines.size();
           lines.add(
               new LogSegments.Line(

@@ -3,6 +3,8 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.util.Locale;
 import java.util.Optional;
@@ -32,6 +34,12 @@ final class Exchange {
       super(message, null, false, false);
     }
   }
+
+  /** What a client must at least send of a long body. */
+  private static final double SLOWEST_BYTES_PER_SECOND = 16 << 10;
+
+  private static final long DISCARD_BYTES = 64 << 20;
+  private static final long DISCARD_NS = 5_000_000_000L;
 
   private final Request request;
   private final Response response;
@@ -103,13 +111,9 @@ final class Exchange {
    * @throws ApiError 413 as soon as it is known to be too large, 408 if it is not there in time
    */
   byte[] body() {
-    String encoding = header("Content-Encoding").orElse("identity").toLowerCase(Locale.ROOT);
-    if (!encoding.equals("identity")) {
-      throw ApiError.of(
-          415, "unsupported_encoding", "Content-Encoding " + encoding + " is not accepted.");
-    }
+    refuseEncoded();
     if (request.getLength() > limits.bodyBytes()) {
-      throw tooLarge();
+      throw tooLarge(limits.bodyBytes());
     }
     long deadlineNs = System.nanoTime() + limits.body().toNanos();
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
@@ -129,7 +133,7 @@ final class Exchange {
       boolean last = chunk.isLast();
       if (bytes.size() + chunk.remaining() > limits.bodyBytes()) {
         chunk.release();
-        throw tooLarge();
+        throw tooLarge(limits.bodyBytes());
       }
       byte[] part = new byte[chunk.remaining()];
       chunk.get(part, 0, part.length);
@@ -142,6 +146,108 @@ final class Exchange {
         throw bodyTooSlow();
       }
     }
+  }
+
+  private void refuseEncoded() {
+    String encoding = header("Content-Encoding").orElse("identity").toLowerCase(Locale.ROOT);
+    if (!encoding.equals("identity")) {
+      throw ApiError.of(
+          415, "unsupported_encoding", "Content-Encoding " + encoding + " is not accepted.");
+    }
+  }
+
+  /**
+   * The body as it comes, for those that are too large to be held. A client is given up that sends
+   * nothing for as long as a whole small body may take, or, after that time, less than {@link
+   * #SLOWEST_BYTES_PER_SECOND} on average.
+   *
+   * @param bytesMax 413 for more
+   */
+  InputStream bodyStream(long bytesMax) {
+    refuseEncoded();
+    if (request.getLength() > bytesMax) {
+      throw tooLarge(bytesMax);
+    }
+    return new InputStream() {
+      private final Semaphore available = new Semaphore(0);
+      private final long startNs = System.nanoTime();
+      private byte[] part = new byte[0];
+      private int position;
+      private long count;
+      private boolean last;
+
+      @Override
+      public int read() {
+        byte[] one = new byte[1];
+        return read(one, 0, 1) < 0 ? -1 : one[0] & 0xff;
+      }
+
+      @Override
+      public int read(byte[] bytes, int offset, int length) {
+        if (length == 0) {
+          return 0;
+        }
+        while (position == part.length) {
+          if (last) {
+            return -1;
+          }
+          next();
+        }
+        int copied = Math.min(length, part.length - position);
+        System.arraycopy(part, position, bytes, offset, copied);
+        position += copied;
+        return copied;
+      }
+
+      private void next() {
+        Content.Chunk chunk = request.read();
+        while (chunk == null) {
+          request.demand(available::release);
+          awaitBody(available, System.nanoTime() + limits.body().toNanos());
+          chunk = request.read();
+        }
+        if (Content.Chunk.isFailure(chunk)) {
+          throw chunk.getFailure() instanceof TimeoutException
+              ? bodyTooSlow()
+              : new ClientGone("the request's body broke off: " + chunk.getFailure());
+        }
+        last = chunk.isLast();
+        part = new byte[chunk.remaining()];
+        position = 0;
+        chunk.get(part, 0, part.length);
+        chunk.release();
+        count += part.length;
+        if (count > bytesMax) {
+          throw tooLarge(bytesMax);
+        }
+        long lateNs = System.nanoTime() - startNs - limits.body().toNanos();
+        if (!last && lateNs > 0 && count < lateNs / 1e9 * SLOWEST_BYTES_PER_SECOND) {
+          throw bodyTooSlow();
+        }
+      }
+    };
+  }
+
+  /**
+   * Reads what a refused client still sends, within bounds, so that it hears why: many do not read
+   * an answer while they write, and take a closed connection for a lost one.
+   */
+  void discard(InputStream body) {
+    long deadlineNs = System.nanoTime() + DISCARD_NS;
+    byte[] piece = new byte[1 << 16];
+    try {
+      long left = DISCARD_BYTES;
+      while (left > 0 && System.nanoTime() < deadlineNs) {
+        int count = body.read(piece);
+        if (count < 0) {
+          return;
+        }
+        left -= count;
+      }
+    } catch (IOException | ApiError | ClientGone e) {
+      // It is refused anyway.
+    }
+    closeAfterwards();
   }
 
   private void awaitBody(Semaphore available, long deadlineNs) {
@@ -165,12 +271,12 @@ final class Exchange {
             + " s. Send it faster, or less of it.");
   }
 
-  private ApiError tooLarge() {
+  private ApiError tooLarge(long bytesMax) {
     closeAfterwards();
     return ApiError.of(
         413,
         "request_too_large",
-        "The request's body is larger than the " + limits.bodyBytes() + " bytes accepted.");
+        "The request's body is larger than the " + bytesMax + " bytes accepted.");
   }
 
   /** What is left of the request is not worth reading. */
@@ -208,6 +314,16 @@ final class Exchange {
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     putHeader("Cache-Control", "no-cache");
     putHeader("X-Accel-Buffering", "no");
+  }
+
+  /**
+   * Starts an answer of a known length, to be written piece by piece, or not at all if only its
+   * head was asked for.
+   */
+  void start(int status, String contentType, long length) {
+    response.setStatus(status);
+    response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
+    response.getHeaders().put(HttpHeader.CONTENT_LENGTH, length);
   }
 
   boolean started() {

@@ -145,6 +145,7 @@ public final class Gateway implements AutoCloseable {
             Route.named("DELETE", "/api/training/*", Access.WORK, cluster::cancelTraining),
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
+    routes.addAll(new LocksApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services, this::draining).routes());
@@ -152,6 +153,7 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new TransactionsApi(services).routes());
     routes.addAll(new SearchApi(services).routes());
     routes.addAll(new UsageApi(services).routes());
+    routes.addAll(new BlobApi(services).routes());
     return routes;
   }
 
