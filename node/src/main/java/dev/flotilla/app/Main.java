@@ -35,6 +35,8 @@ import picocli.CommandLine.Command;
       ShardCommand.class,
       StreamCommand.class,
       SearchCommand.class,
+      SqlCommand.class,
+      TransactionsCommand.class,
       UsageCommand.class,
       BlobCommand.class,
       BackupCommand.class,

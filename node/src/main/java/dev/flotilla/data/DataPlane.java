@@ -50,6 +50,7 @@ public final class DataPlane implements AutoCloseable {
   private @Nullable OtlpExporter logExport;
   private final GridTransactions transactions;
   private final GridSql sql;
+  private final GridSagas sagas;
   private final GridSearchIndexes search;
   private final GridBlobs blobs;
   private final GridJobs jobs;
@@ -79,6 +80,8 @@ public final class DataPlane implements AutoCloseable {
     log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
+    sagas = new GridSagas(environment.cluster(), grid, environment.clock());
+    transactions.steps(new TransactionSteps(caches));
     search =
         new GridSearchIndexes(
             environment.cluster(),
@@ -183,6 +186,11 @@ public final class DataPlane implements AutoCloseable {
     return sql;
   }
 
+  /** Work of several steps with compensation. */
+  public Sagas sagas() {
+    return sagas;
+  }
+
   /** Transactions over tables, caches and queues. */
   public Transactions transactions() {
     return transactions;
@@ -222,6 +230,7 @@ public final class DataPlane implements AutoCloseable {
       exporter.close();
     }
     nodeLog.close();
+    sagas.close();
     transactions.close();
     search.close();
     grid.close();

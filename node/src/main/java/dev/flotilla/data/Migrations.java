@@ -189,23 +189,27 @@ final class Migrations {
     Migration.Applied applied =
         new Migration.Applied(
             migration.version(), migration.name(), migration.checksum(), clock.millis());
-    sql.execute(
-        "MERGE INTO flotilla_migrations t USING (VALUES (CAST(? AS BIGINT), CAST(? AS VARCHAR),"
-            + " CAST(? AS VARCHAR), CAST(? AS BIGINT), CAST(? AS INT), CAST(? AS BOOLEAN)))"
-            + " AS s (version, name, checksum, applied_at_ms, statements_done, complete)"
-            + " ON t.version = s.version"
-            + " WHEN MATCHED THEN UPDATE SET name = s.name, checksum = s.checksum,"
-            + " applied_at_ms = s.applied_at_ms, statements_done = s.statements_done,"
-            + " complete = s.complete"
-            + " WHEN NOT MATCHED THEN INSERT (version, name, checksum, applied_at_ms,"
-            + " statements_done, complete) VALUES (s.version, s.name, s.checksum,"
-            + " s.applied_at_ms, s.statements_done, s.complete)",
-        applied.version(),
-        applied.name(),
-        applied.checksum(),
-        applied.appliedAtMs(),
-        done,
-        complete);
+    SqlResult updated =
+        sql.execute(
+            "UPDATE flotilla_migrations SET name = ?, checksum = ?, applied_at_ms = ?,"
+                + " statements_done = ?, complete = ? WHERE version = ?",
+            applied.name(),
+            applied.checksum(),
+            applied.appliedAtMs(),
+            done,
+            complete,
+            applied.version());
+    if (updated.updated() == 0) {
+      sql.execute(
+          "INSERT INTO flotilla_migrations (version, name, checksum, applied_at_ms,"
+              + " statements_done, complete) VALUES (?, ?, ?, ?, ?, ?)",
+          applied.version(),
+          applied.name(),
+          applied.checksum(),
+          applied.appliedAtMs(),
+          done,
+          complete);
+    }
     return applied;
   }
 

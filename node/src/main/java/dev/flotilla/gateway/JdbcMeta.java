@@ -58,9 +58,12 @@ final class JdbcMeta implements Meta {
   private static final class OpenConnection {
     final Map<Integer, OpenStatement> statements = new ConcurrentHashMap<>();
     ConnectionPropertiesImpl properties =
-        new ConnectionPropertiesImpl(
-            true, false, Connection.TRANSACTION_SERIALIZABLE, "", SCHEMA);
+        new ConnectionPropertiesImpl(true, false, Connection.TRANSACTION_SERIALIZABLE, "", SCHEMA);
     Optional<Transactions.Session> session = Optional.empty();
+
+    /** A statement failed and took its transaction with it; the caller must know, by rollback. */
+    boolean aborted;
+
     volatile long usedAtNs;
   }
 
@@ -160,8 +163,7 @@ final class JdbcMeta implements Meta {
   }
 
   @Override
-  public ConnectionProperties connectionSync(
-      ConnectionHandle handle, ConnectionProperties wanted) {
+  public ConnectionProperties connectionSync(ConnectionHandle handle, ConnectionProperties wanted) {
     OpenConnection connection = connection(handle.id);
     connection.properties = connection.properties.merge(wanted);
     connection.properties.setDirty(false);
@@ -173,19 +175,35 @@ final class JdbcMeta implements Meta {
 
   @Override
   public void commit(ConnectionHandle handle) {
-    end(handle, Transactions.Session::commit);
+    end(handle, true, Transactions.Session::commit);
   }
 
   @Override
   public void rollback(ConnectionHandle handle) {
-    end(handle, Transactions.Session::rollback);
+    end(handle, false, Transactions.Session::rollback);
+  }
+
+  private static AvaticaRuntimeException aborted() {
+    return new AvaticaRuntimeException(
+        "the transaction was rolled back when a statement in it failed; nothing of it was done."
+            + " Call rollback, then begin again",
+        FlotillaException.Code.CONFLICT.ordinal() + 1,
+        "25P02",
+        AvaticaSeverity.ERROR);
   }
 
   private void end(
-      ConnectionHandle handle, java.util.function.Consumer<Transactions.Session> how) {
+      ConnectionHandle handle,
+      boolean commit,
+      java.util.function.Consumer<Transactions.Session> how) {
     OpenConnection connection = connection(handle.id);
     Optional<Transactions.Session> session = connection.session;
     connection.session = Optional.empty();
+    boolean aborted = connection.aborted;
+    connection.aborted = false;
+    if (aborted && commit) {
+      throw aborted();
+    }
     try {
       session.ifPresent(how);
     } catch (FlotillaException e) {
@@ -307,11 +325,7 @@ final class JdbcMeta implements Meta {
     statement.rows = rows(result);
     Signature signature =
         Signature.create(
-            columns(result.columns()),
-            text,
-            List.of(),
-            CursorFactory.LIST,
-            StatementType.SELECT);
+            columns(result.columns()), text, List.of(), CursorFactory.LIST, StatementType.SELECT);
     return new ExecuteResult(
         List.of(
             MetaResultSet.create(
@@ -324,19 +338,13 @@ final class JdbcMeta implements Meta {
 
   private SqlResult execute(
       OpenConnection connection, String text, List<@Nullable Object> arguments, long maxRowCount) {
-    int rowsMax =
-        maxRowCount <= 0 ? Sql.ROWS_MAX : (int) Math.min(maxRowCount, Sql.ROWS_MAX);
+    int rowsMax = maxRowCount <= 0 ? Sql.ROWS_MAX : (int) Math.min(maxRowCount, Sql.ROWS_MAX);
     Sql.Request request = new Sql.Request(text, arguments, rowsMax, STATEMENT_TIMEOUT);
     try {
-      SqlResult result;
-      if (Boolean.FALSE.equals(connection.properties.isAutoCommit())) {
-        if (connection.session.isEmpty()) {
-          connection.session = Optional.of(transactions.begin(options(connection)));
-        }
-        result = connection.session.get().sql(request, cancel.get());
-      } else {
-        result = sql.execute(request, cancel.get());
-      }
+      SqlResult result =
+          Boolean.FALSE.equals(connection.properties.isAutoCommit())
+              ? inSession(connection, request)
+              : sql.execute(request, cancel.get());
       if (result.truncated() && maxRowCount <= 0) {
         throw new FlotillaException(
             FlotillaException.Code.TOO_LARGE,
@@ -345,12 +353,23 @@ final class JdbcMeta implements Meta {
       }
       return result;
     } catch (FlotillaException e) {
-      if (e.code() == FlotillaException.Code.NOT_FOUND
-          || connection.session.flatMap(s -> transactions.session(s.id())).isEmpty()) {
-        // A step that fails ends its transaction; the next statement begins another.
-        connection.session = Optional.empty();
-      }
       throw said(e);
+    }
+  }
+
+  private SqlResult inSession(OpenConnection connection, Sql.Request request) {
+    if (connection.aborted) {
+      throw aborted();
+    }
+    if (connection.session.isEmpty()) {
+      connection.session = Optional.of(transactions.begin(options(connection)));
+    }
+    try {
+      return connection.session.get().sql(request, cancel.get());
+    } catch (FlotillaException e) {
+      connection.session = Optional.empty();
+      connection.aborted = true;
+      throw e;
     }
   }
 
@@ -371,8 +390,7 @@ final class JdbcMeta implements Meta {
     long[] counts = new long[texts.size()];
     for (int i = 0; i < counts.length; i++) {
       statement(handle);
-      counts[i] =
-          execute(connection(handle.connectionId), texts.get(i), List.of(), 0).updated();
+      counts[i] = execute(connection(handle.connectionId), texts.get(i), List.of(), 0).updated();
     }
     return new ExecuteBatchResult(counts);
   }
@@ -568,8 +586,7 @@ final class JdbcMeta implements Meta {
         handle.id,
         id,
         true,
-        Signature.create(
-            columns(columns), "", List.of(), CursorFactory.LIST, StatementType.SELECT),
+        Signature.create(columns(columns), "", List.of(), CursorFactory.LIST, StatementType.SELECT),
         frame(rows, 0, Integer.MAX_VALUE));
   }
 
@@ -631,8 +648,7 @@ final class JdbcMeta implements Meta {
     if (matches(schema, SCHEMA) && (types == null || types.isEmpty() || types.contains("TABLE"))) {
       for (Sql.Table table : tables()) {
         if (matches(name, table.name())) {
-          rows.add(
-              row("", SCHEMA, table.name(), "TABLE", "", null, null, null, null, null));
+          rows.add(row("", SCHEMA, table.name(), "TABLE", "", null, null, null, null, null));
         }
       }
     }

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.data.Sagas;
 import dev.flotilla.data.Sql;
 import dev.flotilla.data.TransactionJson;
 import dev.flotilla.data.Transactions;
@@ -15,6 +16,9 @@ import dev.flotilla.gateway.GatewayHandler.Route;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.TreeMap;
 
 /**
  * Transactions over HTTP; steps and views look as {@link TransactionJson} says.
@@ -25,6 +29,8 @@ import java.util.List;
  * POST /api/transactions/begin {"mode","timeout_ms"} → {"id"}, open on this node
  * POST /api/transactions/{id}/steps (a step) → its result
  * POST /api/transactions/{id}/commit, …/rollback
+ * GET  /api/sagas/{id} → {"id","saga","state","steps_done","results","error","updated_at_ms"}
+ * POST /api/sagas {"saga","id","parameters"}
  * </pre>
  */
 final class TransactionsApi {
@@ -43,7 +49,9 @@ final class TransactionsApi {
         Route.named("GET", "/api/transactions/*", Access.KEY, this::find),
         Route.named("POST", "/api/transactions/*/steps", Access.KEY, this::step),
         Route.named("POST", "/api/transactions/*/commit", Access.KEY, this::commit),
-        Route.named("POST", "/api/transactions/*/rollback", Access.KEY, this::rollback));
+        Route.named("POST", "/api/transactions/*/rollback", Access.KEY, this::rollback),
+        Route.of("POST", "/api/sagas", Access.WORK, this::startSaga),
+        Route.named("GET", "/api/sagas/*", Access.KEY, this::saga));
   }
 
   private Transactions transactions() {
@@ -124,5 +132,44 @@ final class TransactionsApi {
   private void rollback(Exchange exchange, String id) {
     session(id).rollback();
     exchange.send(200, Json.MAPPER.createObjectNode().put("id", id).put("state", "rolled_back"));
+  }
+
+  private void startSaga(Exchange exchange) {
+    Fields fields = exchange.json();
+    String id = fields.requiredText("id");
+    Map<String, String> parameters = new TreeMap<>();
+    fields
+        .node("parameters")
+        .ifPresent(
+            node ->
+                node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText())));
+    services.data().sagas().start(fields.requiredText("saga"), id, parameters);
+    saga(exchange, id);
+  }
+
+  private void saga(Exchange exchange, String id) {
+    Sagas.View view =
+        services
+            .data()
+            .sagas()
+            .find(id)
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        FlotillaException.Code.NOT_FOUND,
+                        "there is no saga " + id,
+                        "An ended one is known for a day."));
+    ObjectNode json =
+        Json.MAPPER
+            .createObjectNode()
+            .put("id", view.id())
+            .put("saga", view.saga())
+            .put("state", view.state().name().toLowerCase(Locale.ROOT))
+            .put("steps_done", view.stepsDone())
+            .put("error", view.error())
+            .put("updated_at_ms", view.updatedAtMs());
+    json.set("parameters", Json.MAPPER.valueToTree(view.parameters()));
+    json.set("results", Json.MAPPER.valueToTree(view.results()));
+    exchange.send(200, json);
   }
 }
