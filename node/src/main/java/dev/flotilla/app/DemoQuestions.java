@@ -76,7 +76,10 @@ final class DemoQuestions {
                   "temperature",
                   0,
                   "max_tokens",
-                  ANSWER_TOKENS),
+                  ANSWER_TOKENS,
+                  // What is shown is that the cluster answers, not that it remembers.
+                  "cache",
+                  false),
               Optional.of(asked.answer())));
     }
     return new DemoQuestions(questions);
@@ -100,7 +103,17 @@ final class DemoQuestions {
       questions.add(
           new Question(
               "/v1/completions",
-              Map.of("model", model, "prompt", prompt, "temperature", 0, "max_tokens", TEXT_TOKENS),
+              Map.of(
+                  "model",
+                  model,
+                  "prompt",
+                  prompt,
+                  "temperature",
+                  0,
+                  "max_tokens",
+                  TEXT_TOKENS,
+                  "cache",
+                  false),
               Optional.empty()));
     }
     return new DemoQuestions(questions);

@@ -26,11 +26,13 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      LockCommand.class,
       CacheCommand.class,
       LogsCommand.class,
       ShardCommand.class,
       StreamCommand.class,
       SearchCommand.class,
+      UsageCommand.class,
       BlobCommand.class,
       CommandLine.HelpCommand.class
     },

@@ -1,6 +1,7 @@
 package dev.flotilla.data;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Locks;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -30,8 +31,11 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
+  private final Locks locks;
   private final Grid grid;
   private final GridCaches caches;
+  private final GridUsage usage;
+  private final Fences fences;
   private final GridSharding sharding;
   private final Path logFolder;
   private final String self;
@@ -45,11 +49,15 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
+    locks =
+        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
+    usage = new GridUsage(environment, grid);
+    fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
@@ -90,7 +98,13 @@ public final class DataPlane implements AutoCloseable {
     caches.start();
     nodeLog.start();
     search.start();
+    usage.start();
     blobs.start();
+  }
+
+  /** Locks of the whole cluster. */
+  public Locks locks() {
+    return locks;
   }
 
   /** The choke point to the data grid. */
@@ -110,6 +124,11 @@ public final class DataPlane implements AutoCloseable {
    */
   public void registerCacheStore(String name, CacheStore store) {
     caches.register(name, store);
+  }
+
+  /** The usage ledger. */
+  public Usage usage() {
+    return usage;
   }
 
   /** How tables are spread over the nodes. */
@@ -166,6 +185,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    usage.close();
     blobs.close();
     caches.close();
     OtlpExporter exporter = logExport;

@@ -61,8 +61,6 @@ final class EngineConfiguration {
             EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
         .setFailureHandler(new Report())
-        // Who activates it is decided by the members of the grid, not by whoever starts first.
-        .setAutoActivationEnabled(false)
         .setDataStorageConfiguration(storage(config))
         .setTransactionConfiguration(
             new TransactionConfiguration()

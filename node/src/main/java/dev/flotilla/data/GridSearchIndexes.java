@@ -18,7 +18,12 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.function.LongSupplier;
 import java.util.random.RandomGenerator;
@@ -34,6 +39,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
   private static final int BULK_MAX = 10_000;
   private static final long VISIBLE_MS = 10_000;
   private static final long STATE_MS = 2_000;
+  private static final Future<List<Long>> NOTHING = CompletableFuture.completedFuture(List.of());
 
   private final Cluster cluster;
   private final IndexCatalog catalog;
@@ -41,6 +47,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
   private final SearchPool pool;
   private final SearchScatter scatter;
   private final Map<IndexReplicas.Address, IndexWrites> writes = new ConcurrentHashMap<>();
+  private final ExecutorService writers = Executors.newVirtualThreadPerTaskExecutor();
   private final Timer searchTime;
   private final Timer writeTime;
 
@@ -221,13 +228,20 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
       }
       Receipt[] receipts = new Receipt[all.size()];
       Map<Integer, Long> last = new HashMap<>();
+      boolean alone = byShard.size() == 1 || TransactionScope.current().isPresent();
+      Map<Integer, Future<List<Long>>> running = new TreeMap<>();
       byShard.forEach(
           (shard, places) -> {
             List<IndexStore.Write> mine = places.stream().map(all::get).toList();
-            List<Long> sequences =
-                TransactionScope.current().isPresent()
-                    ? inTransaction(index, shard, mine, visibility)
-                    : writes(index, shard).write(mine);
+            running.put(
+                shard,
+                alone
+                    ? CompletableFuture.completedFuture(writeShard(index, shard, mine, visibility))
+                    : writers.submit(() -> writeShard(index, shard, mine, visibility)));
+          });
+      byShard.forEach(
+          (shard, places) -> {
+            List<Long> sequences = sequences(running.getOrDefault(shard, NOTHING));
             for (int i = 0; i < places.size(); i++) {
               int place = places.get(i);
               receipts[place] = new Receipt(all.get(place).id(), shard, sequences.get(i), false);
@@ -248,6 +262,27 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
         }
       }
       return List.of(receipts);
+    }
+
+    private List<Long> writeShard(
+        IndexCatalog.Known index, int shard, List<IndexStore.Write> all, Visibility visibility) {
+      return TransactionScope.current().isPresent()
+          ? inTransaction(index, shard, all, visibility)
+          : writes(index, shard).write(all);
+    }
+
+    private static List<Long> sequences(Future<List<Long>> running) {
+      try {
+        return running.get();
+      } catch (ExecutionException e) {
+        throw e.getCause() instanceof RuntimeException error
+            ? error
+            : new IllegalStateException("a write failed", e.getCause());
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw new FlotillaException(
+            Code.OUTCOME_UNKNOWN, "interrupted while writing", "Look whether it was done.", e);
+      }
     }
 
     /** Takes part in the caller's transaction, alone: what others gathered is not its business. */
@@ -399,6 +434,7 @@ final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
 
   @Override
   public void close() {
+    writers.shutdown();
     scatter.close();
     replicas.close();
     pool.close();

@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import java.math.BigDecimal;
 import java.sql.Timestamp;
 import java.time.LocalDate;
 import java.util.ArrayList;
@@ -37,6 +38,7 @@ import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.configuration.CacheConfiguration;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateTable;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -50,7 +52,8 @@ final class GridSharding implements Sharding {
    * One sharded table in the registry.
    *
    * @param type of the column in SQL
-   * @param generation 0 in the table of its own name; n after the n-th move, in {@code NAME__n}
+   * @param generation 0 in the table of its own name; after a move n, in {@code NAME__n}
+   * @param left generations whose tables are to be dropped once no statement uses them
    */
   record Stored(
       String table,
@@ -62,13 +65,14 @@ final class GridSharding implements Sharding {
       List<Shard> shards,
       Optional<String> colocatedWith,
       int generation,
-      Optional<Moving> moving) {
+      Optional<Moving> moving,
+      List<Integer> left) {
 
     String physical() {
       return physical(generation);
     }
 
-    private String physical(int number) {
+    String physical(int number) {
       return number == 0 ? table : table + "__" + number;
     }
 
@@ -83,33 +87,54 @@ final class GridSharding implements Sharding {
     }
 
     Stored with(Optional<Moving> move) {
+      return with(partitions, shards, generation, move, left);
+    }
+
+    /** As if the move had not begun. */
+    Stored takenBack() {
+      return with(
+          partitions,
+          shards,
+          generation,
+          Optional.empty(),
+          plus(moving.orElseThrow().generation()));
+    }
+
+    Stored withoutLeft() {
+      return with(partitions, shards, generation, moving, List.of());
+    }
+
+    private List<Integer> plus(int number) {
+      List<Integer> more = new ArrayList<>(left);
+      more.add(number);
+      return more;
+    }
+
+    private Stored with(
+        int itsPartitions,
+        List<Shard> itsShards,
+        int itsGeneration,
+        Optional<Moving> move,
+        List<Integer> itsLeft) {
       return new Stored(
           table,
           strategy,
           column,
           type,
           spread,
-          partitions,
-          shards,
+          itsPartitions,
+          itsShards,
           colocatedWith,
-          generation,
-          move);
+          itsGeneration,
+          move,
+          itsLeft);
     }
 
     /** As it is once the move is done. */
     Stored moved() {
       Moving move = moving.orElseThrow();
-      return new Stored(
-          table,
-          strategy,
-          column,
-          type,
-          spread,
-          move.partitions(),
-          move.shards(),
-          colocatedWith,
-          move.generation(),
-          Optional.empty());
+      return with(
+          move.partitions(), move.shards(), move.generation(), Optional.empty(), plus(generation));
     }
   }
 
@@ -127,7 +152,7 @@ final class GridSharding implements Sharding {
   private static final Set<String> NUMBERS =
       Set.of("TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT");
   private static final Set<String> TIMES = Set.of("TIMESTAMP", "DATE");
-  private static final Set<String> TEXTS = Set.of("VARCHAR", "CHAR", "CHARACTER");
+  private static final Set<String> TEXTS = Set.of("VARCHAR");
   private static final int HOTTEST = 10;
   private static final int KEYS_COUNTED = 100_000;
 
@@ -142,7 +167,7 @@ final class GridSharding implements Sharding {
     this.gate = new ShardGate(cluster);
     this.mover = new ShardMove(cluster, grid, this);
     cluster.addService(gate);
-    cluster.addReconciler(mover::rollBackAbandoned);
+    cluster.addReconciler(mover::tidy);
     grid.onStart(ignite -> gate.start());
   }
 
@@ -332,6 +357,7 @@ final class GridSharding implements Sharding {
         "dropping table " + table,
         ignite -> {
           ignite.destroyCache(cacheName(stored.physical()));
+          stored.left().forEach(each -> ignite.destroyCache(cacheName(stored.physical(each))));
           return true;
         });
     put(table, entry.epoch(), Optional.empty());
@@ -469,7 +495,8 @@ final class GridSharding implements Sharding {
           List.of(),
           Optional.empty(),
           0,
-          Optional.empty());
+          Optional.empty(),
+          List.of());
     }
     if (!known) {
       throw new FlotillaException(
@@ -493,7 +520,8 @@ final class GridSharding implements Sharding {
             shards,
             Optional.empty(),
             0,
-            Optional.empty());
+            Optional.empty(),
+            List.of());
     affinity(stored);
     return stored;
   }
@@ -548,7 +576,8 @@ final class GridSharding implements Sharding {
         parent.shards(),
         Optional.of(parent.table()),
         0,
-        Optional.empty());
+        Optional.empty(),
+        List.of());
   }
 
   /** A number of partitions that no other sharding has: see {@link ShardAffinity}. */
@@ -665,7 +694,7 @@ final class GridSharding implements Sharding {
       SqlTables.Reference reference,
       SqlNode parsed,
       boolean single,
-      List<Object> arguments,
+      List<? extends @Nullable Object> arguments,
       ShardGate.Pass pass) {
     String table = reference.table();
     Optional<Stored> stored = pass.table(table);
@@ -717,7 +746,11 @@ final class GridSharding implements Sharding {
   }
 
   private static Optional<BitSet> units(
-      Stored stored, String alias, SqlNode parsed, boolean single, List<Object> arguments) {
+      Stored stored,
+      String alias,
+      SqlNode parsed,
+      boolean single,
+      List<? extends @Nullable Object> arguments) {
     AffinityFunction function = function(stored);
     return new ShardConditions(
             alias,
@@ -734,25 +767,36 @@ final class GridSharding implements Sharding {
         .touched(parsed);
   }
 
-  /** The value as the engine holds it in the column; empty if it is none. */
+  /**
+   * The value as the engine holds it in the column; empty if it is of another type (such as 1.5, or
+   * a number for a text), for the engine compares those in ways of its own.
+   */
   private static Optional<Object> converted(Stored stored, Object value) {
     try {
-      String text = String.valueOf(value);
-      return Optional.of(
-          switch (stored.type()) {
-            case "TINYINT" -> (Object) Byte.valueOf(text);
-            case "SMALLINT" -> Short.valueOf(text);
-            case "INT", "INTEGER" -> Integer.valueOf(text);
-            case "BIGINT" -> Long.valueOf(text);
-            case "VARCHAR", "CHAR", "CHARACTER" -> text;
-            case "TIMESTAMP", "DATE" ->
-                value instanceof java.util.Date ? value : number(stored.type(), text);
-            default -> throw new IllegalArgumentException(stored.type());
-          });
-    } catch (IllegalArgumentException | FlotillaException e) {
-      // A value of another type (such as 1.5): the engine compares it in its own way.
+      if (stored.type().equals("VARCHAR")) {
+        return value instanceof String ? Optional.of(value) : Optional.empty();
+      }
+      if (TIMES.contains(stored.type())) {
+        return Optional.of(number(stored.type(), String.valueOf(value)));
+      }
+      if (!(value instanceof Number)) {
+        return Optional.empty();
+      }
+      long exact = new BigDecimal(String.valueOf(value)).longValueExact();
+      return switch (stored.type()) {
+        case "TINYINT" -> inRange(exact, (byte) exact, (byte) exact);
+        case "SMALLINT" -> inRange(exact, (short) exact, (short) exact);
+        case "INT", "INTEGER" -> inRange(exact, (int) exact, (int) exact);
+        case "BIGINT" -> Optional.of(exact);
+        default -> Optional.empty();
+      };
+    } catch (ArithmeticException | NumberFormatException | FlotillaException e) {
       return Optional.empty();
     }
+  }
+
+  private static Optional<Object> inRange(long exact, long narrowed, Object value) {
+    return exact == narrowed ? Optional.of(value) : Optional.empty();
   }
 
   /**
@@ -760,7 +804,7 @@ final class GridSharding implements Sharding {
    * says so.
    */
   static Optional<int[]> confined(
-      Stored stored, String alias, SqlNode parsed, List<Object> arguments) {
+      Stored stored, String alias, SqlNode parsed, List<? extends @Nullable Object> arguments) {
     return units(stored, alias, parsed, true, arguments)
         .map(
             set ->

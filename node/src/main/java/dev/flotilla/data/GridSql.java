@@ -127,7 +127,12 @@ final class GridSql implements Sql {
         request,
         ignite -> {
           try (ShardGate.Pass pass = sharding.pass()) {
-            return SqlEngine.run(ignite, pass.resolve(text), request, cancel);
+            return SqlEngine.run(
+                ignite,
+                pass.resolve(text),
+                pass.partitions(text, request.arguments()),
+                request,
+                cancel);
           }
         });
   }
@@ -176,6 +181,9 @@ final class GridSql implements Sql {
 
   @Override
   public List<SqlResult.Column> describe(String statement) {
+    if (ShardStatement.parse(Statement.trimmed(statement)).isPresent()) {
+      return List.of();
+    }
     Statement parsed = Statement.parse(statement);
     if (parsed.kind() != Statement.Kind.QUERY) {
       return List.of();

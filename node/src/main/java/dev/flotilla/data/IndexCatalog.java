@@ -13,6 +13,8 @@ import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.UnaryOperator;
 import java.util.random.RandomGenerator;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Which indexes there are and what their fields mean: a decision of the cluster, kept in the
@@ -20,6 +22,7 @@ import java.util.random.RandomGenerator;
  */
 final class IndexCatalog {
 
+  private static final Logger log = LoggerFactory.getLogger(IndexCatalog.class);
   private static final String KIND = "index";
   private static final int TRIES = 20;
 
@@ -152,6 +155,30 @@ final class IndexCatalog {
     }
     throw new FlotillaException(
         Code.BUSY, "index " + name + " is being changed by many", "Try again.");
+  }
+
+  /** Removes documents of indexes that are gone, where their removal was cut short. */
+  void destroyOrphans() {
+    List<String> there =
+        grid.read("looking for indexes", ignite -> List.copyOf(ignite.cacheNames())).stream()
+            .filter(cache -> cache.startsWith(IndexStore.CACHE_PREFIX))
+            .toList();
+    // After the caches were listed: what has a cache by then was decided before.
+    registry.sync();
+    List<String> known =
+        all().stream().map(one -> IndexStore.cacheName(one.name, one.generation)).toList();
+    for (String cache : there) {
+      if (!known.contains(cache)) {
+        log.info("removing {}, whose index is gone", cache);
+        var _ =
+            grid.write(
+                "removing " + cache,
+                ignite -> {
+                  ignite.destroyCache(cache);
+                  return true;
+                });
+      }
+    }
   }
 
   private static Registry.Write write(String name, Entry entry) {

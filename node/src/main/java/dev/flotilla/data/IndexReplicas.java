@@ -36,6 +36,7 @@ final class IndexReplicas implements AutoCloseable {
   private static final long RETRY_MS = 1000;
   private static final long ASK_MS = 1000;
   private static final long WAITED_FOR_MS = 10;
+  private static final long TIDY_NS = 60_000_000_000L;
 
   /** A shard of one index, told from a former index of its name. */
   record Address(String index, String generation, int shard) {}
@@ -60,6 +61,7 @@ final class IndexReplicas implements AutoCloseable {
   private final Map<String, Long> lostSinceNs = new ConcurrentHashMap<>();
   private final ScheduledThreadPoolExecutor workers;
   private boolean tidied;
+  private long tidiedNs;
 
   IndexReplicas(
       Cluster cluster, IndexCatalog catalog, Path folder, Tuning tuning, LongSupplier nanoTime) {
@@ -68,6 +70,7 @@ final class IndexReplicas implements AutoCloseable {
     this.folder = folder;
     this.tuning = tuning;
     this.nanoTime = nanoTime;
+    this.tidiedNs = nanoTime.getAsLong();
     this.workers =
         new ScheduledThreadPoolExecutor(
             Math.max(2, Runtime.getRuntime().availableProcessors()),
@@ -187,6 +190,52 @@ final class IndexReplicas implements AutoCloseable {
       deleteUnknownFolders();
       tidied = true;
     }
+    if (nanoTime.getAsLong() - tidiedNs > TIDY_NS) {
+      tidiedNs = nanoTime.getAsLong();
+      tidyGrid();
+    }
+  }
+
+  /** Forgets, in the grid, what nobody needs any more. */
+  private void tidyGrid() {
+    for (IndexCatalog.Known index : catalog.all()) {
+      for (int shard = 0; shard < index.settings().shards(); shard++) {
+        if (placed(index, shard).getFirst().equals(cluster.self())) {
+          trimIfDue(index, shard);
+        }
+      }
+    }
+    if (cluster.leader().equals(Optional.of(cluster.self()))) {
+      catalog.destroyOrphans();
+    }
+  }
+
+  private void trimIfDue(IndexCatalog.Known index, int shard) {
+    long documents = 0;
+    long everywhere = Long.MAX_VALUE;
+    for (String node : placed(index, shard)) {
+      Optional<ShardState> state = stateOn(node, index, shard);
+      if (state.isEmpty()) {
+        return;
+      }
+      documents = Math.max(documents, state.get().getDocuments());
+      everywhere = Math.min(everywhere, state.get().getCommitted());
+    }
+    if (index.store().isTrimDue(shard, documents)) {
+      index.store().trim(shard, everywhere);
+    }
+  }
+
+  private Optional<ShardState> stateOn(String node, IndexCatalog.Known index, int shard) {
+    try {
+      return Optional.of(
+          IndexShardsGrpc.newBlockingStub(cluster.channel(node))
+              .withDeadlineAfter(ASK_MS, TimeUnit.MILLISECONDS)
+              .state(message(index, shard)));
+    } catch (io.grpc.StatusRuntimeException | FlotillaException e) {
+      log.debug("{} does not tell how {}/{} stands", node, index.name(), shard);
+      return Optional.empty();
+    }
   }
 
   private void drop(Address address) throws IOException {
@@ -241,6 +290,7 @@ final class IndexReplicas implements AutoCloseable {
             address.shard,
             index.store(),
             () -> schema(address, index),
+            cluster.registry()::sync,
             nanoTime);
     held.put(address, shard);
     workers.execute(() -> follow(address, shard));
@@ -274,20 +324,12 @@ final class IndexReplicas implements AutoCloseable {
   }
 
   private boolean othersAreReady(IndexCatalog.Known index, int shard) {
-    for (String node : placed(index, shard)) {
-      try {
-        ShardState state =
-            IndexShardsGrpc.newBlockingStub(cluster.channel(node))
-                .withDeadlineAfter(ASK_MS, TimeUnit.MILLISECONDS)
-                .state(message(index, shard));
-        if (!state.getState().equals("ready")) {
-          return false;
-        }
-      } catch (io.grpc.StatusRuntimeException | FlotillaException e) {
-        return false;
-      }
-    }
-    return true;
+    return placed(index, shard).stream()
+        .allMatch(
+            node ->
+                stateOn(node, index, shard)
+                    .filter(state -> state.getState().equals("ready"))
+                    .isPresent());
   }
 
   static ShardAddress message(IndexCatalog.Known index, int shard) {

@@ -253,6 +253,11 @@ final class IndexSchema {
     }
   }
 
+  /** Whether all of the document's fields have a type here. */
+  boolean knows(IndexDocument document) {
+    return settings.fields().keySet().containsAll(document.fields().keySet());
+  }
+
   /** The search library's form; the document must have passed {@link #with}. */
   Document toLucene(IndexDocument document) {
     Document result = new Document();

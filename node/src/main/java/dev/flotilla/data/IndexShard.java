@@ -77,6 +77,7 @@ final class IndexShard implements AutoCloseable {
   private final int shard;
   private final IndexStore store;
   private final Supplier<IndexSchema> schema;
+  private final Runnable syncSchema;
   private final LongSupplier nanoTime;
 
   private volatile @Nullable Opened opened;
@@ -98,18 +99,24 @@ final class IndexShard implements AutoCloseable {
 
   private record Opened(Directory directory, IndexWriter writer, SearcherManager searchers) {}
 
+  /**
+   * @param schema the newest that this node knows
+   * @param syncSchema makes it as new as any document in the grid
+   */
   IndexShard(
       String name,
       Path folder,
       int shard,
       IndexStore store,
       Supplier<IndexSchema> schema,
+      Runnable syncSchema,
       LongSupplier nanoTime) {
     this.name = name + "/" + shard;
     this.folder = folder;
     this.shard = shard;
     this.store = store;
     this.schema = schema;
+    this.syncSchema = syncSchema;
     this.nanoTime = nanoTime;
   }
 
@@ -162,7 +169,7 @@ final class IndexShard implements AutoCloseable {
     if (applied.sequence() == 0) {
       startFloor = changes.floor();
     }
-    IndexSchema types = schema.get();
+    IndexSchema types = schemaFor(changes.changes());
     for (IndexStore.Change change : changes.changes()) {
       Term id = new Term(IndexSchema.ID, change.id());
       if (change.document().isEmpty()) {
@@ -188,6 +195,18 @@ final class IndexShard implements AutoCloseable {
       commitIfDue(at);
     }
     return more && moved;
+  }
+
+  /** A document may be here before the registry's news of its fields is. */
+  private IndexSchema schemaFor(List<IndexStore.Change> changes) {
+    IndexSchema types = schema.get();
+    boolean known =
+        changes.stream().flatMap(change -> change.document().stream()).allMatch(types::knows);
+    if (!known) {
+      syncSchema.run();
+      types = schema.get();
+    }
+    return types;
   }
 
   /** Makes what was applied visible, and lets those who wait for it go on. */

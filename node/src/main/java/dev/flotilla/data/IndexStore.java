@@ -41,9 +41,11 @@ import org.jspecify.annotations.Nullable;
  */
 final class IndexStore {
 
+  static final String CACHE_PREFIX = "flotilla.index.";
   static final int BATCH_MAX = 500;
   private static final int READ_BYTES_MAX = 8 << 20;
   private static final int READ_DOCUMENTS = 64;
+  private static final long TRIM_LEAST = 20_000;
 
   /** A place in a shard's list of changes. */
   record Position(long sequence, long nonce) {
@@ -81,7 +83,7 @@ final class IndexStore {
   }
 
   static String cacheName(String index, String generation) {
-    return "flotilla.index." + index + "@" + generation;
+    return CACHE_PREFIX + index + "@" + generation;
   }
 
   /** Makes the cache where it is missing. */
@@ -383,14 +385,23 @@ final class IndexStore {
     }
   }
 
+  /** Whether blanks and removals are most of the shard's list of changes. */
+  boolean isTrimDue(int shard, long documents) {
+    return last(shard) - floorOf(shard) > Math.max(TRIM_LEAST, 2 * documents);
+  }
+
+  private long floorOf(int shard) {
+    return grid.read(
+        "reading index " + index, ignite -> position(cache(ignite).get(floor(shard))).sequence);
+  }
+
   /**
    * Forgets blanks and removals below a sequence that every replica has on disk. A replica that
    * comes back from before it starts anew.
    */
   void trim(int shard, long below) {
-    Position old =
-        grid.read("trimming index " + index, ignite -> position(cache(ignite).get(floor(shard))));
-    if (below <= old.sequence) {
+    long old = floorOf(shard);
+    if (below <= old) {
       return;
     }
     grid.write(
@@ -399,7 +410,7 @@ final class IndexStore {
           cache(ignite).put(floor(shard), encode(new Position(below, 0)));
           return true;
         });
-    for (long start = Math.max(1, old.sequence); start < below; start += BATCH_MAX) {
+    for (long start = Math.max(1, old); start < below; start += BATCH_MAX) {
       long from = start;
       grid.write(
           "trimming index " + index,

@@ -56,7 +56,12 @@ final class LogIndex implements AutoCloseable {
     IndexWriterConfig config = new IndexWriterConfig(analyzer);
     config.setRAMBufferSizeMB(8);
     config.setCommitOnClose(false);
-    writer = new IndexWriter(directory, config);
+    try {
+      writer = new IndexWriter(directory, config);
+    } catch (IOException | RuntimeException e) {
+      directory.close();
+      throw e;
+    }
     Iterable<Map.Entry<String, String>> data = writer.getLiveCommitData();
     if (data != null) {
       data.forEach(each -> indexed.put(each.getKey(), Long.parseLong(each.getValue())));

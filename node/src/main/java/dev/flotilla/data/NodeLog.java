@@ -35,6 +35,9 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Predicate;
+import org.apache.lucene.index.CorruptIndexException;
+import org.apache.lucene.index.IndexFormatTooNewException;
+import org.apache.lucene.index.IndexFormatTooOldException;
 import org.apache.lucene.store.AlreadyClosedException;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -155,9 +158,10 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
 
   private void writeBatch(List<Event> batch) throws IOException {
     long lost = dropped.getAndSet(0);
+    List<Event> events = new ArrayList<>(batch);
     try {
       if (lost > 0) {
-        batch.add(
+        events.add(
             new Event(
                 clock.millis(),
                 Log.Level.WARN,
@@ -172,7 +176,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
           nextSeq = own.lastSeq() > 0 ? own.lastSeq() + 1 : clock.millis() * 1000;
         }
         List<LogSegments.Line> lines = new ArrayList<>();
-        for (Event event : batch) {
+        for (Event event : events) {
           long seq = nextSeq + lines.size();
           lines.add(
               new LogSegments.Line(
@@ -221,7 +225,7 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
   private LogIndex index() throws IOException {
     LogIndex open = index;
     if (open == null) {
-      open = new LogIndex(folder.resolve("index"), clock.millis() * 1000);
+      open = openIndex();
       index = open;
       openStores();
       for (Map.Entry<String, LogSegments> each : stores.entrySet()) {
@@ -235,6 +239,23 @@ final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements AutoCloseab
       }
     }
     return open;
+  }
+
+  /** A damaged one is deleted: all of it is in the segments. */
+  private LogIndex openIndex() throws IOException {
+    Path place = folder.resolve("index");
+    long firstArrival = clock.millis() * 1000;
+    try {
+      return new LogIndex(place, firstArrival);
+    } catch (CorruptIndexException | IndexFormatTooNewException | IndexFormatTooOldException e) {
+      log.warn("the log's index is damaged and is made anew: {}", e.toString());
+      try (DirectoryStream<Path> files = Files.newDirectoryStream(place)) {
+        for (Path file : files) {
+          Files.delete(file);
+        }
+      }
+      return new LogIndex(place, firstArrival);
+    }
   }
 
   private void openStores() throws IOException {

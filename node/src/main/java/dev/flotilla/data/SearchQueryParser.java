@@ -364,6 +364,9 @@ final class SearchQueryParser extends QueryParser {
         case BOOLEAN -> IndexSchema.normal("", name, type, flag(text));
         default -> IndexSchema.normal("", name, type, text);
       };
+    } catch (FlotillaException e) {
+      throw new FlotillaException(
+          Code.INVALID, "the query's " + e.getMessage() + here(), e.remedy(), e);
     } catch (NumberFormatException e) {
       throw new FlotillaException(
           Code.INVALID,

@@ -27,16 +27,14 @@ import java.util.concurrent.CompletionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
-import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.apache.lucene.index.Term;
 import org.jspecify.annotations.Nullable;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
 
 /**
  * Searches all shards of an index, each on one of its replicas, and puts their hits together.
@@ -49,7 +47,6 @@ import org.slf4j.LoggerFactory;
  */
 final class SearchScatter implements AutoCloseable {
 
-  private static final Logger log = LoggerFactory.getLogger(SearchScatter.class);
   private static final long GRACE_MS = 250;
 
   private final Cluster cluster;
@@ -205,9 +202,7 @@ final class SearchScatter implements AutoCloseable {
     int turn = turns.getAndIncrement() & 0xffff;
     for (int shard : shards) {
       List<String> candidates = replicas.candidates(index, shard, turn);
-      asked.put(
-          shard,
-          waiters.submit(() -> first(index, shard, candidates, question.apply(shard), deadlineNs)));
+      asked.put(shard, waiters.submit(() -> first(candidates, question.apply(shard), deadlineNs)));
     }
     Map<Integer, T> answers = new HashMap<>();
     asked.forEach(
@@ -226,63 +221,29 @@ final class SearchScatter implements AutoCloseable {
     return answers;
   }
 
-  /** How one replica answered. */
-  private record Outcome<T>(Optional<T> answer, Optional<Throwable> failure) {}
-
-  /** The first answer of any replica, asked one after another as they fail or are slow. */
-  private <T> Optional<T> first(
-      IndexCatalog.Known index, int shard, List<String> candidates, Call<T> call, long deadlineNs)
+  private <T> Optional<T> first(List<String> candidates, Call<T> call, long deadlineNs)
       throws InterruptedException {
-    LinkedBlockingQueue<Outcome<T>> outcomes = new LinkedBlockingQueue<>();
-    List<Future<?>> running = new ArrayList<>();
-    int failed = 0;
-    try {
-      while (failed < candidates.size()) {
-        long leftNs = deadlineNs - nanoTime.getAsLong();
-        if (leftNs <= 0) {
-          return Optional.empty();
-        }
-        if (running.size() == failed) {
-          running.add(ask(candidates.get(running.size()), call, leftNs, outcomes));
-        }
-        boolean canHedge = running.size() < candidates.size();
-        long waitNs =
-            canHedge ? Math.min(leftNs, replicas.tuning().hedgeAfterMs() * 1_000_000) : leftNs;
-        Outcome<T> outcome = outcomes.poll(waitNs, TimeUnit.NANOSECONDS);
-        if (outcome == null) {
-          if (canHedge) {
-            hedges.increment();
-            running.add(ask(candidates.get(running.size()), call, leftNs, outcomes));
-          }
-        } else if (outcome.answer.isPresent()) {
-          return outcome.answer;
-        } else {
-          Throwable failure = outcome.failure.orElseThrow();
-          Optional<FlotillaException> refusal = IndexShardService.refusal(failure);
-          if (refusal.isPresent()) {
-            throw refusal.get();
-          }
-          log.debug("index {}/{}: a replica failed: {}", index.name(), shard, failure.toString());
-          failed++;
-        }
-      }
-      return Optional.empty();
-    } finally {
-      running.forEach(future -> future.cancel(true));
-    }
+    return SearchHedge.first(
+        candidates,
+        (node, outcomes) -> ask(node, call, deadlineNs - nanoTime.getAsLong(), outcomes),
+        IndexShardService::refusal,
+        hedges::increment,
+        replicas.tuning().hedgeAfterMs() * 1_000_000,
+        deadlineNs,
+        nanoTime);
   }
 
   private <T> Future<?> ask(
-      String node, Call<T> call, long leftNs, LinkedBlockingQueue<Outcome<T>> outcomes) {
+      String node, Call<T> call, long leftNs, Consumer<SearchHedge.Outcome<T>> outcomes) {
     if (node.equals(cluster.self())) {
       CompletableFuture<T> mine = pool.submit(call.here);
       var _ =
           mine.whenComplete(
               (answer, failure) ->
-                  outcomes.add(
+                  outcomes.accept(
                       failure == null
-                          ? new Outcome<>(Optional.of(answer), Optional.empty())
-                          : new Outcome<>(
+                          ? new SearchHedge.Outcome<>(Optional.of(answer), Optional.empty())
+                          : new SearchHedge.Outcome<>(
                               Optional.empty(),
                               Optional.of(
                                   failure instanceof CompletionException
@@ -305,12 +266,13 @@ final class SearchScatter implements AutoCloseable {
         new FutureCallback<T>() {
           @Override
           public void onSuccess(@Nullable T answer) {
-            outcomes.add(new Outcome<>(Optional.ofNullable(answer), Optional.empty()));
+            outcomes.accept(
+                new SearchHedge.Outcome<>(Optional.ofNullable(answer), Optional.empty()));
           }
 
           @Override
           public void onFailure(Throwable failure) {
-            outcomes.add(new Outcome<>(Optional.empty(), Optional.of(failure)));
+            outcomes.accept(new SearchHedge.Outcome<>(Optional.empty(), Optional.of(failure)));
           }
         },
         MoreExecutors.directExecutor());

@@ -74,7 +74,7 @@ final class ShardMove {
   private final AtomicLong moves = new AtomicLong();
   private final AtomicLong rowsCopied = new AtomicLong();
   private final AtomicLong lastHoldMs = new AtomicLong();
-  private final Set<String> undoing = ConcurrentHashMap.newKeySet();
+  private final Set<String> tidying = ConcurrentHashMap.newKeySet();
 
   ShardMove(Cluster cluster, Grid grid, GridSharding sharding) {
     this.cluster = cluster;
@@ -109,7 +109,7 @@ final class ShardMove {
                 new Moving(
                     List.copyOf(shards),
                     partitions,
-                    stored.generation() + 1,
+                    freeGeneration(stored),
                     cluster.self(),
                     false)));
     GridSharding.affinity(mirroring.moved());
@@ -129,10 +129,33 @@ final class ShardMove {
     }
     moves.incrementAndGet();
     log.info("table {} has {} shards now", table, shards.size());
-    if (reachAll(epoch, REACH_MS)) {
-      destroy(stored.physical());
-    } else {
-      log.warn("the old rows of table {} are left in {}", table, stored.physical());
+    dropLeft(table, epoch);
+  }
+
+  /** One whose name no table has. */
+  private int freeGeneration(Stored stored) {
+    return grid.read(
+        "moving table " + stored.table(),
+        ignite -> {
+          int next = stored.generation() + 1;
+          while (ignite.cache(GridSharding.cacheName(stored.physical(next))) != null) {
+            next++;
+          }
+          return next;
+        });
+  }
+
+  /** Drops what moves have left, unless a statement may still use it; then the leader will. */
+  private void dropLeft(String table, long epoch) {
+    try {
+      Optional<Entry> entry = sharding.entry(table).filter(each -> each.epoch() == epoch);
+      if (entry.isPresent() && reachAll(epoch, REACH_MS)) {
+        Stored stored = entry.get().stored();
+        stored.left().forEach(each -> destroy(stored.physical(each)));
+        var _ = sharding.put(table, epoch, Optional.of(stored.withoutLeft()));
+      }
+    } catch (FlotillaException e) {
+      log.info("what a move of table {} left is not dropped yet: {}", table, e.getMessage());
     }
   }
 
@@ -224,7 +247,6 @@ final class ShardMove {
 
   private void createTarget(Stored mirroring) {
     Stored moved = mirroring.moved();
-    destroy(moved.physical());
     sharding.register(moved);
     grid.write(
         "making table " + moved.physical(),
@@ -348,10 +370,8 @@ final class ShardMove {
       }
       Stored stored = entry.get().stored();
       Optional<Long> epoch =
-          sharding.put(table, entry.get().epoch(), Optional.of(stored.with(Optional.empty())));
-      if (epoch.isPresent() && reachAll(epoch.get(), REACH_MS)) {
-        destroy(stored.target().orElseThrow());
-      }
+          sharding.put(table, entry.get().epoch(), Optional.of(stored.takenBack()));
+      epoch.ifPresent(number -> dropLeft(table, number));
       log.warn("the move of table {} is taken back; all is as it was", table);
     } catch (FlotillaException e) {
       log.warn("the move of table {} cannot be taken back yet: {}", table, e.getMessage());
@@ -370,26 +390,29 @@ final class ShardMove {
         });
   }
 
-  /** On the leader: a move whose driver is gone is undone. */
-  void rollBackAbandoned(Cluster.Leadership leadership) {
+  /** On the leader: a move whose driver is gone is undone, and what moves left is dropped. */
+  void tidy(Cluster.Leadership leadership) {
     Set<String> alive =
         leadership.aliveNodes().stream().map(NodeInfo::id).collect(Collectors.toSet());
     for (Stored stored : sharding.stored()) {
-      stored
-          .moving()
-          .map(Moving::driver)
-          .filter(driver -> !alive.contains(driver) && undoing.add(stored.table()))
-          .ifPresent(
-              driver ->
-                  Thread.ofVirtual()
-                      .start(
-                          () -> {
-                            try {
-                              undo(stored.table(), driver);
-                            } finally {
-                              undoing.remove(stored.table());
-                            }
-                          }));
+      String table = stored.table();
+      Optional<String> gone =
+          stored.moving().map(Moving::driver).filter(driver -> !alive.contains(driver));
+      boolean left = stored.moving().isEmpty() && !stored.left().isEmpty();
+      if ((gone.isPresent() || left) && tidying.add(table)) {
+        Thread.ofVirtual()
+            .start(
+                () -> {
+                  try {
+                    gone.ifPresent(driver -> undo(table, driver));
+                    if (left) {
+                      sharding.entry(table).ifPresent(entry -> dropLeft(table, entry.epoch()));
+                    }
+                  } finally {
+                    tidying.remove(table);
+                  }
+                });
+      }
     }
   }
 }

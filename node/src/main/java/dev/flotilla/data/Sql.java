@@ -116,6 +116,15 @@ public interface Sql {
   /** The migrations that have run, in order. */
   List<Migration.Applied> migrations();
 
+  /**
+   * How many question marks a statement has.
+   *
+   * @throws dev.flotilla.FlotillaException {@code INVALID} if it is not SQL
+   */
+  static int parameters(String statement) {
+    return Statement.looseParameters(statement);
+  }
+
   /** The statements of a script, which semicolons part. */
   static List<String> split(String script) {
     return Statement.split(script);

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import javax.cache.CacheException;
@@ -96,6 +97,20 @@ final class SqlEngine {
 
   /** Runs a statement, in this thread's transaction if it has one. */
   static SqlResult run(Ignite ignite, String sql, Sql.Request request, Sql.Cancel cancel) {
+    return run(ignite, sql, Optional.empty(), request, cancel);
+  }
+
+  /**
+   * The same.
+   *
+   * @param partitions the only ones that can hold rows that a query asks for
+   */
+  static SqlResult run(
+      Ignite ignite,
+      String sql,
+      Optional<int[]> partitions,
+      Sql.Request request,
+      Sql.Cancel cancel) {
     List<@Nullable Object> arguments = new ArrayList<>();
     for (Object argument : request.arguments()) {
       arguments.add(SqlValues.toEngine(argument));
@@ -105,6 +120,7 @@ final class SqlEngine {
             .setSchema("PUBLIC")
             .setArgs(arguments.toArray())
             .setTimeout((int) request.timeout().toMillis(), TimeUnit.MILLISECONDS);
+    partitions.ifPresent(query::setPartitions);
     GridQueryCancel engineCancel = new GridQueryCancel();
     cancel.onCancel(engineCancel::cancel);
     try (FieldsQueryCursor<List<?>> cursor =
@@ -121,7 +137,7 @@ final class SqlEngine {
   }
 
   private static SqlResult result(FieldsQueryCursor<List<?>> cursor, int rowsMax) {
-    QueryCursorEx<List<?>> known = (QueryCursorEx<List<?>>) (Object) cursor;
+    QueryCursorEx<List<?>> known = (QueryCursorEx<List<?>>) cursor;
     if (!known.isQuery()) {
       long updated = 0;
       for (List<?> row : cursor) {

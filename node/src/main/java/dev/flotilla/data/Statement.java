@@ -82,6 +82,12 @@ record Statement(
         text, kind, parsed, SqlTables.of(text, parsed), target, parameters(parsed));
   }
 
+  /** As of {@link #parse}; 0 for the statements that sharding adds, which have none. */
+  static int looseParameters(String statement) {
+    String text = trimmed(statement);
+    return ShardStatement.parse(text).isPresent() ? 0 : parameters(SqlTables.parse(text));
+  }
+
   /** Without blanks around it and semicolons behind it; checked for its length. */
   static String trimmed(String statement) {
     if (statement.length() > CHARACTERS_MAX) {

@@ -69,6 +69,16 @@ final class Answers implements AutoCloseable {
     }
   }
 
+  /** Repeats what was recorded of an earlier answer, instead of {@link #start}. */
+  void replay(Recording recording) {
+    for (int choice = 0; choice < recording.choices().size(); choice++) {
+      for (int token : recording.choices().get(choice).tokens()) {
+        events.add(new Token(choice, token));
+      }
+      events.add(new Finished(choice, recording.choices().get(choice).reason()));
+    }
+  }
+
   /** The next event, or empty if there was none for so long. */
   Optional<Event> next(Duration patience) throws InterruptedException {
     return Optional.ofNullable(events.poll(patience.toNanos(), TimeUnit.NANOSECONDS));
@@ -79,13 +89,14 @@ final class Answers implements AutoCloseable {
     return Optional.ofNullable(events.poll());
   }
 
-  /** Stops one generation; the rest of its events mean nothing. */
+  /** Stops one generation, if it is one; the rest of its events mean nothing. */
   void cancel(int choice) {
-    Generation generation;
+    Optional<Generation> generation;
     synchronized (generations) {
-      generation = generations.get(choice);
+      generation =
+          choice < generations.size() ? Optional.of(generations.get(choice)) : Optional.empty();
     }
-    generation.cancel();
+    generation.ifPresent(Generation::cancel);
   }
 
   /** Stops everything, and wakes the thread that waits for events. */

@@ -132,9 +132,10 @@ public final class ApiKeys {
    *
    * @param authorization the header's value
    * @param address where the request comes from
+   * @return the name of the key
    * @throws ApiError 401 for a wrong or missing key, 429 after many wrong ones
    */
-  void check(Optional<String> authorization, String address) {
+  String check(Optional<String> authorization, String address) {
     if (banned(address)) {
       throw ApiError.of(
           429,
@@ -148,7 +149,8 @@ public final class ApiKeys {
           "No key was sent. Send one as `Authorization: Bearer KEY`; the admin key is in"
               + " admin.key in the data folder of the node that started the cluster.");
     }
-    if (!known(authorization.get())) {
+    Optional<String> name = known(authorization.get());
+    if (name.isEmpty()) {
       count(address);
       throw ApiError.of(
           401,
@@ -156,18 +158,21 @@ public final class ApiKeys {
           "The key sent is not one of this cluster's. The admin key is in admin.key in the data"
               + " folder of the node that started the cluster.");
     }
+    return name.get();
   }
 
-  private boolean known(String authorization) {
+  private Optional<String> known(String authorization) {
     boolean bearer = authorization.regionMatches(true, 0, "Bearer ", 0, 7);
     byte[] digest = sha256(bearer ? authorization.substring(7).strip() : "");
-    boolean known = false;
+    Optional<String> name = Optional.empty();
     // Every key is compared in full, so that time tells nothing.
     for (Registry.Entry entry : registry.get().list(KIND)) {
-      byte[] expected = HexFormat.of().parseHex(Json.read(entry.value(), Key.class).sha256());
-      known |= MessageDigest.isEqual(digest, expected);
+      Key key = Json.read(entry.value(), Key.class);
+      if (MessageDigest.isEqual(digest, HexFormat.of().parseHex(key.sha256()))) {
+        name = Optional.of(key.name());
+      }
     }
-    return bearer && known;
+    return bearer ? name : Optional.empty();
   }
 
   private synchronized boolean banned(String address) {

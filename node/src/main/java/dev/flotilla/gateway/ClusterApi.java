@@ -126,7 +126,8 @@ final class ClusterApi {
                 fields.integer("replicas", 1, 1, COUNT_MAX),
                 fields.integer("stages", 0, 0, COUNT_MAX),
                 routing,
-                fields.flag("force", false)));
+                fields.flag("force", false)),
+            LocksApi.fence(fields));
     List<ModelView> models = services.deployments().models();
     exchange.send(
         202,
@@ -141,7 +142,11 @@ final class ClusterApi {
     if (services.deployments().list().stream().noneMatch(d -> d.model().equals(model))) {
       throw ApiError.of(404, "not_found", "That model is not deployed.");
     }
-    services.deployments().remove(model);
+    // A body is optional here, and holds the fence.
+    byte[] body = exchange.body();
+    services
+        .deployments()
+        .remove(model, body.length == 0 ? Optional.empty() : LocksApi.fence(Fields.read(body)));
     exchange.send(200, object().put("model", model).put("state", "removed"));
   }
 

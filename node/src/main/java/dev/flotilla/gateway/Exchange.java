@@ -45,6 +45,7 @@ final class Exchange {
   private final Response response;
   private final GatewayConfig.Limits limits;
   private final CompletableFuture<Void> gone = new CompletableFuture<>();
+  private String keyName = "";
 
   Exchange(Request request, Response response, GatewayConfig.Limits limits) {
     this.request = request;
@@ -55,6 +56,16 @@ final class Exchange {
 
   Request request() {
     return request;
+  }
+
+  /** Whose key the request came with, once that is known. */
+  void keyName(String name) {
+    keyName = name;
+  }
+
+  /** The name of the key that the request came with; empty where none is needed. */
+  String keyName() {
+    return keyName;
   }
 
   GatewayConfig.Limits limits() {

@@ -186,7 +186,8 @@ final class GatewayHandler extends Handler.Abstract {
     List<Route> here = routes.stream().filter(r -> r.match(path).isPresent()).toList();
     Optional<Route> route = here.stream().filter(r -> r.method().equals(method)).findFirst();
     if (route.isEmpty() || route.get().access() != Access.OPEN) {
-      keys.check(exchange.header("Authorization"), Request.getRemoteAddr(exchange.request()));
+      exchange.keyName(
+          keys.check(exchange.header("Authorization"), Request.getRemoteAddr(exchange.request())));
     }
     if (here.isEmpty()) {
       throw ApiError.of(404, "not_found", "There is nothing at this path.");

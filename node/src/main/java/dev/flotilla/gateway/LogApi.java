@@ -17,6 +17,7 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.function.BooleanSupplier;
 
 /**
  * The log of all nodes, and applications' streams.
@@ -36,9 +37,14 @@ import java.util.Optional;
 final class LogApi {
 
   private final Log log;
+  private final BooleanSupplier draining;
 
-  LogApi(GatewayServices services) {
+  /**
+   * @param draining whether this node is stopping, so that answers without end must end
+   */
+  LogApi(GatewayServices services, BooleanSupplier draining) {
     this.log = services.data().log();
+    this.draining = draining;
   }
 
   List<Route> routes() {
@@ -77,7 +83,7 @@ final class LogApi {
         query,
         entry -> {
           exchange.write(false, line(entry.map(LogApi::json)));
-          return true;
+          return !draining.getAsBoolean();
         });
     exchange.write(true, new byte[0]);
   }
@@ -178,7 +184,7 @@ final class LogApi {
     List<Log.StreamRecord> records = log.read(name, from, max, 0);
     startLines(exchange);
     long next = from;
-    while (true) {
+    while (!draining.getAsBoolean()) {
       for (Log.StreamRecord record : records) {
         exchange.write(false, line(Optional.of(json(record))));
         next = record.offset() + 1;
@@ -188,6 +194,7 @@ final class LogApi {
       }
       records = log.read(name, next, max, 1_000);
     }
+    exchange.write(true, new byte[0]);
   }
 
   private static long longNumber(Exchange exchange, String name) {

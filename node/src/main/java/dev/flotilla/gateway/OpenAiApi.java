@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.data.UsageEvent;
 import dev.flotilla.gateway.AnswerFormat.Choice;
 import dev.flotilla.gateway.AnswerFormat.Head;
 import dev.flotilla.serve.Deployments.ModelView;
@@ -28,11 +29,13 @@ final class OpenAiApi {
   private final GatewayServices services;
   private final ServedModels models;
   private final Traffic traffic;
+  private final ResponseCache responses;
 
   OpenAiApi(GatewayServices services, ServedModels models, Traffic traffic) {
     this.services = services;
     this.models = models;
     this.traffic = traffic;
+    this.responses = new ResponseCache(services.data().caches(), services.metrics());
   }
 
   void models(Exchange exchange) {
@@ -66,7 +69,10 @@ final class OpenAiApi {
       List<int[]> prompts = Collections.nCopies(options.choices(), prompt);
       int maxTokens = Math.min(room, options.maxTokens().orElse(room));
       AnswerFormat format = new AnswerFormat.Chat(head("chatcmpl-", model));
-      answer(exchange, new Plan(model, options, prompts, prompt.length, maxTokens, format));
+      boolean repeatable = ResponseCache.wanted(exchange, fields, options);
+      answer(
+          exchange,
+          new Plan(model, options, prompts, prompt.length, maxTokens, format, repeatable));
     }
   }
 
@@ -87,7 +93,10 @@ final class OpenAiApi {
         echoes.addAll(Collections.nCopies(options.choices(), text));
       }
       AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
-      answer(exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format));
+      boolean repeatable = ResponseCache.wanted(exchange, fields, options);
+      answer(
+          exchange,
+          new Plan(model, options, prompts, promptTokens, maxTokens, format, repeatable));
     }
   }
 
@@ -155,14 +164,19 @@ final class OpenAiApi {
     return tokens;
   }
 
-  /** Everything about one request that is known before the first token: one prompt per choice. */
+  /**
+   * Everything about one request that is known before the first token: one prompt per choice.
+   *
+   * @param repeatable whether the same answer may be taken from the cache, and kept there
+   */
   private record Plan(
       ServedModel model,
       GenerationOptions options,
       List<int[]> prompts,
       int promptTokens,
       int maxTokens,
-      AnswerFormat format) {
+      AnswerFormat format,
+      boolean repeatable) {
 
     List<GenerationRequest> requests(String id) {
       List<GenerationRequest> requests = new ArrayList<>();
@@ -180,6 +194,21 @@ final class OpenAiApi {
     }
   }
 
+  /**
+   * A request being answered.
+   *
+   * @param key where its answer is in the cache; empty if it is to be neither found nor kept there
+   * @param repeated whether it was found
+   */
+  private record Answering(
+      String id,
+      Exchange exchange,
+      Plan plan,
+      Answers answers,
+      Optional<String> key,
+      boolean repeated,
+      Recorder recorder) {}
+
   private void answer(Exchange exchange, Plan plan) throws InterruptedException {
     String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
     Traffic.Request measured = traffic.request(plan.promptTokens());
@@ -191,17 +220,59 @@ final class OpenAiApi {
                   answers.abandon("the client left");
                   exchange.giveUp("the client left");
                 })) {
-      answers.start(services.generator(), plan.requests(id));
-      if (plan.options().stream()) {
-        stream(exchange, plan, answers);
+      Optional<String> key =
+          plan.repeatable()
+              ? Optional.of(
+                  ResponseCache.key(
+                      plan.model().view().digest(), plan.requests(""), plan.options().stops()))
+              : Optional.empty();
+      Optional<Recording> found = key.flatMap(responses::find);
+      key.ifPresent(
+          _ -> exchange.putHeader(ResponseCache.HEADER, found.isPresent() ? "hit" : "miss"));
+      Answering answering =
+          new Answering(
+              id,
+              exchange,
+              plan,
+              answers,
+              key,
+              found.isPresent(),
+              new Recorder(plan.prompts().size()));
+      if (found.isPresent()) {
+        answers.replay(found.get());
       } else {
-        collect(exchange, plan, answers);
+        answers.start(services.generator(), plan.requests(id));
+      }
+      if (plan.options().stream()) {
+        stream(answering);
+      } else {
+        collect(answering);
       }
     } catch (Exchange.ClientGone e) {
       log.info("request {} dropped: {}", id, e.getMessage());
       throw e;
     } finally {
       measured.end();
+    }
+  }
+
+  /** The whole answer is there, and its end not yet sent. */
+  private void complete(Answering answering, int completionTokens) {
+    Plan plan = answering.plan();
+    services
+        .data()
+        .usage()
+        .append(
+            new UsageEvent(
+                answering.id(),
+                services.clock().millis(),
+                answering.exchange().keyName(),
+                plan.model().name(),
+                plan.promptTokens(),
+                completionTokens,
+                answering.repeated()));
+    if (!answering.repeated()) {
+      answering.key().ifPresent(key -> responses.keep(key, answering.recorder().recording()));
     }
   }
 
@@ -225,16 +296,17 @@ final class OpenAiApi {
   private static void take(
       Answers.Event event,
       List<AnswerText> texts,
-      Answers answers,
+      Answering answering,
       ChoiceListener onText,
       ChoiceListener onEnd) {
     switch (event) {
       case Answers.Token(int choice, int token) -> {
         AnswerText text = texts.get(choice);
         if (!text.ended()) {
+          answering.recorder().token(choice, token);
           deliver(choice, text, text.token(token), onText, onEnd);
           if (text.ended()) {
-            answers.cancel(choice);
+            answering.answers().cancel(choice);
           }
         }
       }
@@ -245,6 +317,7 @@ final class OpenAiApi {
             throw new FlotillaException(
                 FlotillaException.Code.UNAVAILABLE, "the generation was stopped", "Try again.");
           }
+          answering.recorder().finished(choice, reason);
           deliver(choice, text, text.finish(reason), onText, onEnd);
         }
       }
@@ -267,16 +340,18 @@ final class OpenAiApi {
     }
   }
 
-  private void collect(Exchange exchange, Plan plan, Answers answers) throws InterruptedException {
+  private void collect(Answering answering) throws InterruptedException {
+    Exchange exchange = answering.exchange();
+    Plan plan = answering.plan();
     List<AnswerText> texts = texts(plan);
     List<StringBuilder> whole = texts.stream().map(t -> new StringBuilder()).toList();
     while (!texts.stream().allMatch(AnswerText::ended)) {
-      Optional<Answers.Event> event = answers.next(exchange.limits().keepAlive());
+      Optional<Answers.Event> event = answering.answers().next(exchange.limits().keepAlive());
       if (event.isPresent()) {
         take(
             event.get(),
             texts,
-            answers,
+            answering,
             (choice, text) -> whole.get(choice).append(text),
             (choice, reason) -> {});
       }
@@ -285,10 +360,14 @@ final class OpenAiApi {
     for (int i = 0; i < texts.size(); i++) {
       choices.add(new Choice(whole.get(i).toString(), texts.get(i).finishReason()));
     }
+    complete(answering, tokens(texts));
     exchange.send(200, plan.format().whole(choices, plan.promptTokens(), tokens(texts)));
   }
 
-  private void stream(Exchange exchange, Plan plan, Answers answers) throws InterruptedException {
+  private void stream(Answering answering) throws InterruptedException {
+    Exchange exchange = answering.exchange();
+    Plan plan = answering.plan();
+    Answers answers = answering.answers();
     List<AnswerText> texts = texts(plan);
     AnswerFormat format = plan.format();
     // Until something is sent, an error can still have its own HTTP status: so wait a little.
@@ -309,7 +388,7 @@ final class OpenAiApi {
           take(
               event.get(),
               texts,
-              answers,
+              answering,
               (choice, text) -> out.event(format.delta(choice, text)),
               (choice, reason) -> out.event(format.closing(choice, reason)));
           event = answers.nextNow();
@@ -320,6 +399,7 @@ final class OpenAiApi {
         out.flush();
         event = answers.next(exchange.limits().keepAlive());
       }
+      complete(answering, tokens(texts));
       if (plan.options().includeUsage()) {
         out.event(format.usageChunk(plan.promptTokens(), tokens(texts)));
       }

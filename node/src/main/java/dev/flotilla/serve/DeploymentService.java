@@ -3,6 +3,8 @@ package dev.flotilla.serve;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Fence;
+import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.plan.Footprint;
@@ -80,7 +82,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   @Override
-  public void deploy(Wanted wanted) {
+  public void deploy(Wanted wanted, Optional<Fence> fence) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), wanted.model());
     if (wanted.replicas() < 1 || wanted.replicas() > MAX_REPLICAS) {
       throw new FlotillaException(
@@ -102,23 +104,31 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         throw e;
       }
     }
-    cluster
-        .registry()
-        .commit(
+    Optional<Long> _ =
+        Fencing.commit(
+            cluster.registry(),
+            "deployment " + wanted.model(),
+            fence,
             List.of(),
             List.of(new Registry.Write(key(wanted.model()), Optional.of(Json.write(wanted)))));
     log.info("deployment {} is wanted: {}", wanted.model(), wanted);
   }
 
   @Override
-  public void remove(String model) {
+  public void remove(String model, Optional<Fence> fence) {
     if (cluster.registry().get(key(model)).isEmpty()) {
       throw new FlotillaException(
           FlotillaException.Code.NOT_FOUND,
           "no deployment of model " + model,
           "`flotilla ps` lists what is deployed.");
     }
-    cluster.registry().commit(List.of(), List.of(new Registry.Write(key(model), Optional.empty())));
+    Optional<Long> _ =
+        Fencing.commit(
+            cluster.registry(),
+            "deployment " + model,
+            fence,
+            List.of(),
+            List.of(new Registry.Write(key(model), Optional.empty())));
     log.info("deployment {} is wanted no more", model);
   }
 

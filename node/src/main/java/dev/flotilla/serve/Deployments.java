@@ -1,8 +1,10 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * What is wanted to run, and what runs. Reads this node's copy of the registry; writes go through
@@ -58,10 +60,24 @@ public interface Deployments {
    * Wants a deployment, or changes what is wanted of it; returns at once, the controller does the
    * rest.
    */
-  void deploy(Wanted wanted);
+  default void deploy(Wanted wanted) {
+    deploy(wanted, Optional.empty());
+  }
+
+  /**
+   * As above, if the token is that of the lock's present holder.
+   *
+   * @throws dev.flotilla.FlotillaException {@code CONFLICT} for a stale token; nothing is changed
+   */
+  void deploy(Wanted wanted, Optional<Fence> fence);
 
   /** Wants a deployment no more. */
-  void remove(String model);
+  default void remove(String model) {
+    remove(model, Optional.empty());
+  }
+
+  /** As above, if the token is that of the lock's present holder; else {@code CONFLICT}. */
+  void remove(String model, Optional<Fence> fence);
 
   /**
    * What the planner would do, as JSON-ready values: {@code stages}, {@code

@@ -96,6 +96,7 @@ class NodesTest {
     body.put("model", MODEL);
     body.put("prompt", "The ship's log says");
     body.put("temperature", temperature);
+    body.put("cache", false);
     body.put("seed", 7);
     body.put("max_tokens", TOKENS);
     body.put("ignore_eos", true);

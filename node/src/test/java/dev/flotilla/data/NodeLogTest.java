@@ -7,7 +7,12 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.sun.net.httpserver.HttpServer;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
+import io.grpc.BindableService;
+import io.grpc.ManagedChannel;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
@@ -25,6 +30,7 @@ import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
+import javax.net.ssl.SSLContext;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -377,5 +383,106 @@ class NodeLogTest {
   private static LogSegments.Line line(long seq) {
     return new LogSegments.Line(
         seq, bytes("{\"seq\":" + seq + ",\"message\":\"" + "x".repeat(50) + "\"}"));
+  }
+
+  /** A node by itself, for what needs no others. */
+  private record Alone(String self) implements Cluster {
+    @Override
+    public List<NodeInfo> nodes() {
+      return List.of();
+    }
+
+    @Override
+    public Optional<String> leader() {
+      return Optional.empty();
+    }
+
+    @Override
+    public Registry registry() {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public ManagedChannel channel(String nodeId) {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public void addService(BindableService service) {}
+
+    @Override
+    public void addReconciler(Reconciler reconciler) {}
+
+    @Override
+    public SSLContext tls() {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public void start() {}
+
+    @Override
+    public void close() {}
+  }
+
+  private static NodeLog alone(Path place, int ringEntries) {
+    return new NodeLog(
+        new Alone("alone"),
+        place,
+        new NodeLog.Limits(ringEntries, 4L << 20, 256L << 20, 1L << 40, 2),
+        InstantSource.system(),
+        new SimpleMeterRegistry());
+  }
+
+  private static void say(NodeLog log, String message) {
+    log.offer(System.currentTimeMillis(), Log.Level.INFO, "test", message, Map.of());
+  }
+
+  @Test
+  @Order(8)
+  void aDiskThatTakesNothingStopsNobodyAndWhatIsLostIsCounted() throws Exception {
+    Path place = folder.resolve("full");
+    Files.createDirectories(place);
+    // As good as a full disk: nothing can be written below this.
+    Files.writeString(place.resolve("nodes"), "in the way");
+    try (NodeLog log = alone(place, 100)) {
+      long startNs = System.nanoTime();
+      for (int i = 0; i < 5000; i++) {
+        say(log, "lost " + i);
+      }
+      assertThat(System.nanoTime() - startNs).isLessThan(2_000_000_000L);
+      sleep(500);
+      Files.delete(place.resolve("nodes"));
+      say(log, "works again");
+      await("it works again", () -> entries(log, "again").size() == 1);
+      List<Log.Entry> reported = entries(log, "dropped");
+      assertThat(reported).hasSize(1);
+      assertThat(Long.parseLong(reported.getFirst().fields().get("dropped"))).isEqualTo(5000);
+    }
+  }
+
+  private static List<Log.Entry> entries(NodeLog log, String words) {
+    return log.search(Log.Query.all().withText(words)).entries();
+  }
+
+  @Test
+  @Order(9)
+  void anIndexThatIsGoneOrDamagedIsMadeAnewFromTheSegments() throws Exception {
+    Path place = folder.resolve("again");
+    try (NodeLog log = alone(place, 1000)) {
+      say(log, "kept in the segments");
+      await("it is written", () -> entries(log, "kept").size() == 1);
+    }
+    try (var files = Files.list(place.resolve("index"))) {
+      for (Path file : files.toList()) {
+        Files.writeString(file, "damaged");
+      }
+    }
+    try (NodeLog log = alone(place, 1000)) {
+      say(log, "and this");
+      await("both", () -> entries(log, "kept OR this").size() == 2);
+      List<Log.Entry> both = entries(log, "kept OR this");
+      assertThat(both.get(1).seq()).isEqualTo(both.get(0).seq() + 1);
+    }
   }
 }

@@ -1,11 +1,13 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.serve.Deployments;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -54,7 +56,7 @@ final class FakeDeployments implements Deployments {
   }
 
   @Override
-  public void deploy(Wanted wanted) {
+  public void deploy(Wanted wanted, Optional<Fence> fence) {
     List<DeploymentView> others = new ArrayList<>(deployments);
     others.removeIf(d -> d.model().equals(wanted.model()));
     others.add(new DeploymentView(wanted.model(), "loading", "placing", wanted, List.of()));
@@ -63,7 +65,7 @@ final class FakeDeployments implements Deployments {
   }
 
   @Override
-  public void remove(String model) {
+  public void remove(String model, Optional<Fence> fence) {
     deployments.removeIf(d -> d.model().equals(model));
   }
 

@@ -1,0 +1,218 @@
+package dev.flotilla.gateway;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.data.Cache;
+import dev.flotilla.data.CacheConfig;
+import dev.flotilla.data.Caches;
+import dev.flotilla.serve.GenerationRequest;
+import io.micrometer.core.instrument.Counter;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicBoolean;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Complete answers to requests whose answer is determined by the request: greedy, or with a seed of
+ * the client's own. A request is a value, and the same value gives the same tokens on any machine;
+ * so its answer can be repeated without computing it.
+ *
+ * <p>The key is a digest of everything that determines the tokens: the digest of the model's file
+ * (other weights under the same name are another model), the prompts' token ids, the sampling, the
+ * limits and the texts that stop it. What is kept are the tokens, which are then sent like those of
+ * a generation: streamed or at once, as this client asks.
+ *
+ * <p>A client opts out with the field {@code "cache": false}, or the header {@code Cache-Control:
+ * no-cache} or {@code no-store}; the answer's header {@value #HEADER} says {@code hit} or {@code
+ * miss}. The cache never makes an answer fail, and delays it by {@value #PATIENCE_MS} ms at most.
+ */
+final class ResponseCache {
+
+  static final String HEADER = "X-Flotilla-Cache";
+  static final long PATIENCE_MS = 50;
+
+  private static final String NAME = "flotilla.responses";
+  private static final CacheConfig CONFIG =
+      CacheConfig.DEFAULT
+          .withTtlMs(TimeUnit.HOURS.toMillis(1))
+          .withBounds(100_000, 256L << 20)
+          .withNearBytes(16L << 20);
+  private static final long OPEN_AGAIN_MS = 5000;
+  private static final int KEEPING_MAX = 32;
+  private static final Logger log = LoggerFactory.getLogger(ResponseCache.class);
+
+  private final Caches caches;
+  private final Counter hits;
+  private final Counter misses;
+  private final AtomicBoolean opening = new AtomicBoolean();
+  private final Semaphore keeping = new Semaphore(KEEPING_MAX);
+  private volatile Optional<Cache> opened = Optional.empty();
+
+  ResponseCache(Caches caches, MeterRegistry metrics) {
+    this.caches = caches;
+    this.hits = counter(metrics, "hit");
+    this.misses = counter(metrics, "miss");
+  }
+
+  private static Counter counter(MeterRegistry metrics, String result) {
+    return Counter.builder("flotilla.response.cache")
+        .description("Requests whose answer is determined by them, by whether it was in the cache")
+        .tag("result", result)
+        .register(metrics);
+  }
+
+  /** Whether the request determines its answer, and its client lets it be repeated. */
+  static boolean wanted(Exchange exchange, Fields fields, GenerationOptions options) {
+    String control = exchange.header("Cache-Control").orElse("").toLowerCase(Locale.ROOT);
+    boolean determined = greedy(options) || fields.node("seed").isPresent();
+    return fields.flag("cache", true)
+        && determined
+        && !control.contains("no-cache")
+        && !control.contains("no-store");
+  }
+
+  private static boolean greedy(GenerationOptions options) {
+    return options.sampling().temperature() == 0 || options.sampling().topK() == 1;
+  }
+
+  /** What determines the answer to one prompt. A seed that draws nothing is left out. */
+  private record Question(
+      int[] prompt,
+      float temperature,
+      float topP,
+      int topK,
+      long seed,
+      int maxTokens,
+      int[] endTokens) {
+
+    static Question of(GenerationRequest request) {
+      var sampling = request.sampling();
+      boolean greedy = sampling.temperature() == 0 || sampling.topK() == 1;
+      return new Question(
+          request.prompt(),
+          greedy ? 0 : sampling.temperature(),
+          greedy ? 1 : sampling.topP(),
+          greedy ? 1 : sampling.topK(),
+          greedy ? 0 : sampling.seed(),
+          request.maxTokens(),
+          request.endTokens());
+    }
+  }
+
+  private record Questions(String modelDigest, List<Question> questions, List<String> stops) {}
+
+  /** The digest of all that determines the answer. */
+  static String key(String modelDigest, List<GenerationRequest> requests, List<String> stops) {
+    Questions questions =
+        new Questions(modelDigest, requests.stream().map(Question::of).toList(), stops);
+    try {
+      return HexFormat.of()
+          .formatHex(MessageDigest.getInstance("SHA-256").digest(Json.write(questions)));
+    } catch (NoSuchAlgorithmException e) {
+      throw new IllegalStateException("every JDK has SHA-256", e);
+    }
+  }
+
+  /** The answer, if it is there at once. */
+  Optional<Recording> find(String key) {
+    Optional<Recording> found = opened.isPresent() ? find(opened.get(), key) : Optional.empty();
+    if (opened.isEmpty()) {
+      open();
+    }
+    (found.isPresent() ? hits : misses).increment();
+    return found;
+  }
+
+  private static Optional<Recording> find(Cache cache, String key) {
+    CompletableFuture<Optional<byte[]>> found = new CompletableFuture<>();
+    Thread.startVirtualThread(
+        () -> {
+          try {
+            found.complete(cache.get(key));
+          } catch (RuntimeException e) {
+            found.completeExceptionally(e);
+          }
+        });
+    try {
+      return found
+          .get(PATIENCE_MS, TimeUnit.MILLISECONDS)
+          .map(json -> Json.read(json, Recording.class));
+    } catch (TimeoutException | ExecutionException | FlotillaException e) {
+      log.debug("the response cache does not answer: {}", e.toString());
+      return Optional.empty();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return Optional.empty();
+    }
+  }
+
+  /** Keeps an answer, later and if it can. */
+  void keep(String key, Recording recording) {
+    Optional<Cache> cache = opened;
+    if (cache.isEmpty() || !keeping.tryAcquire()) {
+      return;
+    }
+    Thread.startVirtualThread(
+        () -> {
+          try {
+            byte[] json = Json.write(recording);
+            if (json.length <= Cache.VALUE_BYTES_MAX) {
+              cache.get().put(key, json);
+            }
+          } catch (FlotillaException e) {
+            log.debug("an answer could not be kept: {}", e.getMessage());
+          } finally {
+            keeping.release();
+          }
+        });
+  }
+
+  /** Makes the cache in the background; until then, and where there is no grid, all miss. */
+  private void open() {
+    if (!opening.compareAndSet(false, true)) {
+      return;
+    }
+    Thread.startVirtualThread(
+        () -> {
+          try {
+            opened = Optional.of(made());
+          } catch (RuntimeException e) {
+            log.debug("the response cache cannot be used yet: {}", e.toString());
+            pause();
+            opening.set(false);
+          }
+        });
+  }
+
+  private static void pause() {
+    try {
+      Thread.sleep(OPEN_AGAIN_MS);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private Cache made() {
+    try {
+      return caches.create(NAME, CONFIG);
+    } catch (FlotillaException e) {
+      if (e.code() == Code.CONFLICT) {
+        // Made by another version with other bounds, which serve as well.
+        return caches.cache(NAME);
+      }
+      throw e;
+    }
+  }
+}

@@ -1,0 +1,95 @@
+package dev.flotilla.gateway;
+
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.flotilla.Json;
+import dev.flotilla.data.Usage;
+import dev.flotilla.gateway.GatewayHandler.Access;
+import dev.flotilla.gateway.GatewayHandler.Route;
+import java.time.DateTimeException;
+import java.time.Instant;
+import java.time.LocalDate;
+import java.time.ZoneOffset;
+import java.util.List;
+
+/**
+ * The usage ledger over HTTP: {@code GET /api/usage?from=&to=&by=model|key|day}, where times are
+ * milliseconds since 1970, {@code 2026-11-24} or {@code 2026-11-24T10:00:00Z}, the last day and the
+ * models by default; {@code POST /api/usage/rebuild} makes the views again from the log.
+ */
+final class UsageApi {
+
+  private static final long DAY_MS = 24 * 3_600_000L;
+
+  private final GatewayServices services;
+
+  UsageApi(GatewayServices services) {
+    this.services = services;
+  }
+
+  List<Route> routes() {
+    return List.of(
+        Route.of("GET", "/api/usage", Access.KEY, this::report),
+        Route.of("POST", "/api/usage/rebuild", Access.WORK, this::rebuild));
+  }
+
+  private void report(Exchange exchange) {
+    long nowMs = services.clock().millis();
+    long from = exchange.query("from").map(text -> time("from", text)).orElse(nowMs - DAY_MS);
+    long to = exchange.query("to").map(text -> time("to", text)).orElse(nowMs + 1);
+    String by = exchange.query("by").orElse("model");
+    Usage.Report report = services.data().usage().report(from, to, by(by));
+    ObjectNode answer =
+        Json.MAPPER
+            .createObjectNode()
+            .put("from", Instant.ofEpochMilli(report.fromMs()).toString())
+            .put("to", Instant.ofEpochMilli(report.toMs()).toString())
+            .put("by", by);
+    ArrayNode rows = answer.putArray("rows");
+    for (Usage.Row row : report.rows()) {
+      rows.addObject()
+          .put(by, row.group())
+          .put("requests", row.requests())
+          .put("prompt_tokens", row.promptTokens())
+          .put("completion_tokens", row.completionTokens())
+          .put("total_tokens", row.promptTokens() + row.completionTokens())
+          .put("cached_requests", row.cachedRequests());
+    }
+    answer.put("watermark", report.watermark()).put("head", report.head());
+    exchange.send(200, answer);
+  }
+
+  private static Usage.By by(String name) {
+    return switch (name) {
+      case "model" -> Usage.By.MODEL;
+      case "key" -> Usage.By.KEY;
+      case "day" -> Usage.By.DAY;
+      default -> throw ApiError.invalid("by", "by must be model, key or day.");
+    };
+  }
+
+  private static long time(String name, String text) {
+    try {
+      if (text.matches("\\d{1,15}")) {
+        return Long.parseLong(text);
+      }
+      return text.contains("T")
+          ? Instant.parse(text).toEpochMilli()
+          : LocalDate.parse(text).atStartOfDay(ZoneOffset.UTC).toInstant().toEpochMilli();
+    } catch (DateTimeException | ArithmeticException e) {
+      throw ApiError.invalid(
+          name,
+          name + " must be milliseconds since 1970, or like 2026-11-24 or 2026-11-24T10:00:00Z.");
+    }
+  }
+
+  private void rebuild(Exchange exchange) {
+    Usage.Rebuilt rebuilt = services.data().usage().rebuild();
+    exchange.send(
+        200,
+        Json.MAPPER
+            .createObjectNode()
+            .put("segments", rebuilt.segments())
+            .put("events", rebuilt.events()));
+  }
+}
