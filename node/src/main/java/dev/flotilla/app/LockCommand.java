@@ -163,7 +163,9 @@ final class LockCommand extends ClientCommand {
             reason -> {
               lost.set(true);
               System.err.println(
-                  "flotilla: lock " + lease.fence().lock() + " is lost, stopping the command: "
+                  "flotilla: lock "
+                      + lease.fence().lock()
+                      + " is lost, stopping the command: "
                       + reason);
               end(process);
             });

@@ -52,7 +52,9 @@ final class UsageCommand extends ClientCommand {
               row.path("completion_tokens").asText(),
               row.path("cached_requests").asText()));
     }
-    table(List.of(by.toUpperCase(Locale.ROOT), "REQUESTS", "PROMPT", "COMPLETION", "FROM CACHE"), rows);
+    table(
+        List.of(by.toUpperCase(Locale.ROOT), "REQUESTS", "PROMPT", "COMPLETION", "FROM CACHE"),
+        rows);
     return 0;
   }
 }

@@ -82,7 +82,6 @@ public final class Fencing {
 
   private static boolean hold(Registry registry, List<Condition> conditions) {
     return conditions.stream()
-        .allMatch(
-            c -> registry.get(c.key()).map(Entry::epoch).orElse(0L) == c.epoch());
+        .allMatch(c -> registry.get(c.key()).map(Entry::epoch).orElse(0L) == c.epoch());
   }
 }

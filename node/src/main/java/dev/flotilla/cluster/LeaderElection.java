@@ -58,8 +58,7 @@ public final class LeaderElection implements AutoCloseable {
       try {
         // A claim of its own each time: one that was given back is not asked for again.
         Optional<Lease> lease =
-            locks.lease(
-                Locks.Request.exclusive(request.name(), request.holder()).await(WAIT));
+            locks.lease(Locks.Request.exclusive(request.name(), request.holder()).await(WAIT));
         if (lease.isPresent()) {
           lead(lease.get());
         }
@@ -85,7 +84,10 @@ public final class LeaderElection implements AutoCloseable {
   private void lead(Lease lease) throws InterruptedException {
     try (lease) {
       lead = Optional.of(lease);
-      log.info("election {}: {} leads, token {}", request.name(), request.holder(),
+      log.info(
+          "election {}: {} leads, token {}",
+          request.name(),
+          request.holder(),
           lease.fence().token());
       Thread leading = Thread.currentThread();
       lease.lost().thenRun(leading::interrupt);

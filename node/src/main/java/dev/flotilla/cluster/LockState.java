@@ -100,7 +100,8 @@ record LockState(List<Claim> granted, List<Claim> waiting) {
             ? Optional.empty()
             : granted.stream().filter(c -> c.holder().equals(claim.holder())).findFirst();
     if (own.isPresent()) {
-      if (claim.mode() == Mode.EXCLUSIVE && holds(claim.holder(), Mode.SHARED)
+      if (claim.mode() == Mode.EXCLUSIVE
+          && holds(claim.holder(), Mode.SHARED)
           && !holds(claim.holder(), Mode.EXCLUSIVE)) {
         throw new FlotillaException(
             Code.CONFLICT,

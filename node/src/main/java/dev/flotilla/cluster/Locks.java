@@ -98,14 +98,12 @@ public interface Locks {
 
     /** The same with another lease. */
     public Request ttl(Duration ttl) {
-      return new Request(
-          name, holder, claim, mode, permits, ttl.toMillis(), waitMs, keepWaiting);
+      return new Request(name, holder, claim, mode, permits, ttl.toMillis(), waitMs, keepWaiting);
     }
 
     /** The same with a wait. */
     public Request await(Duration wait) {
-      return new Request(
-          name, holder, claim, mode, permits, ttlMs, wait.toMillis(), keepWaiting);
+      return new Request(name, holder, claim, mode, permits, ttlMs, wait.toMillis(), keepWaiting);
     }
 
     /** The same, that keeps its place when the wait is over. */

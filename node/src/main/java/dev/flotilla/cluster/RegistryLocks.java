@@ -169,8 +169,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   public Optional<Grant> renew(Grant grant) {
     LockState after =
         stepUninterrupted(
-            grant.name(),
-            s -> find(s, grant).map(claim -> s.renew(Set.of(claim.id()))).orElse(s));
+            grant.name(), s -> find(s, grant).map(claim -> s.renew(Set.of(claim.id()))).orElse(s));
     return find(after, grant).map(claim -> grant(grant.name(), claim));
   }
 
@@ -260,7 +259,8 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   }
 
   /** Empty if it is not the turn within that time. */
-  private static Optional<Claim> await(CompletableFuture<Claim> turn, long timeoutNs) throws InterruptedException {
+  private static Optional<Claim> await(CompletableFuture<Claim> turn, long timeoutNs)
+      throws InterruptedException {
     try {
       return Optional.of(turn.get(timeoutNs, TimeUnit.NANOSECONDS));
     } catch (TimeoutException e) {
@@ -278,12 +278,10 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   /** One lock's steps on this node, one commit at a time; what comes meanwhile goes together. */
   private final class Actor {
 
-    private record Step(
-        UnaryOperator<LockState> change, CompletableFuture<LockState> answer) {}
+    private record Step(UnaryOperator<LockState> change, CompletableFuture<LockState> answer) {}
 
     private final String name;
-    private final Map<String, CompletableFuture<Claim>> waiters =
-        new ConcurrentHashMap<>();
+    private final Map<String, CompletableFuture<Claim>> waiters = new ConcurrentHashMap<>();
     private List<Step> pending = new ArrayList<>();
     private boolean running;
 
@@ -406,8 +404,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
       }
       seenEpoch = epoch;
       LockState state = state(entry);
-      waiters.forEach(
-          (claim, turn) -> state.holding(claim).ifPresent(c -> turn.complete(c)));
+      waiters.forEach((claim, turn) -> state.holding(claim).ifPresent(c -> turn.complete(c)));
     }
   }
 

@@ -85,13 +85,14 @@ final class BlobCatalog {
   private static final String REFERENCES = "flotilla.blob.references";
   private static final String BUCKETS = "flotilla.blob.buckets";
   private static final String UPLOADS = "flotilla.blob.uploads";
-  private static final String FENCES = "flotilla.blob.fences";
 
   private final Grid grid;
+  private final Fences fences;
   private final InstantSource clock;
 
-  BlobCatalog(Grid grid, InstantSource clock) {
+  BlobCatalog(Grid grid, Fences fences, InstantSource clock) {
     this.grid = grid;
+    this.fences = fences;
     this.clock = clock;
   }
 
@@ -114,7 +115,7 @@ final class BlobCatalog {
   }
 
   private void prepare(Ignite ignite) {
-    for (String name : List.of(MANIFESTS, BLOBS, REFERENCES, BUCKETS, UPLOADS, FENCES)) {
+    for (String name : List.of(MANIFESTS, BLOBS, REFERENCES, BUCKETS, UPLOADS)) {
       cache(ignite, name);
     }
   }
@@ -233,29 +234,9 @@ final class BlobCatalog {
     return transact(
         "naming " + name + " in bucket " + bucket,
         ignite -> {
-          fence.ifPresent(token -> check(ignite, token));
+          fences.check(ignite, "blob " + key(bucket, name), fence);
           return refer(ignite, bucket, name, digest, Optional.empty(), version, bounded);
         });
-  }
-
-  private void check(Ignite ignite, Fence fence) {
-    IgniteCache<String, Long> fences = cache(ignite, FENCES);
-    Long highest = fences.get(fence.lock());
-    if (highest != null && fence.token() < highest) {
-      throw new FlotillaException(
-          Code.CONFLICT,
-          "stale token "
-              + fence.token()
-              + " of lock "
-              + fence.lock()
-              + ": a later holder with token "
-              + highest
-              + " has been here",
-          "Take the lock again.");
-    }
-    if (highest == null || fence.token() > highest) {
-      fences.put(fence.lock(), fence.token());
-    }
   }
 
   private Reference refer(
@@ -358,10 +339,7 @@ final class BlobCatalog {
   }
 
   FlotillaException overQuota(String bucket, long size) {
-    return overQuota(
-        bucket,
-        grid.read("reading a quota", ignite -> total(ignite, bucket)),
-        size);
+    return overQuota(bucket, grid.read("reading a quota", ignite -> total(ignite, bucket)), size);
   }
 
   Optional<Reference> reference(String bucket, String name) {
@@ -408,7 +386,7 @@ final class BlobCatalog {
     return transact(
         "removing " + name + " from bucket " + bucket,
         ignite -> {
-          fence.ifPresent(token -> check(ignite, token));
+          fences.check(ignite, "blob " + key(bucket, name), fence);
           String account = account(bucket, name, bounded);
           BucketRow row = row(ignite, BUCKETS, account, BucketRow.class).orElse(BucketRow.NEW);
           Optional<ReferenceRow> before =

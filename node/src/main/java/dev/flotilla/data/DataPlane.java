@@ -49,8 +49,7 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
-    locks =
-        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
+    locks = Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
@@ -84,6 +83,7 @@ public final class DataPlane implements AutoCloseable {
         new GridBlobs(
             environment.cluster(),
             grid,
+            fences,
             environment.folder(),
             BlobConfig.of(System.getenv()),
             environment.metrics(),

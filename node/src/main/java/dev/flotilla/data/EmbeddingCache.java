@@ -10,10 +10,10 @@ import java.util.HexFormat;
 import java.util.Optional;
 
 /**
- * Embeddings by what they are embeddings of: a typed face of a {@link Cache}. The key is the SHA-256
- * of the model's digest, a zero byte and the text in UTF-8, in hexadecimal; the value is the vector
- * as little-endian 32-bit floats. Other weights have another digest, so that nothing needs to be
- * invalidated when a model is replaced.
+ * Embeddings by what they are embeddings of: a typed face of a {@link Cache}. The key is the
+ * SHA-256 of the model's digest, a zero byte and the text in UTF-8, in hexadecimal; the value is
+ * the vector as little-endian 32-bit floats. Other weights have another digest, so that nothing
+ * needs to be invalidated when a model is replaced.
  */
 public final class EmbeddingCache {
 

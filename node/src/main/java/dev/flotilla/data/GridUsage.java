@@ -34,10 +34,10 @@ import org.slf4j.LoggerFactory;
 /**
  * The usage ledger on the grid.
  *
- * <p><b>Appending.</b> A request's thread hands its event to this node's journal and waits until the
- * journal has been given to the operating system, or 10 ms, before its answer ends. Twice a second
- * the journal's files are forced to the disk, shipped to the grid and deleted. What is promised of
- * an answer whose end a client has seen:
+ * <p><b>Appending.</b> A request's thread hands its event to this node's journal and waits until
+ * the journal has been given to the operating system, or 10 ms, before its answer ends. Twice a
+ * second the journal's files are forced to the disk, shipped to the grid and deleted. What is
+ * promised of an answer whose end a client has seen:
  *
  * <ul>
  *   <li>kill -9 of the node, at any moment: its event is kept, and counted when the node is back;
@@ -46,8 +46,8 @@ import org.slf4j.LoggerFactory;
  *   <li>loss of power: the same, but for the last half second before it;
  *   <li>loss of the disk: what was not shipped, half a second's worth while a majority is there, is
  *       lost;
- *   <li>a full disk, or a journal that may not grow further because no majority takes it: events are
- *       kept in memory up to a bound, then dropped; {@code flotilla.usage.lost} counts them.
+ *   <li>a full disk, or a journal that may not grow further because no majority takes it: events
+ *       are kept in memory up to a bound, then dropped; {@code flotilla.usage.lost} counts them.
  * </ul>
  *
  * <p><b>The log</b> is a dense sequence of segments 1, 2, 3 …, each some events. A shipment is one
@@ -59,8 +59,8 @@ import org.slf4j.LoggerFactory;
  * which is a commutative sum, so that folds over parts add up to the fold over all. The batch view
  * is the fold over segments 1 to W, kept in the grid by day together with W, its watermark; the
  * speed view is a fold per segment after W, in this node's memory. A query takes the batch view and
- * W in one transaction, reads the head, folds the segments it has not seen yet, and adds up: so
- * the two always agree, whatever W is. The Raft leader's node moves W on now and then, adding the
+ * W in one transaction, reads the head, folds the segments it has not seen yet, and adds up: so the
+ * two always agree, whatever W is. The Raft leader's node moves W on now and then, adding the
  * segments' folds to the batch view in one transaction that rests on the W it started from.
  */
 final class GridUsage implements Usage, AutoCloseable {

@@ -116,7 +116,7 @@ final class ReplicatedChunks implements ChunkVault {
                 ? known
                 : new IllegalStateException(e.getCause());
         // A full disk is the failure that people can mend.
-        if (failure.isEmpty() || cause instanceof FlotillaException f && f.code() == Code.STORAGE) {
+        if (failure.isEmpty() || (cause instanceof FlotillaException f && f.code() == Code.STORAGE)) {
           failure = Optional.of(cause);
         }
         if (next < order.size()) {

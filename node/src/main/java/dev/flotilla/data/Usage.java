@@ -6,8 +6,8 @@ import java.util.List;
  * The usage ledger: an append-only log of completed requests, and sums over it.
  *
  * <p>The log is the truth. What is asked of it is answered from two views that can both be dropped
- * and made again from the log: a batch view over everything up to a watermark, and a speed view over
- * what came after it (Marz's lambda form). {@link GridUsage} says how they agree.
+ * and made again from the log: a batch view over everything up to a watermark, and a speed view
+ * over what came after it (Marz's lambda form). {@link GridUsage} says how they agree.
  */
 public interface Usage {
 

@@ -22,8 +22,8 @@ import org.slf4j.LoggerFactory;
 /**
  * What this node has appended and not yet shipped, in files: {@code usage/NUMBER.log}, records of
  * length (4 bytes), CRC-32C (4 bytes) and JSON. A record that was written is in the system's hands:
- * it outlives this process. It is forced to the disk when its file is sealed. The file that is being
- * written is never read; the sealed ones are read, shipped and deleted.
+ * it outlives this process. It is forced to the disk when its file is sealed. The file that is
+ * being written is never read; the sealed ones are read, shipped and deleted.
  */
 final class UsageJournal implements AutoCloseable {
 
@@ -72,7 +72,8 @@ final class UsageJournal implements AutoCloseable {
         held += Files.size(each);
       }
       if (held > bytesMax) {
-        throw new IOException("the journal of usage holds " + held + " bytes that were not shipped");
+        throw new IOException(
+            "the journal of usage holds " + held + " bytes that were not shipped");
       }
       Path next = folder.resolve(String.format("%012d", nextNumber++) + SUFFIX);
       open = FileChannel.open(next, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);

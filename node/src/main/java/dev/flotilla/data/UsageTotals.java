@@ -49,8 +49,7 @@ final class UsageTotals {
     return add(
         new Line(
             new Group(hourMs, event.model(), event.key()),
-            new Sums(
-                1, event.promptTokens(), event.completionTokens(), event.cached() ? 1 : 0)));
+            new Sums(1, event.promptTokens(), event.completionTokens(), event.cached() ? 1 : 0)));
   }
 
   UsageTotals add(Line line) {
@@ -72,7 +71,9 @@ final class UsageTotals {
   /** The lines by their day. */
   Map<String, List<Line>> byDay() {
     Map<String, List<Line>> days = new TreeMap<>();
-    lines().forEach(line -> days.computeIfAbsent(line.group().day(), _ -> new ArrayList<>()).add(line));
+    lines()
+        .forEach(
+            line -> days.computeIfAbsent(line.group().day(), _ -> new ArrayList<>()).add(line));
     return days;
   }
 

@@ -102,8 +102,7 @@ final class LocksApi {
           case "exclusive" -> Mode.EXCLUSIVE;
           case "shared" -> Mode.SHARED;
           case "permit" -> Mode.PERMIT;
-          default ->
-              throw ApiError.invalid("mode", "mode must be exclusive, shared or permit.");
+          default -> throw ApiError.invalid("mode", "mode must be exclusive, shared or permit.");
         };
     Request request =
         new Request(

@@ -95,8 +95,7 @@ final class OpenAiApi {
       AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
       boolean repeatable = ResponseCache.wanted(exchange, fields, options);
       answer(
-          exchange,
-          new Plan(model, options, prompts, promptTokens, maxTokens, format, repeatable));
+          exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format, repeatable));
     }
   }
 

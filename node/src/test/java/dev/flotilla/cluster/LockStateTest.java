@@ -147,8 +147,7 @@ class LockStateTest {
       LockState before = state;
       int kind = random.nextInt(10);
       if (kind < 5 || all.isEmpty()) {
-        Mode mode =
-            permits > 0 ? Mode.PERMIT : random.nextBoolean() ? Mode.SHARED : Mode.EXCLUSIVE;
+        Mode mode = permits > 0 ? Mode.PERMIT : random.nextBoolean() ? Mode.SHARED : Mode.EXCLUSIVE;
         Claim claim = claim("c" + step, "H" + random.nextInt(6), mode, permits);
         try {
           state = state.request(claim);

@@ -105,8 +105,7 @@ class LocksTest {
         all.add(
             threads.submit(
                 () -> {
-                  Request request =
-                      Request.exclusive("busy", holder).await(Duration.ofSeconds(30));
+                  Request request = Request.exclusive("busy", holder).await(Duration.ofSeconds(30));
                   try (Lease lease = here.lease(request).orElseThrow()) {
                     assertThat(inside.incrementAndGet()).isEqualTo(1);
                     tokens.add(lease.fence().token());
@@ -117,9 +116,7 @@ class LocksTest {
                 }));
       }
       TestNodes.await(
-          "all to wait",
-          Duration.ofSeconds(10),
-          () -> on(0).show("busy").waiting().size() == 50);
+          "all to wait", Duration.ofSeconds(10), () -> on(0).show("busy").waiting().size() == 50);
       List<String> order =
           on(0).show("busy").waiting().stream().map(Locks.Claimant::holder).toList();
       long before = leader().registry().revision();
@@ -323,8 +320,7 @@ class LocksTest {
   void aMinorityGivesNothing() {
     List<ClusterNode> left = nodes.running();
     left.getFirst().kill();
-    assertThatThrownBy(
-            () -> locks.get(left.getLast()).acquire(Request.exclusive("minority", "A")))
+    assertThatThrownBy(() -> locks.get(left.getLast()).acquire(Request.exclusive("minority", "A")))
         .isInstanceOfSatisfying(
             FlotillaException.class,
             e -> assertThat(e.code()).isIn(Code.NO_MAJORITY, Code.OUTCOME_UNKNOWN));
