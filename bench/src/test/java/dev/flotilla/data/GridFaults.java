@@ -23,9 +23,9 @@ import java.util.concurrent.TimeUnit;
 
 /**
  * Three grids as processes on hosts of a {@link FaultNet}, written to all the time while one fault
- * after the other strikes; after each it is looked whether everything acknowledged is there, nothing
- * refused is, and all three hold the same. As a program it goes on for as long as it is told: {@code
- * GridFaults CYCLES SEED}.
+ * after the other strikes; after each it is looked whether everything acknowledged is there,
+ * nothing refused is, and all three hold the same. As a program it goes on for as long as it is
+ * told: {@code GridFaults CYCLES SEED}.
  */
 final class GridFaults implements AutoCloseable {
 
@@ -124,10 +124,7 @@ final class GridFaults implements AutoCloseable {
       command.add("@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"));
       command.addAll(
           List.of(
-              "-Xmx400m",
-              "-XX:TieredStopAtLevel=1",
-              "-XX:+UseSerialGC",
-              "-Dflotilla.logs=" + own));
+              "-Xmx400m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dflotilla.logs=" + own));
       if (Boolean.getBoolean(PLANTED)) {
         command.add("-D" + PLANTED + "=true");
       }
@@ -143,8 +140,7 @@ final class GridFaults implements AutoCloseable {
       command.addAll(join);
       process =
           new ProcessBuilder(command)
-              .redirectError(
-                  ProcessBuilder.Redirect.appendTo(own.resolve("stderr.txt").toFile()))
+              .redirectError(ProcessBuilder.Redirect.appendTo(own.resolve("stderr.txt").toFile()))
               .start();
       answers = new LinkedBlockingQueue<>();
       input = process.outputWriter(StandardCharsets.UTF_8);
@@ -277,8 +273,7 @@ final class GridFaults implements AutoCloseable {
     Member node = nodes.get(victim);
     switch (fault) {
       case ISOLATE -> cut(cutMs, () -> net.isolate(victim + 1));
-      case ISOLATE_BRIEFLY ->
-          cut(1_000 + random.nextInt(4_000), () -> net.isolate(victim + 1));
+      case ISOLATE_BRIEFLY -> cut(1_000 + random.nextInt(4_000), () -> net.isolate(victim + 1));
       case PAIR -> cut(cutMs, () -> net.cut(victim + 1, other + 1));
       case ONE_WAY -> cut(cutMs, () -> net.cutOneWay(victim + 1, other + 1));
       case ALL_APART ->

@@ -275,7 +275,7 @@ final class BlobCommand {
           } catch (UncheckedIOException | FlotillaException e) {
             boolean passing =
                 e instanceof UncheckedIOException
-                    || e instanceof FlotillaException known && known.code() == Code.UNAVAILABLE;
+                    || (e instanceof FlotillaException known && known.code() == Code.UNAVAILABLE);
             if (!passing || ++failures > RETRIES) {
               throw e;
             }

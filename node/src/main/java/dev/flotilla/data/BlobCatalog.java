@@ -77,18 +77,22 @@ final class BlobCatalog {
     }
   }
 
+  /** A bucket without a quota keeps its figures in so many rows, so that puts need not wait. */
+  private static final int PARTS = 16;
+
   private static final String MANIFESTS = "flotilla.blob.manifests";
   private static final String BLOBS = "flotilla.blob.blobs";
   private static final String REFERENCES = "flotilla.blob.references";
   private static final String BUCKETS = "flotilla.blob.buckets";
   private static final String UPLOADS = "flotilla.blob.uploads";
-  private static final String FENCES = "flotilla.blob.fences";
 
   private final Grid grid;
+  private final Fences fences;
   private final InstantSource clock;
 
-  BlobCatalog(Grid grid, InstantSource clock) {
+  BlobCatalog(Grid grid, Fences fences, InstantSource clock) {
     this.grid = grid;
+    this.fences = fences;
     this.clock = clock;
   }
 
@@ -111,7 +115,7 @@ final class BlobCatalog {
   }
 
   private void prepare(Ignite ignite) {
-    for (String name : List.of(MANIFESTS, BLOBS, REFERENCES, BUCKETS, UPLOADS, FENCES)) {
+    for (String name : List.of(MANIFESTS, BLOBS, REFERENCES, BUCKETS, UPLOADS)) {
       cache(ignite, name);
     }
   }
@@ -133,6 +137,35 @@ final class BlobCatalog {
           return true;
         });
     return grid.transact(what, TransactionMode.PESSIMISTIC, operation);
+  }
+
+  private boolean bounded(String bucket) {
+    return grid.read("reading a quota", ignite -> row(ignite, BUCKETS, bucket, BucketRow.class))
+        .filter(row -> row.bytesMax() < Long.MAX_VALUE || row.countMax() < Long.MAX_VALUE)
+        .isPresent();
+  }
+
+  /**
+   * The row that counts a name: the bucket's own where a quota is to be kept, which one transaction
+   * after the other must look at; else one of several. The figures are the sum of all of them, so
+   * it does not matter which one counted.
+   */
+  private static String account(String bucket, String name, boolean bounded) {
+    return bounded ? bucket : bucket + "#" + Math.floorMod(name.hashCode(), PARTS);
+  }
+
+  /** A bucket's bounds and the sum of its figures. */
+  private BucketRow total(Ignite ignite, String bucket) {
+    BucketRow total = row(ignite, BUCKETS, bucket, BucketRow.class).orElse(BucketRow.NEW);
+    TreeSet<String> parts = new TreeSet<>();
+    for (int part = 0; part < PARTS; part++) {
+      parts.add(bucket + "#" + part);
+    }
+    for (byte[] value : this.<byte[]>cache(ignite, BUCKETS).getAll(parts).values()) {
+      BucketRow part = Json.read(value, BucketRow.class);
+      total = total.plus(part.bytes(), part.count());
+    }
+    return total;
   }
 
   private static String key(String bucket, String name) {
@@ -160,6 +193,7 @@ final class BlobCatalog {
 
   /** Makes a blob known and refers to it, all or nothing. */
   Reference keep(String digest, BlobManifest manifest, String bucket, Optional<String> upload) {
+    boolean bounded = bounded(bucket);
     return transact(
         "keeping a blob in bucket " + bucket,
         ignite -> {
@@ -170,7 +204,8 @@ final class BlobCatalog {
                   BlobManifest.PREFIX + digest,
                   digest,
                   Optional.of(manifest),
-                  Optional.empty());
+                  Optional.empty(),
+                  bounded);
           upload.ifPresent(
               id ->
                   row(ignite, UPLOADS, id, UploadRow.class)
@@ -195,32 +230,13 @@ final class BlobCatalog {
   /** Makes a name refer to a blob that is known. */
   Reference name(
       String bucket, String name, String digest, Optional<Long> version, Optional<Fence> fence) {
+    boolean bounded = bounded(bucket);
     return transact(
         "naming " + name + " in bucket " + bucket,
         ignite -> {
-          fence.ifPresent(token -> check(ignite, token));
-          return refer(ignite, bucket, name, digest, Optional.empty(), version);
+          fences.check(ignite, "blob " + key(bucket, name), fence);
+          return refer(ignite, bucket, name, digest, Optional.empty(), version, bounded);
         });
-  }
-
-  private void check(Ignite ignite, Fence fence) {
-    IgniteCache<String, Long> fences = cache(ignite, FENCES);
-    Long highest = fences.get(fence.lock());
-    if (highest != null && fence.token() < highest) {
-      throw new FlotillaException(
-          Code.CONFLICT,
-          "stale token "
-              + fence.token()
-              + " of lock "
-              + fence.lock()
-              + ": a later holder with token "
-              + highest
-              + " has been here",
-          "Take the lock again.");
-    }
-    if (highest == null || fence.token() > highest) {
-      fences.put(fence.lock(), fence.token());
-    }
   }
 
   private Reference refer(
@@ -229,8 +245,11 @@ final class BlobCatalog {
       String name,
       String digest,
       Optional<BlobManifest> manifest,
-      Optional<Long> version) {
-    BucketRow row = row(ignite, BUCKETS, bucket, BucketRow.class).orElse(BucketRow.NEW);
+      Optional<Long> version,
+      boolean bounded) {
+    String account = account(bucket, name, bounded);
+    BucketRow counted = row(ignite, BUCKETS, account, BucketRow.class).orElse(BucketRow.NEW);
+    BucketRow row = bounded ? total(ignite, bucket) : counted;
     Optional<ReferenceRow> before = row(ignite, REFERENCES, key(bucket, name), ReferenceRow.class);
     long current = before.map(ReferenceRow::version).orElse(0L);
     if (version.isPresent() && version.get() != current) {
@@ -269,14 +288,14 @@ final class BlobCatalog {
     if (blob == null) {
       throw new IllegalStateException("the blob was just put");
     }
-    BucketRow after =
-        row.plus(
-            blob.size() - before.map(ReferenceRow::size).orElse(0L), before.isPresent() ? 0 : 1);
+    long moreBytes = blob.size() - before.map(ReferenceRow::size).orElse(0L);
+    long moreCount = before.isPresent() ? 0 : 1;
+    BucketRow after = row.plus(moreBytes, moreCount);
     if ((after.bytes() > row.bytes() && after.bytes() > row.bytesMax())
         || (after.count() > row.count() && after.count() > row.countMax())) {
       throw overQuota(bucket, row, blob.size());
     }
-    put(ignite, BUCKETS, bucket, after);
+    put(ignite, BUCKETS, account, counted.plus(moreBytes, moreCount));
     ReferenceRow made = new ReferenceRow(digest, blob.size(), current + 1, clock.millis());
     put(ignite, REFERENCES, key(bucket, name), made);
     return reference(bucket, name, made);
@@ -320,11 +339,7 @@ final class BlobCatalog {
   }
 
   FlotillaException overQuota(String bucket, long size) {
-    return overQuota(
-        bucket,
-        grid.read("reading a quota", ignite -> row(ignite, BUCKETS, bucket, BucketRow.class))
-            .orElse(BucketRow.NEW),
-        size);
+    return overQuota(bucket, grid.read("reading a quota", ignite -> total(ignite, bucket)), size);
   }
 
   Optional<Reference> reference(String bucket, String name) {
@@ -367,11 +382,13 @@ final class BlobCatalog {
   }
 
   boolean remove(String bucket, String name, Optional<Fence> fence) {
+    boolean bounded = bounded(bucket);
     return transact(
         "removing " + name + " from bucket " + bucket,
         ignite -> {
-          fence.ifPresent(token -> check(ignite, token));
-          BucketRow row = row(ignite, BUCKETS, bucket, BucketRow.class).orElse(BucketRow.NEW);
+          fences.check(ignite, "blob " + key(bucket, name), fence);
+          String account = account(bucket, name, bounded);
+          BucketRow row = row(ignite, BUCKETS, account, BucketRow.class).orElse(BucketRow.NEW);
           Optional<ReferenceRow> before =
               row(ignite, REFERENCES, key(bucket, name), ReferenceRow.class);
           before.ifPresent(
@@ -384,7 +401,7 @@ final class BlobCatalog {
                                 BLOBS,
                                 old.digest(),
                                 new BlobRow(blob.size(), blob.references() - 1, clock.millis())));
-                put(ignite, BUCKETS, bucket, row.plus(-old.size(), -1));
+                put(ignite, BUCKETS, account, row.plus(-old.size(), -1));
                 this.<byte[]>cache(ignite, REFERENCES).remove(key(bucket, name));
               });
           return before.isPresent();
@@ -392,10 +409,7 @@ final class BlobCatalog {
   }
 
   Quota quota(String bucket) {
-    return quota(
-        bucket,
-        grid.read("reading a quota", ignite -> row(ignite, BUCKETS, bucket, BucketRow.class))
-            .orElse(BucketRow.NEW));
+    return quota(bucket, grid.read("reading a quota", ignite -> total(ignite, bucket)));
   }
 
   private static Quota quota(String bucket, BucketRow row) {
@@ -409,7 +423,7 @@ final class BlobCatalog {
           BucketRow row = row(ignite, BUCKETS, bucket, BucketRow.class).orElse(BucketRow.NEW);
           BucketRow bounded = new BucketRow(row.bytes(), row.count(), bytesMax, countMax);
           put(ignite, BUCKETS, bucket, bounded);
-          return quota(bucket, bounded);
+          return quota(bucket, total(ignite, bucket));
         });
   }
 

@@ -95,6 +95,7 @@ public final class DataPlane implements AutoCloseable {
         new GridBlobs(
             environment.cluster(),
             grid,
+            fences,
             environment.folder(),
             BlobConfig.of(System.getenv()),
             environment.metrics(),

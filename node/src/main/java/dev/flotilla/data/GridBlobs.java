@@ -81,6 +81,7 @@ final class GridBlobs implements Blobs, AutoCloseable {
   GridBlobs(
       Cluster cluster,
       Grid grid,
+      Fences fences,
       Path dataFolder,
       BlobConfig config,
       MeterRegistry metrics,
@@ -107,7 +108,7 @@ final class GridBlobs implements Blobs, AutoCloseable {
                         clock,
                         config.collectDelay()));
     vault = objects.isPresent() ? objects.get() : replicated;
-    catalog = new BlobCatalog(grid, clock);
+    catalog = new BlobCatalog(grid, fences, clock);
     scrubber =
         new BlobScrubber(
             folder.resolve("scrub.json"),

@@ -29,10 +29,12 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorCompletionService;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Future;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import org.slf4j.Logger;
@@ -51,12 +53,16 @@ final class ReplicatedChunks implements ChunkVault {
   static final int PIECE_BYTES = 256 << 10;
   static final long CALL_SECONDS = 10;
 
+  private static final int SENDING_BYTES_MAX = 64 << 20;
+  private static final long ROOM_SECONDS = 2;
+
   private static final Logger log = LoggerFactory.getLogger(ReplicatedChunks.class);
 
   private final Cluster cluster;
   private final ChunkFiles files;
   private final int copies;
   private final ExecutorService threads;
+  private final Map<String, Semaphore> sending = new ConcurrentHashMap<>();
   private final AtomicLong repaired = new AtomicLong();
 
   ReplicatedChunks(Cluster cluster, ChunkFiles files, int copies, ExecutorService threads) {
@@ -116,7 +122,8 @@ final class ReplicatedChunks implements ChunkVault {
                 ? known
                 : new IllegalStateException(e.getCause());
         // A full disk is the failure that people can mend.
-        if (failure.isEmpty() || cause instanceof FlotillaException f && f.code() == Code.STORAGE) {
+        if (failure.isEmpty()
+            || (cause instanceof FlotillaException f && f.code() == Code.STORAGE)) {
           failure = Optional.of(cause);
         }
         if (next < order.size()) {
@@ -155,6 +162,24 @@ final class ReplicatedChunks implements ChunkVault {
       files.write(chunk, content, length);
       return node;
     }
+    Semaphore room = sending.computeIfAbsent(node, n -> new Semaphore(SENDING_BYTES_MAX));
+    try {
+      // A put does not wait for its last copy; what is on its way to a slow node must be bounded.
+      if (!room.tryAcquire(length, ROOM_SECONDS, TimeUnit.SECONDS)) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE, "node " + node + " takes chunks too slowly", "Try again soon.");
+      }
+    } catch (InterruptedException e) {
+      throw ChunkBudget.interrupted(e);
+    }
+    try {
+      return send(node, chunk, content, length);
+    } finally {
+      room.release(length);
+    }
+  }
+
+  private String send(String node, String chunk, byte[] content, int length) {
     CompletableFuture<Boolean> stored = new CompletableFuture<>();
     ChunksGrpc.newStub(cluster.channel(node))
         .withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS)

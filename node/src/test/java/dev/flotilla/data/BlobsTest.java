@@ -72,6 +72,7 @@ class BlobsTest {
                     new GridBlobs(
                         cluster,
                         grid,
+                        new Fences(grid),
                         dataFolder,
                         CONFIG,
                         new SimpleMeterRegistry(),

@@ -122,6 +122,7 @@ class S3ChunksTest {
     return new GridBlobs(
         cluster,
         grid,
+        new Fences(grid),
         dataFolder,
         config,
         new SimpleMeterRegistry(),
