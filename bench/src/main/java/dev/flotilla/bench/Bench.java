@@ -9,7 +9,7 @@ import picocli.CommandLine.Command;
     name = "bench",
     description = "Repeatable measurements.",
     synopsisSubcommandLabel = "NAME",
-    subcommands = {JepsenBench.class, CommandLine.HelpCommand.class},
+    subcommands = {JepsenBench.class, ShardingBench.class, CommandLine.HelpCommand.class},
     mixinStandardHelpOptions = true)
 public final class Bench {
 

@@ -12,7 +12,7 @@ import java.util.concurrent.TimeUnit;
  * <p>A direction is cut by giving the sender a wrong hardware address for the receiver: frames
  * leave and arrive nowhere, as behind a dead switch. Connections do not break, they hang.
  */
-final class FaultNet implements AutoCloseable {
+public final class FaultNet implements AutoCloseable {
 
   private static final String NOWHERE = "02:00:00:00:00:99";
 
@@ -25,7 +25,7 @@ final class FaultNet implements AutoCloseable {
    *
    * @param subnet the third number of its addresses, 10.77.SUBNET.x
    */
-  FaultNet(int subnet) throws IOException {
+  public FaultNet(int subnet) throws IOException {
     this.subnet = subnet;
     this.bridge = "flb" + subnet;
     for (int host = 1; host < 10; host++) {
@@ -39,7 +39,7 @@ final class FaultNet implements AutoCloseable {
   }
 
   /** Whether this process may make one. */
-  static boolean isAllowed() {
+  public static boolean isAllowed() {
     try {
       if (quietly("ip", "netns", "add", "fltest") != 0) {
         return false;
@@ -56,7 +56,7 @@ final class FaultNet implements AutoCloseable {
   }
 
   /** Adds a host; they are numbered from 1. */
-  int add() throws IOException {
+  public int add() throws IOException {
     int host = hosts.size() + 1;
     String name = name(host);
     hosts.add(name);
@@ -71,17 +71,17 @@ final class FaultNet implements AutoCloseable {
   }
 
   /** Where a host is reached, also from this process. */
-  String address(int host) {
+  public String address(int host) {
     return "10.77." + subnet + "." + host;
   }
 
   /** What to put before a command so that it runs on the host. */
-  List<String> on(int host) {
+  public List<String> on(int host) {
     return List.of("ip", "netns", "exec", name(host));
   }
 
   /** What one sends to the other is lost from now on. */
-  void cutOneWay(int from, int to) throws IOException {
+  public void cutOneWay(int from, int to) throws IOException {
     ip(
         "-n",
         name(from),
@@ -97,13 +97,13 @@ final class FaultNet implements AutoCloseable {
   }
 
   /** What two send to each other is lost from now on. */
-  void cut(int one, int other) throws IOException {
+  public void cut(int one, int other) throws IOException {
     cutOneWay(one, other);
     cutOneWay(other, one);
   }
 
   /** Cuts a host from all others. */
-  void isolate(int host) throws IOException {
+  public void isolate(int host) throws IOException {
     for (int other = 1; other <= hosts.size(); other++) {
       if (other != host) {
         cut(host, other);
@@ -112,7 +112,7 @@ final class FaultNet implements AutoCloseable {
   }
 
   /** Mends all cuts. */
-  void heal() throws IOException {
+  public void heal() throws IOException {
     for (int from = 1; from <= hosts.size(); from++) {
       for (int to = 1; to <= hosts.size(); to++) {
         if (from != to) {

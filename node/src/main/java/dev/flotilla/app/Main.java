@@ -27,6 +27,10 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       CacheCommand.class,
+      LogsCommand.class,
+      ShardCommand.class,
+      StreamCommand.class,
+      SearchCommand.class,
       UsageCommand.class,
       CommandLine.HelpCommand.class
     },

@@ -59,6 +59,7 @@ final class Node {
   private final JvmGcMetrics garbage = new JvmGcMetrics();
   private final ClusterNode cluster;
   private final DataPlane data;
+  private final LogFeed logFeed;
   private final Serving serving;
   private final TrainingService training;
   private final Gateway gateway;
@@ -97,6 +98,7 @@ final class Node {
                 InstantSource.system(),
                 System::nanoTime,
                 random));
+    logFeed = LogFeed.to(data);
     int threads = Runtime.getRuntime().availableProcessors();
     serving =
         new Serving(
@@ -131,6 +133,11 @@ final class Node {
                 random));
   }
 
+  /** Sends this node's log to an OpenTelemetry collector, too. */
+  void exportLog(String endpoint) {
+    data.exportLog(endpoint);
+  }
+
   /** Opens the ports, and returns once this node serves. */
   void start() {
     deleteHalfImported();
@@ -159,6 +166,7 @@ final class Node {
       gateway.close();
       training.close();
       serving.close();
+      logFeed.close();
       data.close();
       cluster.close();
       garbage.close();

@@ -77,6 +77,14 @@ final class UpCommand implements Callable<Integer> {
       description = "The one-time token that flotilla invite printed.")
   private Optional<String> token = Optional.empty();
 
+  @Option(
+      names = "--otlp-endpoint",
+      paramLabel = "URL",
+      description =
+          "An OpenTelemetry collector to send the log to, such as http://HOST:4318"
+              + " (FLOTILLA_OTLP_ENDPOINT).")
+  private Optional<String> otlpEndpoint = Optional.empty();
+
   private volatile boolean failed;
 
   @Override
@@ -100,6 +108,7 @@ final class UpCommand implements Callable<Integer> {
                 port,
                 insecureHttp,
                 join.map(address -> new Node.Join(address, token.orElseThrow()))));
+    otlpEndpoint.ifPresent(node::exportLog);
     Files.writeString(pid, ProcessHandle.current().pid() + "\n");
     pid.toFile().deleteOnExit();
     Runtime.getRuntime()
@@ -171,7 +180,7 @@ final class UpCommand implements Callable<Integer> {
             Code.CONFLICT,
             "port " + each + " on " + bind + " cannot be used: " + e.getMessage(),
             "Stop the program that has it, or choose another --port; a node uses that one and the"
-                + " next four.",
+                + " next six.",
             e);
       }
     }

@@ -8,6 +8,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -22,6 +23,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.stream.IntStream;
+import java.util.function.Predicate;
 import java.util.stream.Stream;
 
 /** Speaks to a node's HTTP API for the commands and the demo. */
@@ -120,6 +122,31 @@ public final class Client {
       }
       throw new FlotillaException(
           Code.UNAVAILABLE, "the stream from " + base + " ended early", "Try again.");
+    } catch (IOException e) {
+      throw unreachable(e);
+    } catch (InterruptedException e) {
+      throw interrupted(e);
+    }
+  }
+
+  /** Hands over each line of an answer that does not end, until the consumer says no. */
+  public void lines(String path, Predicate<String> onLine) {
+    try {
+      HttpResponse<Stream<String>> response =
+          http.send(request(path).GET().build(), HttpResponse.BodyHandlers.ofLines());
+      try (Stream<String> lines = response.body()) {
+        if (response.statusCode() != 200) {
+          throw refused(response.statusCode(), String.join("\n", lines.toList()));
+        }
+        var each = lines.iterator();
+        while (each.hasNext()) {
+          if (!onLine.test(each.next())) {
+            return;
+          }
+        }
+      } catch (UncheckedIOException e) {
+        throw unreachable(new IOException(e.getMessage(), e));
+      }
     } catch (IOException e) {
       throw unreachable(e);
     } catch (InterruptedException e) {

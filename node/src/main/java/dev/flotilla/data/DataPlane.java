@@ -1,10 +1,13 @@
 package dev.flotilla.data;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Locks;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
+import java.util.Map;
 import java.util.function.LongSupplier;
+import org.jspecify.annotations.Nullable;
 
 /**
  * All parts of the data plane on one node, wired together. Make it before the cluster starts, since
@@ -28,27 +31,80 @@ public final class DataPlane implements AutoCloseable {
       LongSupplier nanoTime,
       java.util.random.RandomGenerator random) {}
 
+  private final Locks locks;
   private final Grid grid;
   private final GridCaches caches;
   private final GridUsage usage;
+  private final Fences fences;
   private final GridSharding sharding;
+  private final Path logFolder;
+  private final String self;
+  private final NodeLog nodeLog;
+  private final Log log;
+  private @Nullable OtlpExporter logExport;
+  private final GridTransactions transactions;
+  private final GridSql sql;
+  private final GridSearchIndexes search;
+  private final GridBlobs blobs;
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
+    locks =
+        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     grid =
         Grid.create(
             environment.cluster(),
             GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
     caches = new GridCaches(environment, grid);
     usage = new GridUsage(environment, grid);
+    fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
+    self = environment.cluster().self();
+    logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
+    nodeLog =
+        new NodeLog(
+            environment.cluster(),
+            logFolder,
+            NodeLog.Limits.DEFAULTS,
+            environment.clock(),
+            environment.metrics());
+    log = new GridLog(nodeLog, new LogStreams(grid, environment.clock()));
+    transactions = new GridTransactions(environment, grid, sharding);
+    sql = new GridSql(environment, grid, sharding, transactions);
+    search =
+        new GridSearchIndexes(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            environment.metrics(),
+            environment.nanoTime(),
+            environment.random(),
+            IndexReplicas.Tuning.DEFAULT);
+    blobs =
+        new GridBlobs(
+            environment.cluster(),
+            grid,
+            environment.folder(),
+            BlobConfig.of(System.getenv()),
+            environment.metrics(),
+            environment.clock(),
+            environment.nanoTime(),
+            environment.random());
   }
 
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
     caches.start();
+    nodeLog.start();
+    search.start();
     usage.start();
+    blobs.start();
+  }
+
+  /** Locks of the whole cluster. */
+  public Locks locks() {
+    return locks;
   }
 
   /** The choke point to the data grid. */
@@ -80,10 +136,65 @@ public final class DataPlane implements AutoCloseable {
     return sharding;
   }
 
+  /** The log of all nodes, and applications' streams. */
+  public Log log() {
+    return log;
+  }
+
+  /**
+   * Takes what something on this node has to log; never waits, and drops it if there is no room.
+   *
+   * @param fields what else is known, such as {@code thread} and {@code exception}
+   */
+  public void logged(
+      long timeMs, Log.Level level, String logger, String message, Map<String, String> fields) {
+    nodeLog.offer(timeMs, level, logger, message, fields);
+  }
+
+  /**
+   * Sends this node's log to an OpenTelemetry collector from now on.
+   *
+   * @param endpoint its base address, such as {@code http://collector:4318}
+   * @throws dev.flotilla.FlotillaException {@code INVALID} if it is no http address
+   */
+  public void exportLog(String endpoint) {
+    OtlpExporter exporter = new OtlpExporter(endpoint, nodeLog, self, logFolder);
+    logExport = exporter;
+    exporter.start();
+  }
+
+  /** The database. */
+  public Sql sql() {
+    return sql;
+  }
+
+  /** Transactions over tables, caches and queues. */
+  public Transactions transactions() {
+    return transactions;
+  }
+
+  /** The search indexes. */
+  public SearchIndexes search() {
+    return search;
+  }
+
+  /** Contents of any size. */
+  public Blobs blobs() {
+    return blobs;
+  }
+
   @Override
   public void close() {
     usage.close();
+    blobs.close();
     caches.close();
+    OtlpExporter exporter = logExport;
+    if (exporter != null) {
+      exporter.close();
+    }
+    nodeLog.close();
+    transactions.close();
+    search.close();
     grid.close();
   }
 }

@@ -2,47 +2,26 @@ package dev.flotilla.data;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.cluster.NodeInfo;
-import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Objects;
-import java.util.Optional;
 import java.util.Set;
-import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import javax.cache.CacheException;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
-import org.apache.ignite.Ignition;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CacheMode;
 import org.apache.ignite.cache.CacheWriteSynchronizationMode;
 import org.apache.ignite.cache.PartitionLossPolicy;
-import org.apache.ignite.calcite.CalciteQueryEngineConfiguration;
-import org.apache.ignite.cluster.BaselineNode;
 import org.apache.ignite.cluster.ClusterNode;
-import org.apache.ignite.cluster.ClusterState;
+import org.apache.ignite.cluster.ClusterTopologyException;
 import org.apache.ignite.configuration.CacheConfiguration;
-import org.apache.ignite.configuration.DataRegionConfiguration;
-import org.apache.ignite.configuration.DataStorageConfiguration;
-import org.apache.ignite.configuration.IgniteConfiguration;
-import org.apache.ignite.configuration.SqlConfiguration;
-import org.apache.ignite.configuration.TransactionConfiguration;
-import org.apache.ignite.configuration.WALMode;
-import org.apache.ignite.failure.AbstractFailureHandler;
-import org.apache.ignite.failure.FailureContext;
+import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
 import org.apache.ignite.internal.util.typedef.X;
-import org.apache.ignite.logger.slf4j.Slf4jLogger;
-import org.apache.ignite.plugin.segmentation.SegmentationPolicy;
-import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
-import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
-import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
 import org.apache.ignite.transactions.Transaction;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionDeadlockException;
@@ -92,30 +71,30 @@ public final class Grid implements AutoCloseable {
   public static final int BACKUPS = 2;
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
-  private static final Registry.Key MEMBERS = new Registry.Key("grid", "members");
-  private static final long START_PATIENCE_NS = 60_000_000_000L;
+  private static final long WAITING_NOTE_MS = 10_000;
+  private static final long RETRY_NS = 10_000_000_000L;
 
-  /** Who belongs to the grid's baseline, as the registry has decided. */
-  record Members(List<String> nodes) {}
+  /** A planted bug, to see that the checks find it: writes are acknowledged without a majority. */
+  private static final boolean ACKNOWLEDGE_BEFORE_MAJORITY =
+      Boolean.getBoolean("flotilla.fault.acknowledge-before-majority");
 
   /** What is to be done when this thread's running transaction has ended; unset outside of one. */
   private static final ThreadLocal<@Nullable List<Runnable>> ENDINGS = new ThreadLocal<>();
 
   private final Cluster cluster;
-  private final GridConfig config;
-  private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
-  private volatile @Nullable Ignite ignite;
+  private final GridKeeper keeper;
 
   private Grid(Cluster cluster, GridConfig config) {
     this.cluster = cluster;
-    this.config = config;
+    this.keeper = new GridKeeper(cluster, config, System::nanoTime);
+    if (ACKNOWLEDGE_BEFORE_MAJORITY) {
+      log.error("a fault is planted: writes are acknowledged before a majority has them");
+    }
   }
 
   /** This node's part of the grid; make it before the cluster starts, and start it after. */
   public static Grid create(Cluster cluster, GridConfig config) {
-    Grid grid = new Grid(cluster, config);
-    cluster.addReconciler(grid::reconcile);
-    return grid;
+    return new Grid(cluster, config);
   }
 
   /** This node's id. */
@@ -125,142 +104,25 @@ public final class Grid implements AutoCloseable {
 
   /** Calls back with the engine each time it has started and is active; once now if it is. */
   public void onStart(Consumer<Ignite> action) {
-    onStart.add(action);
+    keeper.onStart(action);
   }
 
-  /**
-   * Returns once this node's part is up and a majority is there.
-   *
-   * @throws FlotillaException {@code NO_MAJORITY} if that does not come about in a minute
-   */
+  /** Returns once this node's part is up and a majority is there, however long that takes. */
   public void start() {
-    found();
-    Ignite started = Ignition.start(configuration());
-    ignite = started;
-    long deadlineNs = System.nanoTime() + START_PATIENCE_NS;
-    while (!(started.cluster().state() == ClusterState.ACTIVE
-        && baseline(started).contains(self())
-        && isMajority(started))) {
-      activateAlone(started);
-      if (System.nanoTime() > deadlineNs) {
-        throw noMajority("the start of the data grid");
-      }
-      try {
-        Thread.sleep(50);
-      } catch (InterruptedException e) {
-        Thread.currentThread().interrupt();
-        throw new FlotillaException(Code.FAILED, "interrupted", "", e);
-      }
-    }
-    onStart.forEach(action -> action.accept(started));
-    log.info("data grid up, members {}", baseline(started));
-  }
-
-  /** The first node makes the grid; all others join it. */
-  private void found() {
-    Registry registry = cluster.registry();
-    registry.sync();
-    if (registry.get(MEMBERS).isEmpty()) {
-      registry.commit(
-          List.of(new Registry.Condition(MEMBERS, 0)),
-          List.of(
-              new Registry.Write(MEMBERS, Optional.of(Json.write(new Members(List.of(self())))))));
-    }
-  }
-
-  private List<String> members() {
-    return cluster
-        .registry()
-        .get(MEMBERS)
-        .map(entry -> Json.read(entry.value(), Members.class).nodes())
-        .orElse(List.of());
-  }
-
-  /** A grid of one needs nobody's leave. */
-  private void activateAlone(Ignite started) {
-    if (members().equals(List.of(self())) && started.cluster().state() != ClusterState.ACTIVE) {
-      started.cluster().state(ClusterState.ACTIVE);
-      started.cluster().baselineAutoAdjustEnabled(false);
-    }
-  }
-
-  /** On the leader: activates what has a majority, and takes in nodes that have come. */
-  private void reconcile(Cluster.Leadership leadership) {
-    Ignite running = ignite;
-    Optional<Registry.Entry> entry = cluster.registry().get(MEMBERS);
-    if (running == null || entry.isEmpty()) {
-      return;
-    }
+    keeper.start();
     try {
-      Set<String> here = new HashSet<>();
-      running
-          .cluster()
-          .forServers()
-          .nodes()
-          .forEach(node -> here.add(String.valueOf(node.consistentId())));
-      List<String> members = members();
-      long present = members.stream().filter(here::contains).count();
-      if (2 * present <= members.size()) {
-        return;
+      while (!keeper.awaitReady(WAITING_NOTE_MS)) {
+        log.warn("data grid: waiting for a majority of its members");
       }
-      if (running.cluster().state() != ClusterState.ACTIVE) {
-        running.cluster().state(ClusterState.ACTIVE);
-      }
-      List<String> wanted = new ArrayList<>(members);
-      cluster.nodes().stream()
-          .map(NodeInfo::id)
-          .filter(id -> here.contains(id) && !members.contains(id))
-          .forEach(wanted::add);
-      if (!wanted.equals(members)
-          && leadership
-              .commit(
-                  List.of(new Registry.Condition(MEMBERS, entry.get().epoch())),
-                  List.of(
-                      new Registry.Write(MEMBERS, Optional.of(Json.write(new Members(wanted))))))
-              .isEmpty()) {
-        return;
-      }
-      Set<String> baseline = baseline(running);
-      if (!baseline.containsAll(wanted)) {
-        List<BaselineNode> nodes = new ArrayList<>();
-        nodes.addAll(
-            Objects.requireNonNullElse(running.cluster().currentBaselineTopology(), List.of()));
-        running.cluster().forServers().nodes().stream()
-            .filter(
-                node ->
-                    wanted.contains(String.valueOf(node.consistentId()))
-                        && !baseline.contains(String.valueOf(node.consistentId())))
-            .forEach(nodes::add);
-        running.cluster().setBaselineTopology(nodes);
-        log.info("data grid: baseline is now {}", wanted);
-      }
-    } catch (IgniteException | IllegalStateException e) {
-      log.warn("data grid: the baseline could not be changed yet: {}", e.toString());
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new FlotillaException(Code.FAILED, "interrupted", "", e);
     }
   }
 
-  private static Set<String> baseline(Ignite ignite) {
-    Set<String> ids = new HashSet<>();
-    var nodes = ignite.cluster().currentBaselineTopology();
-    if (nodes != null) {
-      nodes.forEach(node -> ids.add(String.valueOf(node.consistentId())));
-    }
-    return ids;
-  }
-
-  private static boolean isMajority(Ignite ignite) {
-    return MajorityValidator.isMajority(
-        ignite.cluster().forServers().nodes(), ignite.cluster().currentBaselineTopology());
-  }
-
-  /** Whether this node sees a majority now. */
+  /** Whether this node is part of the majority now. */
   public boolean hasMajority() {
-    Ignite running = ignite;
-    try {
-      return running != null && isMajority(running);
-    } catch (IllegalStateException stopped) {
-      return false;
-    }
+    return keeper.hasMajority();
   }
 
   /**
@@ -297,13 +159,41 @@ public final class Grid implements AutoCloseable {
 
   /** Reads, and says whether the value may be stale because this node sees no majority. */
   public <T> Seen<T> readAny(String what, Function<Ignite, T> operation) {
-    Ignite running = running(what);
-    try {
-      T value = operation.apply(running);
-      return new Seen<>(value, !isMajority(running));
-    } catch (CacheException | IgniteException | IllegalStateException e) {
-      throw refusedRead(what, e);
+    long deadlineNs = System.nanoTime() + RETRY_NS;
+    while (true) {
+      Ignite running = running(what);
+      try {
+        T value = operation.apply(running);
+        return new Seen<>(value, !hasMajority());
+      } catch (CacheException | IgniteException | IllegalStateException e) {
+        if (!isPassing(e)
+            || inTransaction(running)
+            || System.nanoTime() > deadlineNs
+            || !hasMajority()) {
+          throw refusedRead(what, e);
+        }
+      }
+      try {
+        Thread.sleep(20);
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw new FlotillaException(Code.UNAVAILABLE, what + " was interrupted", "", e);
+      }
     }
+  }
+
+  private static boolean inTransaction(Ignite running) {
+    try {
+      return running.transactions().tx() != null;
+    } catch (IllegalStateException stopped) {
+      return true;
+    }
+  }
+
+  /** Whether it comes from partitions that are on the move, so that trying again helps. */
+  private static boolean isPassing(Throwable e) {
+    return X.hasCause(e, ClusterTopologyException.class, ClusterTopologyCheckedException.class)
+        || String.valueOf(e.getMessage()).contains("Retry on stable topology");
   }
 
   /**
@@ -324,7 +214,7 @@ public final class Grid implements AutoCloseable {
     } catch (CacheException | IgniteException | IllegalStateException e) {
       throw refusedWrite(what, running, before, e);
     }
-    if (!hasMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !hasMajority()) {
       throw unknown(what, null);
     }
     return result;
@@ -378,8 +268,17 @@ public final class Grid implements AutoCloseable {
     endings.add(action);
   }
 
+  /** The engine's nodes that are there, by id. */
+  static Set<String> visible(Ignite engine) {
+    Set<String> ids = new HashSet<>();
+    for (ClusterNode node : engine.cluster().forServers().nodes()) {
+      ids.add(String.valueOf(node.consistentId()));
+    }
+    return ids;
+  }
+
   private Ignite running(String what) {
-    Ignite running = ignite;
+    Ignite running = keeper.engine();
     if (running == null) {
       throw new FlotillaException(
           Code.UNAVAILABLE, what + ": this node's data grid is not up yet", "Try again soon.");
@@ -445,108 +344,8 @@ public final class Grid implements AutoCloseable {
             Code.OUTCOME_UNKNOWN, message + " (" + cause.getMessage() + ")", remedy, cause);
   }
 
-  private IgniteConfiguration configuration() {
-    TcpDiscoveryVmIpFinder finder = new TcpDiscoveryVmIpFinder(false);
-    List<String> addresses = new ArrayList<>();
-    for (NodeInfo node : cluster.nodes()) {
-      addresses.add(node.host() + ":" + (node.httpPort() + 5));
-    }
-    addresses.add(config.bindHost() + ":" + config.discoveryPort());
-    finder.setAddresses(addresses.stream().distinct().toList());
-    TcpDiscoverySpi discovery = new TcpDiscoverySpi();
-    discovery.setIpFinder(finder);
-    discovery.setLocalPort(config.discoveryPort());
-    discovery.setLocalPortRange(0);
-    TcpCommunicationSpi communication = new TcpCommunicationSpi();
-    communication.setLocalPort(config.messagePort());
-    communication.setLocalPortRange(0);
-    return new IgniteConfiguration()
-        .setIgniteInstanceName(self())
-        .setConsistentId(self())
-        .setLocalHost(config.bindHost())
-        .setWorkDirectory(config.folder().toString())
-        .setGridLogger(new Slf4jLogger())
-        .setMetricsLogFrequency(0)
-        .setPeerClassLoadingEnabled(false)
-        .setConnectorConfiguration(null)
-        .setClientConnectorConfiguration(null)
-        .setSslContextFactory(new MutualTls(cluster.tls()))
-        .setDiscoverySpi(discovery)
-        .setCommunicationSpi(communication)
-        .setFailureDetectionTimeout(config.failureDetection().toMillis())
-        .setSegmentationPolicy(SegmentationPolicy.NOOP)
-        .setFailureHandler(new Report())
-        .setDataStorageConfiguration(storage())
-        .setTransactionConfiguration(
-            new TransactionConfiguration()
-                .setTxAwareQueriesEnabled(true)
-                .setDefaultTxTimeout(10_000)
-                .setTxTimeoutOnPartitionMapExchange(10_000))
-        .setSqlConfiguration(
-            new SqlConfiguration()
-                .setQueryEnginesConfiguration(
-                    new CalciteQueryEngineConfiguration().setDefault(true)))
-        .setSystemThreadPoolSize(4)
-        .setStripedPoolSize(4)
-        .setPublicThreadPoolSize(2)
-        .setServiceThreadPoolSize(2)
-        .setManagementThreadPoolSize(2)
-        .setQueryThreadPoolSize(4)
-        .setDataStreamerThreadPoolSize(2)
-        .setRebalanceThreadPoolSize(2)
-        .setBuildIndexThreadPoolSize(1)
-        .setAsyncCallbackPoolSize(2);
-  }
-
-  private DataStorageConfiguration storage() {
-    DataRegionConfiguration region =
-        new DataRegionConfiguration()
-            .setName("default")
-            .setPersistenceEnabled(true)
-            .setInitialSize(Math.min(32L << 20, config.memoryBytes()))
-            .setMaxSize(config.memoryBytes())
-            .setCheckpointPageBufferSize(Math.min(32L << 20, config.memoryBytes() / 4));
-    DataRegionConfiguration system =
-        new DataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20);
-    return new DataStorageConfiguration()
-        .setDefaultDataRegionConfiguration(region)
-        .setSystemDataRegionConfiguration(
-            new org.apache.ignite.configuration.SystemDataRegionConfiguration()
-                .setInitialSize(system.getInitialSize())
-                .setMaxSize(system.getMaxSize()))
-        .setWalMode(WALMode.FSYNC)
-        .setWalSegmentSize(8 << 20)
-        .setWalSegments(4)
-        .setMaxWalArchiveSize(128L << 20)
-        .setStoragePath(config.folder().resolve("db").toString())
-        .setWalPath(config.folder().resolve("wal").toString())
-        .setWalArchivePath(config.folder().resolve("wal-archive").toString());
-  }
-
-  /** The engine's own handler would halt the process, and models with it. */
-  private static final class Report extends AbstractFailureHandler {
-    @Override
-    protected boolean handle(Ignite ignite, FailureContext failure) {
-      log.error("data grid: {}", failure.type(), failure.error());
-      return false;
-    }
-  }
-
-  /** The engine's nodes that are there, by id. */
-  static Set<String> visible(Ignite ignite) {
-    Set<String> ids = new HashSet<>();
-    for (ClusterNode node : ignite.cluster().forServers().nodes()) {
-      ids.add(String.valueOf(node.consistentId()));
-    }
-    return ids;
-  }
-
   @Override
   public void close() {
-    Ignite running = ignite;
-    ignite = null;
-    if (running != null) {
-      Ignition.stop(running.name(), true);
-    }
+    keeper.close();
   }
 }

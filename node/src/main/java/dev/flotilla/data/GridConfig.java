@@ -21,13 +21,16 @@ public record GridConfig(
     long memoryBytes,
     Duration failureDetection) {
 
+  static final int DISCOVERY_OFFSET = 5;
+  private static final int MESSAGE_OFFSET = 6;
+
   /** The usual one of a node with HTTP port P. */
   public static GridConfig of(Path dataFolder, String bindHost, int httpPort) {
     return new GridConfig(
         dataFolder.toAbsolutePath().normalize().resolve("data").resolve("grid"),
         bindHost,
-        httpPort + 5,
-        httpPort + 6,
+        httpPort + DISCOVERY_OFFSET,
+        httpPort + MESSAGE_OFFSET,
         256L << 20,
         Duration.ofSeconds(3));
   }
@@ -35,5 +38,18 @@ public record GridConfig(
   /** The same with another bound on its memory. */
   GridConfig withMemory(long bytes) {
     return new GridConfig(folder, bindHost, discoveryPort, messagePort, bytes, failureDetection);
+  }
+
+  Path pages() {
+    return folder.resolve("db");
+  }
+
+  Path writeAheadLog() {
+    return folder.resolve("wal");
+  }
+
+  /** There while this node's data is in doubt. */
+  Path doubt() {
+    return folder.resolve("in-doubt");
   }
 }

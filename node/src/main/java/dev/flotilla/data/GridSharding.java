@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import java.math.BigDecimal;
 import java.sql.Timestamp;
 import java.time.LocalDate;
 import java.util.ArrayList;
@@ -37,6 +38,7 @@ import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.configuration.CacheConfiguration;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateTable;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -127,7 +129,7 @@ final class GridSharding implements Sharding {
   private static final Set<String> NUMBERS =
       Set.of("TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT");
   private static final Set<String> TIMES = Set.of("TIMESTAMP", "DATE");
-  private static final Set<String> TEXTS = Set.of("VARCHAR", "CHAR", "CHARACTER");
+  private static final Set<String> TEXTS = Set.of("VARCHAR");
   private static final int HOTTEST = 10;
   private static final int KEYS_COUNTED = 100_000;
 
@@ -233,6 +235,19 @@ final class GridSharding implements Sharding {
                     Code.NOT_FOUND,
                     "there is no sharded table " + table,
                     "Create it with SHARD BY; tables without are spread by hash of their key."));
+  }
+
+  /** What users call the table that the engine calls so; empty for one that is being filled. */
+  Optional<String> logicalName(String physical) {
+    for (Stored each : stored()) {
+      if (each.physical().equals(physical)) {
+        return Optional.of(each.table());
+      }
+      if (each.target().equals(Optional.of(physical))) {
+        return Optional.empty();
+      }
+    }
+    return Optional.of(physical);
   }
 
   @Override
@@ -612,8 +627,8 @@ final class GridSharding implements Sharding {
     mover.move(entry, shards);
   }
 
-  @Override
-  public Map<String, Long> counters() {
+  /** Moves done, rows copied, how long statements waited in the last move. */
+  Map<String, Long> counters() {
     return mover.counters();
   }
 
@@ -652,7 +667,7 @@ final class GridSharding implements Sharding {
       SqlTables.Reference reference,
       SqlNode parsed,
       boolean single,
-      List<Object> arguments,
+      List<? extends @Nullable Object> arguments,
       ShardGate.Pass pass) {
     String table = reference.table();
     Optional<Stored> stored = pass.table(table);
@@ -704,7 +719,7 @@ final class GridSharding implements Sharding {
   }
 
   private static Optional<BitSet> units(
-      Stored stored, String alias, SqlNode parsed, boolean single, List<Object> arguments) {
+      Stored stored, String alias, SqlNode parsed, boolean single, List<? extends @Nullable Object> arguments) {
     AffinityFunction function = function(stored);
     return new ShardConditions(
             alias,
@@ -721,25 +736,36 @@ final class GridSharding implements Sharding {
         .touched(parsed);
   }
 
-  /** The value as the engine holds it in the column; empty if it is none. */
+  /**
+   * The value as the engine holds it in the column; empty if it is of another type (such as 1.5, or
+   * a number for a text), for the engine compares those in ways of its own.
+   */
   private static Optional<Object> converted(Stored stored, Object value) {
     try {
-      String text = String.valueOf(value);
-      return Optional.of(
-          switch (stored.type()) {
-            case "TINYINT" -> (Object) Byte.valueOf(text);
-            case "SMALLINT" -> Short.valueOf(text);
-            case "INT", "INTEGER" -> Integer.valueOf(text);
-            case "BIGINT" -> Long.valueOf(text);
-            case "VARCHAR", "CHAR", "CHARACTER" -> text;
-            case "TIMESTAMP", "DATE" ->
-                value instanceof java.util.Date ? value : number(stored.type(), text);
-            default -> throw new IllegalArgumentException(stored.type());
-          });
-    } catch (IllegalArgumentException | FlotillaException e) {
-      // A value of another type (such as 1.5): the engine compares it in its own way.
+      if (stored.type().equals("VARCHAR")) {
+        return value instanceof String ? Optional.of(value) : Optional.empty();
+      }
+      if (TIMES.contains(stored.type())) {
+        return Optional.of(number(stored.type(), String.valueOf(value)));
+      }
+      if (!(value instanceof Number)) {
+        return Optional.empty();
+      }
+      long exact = new BigDecimal(String.valueOf(value)).longValueExact();
+      return switch (stored.type()) {
+        case "TINYINT" -> inRange(exact, (byte) exact, (byte) exact);
+        case "SMALLINT" -> inRange(exact, (short) exact, (short) exact);
+        case "INT", "INTEGER" -> inRange(exact, (int) exact, (int) exact);
+        case "BIGINT" -> Optional.of(exact);
+        default -> Optional.empty();
+      };
+    } catch (ArithmeticException | NumberFormatException | FlotillaException e) {
       return Optional.empty();
     }
+  }
+
+  private static Optional<Object> inRange(long exact, long narrowed, Object value) {
+    return exact == narrowed ? Optional.of(value) : Optional.empty();
   }
 
   /**
@@ -747,7 +773,7 @@ final class GridSharding implements Sharding {
    * says so.
    */
   static Optional<int[]> confined(
-      Stored stored, String alias, SqlNode parsed, List<Object> arguments) {
+      Stored stored, String alias, SqlNode parsed, List<? extends @Nullable Object> arguments) {
     return units(stored, alias, parsed, true, arguments)
         .map(
             set ->

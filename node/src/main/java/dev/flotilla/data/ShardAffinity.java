@@ -4,7 +4,6 @@ import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
-import java.util.Date;
 import java.util.List;
 import java.util.Map;
 import java.util.UUID;
@@ -36,7 +35,7 @@ final class ShardAffinity extends RendezvousAffinityFunction {
   /** How many partitions each shard has. */
   private final int spread;
 
-  /** Whether {@link #keys} are values of a list rather than the lower bounds of ranges. */
+  /** Whether the keys are values of a list rather than the lower bounds of ranges. */
   private final boolean list;
 
   /** Sorted: bounds between the ranges, or values of the list; numbers, or milliseconds. */
@@ -103,10 +102,12 @@ final class ShardAffinity extends RendezvousAffinityFunction {
     return at >= 0 ? at + 1 : -at - 1;
   }
 
+  @SuppressWarnings("JavaUtilDate")
   static long number(Object value) {
     return switch (value) {
       case Number number -> number.longValue();
-      case Date date -> date.getTime();
+      // What the engine hands over for a timestamp or a date.
+      case java.util.Date date -> date.getTime();
       case Instant instant -> instant.toEpochMilli();
       default ->
           throw new IllegalArgumentException(

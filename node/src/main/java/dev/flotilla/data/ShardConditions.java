@@ -16,6 +16,7 @@ import org.apache.calcite.sql.SqlKind;
 import org.apache.calcite.sql.SqlLiteral;
 import org.apache.calcite.sql.SqlNode;
 import org.apache.calcite.sql.SqlNodeList;
+import org.apache.calcite.sql.SqlNumericLiteral;
 import org.apache.calcite.sql.SqlOrderBy;
 import org.apache.calcite.sql.SqlSelect;
 import org.apache.calcite.sql.SqlUpdate;
@@ -40,7 +41,7 @@ record ShardConditions(
     boolean single,
     int units,
     boolean ordered,
-    List<Object> arguments,
+    List<? extends @Nullable Object> arguments,
     Function<Object, Optional<Object>> value,
     ToIntFunction<Object> unit) {
 
@@ -179,9 +180,12 @@ record ShardConditions(
     return switch (node) {
       case SqlDynamicParam parameter ->
           parameter.getIndex() < arguments.size() ? arguments.get(parameter.getIndex()) : null;
+      case SqlNumericLiteral number -> number.bigDecimalValue();
       case SqlLiteral literal -> literal.toValue();
       case SqlCall call when call.getKind() == SqlKind.MINUS_PREFIX ->
-          call.operand(0) instanceof SqlLiteral literal ? "-" + literal.toValue() : null;
+          call.operand(0) instanceof SqlNumericLiteral number
+              ? number.bigDecimalValue().negate()
+              : null;
       default -> null;
     };
   }

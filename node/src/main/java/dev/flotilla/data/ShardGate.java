@@ -31,6 +31,7 @@ import org.apache.ignite.IgniteCache;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.transactions.IgniteTxEntry;
 import org.apache.ignite.internal.processors.cache.transactions.TransactionProxyImpl;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Which tables a node's statements run on now. A statement holds a pass from its beginning to its
@@ -113,6 +114,10 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
   Pass pass() {
     lock.lock();
     try {
+      if (revision < 0) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE, "this node's tables are not known yet", "Try again soon.");
+      }
       long left = HOLD_PATIENCE_NS;
       while (current.holding) {
         if (left <= 0) {
@@ -213,7 +218,8 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
      * The partitions that a query of one sharded table can be confined to, by its condition; empty
      * if it may need all.
      */
-    Optional<int[]> partitions(String statement, List<Object> arguments) {
+    Optional<int[]> partitions(
+        String statement, List<? extends @Nullable Object> arguments) {
       if (era.tables.isEmpty()) {
         return Optional.empty();
       }
@@ -289,18 +295,13 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
         ignite.cache(GridSharding.cacheName(stored.physical())).withKeepBinary();
     IgniteCache<Object, Object> to =
         ignite.cache(GridSharding.cacheName(stored.target().orElseThrow())).withKeepBinary();
-    Map<Object, Object> found = new java.util.LinkedHashMap<>();
-    Set<Object> gone = new java.util.LinkedHashSet<>();
-    for (Object key : keys) {
-      Object value = from.get(key);
-      if (value == null) {
-        gone.add(key);
-      } else {
-        found.put(key, value);
-      }
-    }
+    Map<Object, Object> found = from.getAll(new java.util.LinkedHashSet<>(keys));
+    Set<Object> gone = new java.util.LinkedHashSet<>(keys);
+    gone.removeAll(found.keySet());
     to.putAll(found);
-    to.removeAll(gone);
+    if (!gone.isEmpty()) {
+      to.removeAll(gone);
+    }
     return found.size();
   }
 }

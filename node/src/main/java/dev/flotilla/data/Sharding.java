@@ -1,7 +1,6 @@
 package dev.flotilla.data;
 
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 
 /**
@@ -144,7 +143,4 @@ public interface Sharding {
 
   /** Moves one shard to these nodes, by id or name (none: any), while reads and writes go on. */
   void move(String table, int shard, List<String> nodes);
-
-  /** Counters of this node's, for reports: moves done, rows copied. */
-  Map<String, Long> counters();
 }

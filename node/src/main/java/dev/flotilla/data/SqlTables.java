@@ -96,11 +96,11 @@ final class SqlTables {
       case SqlNodeList list -> list.forEach(each -> walk(each, table, named));
       case SqlSelect select -> {
         walk(select.getFrom(), true, false);
-        for (SqlNode operand : select.getOperandList()) {
-          if (operand != select.getFrom()) {
-            walk(operand, false, false);
-          }
-        }
+        walk(select.getSelectList(), false, false);
+        walk(select.getWhere(), false, false);
+        walk(select.getGroup(), false, false);
+        walk(select.getHaving(), false, false);
+        walk(select.getOrderList(), false, false);
       }
       case SqlJoin join -> {
         walk(join.getLeft(), true, false);

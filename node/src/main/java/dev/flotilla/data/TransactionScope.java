@@ -31,6 +31,7 @@ final class TransactionScope {
   private final String id;
   private final Consumer<String> onStep;
   private final List<Runnable> afterCommit = new ArrayList<>();
+  private @Nullable Transaction transaction;
 
   TransactionScope(String id, Consumer<String> onStep) {
     this.id = id;
@@ -53,6 +54,18 @@ final class TransactionScope {
   /** Unbinds it. */
   void leave() {
     CURRENT.remove();
+  }
+
+  /** As its body sees it, once the body runs. */
+  Transaction transaction() {
+    if (transaction == null) {
+      throw new IllegalStateException("the transaction has not begun");
+    }
+    return transaction;
+  }
+
+  void transaction(Transaction begun) {
+    transaction = begun;
   }
 
   /** The transaction's id in the cluster. */

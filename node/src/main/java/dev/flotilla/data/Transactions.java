@@ -14,9 +14,9 @@ import org.jspecify.annotations.Nullable;
  * {@code cache(name)} and {@code queue(name)} takes part; what other threads do does not.
  *
  * <p>Errors, after all of which nothing was done unless said otherwise: {@code CONFLICT} if another
- * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or
- * ran, for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it
- * was done: run it again with the same {@link Options#id}, and it is done once.
+ * transaction came first or two waited for each other; {@code BUSY} if it waited for a lock, or ran,
+ * for too long; {@code NO_MAJORITY}; {@code OUTCOME_UNKNOWN} if it cannot be told whether it was
+ * done: what ran under the caller's own id ({@link #runOnce}) can be run again, and is done once.
  */
 public interface Transactions {
 
@@ -44,25 +44,13 @@ public interface Transactions {
   /**
    * How to run one.
    *
-   * @param timeout after which it is rolled back
-   * @param id the caller's name for this unit of work: a second run with the same id does nothing
-   *     and returns the outcome of the first, for a day; else one is made up
+   * @param timeout after which it is rolled back, from 100 ms to 10 minutes
    */
-  record Options(Mode mode, Duration timeout, Optional<String> id) {
+  record Options(Mode mode, Duration timeout) {
 
     /** With a time-out of 10 s. */
     public static Options of(Mode mode) {
-      return new Options(mode, Duration.ofSeconds(10), Optional.empty());
-    }
-
-    /** The same, under the caller's id. */
-    public Options withId(String id) {
-      return new Options(mode, timeout, Optional.of(id));
-    }
-
-    /** The same, with this time-out. */
-    public Options withTimeout(Duration timeout) {
-      return new Options(mode, timeout, id);
+      return new Options(mode, Duration.ofSeconds(10));
     }
   }
 
@@ -73,6 +61,14 @@ public interface Transactions {
   default <T> T run(Mode mode, Function<Transaction, T> body) {
     return run(Options.of(mode), body);
   }
+
+  /**
+   * As {@link #run}, once for an id that the caller chose, however often it is tried in a day: the id
+   * is recorded in the same transaction.
+   *
+   * @return empty if a run with this id had committed before, and this one did nothing
+   */
+  <T> Optional<T> runOnce(String id, Options options, Function<Transaction, T> body);
 
   /** What a step of a list does. */
   sealed interface Step {
@@ -103,13 +99,50 @@ public interface Transactions {
   /**
    * The outcome of a list of steps.
    *
-   * @param results one for each step; with {@code repeated}, none but those recorded the first time
+   * @param results one for each step; none if {@code repeated} and they were larger than 64 KiB
    * @param repeated whether a run with the same id had committed before, and this one did nothing
    */
   record Outcome(String id, List<StepResult> results, boolean repeated) {}
 
-  /** Runs steps in order, in one transaction. */
-  Outcome run(Options options, List<Step> steps);
+  /**
+   * Runs steps in order, in one transaction.
+   *
+   * @param id the caller's, as in {@link #runOnce}: a second run with it returns the first outcome
+   */
+  Outcome run(Options options, List<Step> steps, Optional<String> id);
+
+  /** Opens a transaction that is worked on step by step, from any thread. */
+  Session begin(Options options);
+
+  /** A session that is open on this node. */
+  Optional<Session> session(String id);
+
+  /**
+   * A transaction that is open across calls. It is of this node, and rolled back when its time-out
+   * is over.
+   */
+  interface Session {
+
+    /** The transaction's id. */
+    String id();
+
+    /**
+     * Runs a step; if it fails, the whole is rolled back.
+     *
+     * @throws dev.flotilla.FlotillaException as the step says, or {@code NOT_FOUND} if the session
+     *     has ended
+     */
+    StepResult step(Step step);
+
+    /** As {@link #step}, for a statement with limits of its own, and a way to stop it. */
+    SqlResult sql(Sql.Request request, Sql.Cancel cancel);
+
+    /** Commits. */
+    void commit();
+
+    /** Undoes all of it. */
+    void rollback();
+  }
 
   /** How far a transaction is. */
   enum State {

@@ -56,11 +56,14 @@ public final class Gateway implements AutoCloseable {
         new ClusterTraffic(services.cluster(), traffic, services.nanoTime());
     services.cluster().addService(clusterTraffic);
     ServedModels models = new ServedModels(services.deployments(), services.clock());
+    ApiKeys keys = new ApiKeys(services.cluster()::registry, services.nanoTime());
+    List<Route> routes =
+        routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
+    routes.addAll(new JdbcApi(services, keys).routes());
     this.handler =
         new GatewayHandler(
-            routes(
-                new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic)),
-            new ApiKeys(services.cluster()::registry, services.nanoTime()),
+            routes,
+            keys,
             config.limits());
     QueuedThreadPool threads = new QueuedThreadPool(16, 2);
     threads.setName("http");
@@ -147,8 +150,17 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new CacheApi(services).routes());
+    routes.addAll(new ShardingApi(services).routes());
+    routes.addAll(new LogApi(services, this::draining).routes());
+    routes.addAll(new SqlApi(services).routes());
+    routes.addAll(new TransactionsApi(services).routes());
+    routes.addAll(new SearchApi(services).routes());
     routes.addAll(new UsageApi(services).routes());
     return routes;
+  }
+
+  private boolean draining() {
+    return handler.draining();
   }
 
   private void health(Exchange exchange) {

@@ -331,4 +331,64 @@ class ShardingTest {
       return false;
     }
   }
+
+  @Test
+  @Order(5)
+  void whenTheNodeThatMovesRowsIsLostAllIsAsItWas() throws Exception {
+    sql(
+        0,
+        "CREATE TABLE orphan (ts BIGINT PRIMARY KEY, v INT) SHARD BY RANGE (ts) SPLIT AT (1000)");
+    insert("orphan (ts, v)", 4000, i -> "(" + i + "," + i + ")");
+    TestGrids.Member driver = members.get(2);
+    GridSharding itsSharding = sharding(2);
+    Thread mover =
+        Thread.ofPlatform()
+            .start(
+                () -> {
+                  try {
+                    itsSharding.split("orphan", "2000");
+                  } catch (RuntimeException lost) {
+                    // As it should be: its node is stopped under it.
+                  }
+                });
+    TestNodes.await(
+        "rows being moved",
+        Duration.ofSeconds(20),
+        () -> sharding(0).table("ORPHAN").moving() || !mover.isAlive());
+    sql(0, "INSERT INTO orphan (ts, v) VALUES (100000, 1)");
+    grids.stop(driver);
+    mover.join();
+    TestNodes.await(
+        "the move taken back",
+        Duration.ofSeconds(30),
+        () -> !sharding(0).table("ORPHAN").moving());
+    TestNodes.await("a majority", Duration.ofSeconds(20), members.get(0).grid()::hasMajority);
+    sql(1, "INSERT INTO orphan (ts, v) VALUES (100001, 1)");
+    assertThat(sql(0, "SELECT COUNT(*) FROM orphan")).asString().isEqualTo("[[4002]]");
+    Set<String> left = new HashSet<>();
+    TestNodes.await(
+        "the unfinished copy dropped",
+        Duration.ofSeconds(20),
+        () -> {
+          left.clear();
+          members.get(0).grid().read("a test", ignite -> left.addAll(ignite.cacheNames()));
+          return left.stream().filter(name -> name.contains("ORPHAN")).count() == 1;
+        });
+    sharding(0).split("ORPHAN", "3000");
+    assertThat(sql(1, "SELECT COUNT(*) FROM orphan")).asString().isEqualTo("[[4002]]");
+  }
+
+  @Test
+  @Order(6)
+  void theMinorityMakesNoTableAndMovesNothing() {
+    grids.stop(members.get(1));
+    assertThatThrownBy(() -> sharding(0).split("ORPHAN", "3500"))
+        .isInstanceOf(FlotillaException.class);
+    assertThatThrownBy(() -> sql(0, "CREATE TABLE late (a INT PRIMARY KEY) SHARD BY HASH (a)"))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e ->
+                assertThat(e.code())
+                    .isIn(FlotillaException.Code.NO_MAJORITY, FlotillaException.Code.UNAVAILABLE));
+  }
 }

@@ -1,0 +1,223 @@
+package dev.flotilla.gateway;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.flotilla.Json;
+import dev.flotilla.data.IndexDocument;
+import dev.flotilla.data.IndexSettings;
+import dev.flotilla.data.SearchIndex;
+import dev.flotilla.data.SearchIndex.Visibility;
+import dev.flotilla.data.SearchIndexes;
+import dev.flotilla.data.SearchRequest;
+import dev.flotilla.gateway.GatewayHandler.Access;
+import dev.flotilla.gateway.GatewayHandler.Route;
+import java.io.IOException;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/**
+ * Search indexes over HTTP, under {@code /api/indexes}.
+ *
+ * <p>A write answers once a majority has it; with {@code ?refresh=true} once it can be found. An id
+ * in a path cannot hold a slash or a percent sign; the forms with many documents take any.
+ */
+final class SearchApi {
+
+  private static final int IDS_MAX = 1000;
+
+  private final SearchIndexes indexes;
+
+  SearchApi(GatewayServices services) {
+    this.indexes = services.data().search();
+  }
+
+  List<Route> routes() {
+    return List.of(
+        Route.of("GET", "/api/indexes", Access.KEY, this::list),
+        Route.of("POST", "/api/indexes", Access.WORK, this::create),
+        Route.named("GET", "/api/indexes/*", Access.KEY, this::stats),
+        Route.named("DELETE", "/api/indexes/*", Access.WORK, this::drop),
+        Route.named("POST", "/api/indexes/*/search", Access.KEY, this::search),
+        Route.named("POST", "/api/indexes/*/documents", Access.WORK, this::putMany),
+        Route.named("POST", "/api/indexes/*/documents/delete", Access.WORK, this::deleteMany),
+        Route.named("POST", "/api/indexes/*/documents/get", Access.KEY, this::documents),
+        new Route("PUT", "/api/indexes/*/documents/*", Access.WORK, this::put),
+        new Route("GET", "/api/indexes/*/documents/*", Access.KEY, this::document),
+        new Route("DELETE", "/api/indexes/*/documents/*", Access.WORK, this::delete));
+  }
+
+  /** {@code → {"indexes":[NAME,…]}}. */
+  private void list(Exchange exchange) {
+    ObjectNode body = Json.MAPPER.createObjectNode();
+    ArrayNode names = body.putArray("indexes");
+    indexes.names().forEach(names::add);
+    exchange.send(200, body);
+  }
+
+  /** {@code {"name", and settings} → settings}; 409 if it is there. */
+  private void create(Exchange exchange) {
+    byte[] bytes = exchange.body();
+    String name = Fields.read(bytes).requiredText("name");
+    ObjectNode settings = (ObjectNode) tree(bytes);
+    settings.remove("name");
+    SearchIndex index = indexes.index(name);
+    index.create(IndexSettings.fromJson(settings));
+    exchange.send(201, index.settings().toJson().put("name", name));
+  }
+
+  private static JsonNode tree(byte[] checked) {
+    try {
+      return Json.MAPPER.readTree(checked);
+    } catch (IOException e) {
+      throw new IllegalStateException("it was JSON a moment ago", e);
+    }
+  }
+
+  /** The body as JSON, checked as all bodies are. */
+  private static JsonNode json(Exchange exchange) {
+    byte[] bytes = exchange.body();
+    var _ = Fields.read(bytes);
+    return tree(bytes);
+  }
+
+  /** {@code → {"name","documents","settings","shards":[{"shard","sequence","replicas"}]}}. */
+  private void stats(Exchange exchange, String index) {
+    SearchIndex.Stats stats = indexes.index(index).stats();
+    ObjectNode body = Json.MAPPER.createObjectNode();
+    body.put("name", stats.name()).put("documents", stats.documents());
+    body.set("settings", stats.settings().toJson());
+    body.set("shards", Json.MAPPER.valueToTree(stats.shards()));
+    exchange.send(200, body);
+  }
+
+  private void drop(Exchange exchange, String index) {
+    indexes.index(index).drop();
+    exchange.send(200, Json.MAPPER.createObjectNode().put("deleted", true));
+  }
+
+  private void search(Exchange exchange, String index) {
+    SearchRequest request = SearchRequest.fromJson(json(exchange));
+    exchange.send(200, indexes.index(index).search(request).toJson());
+  }
+
+  private static Visibility visibility(Exchange exchange) {
+    Optional<String> refresh = exchange.query("refresh");
+    if (refresh.isPresent() && !List.of("true", "false", "").contains(refresh.get())) {
+      throw ApiError.invalid("refresh", "refresh must be true or false.");
+    }
+    return refresh.isPresent() && !refresh.get().equals("false")
+        ? Visibility.SEARCHABLE
+        : Visibility.DURABLE;
+  }
+
+  private static ObjectNode receipt(SearchIndex.Receipt receipt) {
+    return Json.MAPPER
+        .createObjectNode()
+        .put("id", receipt.id())
+        .put("shard", receipt.shard())
+        .put("sequence", receipt.sequence())
+        .put("searchable", receipt.searchable());
+  }
+
+  private static ObjectNode receipts(List<SearchIndex.Receipt> receipts) {
+    ObjectNode body = Json.MAPPER.createObjectNode();
+    ArrayNode all = body.putArray("receipts");
+    receipts.forEach(one -> all.add(receipt(one)));
+    return body;
+  }
+
+  /** {@code {"text","vector","fields"} → {"id","shard","sequence","searchable"}}. */
+  private void put(Exchange exchange, List<String> path) {
+    IndexDocument document = IndexDocument.fromJson(id(path), json(exchange));
+    exchange.send(
+        200,
+        receipt(
+            indexes.index(path.get(0)).put(List.of(document), visibility(exchange)).getFirst()));
+  }
+
+  /** {@code {"documents":[{"id","text","vector","fields"},…]} → {"receipts":[…]}}. */
+  private void putMany(Exchange exchange, String index) {
+    JsonNode documents = json(exchange).path("documents");
+    if (!documents.isArray()) {
+      throw ApiError.invalid("documents", "documents must be an array of documents.");
+    }
+    List<IndexDocument> all = new ArrayList<>();
+    for (JsonNode one : documents) {
+      String at = "documents[" + all.size() + "]";
+      if (!(one instanceof ObjectNode object) || !object.path("id").isTextual()) {
+        throw ApiError.invalid(at + ".id", at + ".id must be a string.");
+      }
+      String id = object.remove("id").textValue();
+      all.add(IndexDocument.fromJson(id, object));
+    }
+    exchange.send(200, receipts(indexes.index(index).put(all, visibility(exchange))));
+  }
+
+  /** {@code {"ids":[…]} → {"receipts":[…]}}, of those that were there. */
+  private void deleteMany(Exchange exchange, String index) {
+    List<String> ids = ids(exchange);
+    exchange.send(200, receipts(indexes.index(index).delete(ids, visibility(exchange))));
+  }
+
+  private static List<String> ids(Exchange exchange) {
+    JsonNode ids = json(exchange).path("ids");
+    List<String> all = new ArrayList<>();
+    for (JsonNode id : ids) {
+      if (!id.isTextual()) {
+        throw ApiError.invalid("ids[" + all.size() + "]", "ids must be an array of strings.");
+      }
+      all.add(id.textValue());
+    }
+    if (!ids.isArray() || all.size() > IDS_MAX) {
+      throw ApiError.invalid("ids", "ids must be an array of at most " + IDS_MAX + " strings.");
+    }
+    return all;
+  }
+
+  /** {@code {"ids":[…]} → {"documents":[{"id","sequence","text","vector","fields"}]}}. */
+  private void documents(Exchange exchange, String index) {
+    ObjectNode body = Json.MAPPER.createObjectNode();
+    ArrayNode all = body.putArray("documents");
+    SearchIndex from = indexes.index(index);
+    for (String id : ids(exchange)) {
+      from.document(id).ifPresent(stored -> all.add(document(id, stored)));
+    }
+    exchange.send(200, body);
+  }
+
+  private static ObjectNode document(String id, SearchIndex.Stored stored) {
+    ObjectNode body =
+        Json.MAPPER.createObjectNode().put("id", id).put("sequence", stored.sequence());
+    body.setAll(stored.document().toJson());
+    return body;
+  }
+
+  /** The server decodes letters of the path, but not signs such as a space. */
+  private static String id(List<String> path) {
+    return URLDecoder.decode(path.get(1).replace("+", "%2B"), StandardCharsets.UTF_8);
+  }
+
+  private static ApiError noDocument(String id) {
+    return ApiError.of(404, "not_found", "There is no document " + id + ".");
+  }
+
+  /** {@code → {"id","sequence","text","vector","fields"}}. */
+  private void document(Exchange exchange, List<String> path) {
+    SearchIndex.Stored stored =
+        indexes.index(path.get(0)).document(id(path)).orElseThrow(() -> noDocument(id(path)));
+    exchange.send(200, document(id(path), stored));
+  }
+
+  private void delete(Exchange exchange, List<String> path) {
+    List<SearchIndex.Receipt> deleted =
+        indexes.index(path.get(0)).delete(List.of(id(path)), visibility(exchange));
+    if (deleted.isEmpty()) {
+      throw noDocument(id(path));
+    }
+    exchange.send(200, receipt(deleted.getFirst()));
+  }
+}
