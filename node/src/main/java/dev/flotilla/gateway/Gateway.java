@@ -60,11 +60,7 @@ public final class Gateway implements AutoCloseable {
     List<Route> routes =
         routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
     routes.addAll(new JdbcApi(services, keys).routes());
-    this.handler =
-        new GatewayHandler(
-            routes,
-            keys,
-            config.limits());
+    this.handler = new GatewayHandler(routes, keys, config.limits());
     QueuedThreadPool threads = new QueuedThreadPool(16, 2);
     threads.setName("http");
     threads.setVirtualThreadsExecutor(

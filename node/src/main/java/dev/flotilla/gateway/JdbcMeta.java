@@ -58,8 +58,7 @@ final class JdbcMeta implements Meta {
   private static final class OpenConnection {
     final Map<Integer, OpenStatement> statements = new ConcurrentHashMap<>();
     ConnectionPropertiesImpl properties =
-        new ConnectionPropertiesImpl(
-            true, false, Connection.TRANSACTION_SERIALIZABLE, "", SCHEMA);
+        new ConnectionPropertiesImpl(true, false, Connection.TRANSACTION_SERIALIZABLE, "", SCHEMA);
     Optional<Transactions.Session> session = Optional.empty();
     volatile long usedAtNs;
   }
@@ -160,8 +159,7 @@ final class JdbcMeta implements Meta {
   }
 
   @Override
-  public ConnectionProperties connectionSync(
-      ConnectionHandle handle, ConnectionProperties wanted) {
+  public ConnectionProperties connectionSync(ConnectionHandle handle, ConnectionProperties wanted) {
     OpenConnection connection = connection(handle.id);
     connection.properties = connection.properties.merge(wanted);
     connection.properties.setDirty(false);
@@ -181,8 +179,7 @@ final class JdbcMeta implements Meta {
     end(handle, Transactions.Session::rollback);
   }
 
-  private void end(
-      ConnectionHandle handle, java.util.function.Consumer<Transactions.Session> how) {
+  private void end(ConnectionHandle handle, java.util.function.Consumer<Transactions.Session> how) {
     OpenConnection connection = connection(handle.id);
     Optional<Transactions.Session> session = connection.session;
     connection.session = Optional.empty();
@@ -307,11 +304,7 @@ final class JdbcMeta implements Meta {
     statement.rows = rows(result);
     Signature signature =
         Signature.create(
-            columns(result.columns()),
-            text,
-            List.of(),
-            CursorFactory.LIST,
-            StatementType.SELECT);
+            columns(result.columns()), text, List.of(), CursorFactory.LIST, StatementType.SELECT);
     return new ExecuteResult(
         List.of(
             MetaResultSet.create(
@@ -324,8 +317,7 @@ final class JdbcMeta implements Meta {
 
   private SqlResult execute(
       OpenConnection connection, String text, List<@Nullable Object> arguments, long maxRowCount) {
-    int rowsMax =
-        maxRowCount <= 0 ? Sql.ROWS_MAX : (int) Math.min(maxRowCount, Sql.ROWS_MAX);
+    int rowsMax = maxRowCount <= 0 ? Sql.ROWS_MAX : (int) Math.min(maxRowCount, Sql.ROWS_MAX);
     Sql.Request request = new Sql.Request(text, arguments, rowsMax, STATEMENT_TIMEOUT);
     try {
       SqlResult result;
@@ -371,8 +363,7 @@ final class JdbcMeta implements Meta {
     long[] counts = new long[texts.size()];
     for (int i = 0; i < counts.length; i++) {
       statement(handle);
-      counts[i] =
-          execute(connection(handle.connectionId), texts.get(i), List.of(), 0).updated();
+      counts[i] = execute(connection(handle.connectionId), texts.get(i), List.of(), 0).updated();
     }
     return new ExecuteBatchResult(counts);
   }
@@ -568,8 +559,7 @@ final class JdbcMeta implements Meta {
         handle.id,
         id,
         true,
-        Signature.create(
-            columns(columns), "", List.of(), CursorFactory.LIST, StatementType.SELECT),
+        Signature.create(columns(columns), "", List.of(), CursorFactory.LIST, StatementType.SELECT),
         frame(rows, 0, Integer.MAX_VALUE));
   }
 
@@ -631,8 +621,7 @@ final class JdbcMeta implements Meta {
     if (matches(schema, SCHEMA) && (types == null || types.isEmpty() || types.contains("TABLE"))) {
       for (Sql.Table table : tables()) {
         if (matches(name, table.name())) {
-          rows.add(
-              row("", SCHEMA, table.name(), "TABLE", "", null, null, null, null, null));
+          rows.add(row("", SCHEMA, table.name(), "TABLE", "", null, null, null, null, null));
         }
       }
     }

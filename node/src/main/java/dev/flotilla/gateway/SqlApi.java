@@ -122,8 +122,7 @@ final class SqlApi {
               fields.requiredText("name"),
               fields.requiredText("script")));
     }
-    exchange.send(
-        200, list("applied", services.data().sql().migrate(migrations), SqlApi::json));
+    exchange.send(200, list("applied", services.data().sql().migrate(migrations), SqlApi::json));
   }
 
   private static JsonNode json(Sql.Table table) {

@@ -67,9 +67,7 @@ final class TransactionsApi {
     List<Step> steps = new ArrayList<>();
     sent.forEach(step -> steps.add(TransactionJson.step(step)));
     exchange.send(
-        200,
-        TransactionJson.toJson(
-            transactions().run(options(fields), steps, fields.text("id"))));
+        200, TransactionJson.toJson(transactions().run(options(fields), steps, fields.text("id"))));
   }
 
   private void list(Exchange exchange) {

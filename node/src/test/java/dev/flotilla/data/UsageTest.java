@@ -73,7 +73,8 @@ class UsageTest {
     try {
       return requests(usage) == requests;
     } catch (FlotillaException e) {
-      assertThat(e.code()).isIn(FlotillaException.Code.UNAVAILABLE, FlotillaException.Code.NO_MAJORITY);
+      assertThat(e.code())
+          .isIn(FlotillaException.Code.UNAVAILABLE, FlotillaException.Code.NO_MAJORITY);
       return false;
     }
   }
@@ -150,8 +151,7 @@ class UsageTest {
         third = grids.restart(third);
         GridUsage restarted = usages.get(third.id());
         restarted.start();
-        TestNodes.await(
-            "all events", Duration.ofSeconds(60), () -> has(restarted, 3L * each + 50));
+        TestNodes.await("all events", Duration.ofSeconds(60), () -> has(restarted, 3L * each + 50));
       } finally {
         ended.set(true);
       }
