@@ -208,16 +208,9 @@ final class SearchBench implements Callable<Integer> {
         var _ = other.put(corpus.get(i));
       }
       rate("ours: documents/s durable, one at a time, one client", singles, start);
-      Thread.sleep(2000);
-
-      try (DirectoryReader reader = DirectoryReader.open(directory)) {
+      try (DirectoryReader reader = openOurs(folder.resolveSibling("node"), corpus.size())) {
         IndexSearcher searcher = new IndexSearcher(reader);
-        say(
-            "segments",
-            reader.leaves().size()
-                + " bare, "
-                + ours.stats().shards().getFirst().replicas().getFirst().segments()
-                + " ours");
+        say("segments", String.valueOf(reader.leaves().size()));
         List<String> all = queries(corpus);
         Ask bare = query -> bare(searcher, analyzer, query);
         Ask mine = query -> ours(ours, query);
@@ -244,6 +237,28 @@ final class SearchBench implements Callable<Integer> {
         say("ours / bare Lucene, queries/s", String.format("%.3f", ourRate / bareRate));
       }
     }
+  }
+
+  /** The bare library on our shard's own folder, so that both search the same segments. */
+  private static DirectoryReader openOurs(Path node, int documents) throws Exception {
+    Path shard;
+    try (Stream<Path> indexes = Files.list(node.resolve("data").resolve("index"))) {
+      shard =
+          indexes
+              .filter(index -> index.getFileName().toString().startsWith("words@"))
+              .findFirst()
+              .orElseThrow()
+              .resolve("0");
+    }
+    for (int i = 0; i < 60; i++) {
+      DirectoryReader reader = DirectoryReader.open(FSDirectory.open(shard));
+      if (reader.numDocs() == documents) {
+        return reader;
+      }
+      reader.close();
+      Thread.sleep(1000);
+    }
+    throw new IllegalStateException("the shard was not committed");
   }
 
   @FunctionalInterface
