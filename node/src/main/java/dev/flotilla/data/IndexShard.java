@@ -66,6 +66,8 @@ final class IndexShard implements AutoCloseable {
 
   private static final long COMMIT_NS = 10_000_000_000L;
   private static final long COMMIT_CHANGES = 50_000;
+  private static final int QUICK_DOCUMENTS = 1_000_000;
+  private static final long SHOW_NS = 500_000_000L;
   private static final int ANSWER_BYTES_MAX = 16 << 20;
   private static final int HIGHLIGHT_CHARACTERS_MAX = 200_000;
 
@@ -93,6 +95,7 @@ final class IndexShard implements AutoCloseable {
   private int lost;
   private long changesSinceCommit;
   private long lastCommitNs;
+  private long lastShownNs;
 
   private final Object waiting = new Object();
   private int waiters;
@@ -212,9 +215,11 @@ final class IndexShard implements AutoCloseable {
   /** Makes what was applied visible, and lets those who wait for it go on. */
   private void show(Opened at, boolean more) throws IOException {
     // While it is behind, only now and then: each look at new documents makes a segment.
-    if (!more || changesSinceCommit % (20L * IndexStore.BATCH_MAX) == 0 || hasWaiters()) {
+    long now = nanoTime.getAsLong();
+    if (ready && (!more || now - lastShownNs > SHOW_NS)) {
       at.searchers.maybeRefreshBlocking();
       searchable = applied;
+      lastShownNs = now;
     }
     if (!ready && applied.sequence() >= catchUpTo) {
       at.searchers.maybeRefreshBlocking();
@@ -479,10 +484,16 @@ final class IndexShard implements AutoCloseable {
     return search(
         mine -> {
           IndexReader reader = mine.getIndexReader();
+          boolean timed = plan.isExpanding() || reader.maxDoc() > QUICK_DOCUMENTS;
           IndexSearcher searcher =
-              frequencies == null ? new IndexSearcher(reader) : frequencies.searcher(reader);
-          long deadlineNs = nanoTime.getAsLong() + plan.request().timeoutMs() * 1_000_000L;
-          searcher.setTimeout(() -> nanoTime.getAsLong() > deadlineNs);
+              frequencies != null
+                  ? frequencies.searcher(reader)
+                  : timed ? new IndexSearcher(reader) : mine;
+          if (timed) {
+            // Not for words over few documents: they end soon, and looking at the clock costs.
+            long deadlineNs = nanoTime.getAsLong() + plan.request().timeoutMs() * 1_000_000L;
+            searcher.setTimeout(() -> nanoTime.getAsLong() > deadlineNs);
+          }
           Fetch fetch = new Fetch(plan, searcher);
           List<SearchHits.ShardHit> list = List.of();
           TotalHits total = new TotalHits(0, TotalHits.Relation.EQUAL_TO);

@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Supplier;
 import org.apache.lucene.index.Term;
 import org.apache.lucene.search.BooleanClause;
 import org.apache.lucene.search.BooleanQuery;
@@ -28,6 +29,7 @@ import org.apache.lucene.search.SortField;
 import org.apache.lucene.search.SortedNumericSortField;
 import org.apache.lucene.search.SortedSetSortField;
 import org.apache.lucene.util.BytesRef;
+import org.apache.lucene.util.automaton.ByteRunAutomaton;
 
 /**
  * A request understood against a schema: the search library's queries, and the order in which hits
@@ -294,6 +296,22 @@ final class SearchPlan {
 
   Sort sort() {
     return sort;
+  }
+
+  /** Whether a clause stands for many words, of which nobody knows how many there are. */
+  boolean isExpanding() {
+    boolean[] expanding = {hasVector()};
+    words.ifPresent(
+        query ->
+            query.visit(
+                new QueryVisitor() {
+                  @Override
+                  public void consumeTermsMatching(
+                      Query each, String field, Supplier<ByteRunAutomaton> automaton) {
+                    expanding[0] = true;
+                  }
+                }));
+    return expanding[0];
   }
 
   /** Whether the list is in the order of its scores. */

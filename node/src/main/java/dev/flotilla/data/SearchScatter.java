@@ -48,6 +48,9 @@ import org.jspecify.annotations.Nullable;
 final class SearchScatter implements AutoCloseable {
 
   private static final long GRACE_MS = 250;
+  private static final long MAJORITY_NS = 20_000_000;
+
+  private record Majority(boolean seen, long atNs) {}
 
   private final Cluster cluster;
   private final Grid grid;
@@ -58,6 +61,7 @@ final class SearchScatter implements AutoCloseable {
   private final AtomicInteger turns = new AtomicInteger();
   private final Counter hedges;
   private final Counter partials;
+  private volatile Majority majority = new Majority(false, 0);
 
   SearchScatter(
       Cluster cluster,
@@ -76,7 +80,7 @@ final class SearchScatter implements AutoCloseable {
   }
 
   SearchAnswer search(IndexCatalog.Known index, SearchRequest request) {
-    boolean stale = !grid.hasMajority();
+    boolean stale = !seesMajority();
     if (stale && !request.allowStale()) {
       throw new FlotillaException(
           Code.NO_MAJORITY,
@@ -118,6 +122,17 @@ final class SearchScatter implements AutoCloseable {
       partials.increment();
     }
     return answer(plan, List.copyOf(hits.values()), missing, stale);
+  }
+
+  /** As of a moment ago: an answer may be older than that in any case. */
+  private boolean seesMajority() {
+    Majority last = majority;
+    long now = nanoTime.getAsLong();
+    if (now - last.atNs > MAJORITY_NS || !last.seen) {
+      last = new Majority(grid.hasMajority(), now);
+      majority = last;
+    }
+    return last.seen;
   }
 
   /** The only shard, if it is here: on the caller's own thread. */
