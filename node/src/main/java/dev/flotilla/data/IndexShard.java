@@ -201,9 +201,7 @@ final class IndexShard implements AutoCloseable {
   private IndexSchema schemaFor(List<IndexStore.Change> changes) {
     IndexSchema types = schema.get();
     boolean known =
-        changes.stream()
-            .flatMap(change -> change.document().stream())
-            .allMatch(types::knows);
+        changes.stream().flatMap(change -> change.document().stream()).allMatch(types::knows);
     if (!known) {
       syncSchema.run();
       types = schema.get();

@@ -161,7 +161,8 @@ class ShardingTest {
             + " COLOCATE WITH customers");
     String[] regions = {"eu", "us", "ca", "jp"};
     insert("customers (id, region, name)", 40, i -> "(" + i + ",'" + regions[i % 4] + "','c')");
-    insert("orders (id, region, amount)", 40, i -> "(" + i + ",'" + regions[i % 4] + "'," + i + ")");
+    insert(
+        "orders (id, region, amount)", 40, i -> "(" + i + ",'" + regions[i % 4] + "'," + i + ")");
     assertThat(
             sql(
                 2,
