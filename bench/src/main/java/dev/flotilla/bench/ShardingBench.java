@@ -389,14 +389,14 @@ final class ShardingBench implements Callable<Integer> {
         - **Hash** needs no knowledge of the data, and finds one tenant in one partition; but a
           large tenant is one partition on one node, and a range of times is everywhere.
         - **Range** reads a range of times from the shards that hold it. Where its bounds follow the
-          data it is the most even. Newest rows all go to the last shard: split it as it grows
+          data its partitions are the most even. Newest rows all go to the last shard: split it as it grows
           (`ALTER TABLE … SPLIT SHARD AT (…)`, while statements go on).
         - **List** keeps a tenant's rows together, on nodes of your choice (`ON NODES`), and a large
           one spread over several partitions (`SPREAD`). Tenants that are not named share a shard.
 
         How much moves when a node joins depends on how many partitions it takes over, not on the
         strategy; with few large partitions it is more a matter of luck. Every row has three copies,
-        so up to 75% have a copy on any one of four nodes. Shards that are bound to nodes do not move.
+        so about 75% have a copy on any one of four nodes. Shards that are bound to nodes do not move.
 
         `SPREAD n` splits each range or list value over n partitions by the hash of the primary key.
         A table with more than one cannot have co-located ones beside it, since then equal values lie
