@@ -31,6 +31,7 @@ import picocli.CommandLine.Command;
       RestoreCommand.class,
       JobsCommand.class,
       CacheCommand.class,
+      QueueCommand.class,
       LogsCommand.class,
       ShardCommand.class,
       StreamCommand.class,

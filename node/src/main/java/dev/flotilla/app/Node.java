@@ -138,6 +138,11 @@ final class Node {
     data.exportLog(endpoint);
   }
 
+  /** Its data plane; used once the node has started. */
+  DataPlane data() {
+    return data;
+  }
+
   /** Opens the ports, and returns once this node serves. */
   void start() {
     deleteHalfImported();

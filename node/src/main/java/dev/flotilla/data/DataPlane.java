@@ -38,6 +38,7 @@ public final class DataPlane implements AutoCloseable {
 
   private final Locks locks;
   private final Grid grid;
+  private final GridQueues queues;
   private final GridCaches caches;
   private final GridUsage usage;
   private final Fences fences;
@@ -81,7 +82,8 @@ public final class DataPlane implements AutoCloseable {
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
     sagas = new GridSagas(environment.cluster(), grid, environment.clock());
-    transactions.steps(new TransactionSteps(caches));
+    queues = new GridQueues(grid, fences, environment.clock());
+    transactions.steps(new TransactionSteps(caches, queues));
     search =
         new GridSearchIndexes(
             environment.cluster(),
@@ -114,6 +116,7 @@ public final class DataPlane implements AutoCloseable {
     usage.start();
     blobs.start();
     jobs.start();
+    queues.start();
   }
 
   /** Locks of the whole cluster. */
@@ -207,9 +210,6 @@ public final class DataPlane implements AutoCloseable {
     return blobs;
   }
 
-  /** Copies to go back to. */
-  public Backups backups() {
-    return backups;
   /** Work over all nodes. */
   public Jobs jobs() {
     return jobs;
@@ -220,8 +220,14 @@ public final class DataPlane implements AutoCloseable {
     jobs.register(job);
   }
 
+  /** The queues. */
+  public Queues queues() {
+    return queues;
+  }
+
   @Override
   public void close() {
+    queues.close();
     jobs.close();
     usage.close();
     blobs.close();

@@ -4,15 +4,18 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.data.Transactions.Step;
 import dev.flotilla.data.Transactions.StepResult;
+import java.nio.charset.StandardCharsets;
 import java.util.Optional;
 
 /** Runs the steps of a transaction that are not SQL, in this thread's transaction. */
 final class TransactionSteps implements GridTransactions.Steps {
 
   private final Caches caches;
+  private final Queues queues;
 
-  TransactionSteps(Caches caches) {
+  TransactionSteps(Caches caches, Queues queues) {
     this.caches = caches;
+    this.queues = queues;
   }
 
   @Override
@@ -25,9 +28,14 @@ final class TransactionSteps implements GridTransactions.Steps {
         yield new StepResult(Optional.empty(), Optional.empty());
       }
       case Step.Get get -> new StepResult(Optional.empty(), cache(get.cache()).get(get.key()));
-      case Step.Send _, Step.Acknowledge _ ->
-          throw new FlotillaException(
-              Code.INVALID, "a step of a queue", "This version takes none; use SQL and caches.");
+      case Step.Send send -> {
+        String id = queue(send.queue()).send(Queue.Outgoing.of(send.key(), send.body()));
+        yield new StepResult(Optional.empty(), Optional.of(id.getBytes(StandardCharsets.UTF_8)));
+      }
+      case Step.Acknowledge ack -> {
+        queue(ack.queue()).acknowledge(ack.receipts(), Optional.empty());
+        yield new StepResult(Optional.empty(), Optional.empty());
+      }
       case Step.Statement _ -> throw new IllegalStateException("a statement is no other step");
     };
   }
@@ -40,5 +48,14 @@ final class TransactionSteps implements GridTransactions.Steps {
             () ->
                 new FlotillaException(
                     Code.NOT_FOUND, "there is no cache " + name, "Make it before."));
+  }
+
+  private Queue queue(String name) {
+    return queues
+        .find(name)
+        .orElseThrow(
+            () ->
+                new FlotillaException(
+                    Code.NOT_FOUND, "there is no queue " + name, "Make it before."));
   }
 }

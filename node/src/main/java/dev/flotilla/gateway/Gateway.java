@@ -149,6 +149,7 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new BackupsApi(services).routes());
     routes.addAll(new JobsApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
+    routes.addAll(new QueueApi(services).routes());
     routes.addAll(new ShardingApi(services).routes());
     routes.addAll(new LogApi(services, this::draining).routes());
     routes.addAll(new SqlApi(services).routes());
