@@ -187,7 +187,10 @@ final class SearchBench implements Callable<Integer> {
         }
         writer.commit();
       }
-      rate("bare Lucene: documents/s indexed, shown every 1000, committed at the end", corpus.size(), start);
+      rate(
+          "bare Lucene: documents/s indexed, shown every 1000, committed at the end",
+          corpus.size(),
+          start);
 
       SearchIndex ours = indexes.index("words");
       ours.create(IndexSettings.DEFAULTS.withShards(1, 1).withAnalyzer("english"));
@@ -218,9 +221,7 @@ final class SearchBench implements Callable<Integer> {
         for (String query : all) {
           same += bare.of(query).equals(mine.of(query)) ? 1 : 0;
         }
-        say(
-            "queries with the same ten scores in both",
-            same + " of " + all.size() + "");
+        say("queries with the same ten scores in both", same + " of " + all.size() + "");
         List<long[]> bareNs = new ArrayList<>();
         List<long[]> ourNs = new ArrayList<>();
         for (int round = 0; round < rounds + 2; round++) {

@@ -46,15 +46,18 @@ public final class Flotilla implements AutoCloseable {
    * @param name what people call it
    * @param bind the address its ports listen on
    * @param port the first of its seven ports
-   * @param join {@code HOST:PORT} of a node to join, and a token from {@code flotilla invite}; empty
-   *     to start a cluster or to go on with what is in the folder
+   * @param join {@code HOST:PORT} of a node to join, and a token from {@code flotilla invite};
+   *     empty to start a cluster or to go on with what is in the folder
    */
   public record Config(Path data, String name, String bind, int port, Optional<Join> join) {
 
     /** On loopback, named after the folder. */
     public static Config of(Path data, int port) {
       return new Config(
-          data, String.valueOf(data.toAbsolutePath().getFileName()), "127.0.0.1", port,
+          data,
+          String.valueOf(data.toAbsolutePath().getFileName()),
+          "127.0.0.1",
+          port,
           Optional.empty());
     }
 
@@ -140,8 +143,7 @@ public final class Flotilla implements AutoCloseable {
     register.accept(node.data());
     node.start();
     Client client =
-        new Client(
-            "http://" + config.bind() + ":" + config.port(), Client.keyIn(config.data()));
+        new Client("http://" + config.bind() + ":" + config.port(), Client.keyIn(config.data()));
     return new Flotilla(node.data(), client, node::stop);
   }
 

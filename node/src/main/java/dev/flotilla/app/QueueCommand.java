@@ -126,8 +126,7 @@ final class QueueCommand {
       System.out.flush();
       if (acknowledge && !messages.isEmpty()) {
         queue()
-            .acknowledge(
-                messages.stream().map(Queue.Message::receipt).toList(), Optional.empty());
+            .acknowledge(messages.stream().map(Queue.Message::receipt).toList(), Optional.empty());
       }
       return 0;
     }

@@ -2,7 +2,6 @@ package dev.flotilla.cluster;
 
 import dev.flotilla.cluster.Registry.Condition;
 import dev.flotilla.cluster.Registry.Entry;
-import dev.flotilla.cluster.Registry.Key;
 import dev.flotilla.cluster.Registry.Write;
 import java.util.ArrayList;
 import java.util.List;
@@ -52,7 +51,7 @@ public final class Fencing {
     if (fence.isEmpty()) {
       return registry.commit(conditions, writes);
     }
-    Key lock = RegistryLocks.key(fence.get().lock());
+    Registry.Key lock = RegistryLocks.key(fence.get().lock());
     while (true) {
       Optional<Entry> held = held(registry, lock, fence.get().token());
       List<Condition> guarded = new ArrayList<>(conditions);
@@ -70,7 +69,7 @@ public final class Fencing {
   }
 
   /** The lock's entry, if the token is a present holder's. */
-  private static Optional<Entry> held(Registry registry, Key lock, long token) {
+  private static Optional<Entry> held(Registry registry, Registry.Key lock, long token) {
     if (registry.revision() < token) {
       // This copy has not seen the grant yet. If it has, a token that is gone never comes back.
       registry.sync();

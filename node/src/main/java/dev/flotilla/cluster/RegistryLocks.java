@@ -4,10 +4,6 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.LockState.Claim;
-import dev.flotilla.cluster.Registry.Condition;
-import dev.flotilla.cluster.Registry.Entry;
-import dev.flotilla.cluster.Registry.Key;
-import dev.flotilla.cluster.Registry.Write;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.Timer;
@@ -88,12 +84,12 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
     AutoCloseable _ = registry.subscribe(this::wake); // ends with the registry
   }
 
-  static Key key(String name) {
-    return new Key(KIND, name);
+  static Registry.Key key(String name) {
+    return new Registry.Key(KIND, name);
   }
 
   /** The state of a lock in this node's copy. */
-  static LockState state(Optional<Entry> entry) {
+  static LockState state(Optional<Registry.Entry> entry) {
     return entry
         .map(e -> Json.read(e.value(), LockState.class).at(e.epoch()))
         .orElse(LockState.FREE);
@@ -337,8 +333,8 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
 
     private void commit(List<Step> batch) {
       while (true) {
-        Optional<Entry> entry = registry.get(key(name));
-        long epoch = entry.map(Entry::epoch).orElse(0L);
+        Optional<Registry.Entry> entry = registry.get(key(name));
+        long epoch = entry.map(Registry.Entry::epoch).orElse(0L);
         LockState before = state(entry);
         LockState after = before;
         Map<Step, RuntimeException> refused = new HashMap<>();
@@ -349,15 +345,15 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
             refused.put(step, e);
           }
         }
-        List<Write> writes =
+        List<Registry.Write> writes =
             after.equals(before)
                 ? List.of()
                 : List.of(
-                    new Write(
+                    new Registry.Write(
                         key(name),
                         after.isFree() ? Optional.empty() : Optional.of(Json.write(after))));
         Optional<Long> committed =
-            registry.commit(List.of(new Condition(key(name), epoch)), writes);
+            registry.commit(List.of(new Registry.Condition(key(name), epoch)), writes);
         if (committed.isEmpty()) {
           continue; // another node's step came first
         }
@@ -397,8 +393,8 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
       if (waiters.isEmpty()) {
         return;
       }
-      Optional<Entry> entry = registry.get(key(name));
-      long epoch = entry.map(Entry::epoch).orElse(0L);
+      Optional<Registry.Entry> entry = registry.get(key(name));
+      long epoch = entry.map(Registry.Entry::epoch).orElse(0L);
       if (epoch == seenEpoch) {
         return;
       }
@@ -423,9 +419,9 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
       watched.clear();
     }
     watchedNs = nowNs;
-    List<Entry> entries = registry.list(KIND);
+    List<Registry.Entry> entries = registry.list(KIND);
     Set<String> names = new HashSet<>();
-    for (Entry entry : entries) {
+    for (Registry.Entry entry : entries) {
       names.add(entry.key().name());
       Watched now = watch(entry, nowNs);
       Set<String> silent = silent(now, nowNs);
@@ -436,7 +432,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
     watched.keySet().retainAll(names);
   }
 
-  private Watched watch(Entry entry, long nowNs) {
+  private Watched watch(Registry.Entry entry, long nowNs) {
     String name = entry.key().name();
     Watched before = watched.get(name);
     if (before != null && before.epoch() == entry.epoch()) {
@@ -478,13 +474,13 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   }
 
   private void expire(
-      Cluster.Leadership leadership, Entry entry, LockState state, Set<String> silent) {
+      Cluster.Leadership leadership, Registry.Entry entry, LockState state, Set<String> silent) {
     LockState after = state.remove(silent);
     Optional<Long> committed =
         leadership.commit(
-            List.of(new Condition(entry.key(), entry.epoch())),
+            List.of(new Registry.Condition(entry.key(), entry.epoch())),
             List.of(
-                new Write(
+                new Registry.Write(
                     entry.key(),
                     after.isFree() ? Optional.empty() : Optional.of(Json.write(after)))));
     if (committed.isPresent()) {

@@ -8,13 +8,13 @@ import java.util.Optional;
  * Copies of all that the data grid holds (tables, caches, queues, and what the registry says of
  * their shape), to go back to.
  *
- * <p>A backup is a full copy, consistent over all nodes, and any number of points added to it later,
- * which cost only what was written in between. One can go back to the full copy or to any of the
- * points, not to moments between them: so how much is lost at worst is how seldom points are added.
- * Points need the write-ahead log since the last one; a node keeps 128 MB of it, and after more
- * (or after a node has joined or left) a new backup is due, which is said then. What a cache of
- * atomicity {@code ATOMIC} was given in the moment of a point may be on one copy and not on another;
- * transactional ones are exact.
+ * <p>A backup is a full copy, consistent over all nodes, and any number of points added to it
+ * later, which cost only what was written in between. One can go back to the full copy or to any of
+ * the points, not to moments between them: so how much is lost at worst is how seldom points are
+ * added. Points need the write-ahead log since the last one; a node keeps 128 MB of it, and after
+ * more (or after a node has joined or left) a new backup is due, which is said then. What a cache
+ * of atomicity {@code ATOMIC} was given in the moment of a point may be on one copy and not on
+ * another; transactional ones are exact.
  *
  * <p>Each node writes its part to its own disk, below its data folder or in a folder named by an
  * absolute path. Only where that folder is shared by all nodes, or the parts are brought together,
@@ -41,9 +41,9 @@ public interface Backups {
    *
    * @param name up to 64 letters, digits and underscores
    * @param folder an absolute path on every node, or empty
-   * @throws dev.flotilla.FlotillaException {@code INVALID} for a bad name, {@code CONFLICT} if there
-   *     is one of that name or another is being made, {@code NO_MAJORITY}, {@code FAILED} if a node
-   *     could not write its part: nothing is kept then
+   * @throws dev.flotilla.FlotillaException {@code INVALID} for a bad name, {@code CONFLICT} if
+   *     there is one of that name or another is being made, {@code NO_MAJORITY}, {@code FAILED} if
+   *     a node could not write its part: nothing is kept then
    */
   Backup create(String name, Optional<String> folder);
 

@@ -278,7 +278,7 @@ final class BlobCatalog {
       }
       if (found.isPresent()) {
         boolean isOld = before.isPresent() && before.get().digest().equals(each);
-        long change = (target ? 1 : 0) - (isOld ? 1 : 0);
+        long change = (target ? 1L : 0L) - (isOld ? 1L : 0L);
         BlobRow changed =
             new BlobRow(found.get().size(), found.get().references() + change, clock.millis());
         put(ignite, BLOBS, each, changed);
@@ -522,7 +522,7 @@ final class BlobCatalog {
             ignite -> {
               live.clear();
               long topology = ignite.cluster().topologyVersion();
-              long before = size(ignite, MANIFESTS) + size(ignite, UPLOADS);
+              long before = (long) size(ignite, MANIFESTS) + size(ignite, UPLOADS);
               long[] seen = new long[1];
               scan(
                   ignite,
@@ -538,7 +538,7 @@ final class BlobCatalog {
                     seen[0]++;
                     live.addAll(Json.read(value, UploadRow.class).list());
                   });
-              long after = size(ignite, MANIFESTS) + size(ignite, UPLOADS);
+              long after = (long) size(ignite, MANIFESTS) + size(ignite, UPLOADS);
               return before == seen[0]
                   && after == seen[0]
                   && ignite.cluster().topologyVersion() == topology;

@@ -9,8 +9,8 @@ import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Lets callers that come at once share one commit: whoever finds nobody at work does the work of all
- * who wait, its own included. If the shared work fails, each does its own alone, so that nobody
+ * Lets callers that come at once share one commit: whoever finds nobody at work does the work of
+ * all who wait, its own included. If the shared work fails, each does its own alone, so that nobody
  * fails for another's sake.
  */
 final class Combiner<A, R> {

@@ -67,8 +67,7 @@ public final class DataPlane implements AutoCloseable {
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
-    backups =
-        new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
+    backups = new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
     nodeLog =

@@ -292,8 +292,8 @@ public final class Grid implements AutoCloseable {
   }
 
   /**
-   * Closes the grid to everyone on all nodes, for good until {@link #open}, so that its contents can
-   * be replaced.
+   * Closes the grid to everyone on all nodes, for good until {@link #open}, so that its contents
+   * can be replaced.
    *
    * @return what {@link #open} wants
    * @throws FlotillaException {@code CONFLICT} if somebody else has just closed it

@@ -98,17 +98,18 @@ final class GridBackups implements Backups {
   }
 
   private void store(long epoch, Stored stored) {
-    cluster
-        .registry()
-        .commit(
-            List.of(new Registry.Condition(key(stored.name()), epoch)),
-            List.of(new Registry.Write(key(stored.name()), Optional.of(Json.write(stored)))))
-        .orElseThrow(
-            () ->
-                new FlotillaException(
-                    Code.CONFLICT,
-                    "backup " + stored.name() + " was changed by somebody else meanwhile",
-                    "Look at the list of backups."));
+    var _ =
+        cluster
+            .registry()
+            .commit(
+                List.of(new Registry.Condition(key(stored.name()), epoch)),
+                List.of(new Registry.Write(key(stored.name()), Optional.of(Json.write(stored)))))
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        Code.CONFLICT,
+                        "backup " + stored.name() + " was changed by somebody else meanwhile",
+                        "Look at the list of backups."));
     if (!stored.folder().isEmpty()) {
       writeManifest(stored);
     }
@@ -270,7 +271,7 @@ final class GridBackups implements Backups {
       }
     }
     if (!writes.isEmpty()) {
-      cluster.registry().commit(List.of(), writes).orElseThrow();
+      var _ = cluster.registry().commit(List.of(), writes).orElseThrow();
     }
   }
 

@@ -195,7 +195,7 @@ final class GridBlobs implements Blobs, AutoCloseable {
     }
     String digest = HexFormat.of().formatHex(whole.digest());
     var _ = catalog.keep(digest, manifest, bucket, Optional.empty());
-    bytesWritten.increment(manifest.size());
+    bytesWritten.increment((double) manifest.size());
     puts.record(nanoTime.getAsLong() - start, TimeUnit.NANOSECONDS);
     return new Blob(BlobManifest.PREFIX + digest, manifest.size());
   }
@@ -399,7 +399,7 @@ final class GridBlobs implements Blobs, AutoCloseable {
       }
       UploadRow reached = saved;
       whole.ifPresent(digest -> hash(id, new Hashed(reached.offset(), digest)));
-      bytesWritten.increment(size - from.offset());
+      bytesWritten.increment((double) (size - from.offset()));
       if (broken.isPresent()) {
         throw broken.get();
       }

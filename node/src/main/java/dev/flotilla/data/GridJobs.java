@@ -131,7 +131,7 @@ final class GridJobs implements Jobs {
   public List<View> list() {
     return store.all().stream()
         .map(JobRecord::view)
-        .sorted(Comparator.comparing(View::createdAtMs))
+        .sorted(Comparator.comparingLong(View::createdAtMs))
         .toList();
   }
 

@@ -3,11 +3,11 @@ package dev.flotilla.data;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.data.proto.GridStatus;
 import dev.flotilla.data.Rejoining.Action;
 import dev.flotilla.data.Rejoining.Doubt;
 import dev.flotilla.data.Rejoining.Own;
 import dev.flotilla.data.Rejoining.Peer;
+import dev.flotilla.data.proto.GridStatus;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -95,7 +95,8 @@ final class GridKeeper implements AutoCloseable {
   void start() {
     members.found();
     stoppedNs = nanoTime.getAsLong();
-    // Apart from the keeper, which may wait for the engine for long: what others say must stay fresh.
+    // Apart from the keeper, which may wait for the engine for long: what others say must stay
+    // fresh.
     asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
     thread = Thread.ofPlatform().name("grid-keeper").daemon().start(this::run);
   }
@@ -115,8 +116,8 @@ final class GridKeeper implements AutoCloseable {
 
   /**
    * Whether this node is certainly part of the majority: the engine sees one, and a majority has
-   * confirmed within the lease that it sees this node. The second finds what the engine cannot: that
-   * this process stood still, or that a cut has not been noticed yet.
+   * confirmed within the lease that it sees this node. The second finds what the engine cannot:
+   * that this process stood still, or that a cut has not been noticed yet.
    */
   boolean hasMajority() {
     Ignite running = engine;
@@ -141,8 +142,8 @@ final class GridKeeper implements AutoCloseable {
   }
 
   /**
-   * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they may
-   * be slow, or this node may have been.
+   * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they
+   * may be slow, or this node may have been.
    */
   boolean confirmMajority() {
     long deadlineNs = nanoTime.getAsLong() + CONFIRM_NS;
@@ -249,8 +250,7 @@ final class GridKeeper implements AutoCloseable {
       Set<String> visible = Grid.visible(running);
       List<String> nodes = members.current().nodes();
       // One that is not a member yet belongs to whom it has joined.
-      return !segmented
-          && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
+      return !segmented && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
     } catch (IllegalStateException stopped) {
       return false;
     }
@@ -302,17 +302,13 @@ final class GridKeeper implements AutoCloseable {
         status.getWhole(),
         Rejoining.rank(
             current.view().contains(id),
-            status.getFilling()
-                ? Doubt.FILLING
-                : status.getInDoubt() ? Doubt.ALONE : Doubt.NONE));
+            status.getFilling() ? Doubt.FILLING : status.getInDoubt() ? Doubt.ALONE : Doubt.NONE));
   }
 
   private GridStatus status(String asker) {
     Doubt doubt = doubt();
     GridStatus.Builder status =
-        GridStatus.newBuilder()
-            .setInDoubt(doubt != Doubt.NONE)
-            .setFilling(doubt == Doubt.FILLING);
+        GridStatus.newBuilder().setInDoubt(doubt != Doubt.NONE).setFilling(doubt == Doubt.FILLING);
     Ignite running = engine;
     if (running == null) {
       return status.build();
@@ -446,7 +442,8 @@ final class GridKeeper implements AutoCloseable {
       try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {
         folder.force(true);
       }
-      log.warn("data grid: this node's data is in doubt ({}) until it is part of the majority", why);
+      log.warn(
+          "data grid: this node's data is in doubt ({}) until it is part of the majority", why);
     } catch (IOException e) {
       throw storage("cannot note that this node's data is in doubt", e);
     }

@@ -32,6 +32,7 @@ final class GridMembers {
   record Members(List<String> nodes, List<String> view) {}
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
+
   /** There while the grid's contents are being replaced. */
   static final Registry.Key GATE = new Registry.Key("grid", "gate");
 

@@ -51,8 +51,7 @@ final class GridQueue implements Queue {
   private static final long POLL_MS = 100;
   private static final int MOST_GROUPS = 100;
 
-  private record Stored(
-      long sentAtMs, long notBeforeMs, int priority, String key, byte[] body) {}
+  private record Stored(long sentAtMs, long notBeforeMs, int priority, String key, byte[] body) {}
 
   private record DeadStored(long diedAtMs, Stored message) {}
 
@@ -105,8 +104,7 @@ final class GridQueue implements Queue {
     for (int p = 0; p < config.partitions(); p++) {
       int partition = p;
       known.add(new ConcurrentHashMap<>());
-      senders.add(
-          new Combiner<>(BATCH_MAX, all -> sendTo(partition, all, Optional.empty())));
+      senders.add(new Combiner<>(BATCH_MAX, all -> sendTo(partition, all, Optional.empty())));
     }
   }
 
@@ -135,8 +133,7 @@ final class GridQueue implements Queue {
             if (cells.get(partition, "groups") == null) {
               cells.putLong(partition, "n", 0);
               cells.put(partition, "groups", Json.write(List.of(DEFAULT_GROUP)));
-              cells.put(
-                  partition, "g" + DEFAULT_GROUP, Json.write(QueueProgress.from(0).stored()));
+              cells.put(partition, "g" + DEFAULT_GROUP, Json.write(QueueProgress.from(0).stored()));
             }
             return true;
           });
@@ -222,9 +219,7 @@ final class GridQueue implements Queue {
     messages.forEach(GridQueue::check);
     Map<Integer, List<Integer>> byPartition = new TreeMap<>();
     for (int i = 0; i < messages.size(); i++) {
-      byPartition
-          .computeIfAbsent(partition(messages.get(i)), p -> new ArrayList<>())
-          .add(i);
+      byPartition.computeIfAbsent(partition(messages.get(i)), p -> new ArrayList<>()).add(i);
     }
     String[] ids = new String[messages.size()];
     byPartition.forEach(
@@ -267,7 +262,7 @@ final class GridQueue implements Queue {
 
   private int partition(Outgoing message) {
     String spread = message.key().isEmpty() ? message.dedupId().orElse("") : message.key();
-    int hash = spread.isEmpty() ? turn.getAndIncrement() : spread.hashCode() * 0x9E3779B9 >>> 8;
+    int hash = spread.isEmpty() ? turn.getAndIncrement() : (spread.hashCode() * 0x9E3779B9) >>> 8;
     return Math.floorMod(hash, config.partitions());
   }
 
@@ -451,8 +446,7 @@ final class GridQueue implements Queue {
     return stored;
   }
 
-  private List<Message> receiveFrom(
-      int partition, String group, int max, Duration visibility) {
+  private List<Message> receiveFrom(int partition, String group, int max, Duration visibility) {
     return transact(
         "receiving from",
         cells -> {
@@ -591,9 +585,7 @@ final class GridQueue implements Queue {
               long[] sums = groups.computeIfAbsent(group, g -> new long[3]);
               sums[0] += progress.depth(next);
               sums[1] +=
-                  progress.troubled().values().stream()
-                      .filter(t -> t.notBeforeMs() > now)
-                      .count();
+                  progress.troubled().values().stream().filter(t -> t.notBeforeMs() > now).count();
               sums[2] += deadOf(cells, p, group).size();
             }
           }
@@ -726,8 +718,7 @@ final class GridQueue implements Queue {
               ignite ->
                   ignite
                       .affinity(cacheName(name))
-                      .isPrimary(
-                          ignite.cluster().localNode(), new AffinityKey<>("n", partition)));
+                      .isPrimary(ignite.cluster().localNode(), new AffinityKey<>("n", partition)));
       if (its) {
         cleanPartition(partition);
       }

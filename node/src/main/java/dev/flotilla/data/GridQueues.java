@@ -124,8 +124,7 @@ final class GridQueues implements Queues, AutoCloseable {
     check(name);
     open.remove(name);
     boolean there =
-        grid.write(
-            "deleting queue " + name, i -> i.<String, byte[]>cache(CATALOG).remove(name));
+        grid.write("deleting queue " + name, i -> i.<String, byte[]>cache(CATALOG).remove(name));
     if (there) {
       grid.write(
           "deleting queue " + name,

@@ -786,7 +786,8 @@ final class GridSharding implements Sharding {
       return switch (stored.type()) {
         case "TINYINT" -> inRange(exact, (byte) exact, (byte) exact);
         case "SMALLINT" -> inRange(exact, (short) exact, (short) exact);
-        case "INT", "INTEGER" -> inRange(exact, (int) exact, (int) exact);
+        case "INT", "INTEGER" ->
+            inRange(exact, Math.clamp(exact, Integer.MIN_VALUE, Integer.MAX_VALUE), (int) exact);
         case "BIGINT" -> Optional.of(exact);
         default -> Optional.empty();
       };

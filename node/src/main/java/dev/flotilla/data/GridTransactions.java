@@ -14,6 +14,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.function.Function;
 import java.util.regex.Pattern;
@@ -248,7 +249,7 @@ final class GridTransactions implements Transactions, AutoCloseable {
             "Nothing was done; try again.",
             unknown);
       } catch (FlotillaException e) {
-        if (e.getCause() == unknown) {
+        if (Objects.equals(e.getCause(), unknown)) {
           throw e;
         }
         pause(200);

@@ -20,6 +20,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
@@ -195,7 +196,7 @@ final class JobRun {
           return false;
         }
         for (JobSchedule.Start start : schedule(open, running, failedOn, takenNs)) {
-          start(job, open.get(start.task()), start, running);
+          start(job, Objects.requireNonNull(open.get(start.task())), start, running);
         }
         Ended one = ended.poll(TICK_MS, TimeUnit.MILLISECONDS);
         if (one != null) {
@@ -237,8 +238,8 @@ final class JobRun {
     log.info("task {} on {}: {}", one.task(), one.attempt().node(), failure.getMessage());
     if (failure.code() == Code.INVALID
         || failure.code() == Code.TOO_LARGE
-        || failure.code() != Code.UNAVAILABLE
-            && failures.merge(one.task(), 1, Integer::sum) >= FAILURES_MAX) {
+        || (failure.code() != Code.UNAVAILABLE
+            && failures.merge(one.task(), 1, Integer::sum) >= FAILURES_MAX)) {
       throw failure;
     }
     Thread.sleep(50);

@@ -80,7 +80,7 @@ final class JobSchedule {
             () ->
                 from.stream()
                     .min(
-                        Comparator.comparing((String n) -> -left.getOrDefault(n, 0))
+                        Comparator.comparingInt((String n) -> -left.getOrDefault(n, 0))
                             .thenComparing(n -> n)));
   }
 

@@ -108,7 +108,7 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
   }
 
   private static int spread(String key) {
-    return key.hashCode() * 0x9E3779B1 >>> 1;
+    return (key.hashCode() * 0x9E3779B1) >>> 1;
   }
 
   void close() {

@@ -44,8 +44,7 @@ public interface Queue {
    * @param delay not handed out before
    * @param priority 0 to 9; of what may be handed out, higher comes first
    */
-  record Outgoing(
-      String key, byte[] body, Optional<String> dedupId, Duration delay, int priority) {
+  record Outgoing(String key, byte[] body, Optional<String> dedupId, Duration delay, int priority) {
 
     /** At once, with no id and the usual priority. */
     public static Outgoing of(String key, byte[] body) {
@@ -88,8 +87,7 @@ public interface Queue {
    * @param visibility how long they stay invisible to others
    * @param wait how long to wait if nothing is there
    */
-  List<Message> receive(
-      String group, String consumer, int max, Duration visibility, Duration wait)
+  List<Message> receive(String group, String consumer, int max, Duration visibility, Duration wait)
       throws InterruptedException;
 
   /**

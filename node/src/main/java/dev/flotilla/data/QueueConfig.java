@@ -16,8 +16,7 @@ public record QueueConfig(
     int partitions, long depthMax, int attemptsMax, long retentionMs, long dedupMs) {
 
   /** 8 partitions of 100,000 messages, 5 attempts, an hour's retention, 10 minutes' memory. */
-  public static final QueueConfig DEFAULT =
-      new QueueConfig(8, 100_000, 5, 3_600_000, 600_000);
+  public static final QueueConfig DEFAULT = new QueueConfig(8, 100_000, 5, 3_600_000, 600_000);
 
   /** Checks the bounds. */
   public QueueConfig {

@@ -16,14 +16,13 @@ final class QueueWindow {
 
   /**
    * The next ones: not done with, due (its delay is over, and so is the visibility of whoever has
-   * it), and for each key only the first that is not done with; of these the ones of higher priority
-   * first, then the older ones.
+   * it), and for each key only the first that is not done with; of these the ones of higher
+   * priority first, then the older ones.
    *
    * @param window messages by sequence, from the group's floor on
    * @param nowMs the time by which delays are judged
    */
-  static List<Waiting> next(
-      List<Waiting> window, QueueProgress progress, long nowMs, int max) {
+  static List<Waiting> next(List<Waiting> window, QueueProgress progress, long nowMs, int max) {
     Set<String> taken = new HashSet<>();
     List<Waiting> candidates = new ArrayList<>();
     for (Waiting message : window) {
@@ -38,9 +37,7 @@ final class QueueWindow {
       }
     }
     candidates.sort(
-        Comparator.comparingInt(Waiting::priority)
-            .reversed()
-            .thenComparingLong(Waiting::sequence));
+        Comparator.comparingInt(Waiting::priority).reversed().thenComparingLong(Waiting::sequence));
     return candidates.subList(0, Math.min(max, candidates.size()));
   }
 }

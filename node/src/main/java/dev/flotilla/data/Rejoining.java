@@ -11,10 +11,10 @@ import java.util.List;
  * keep values that nobody acknowledged and lack some that were. What is newest is known so: the
  * registry keeps the <em>view</em>, the members that the majority last consisted of, as the leader
  * saw them; it changes only by a decision, so it names the holders of the newest data even while
- * nobody can decide. And a node that finds itself active without a majority notes durably that it was
- * <em>alone</em>; one that is emptied notes that it is <em>being filled</em>; until it is part of a
- * majority and filled. Hence four ranks: in the view and clean; in the view, but was alone; in the
- * view, but being filled; outside of the view. From them follow the rules:
+ * nobody can decide. And a node that finds itself active without a majority notes durably that it
+ * was <em>alone</em>; one that is emptied notes that it is <em>being filled</em>; until it is part
+ * of a majority and filled. Hence four ranks: in the view and clean; in the view, but was alone; in
+ * the view, but being filled; outside of the view. From them follow the rules:
  *
  * <ul>
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
@@ -28,11 +28,11 @@ import java.util.List;
  *       then, and each may have its own leftovers of writes whose outcome is unknown. So with three
  *       members or fewer the first one's data counts; the second starts empty beside it; the third
  *       keeps its data until these two are a majority and active.
- *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled by
- *       it.
- *   <li>If the higher ones cannot be active without it: with three members or fewer each of them has
- *       a copy of everything, and it starts empty too; with more it starts as it is, for it may hold
- *       the only copy of something.
+ *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
+ *       by it.
+ *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
+ *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
+ *       hold the only copy of something.
  * </ul>
  */
 final class Rejoining {
@@ -127,16 +127,14 @@ final class Rejoining {
   private static boolean isToWait(Own own, Collection<Peer> answers) {
     return own.patient()
         && answers.stream().noneMatch(Peer::running)
-        && answers.stream()
-            .anyMatch(p -> p.rank() == own.rank() && p.id().compareTo(own.id()) < 0);
+        && answers.stream().anyMatch(p -> p.rank() == own.rank() && p.id().compareTo(own.id()) < 0);
   }
 
   private static Action atStart(Own own, Collection<Peer> answers, int members, boolean isMember) {
     if (members <= 1 && isMember) {
       return Action.START;
     }
-    List<Peer> higher =
-        answers.stream().filter(p -> p.rank() > own.rank()).toList();
+    List<Peer> higher = answers.stream().filter(p -> p.rank() > own.rank()).toList();
     if (!isMember) {
       // Nothing of its own to lose or to offer: there must be somebody to join.
       return answers.stream().anyMatch(p -> p.running() && p.majority() && p.active())

@@ -103,7 +103,6 @@ final class SqlLocks {
   /**
    * Locks what a statement may touch of these tables until the end of this thread's transaction.
    *
-   * @param pinned the one table that the statement's keys are of
    * @return for people, what was locked
    */
   static String lock(

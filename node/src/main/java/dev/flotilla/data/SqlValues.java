@@ -89,7 +89,6 @@ public final class SqlValues {
           // Time's own conversion drops the milliseconds.
           LocalTime.ofNanoOfDay(
               new Timestamp(time.getTime()).toLocalDateTime().toLocalTime().toNanoOfDay());
-      case java.util.Date date -> new Timestamp(date.getTime()).toLocalDateTime();
       case org.apache.calcite.avatica.util.ByteString bytes -> bytes.getBytes();
       default -> value;
     };

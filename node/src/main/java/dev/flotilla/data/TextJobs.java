@@ -88,7 +88,7 @@ final class TextJobs {
     @Override
     public String description() {
       return "Each line once, by SHA-256, with its first place and count; input: blob, cache,"
-                 + " lines.";
+          + " lines.";
     }
 
     @Override

@@ -134,8 +134,9 @@ final class TransactionSessions implements AutoCloseable {
 
     private Object act(Function<Transaction, Object> action, boolean last) {
       CompletableFuture<Object> result = new CompletableFuture<>();
-      tasks.add(new Task(action, last, result));
-      if (ended.isDone() && tasks.removeIf(task -> task.result() == result)) {
+      Task task = new Task(action, last, result);
+      tasks.add(task);
+      if (ended.isDone() && tasks.remove(task)) {
         throw over();
       }
       return get(result);

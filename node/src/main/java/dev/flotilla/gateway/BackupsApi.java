@@ -47,8 +47,7 @@ final class BackupsApi {
 
   private void create(Exchange exchange) {
     Fields fields = exchange.json();
-    exchange.send(
-        200, node(backups().create(fields.requiredText("name"), fields.text("folder"))));
+    exchange.send(200, node(backups().create(fields.requiredText("name"), fields.text("folder"))));
   }
 
   private void addPoint(Exchange exchange, String name) {
@@ -64,7 +63,8 @@ final class BackupsApi {
                 fields.text("folder"),
                 fields.integer("at_ms", 0, Long.MAX_VALUE).map(Instant::ofEpochMilli));
     exchange.send(
-        200, Json.MAPPER.createObjectNode().put("name", name).put("point_ms", point.toEpochMilli()));
+        200,
+        Json.MAPPER.createObjectNode().put("name", name).put("point_ms", point.toEpochMilli()));
   }
 
   private static ObjectNode node(Backups.Backup backup) {

@@ -183,11 +183,16 @@ final class JdbcMeta implements Meta {
     end(handle, false, Transactions.Session::rollback);
   }
 
+  /** JDBC wants a number; it is the HTTP status that the same error has elsewhere. */
+  private static int vendorCode(FlotillaException.Code code) {
+    return ApiError.of(new FlotillaException(code, "", "")).status();
+  }
+
   private static AvaticaRuntimeException aborted() {
     return new AvaticaRuntimeException(
         "the transaction was rolled back when a statement in it failed; nothing of it was done."
             + " Call rollback, then begin again",
-        FlotillaException.Code.CONFLICT.ordinal() + 1,
+        vendorCode(FlotillaException.Code.CONFLICT),
         "25P02",
         AvaticaSeverity.ERROR);
   }
@@ -573,7 +578,7 @@ final class JdbcMeta implements Meta {
           case FAILED -> "XX000";
         };
     return new AvaticaRuntimeException(
-        e.explanation(), e.code().ordinal() + 1, state, AvaticaSeverity.ERROR);
+        e.explanation(), vendorCode(e.code()), state, AvaticaSeverity.ERROR);
   }
 
   // What there is.

@@ -193,8 +193,7 @@ final class QueueApi {
     List<String> receipts = receipts(fields);
     existing(name)
         .giveBack(
-            receipts,
-            Duration.ofMillis(fields.integer("delay_ms", 0, MOST_DELAY_MS).orElse(0L)));
+            receipts, Duration.ofMillis(fields.integer("delay_ms", 0, MOST_DELAY_MS).orElse(0L)));
     exchange.send(200, Json.MAPPER.createObjectNode().put("given_back", receipts.size()));
   }
 

@@ -30,7 +30,9 @@ class BackupCommandTest {
       assertThat(node.client().get("/health").path("status").asText()).isEqualTo("ok");
       assertThat(
               node.client()
-                  .post("/api/backups/daily/restore", Map.of("at_ms", listed.path(0).path("points_ms").path(0).asLong()))
+                  .post(
+                      "/api/backups/daily/restore",
+                      Map.of("at_ms", listed.path(0).path("points_ms").path(0).asLong()))
                   .path("point_ms")
                   .asLong())
           .isEqualTo(listed.path(0).path("points_ms").path(0).asLong());

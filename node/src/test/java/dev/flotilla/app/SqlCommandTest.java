@@ -225,7 +225,8 @@ class SqlCommandTest {
         assertThat(rows.getBytes(7)).containsExactly(1, -1);
         assertThat(rows.getDate(8)).isEqualTo(Date.valueOf(LocalDate.of(2026, 2, 28)));
         assertThat(rows.getTimestamp(9)).isEqualTo(Timestamp.valueOf("2026-02-28 23:59:59.123"));
-        assertThat(rows.next() && rows.next()).isTrue();
+        assertThat(rows.next()).isTrue();
+        assertThat(rows.next()).isTrue();
         assertThat(rows.getString(2)).isNull();
         assertThat(rows.wasNull()).isTrue();
         assertThat(rows.next()).isFalse();

@@ -219,7 +219,7 @@ class LockStateTest {
       return state.granted().size() < permits;
     }
     return state.granted().isEmpty()
-        || state.waiting().getFirst().mode() == Mode.SHARED
-            && state.granted().stream().allMatch(c -> c.mode() == Mode.SHARED);
+        || (state.waiting().getFirst().mode() == Mode.SHARED
+            && state.granted().stream().allMatch(c -> c.mode() == Mode.SHARED));
   }
 }

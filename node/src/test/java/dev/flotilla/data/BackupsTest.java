@@ -37,8 +37,7 @@ class BackupsTest {
 
   private static Optional<Integer> value(Grid grid, int key) {
     return grid.read(
-        "a test",
-        ignite -> Optional.ofNullable(ignite.<Integer, Integer>cache("things").get(key)));
+        "a test", ignite -> Optional.ofNullable(ignite.<Integer, Integer>cache("things").get(key)));
   }
 
   private static String sql(Grid grid, String statement) {
@@ -59,15 +58,16 @@ class BackupsTest {
   }
 
   private static void decide(TestGrids.Member member, String value) {
-    member
-        .cluster()
-        .registry()
-        .commit(
-            List.of(),
-            List.of(
-                new Registry.Write(
-                    MEANING, Optional.of(value.getBytes(StandardCharsets.UTF_8)))))
-        .orElseThrow();
+    var _ =
+        member
+            .cluster()
+            .registry()
+            .commit(
+                List.of(),
+                List.of(
+                    new Registry.Write(
+                        MEANING, Optional.of(value.getBytes(StandardCharsets.UTF_8)))))
+            .orElseThrow();
   }
 
   private static String decided(TestGrids.Member member) {
@@ -142,8 +142,7 @@ class BackupsTest {
           .hasMessageContaining("no backup");
       backups(only).restore("nightly", Optional.of(shared), Optional.empty());
       assertThat(value(only.grid(), 1)).contains(3);
-      assertThat(sql(only.grid(), "SELECT name FROM t ORDER BY id"))
-          .isEqualTo("[[full], [point]]");
+      assertThat(sql(only.grid(), "SELECT name FROM t ORDER BY id")).isEqualTo("[[full], [point]]");
     }
   }
 }

@@ -97,6 +97,7 @@ class JobsTest {
                   new GridBlobs(
                       cluster,
                       grid,
+                      fence,
                       data,
                       BlobConfig.of(Map.of()),
                       environment.metrics(),

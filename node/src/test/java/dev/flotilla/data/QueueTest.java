@@ -51,8 +51,7 @@ class QueueTest {
     grids =
         new TestGrids(
             folder,
-            (cluster, grid, data) ->
-                queues.add(new GridQueues(grid, new Fences(grid), clock)));
+            (cluster, grid, data) -> queues.add(new GridQueues(grid, new Fences(grid), clock)));
     grids.add(3);
     queues.forEach(GridQueues::start);
   }
@@ -131,9 +130,7 @@ class QueueTest {
     Queue queue = queue(0, "again");
     queue.send(message("k", "one"));
     Message first =
-        queue
-            .receive(Queue.DEFAULT_GROUP, "a", 1, Duration.ofMillis(150), NOW)
-            .getFirst();
+        queue.receive(Queue.DEFAULT_GROUP, "a", 1, Duration.ofMillis(150), NOW).getFirst();
     List<Message> again =
         queue(1, "again").receive(Queue.DEFAULT_GROUP, "b", 1, VISIBLE, Duration.ofSeconds(5));
     assertThat(again.getFirst().attempt()).isEqualTo(2);
@@ -166,8 +163,7 @@ class QueueTest {
   @Order(5)
   void anIdIsSentOnce() throws Exception {
     Queue queue = queue(0, "once");
-    Outgoing message =
-        new Outgoing("k", new byte[] {1}, Optional.of("id-1"), Duration.ZERO, 0);
+    Outgoing message = new Outgoing("k", new byte[] {1}, Optional.of("id-1"), Duration.ZERO, 0);
     assertThat(queue(1, "once").send(message)).isEqualTo(queue.send(message));
     assertThat(receive(queue, 10)).hasSize(1);
   }
@@ -175,12 +171,18 @@ class QueueTest {
   @Test
   @Order(6)
   void delayAndPriorityDecideWhatComesFirst() throws Exception {
-    Queue queue =
-        queues.get(0).create("priority", new QueueConfig(1, 1_000, 5, 0, 10_000));
+    Queue queue = queues.get(0).create("priority", new QueueConfig(1, 1_000, 5, 0, 10_000));
     queue.send(message("a", "low"));
-    queue.send(new Outgoing("b", "high".getBytes(), Optional.empty(), Duration.ZERO, 9));
     queue.send(
-        new Outgoing("c", "late".getBytes(), Optional.empty(), Duration.ofMillis(400), 9));
+        new Outgoing(
+            "b", "high".getBytes(StandardCharsets.UTF_8), Optional.empty(), Duration.ZERO, 9));
+    queue.send(
+        new Outgoing(
+            "c",
+            "late".getBytes(StandardCharsets.UTF_8),
+            Optional.empty(),
+            Duration.ofMillis(400),
+            9));
     List<Message> messages = receive(queue, 10);
     assertThat(messages).extracting(QueueTest::body).containsExactly("high", "low");
     assertThat(queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(5)))
@@ -249,8 +251,7 @@ class QueueTest {
                 () -> {
                   long begun = System.nanoTime();
                   try {
-                    queue.receive(
-                        Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(20));
+                    queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(20));
                   } catch (InterruptedException e) {
                     return;
                   }
@@ -317,8 +318,7 @@ class QueueTest {
               FlotillaException.class,
               e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.INVALID));
     }
-    assertThatThrownBy(
-            () -> queue.acknowledge(List.of("default~0~5~1"), Optional.empty()))
+    assertThatThrownBy(() -> queue.acknowledge(List.of("default~0~5~1"), Optional.empty()))
         .isInstanceOf(FlotillaException.class);
   }
 

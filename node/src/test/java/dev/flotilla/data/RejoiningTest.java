@@ -143,10 +143,7 @@ class RejoiningTest {
     assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.ALONE)))
         .isEqualTo(Action.START_EMPTY);
     assertThat(
-            of3(
-                stopped(Rejoining.ALONE),
-                lone("a", Rejoining.ALONE),
-                lone("b", Rejoining.FILLING)))
+            of3(stopped(Rejoining.ALONE), lone("a", Rejoining.ALONE), lone("b", Rejoining.FILLING)))
         .isEqualTo(Action.STAY);
     assertThat(of3(stopped(Rejoining.ALONE), leading("a"), lone("b", Rejoining.FILLING)))
         .isEqualTo(Action.START_EMPTY);
@@ -161,12 +158,10 @@ class RejoiningTest {
 
   @Test
   void whoIsBeingFilledIsNoSourceForWhoWasAlone() {
-    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.FILLING)))
-        .isEqualTo(Action.STAY);
+    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.FILLING))).isEqualTo(Action.STAY);
     assertThat(of3(running(false, Rejoining.FILLING), down("z", Rejoining.ALONE)))
         .isEqualTo(Action.STOP);
-    assertThat(of3(stopped(Rejoining.FILLING), down("a", Rejoining.ALONE)))
-        .isEqualTo(Action.STAY);
+    assertThat(of3(stopped(Rejoining.FILLING), down("a", Rejoining.ALONE))).isEqualTo(Action.STAY);
   }
 
   @Test

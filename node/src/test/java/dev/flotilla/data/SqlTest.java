@@ -123,6 +123,7 @@ class SqlTest {
     }
   }
 
+  @SuppressWarnings("unchecked") // The engine hands out its configuration as a raw class.
   @Test
   void everyTableIsKeptSafelyWhateverItAsksFor() {
     sql()
