@@ -39,7 +39,7 @@ final class JepsenBench implements Callable<Integer> {
   @Option(names = "--workload", description = "Only these: register, lock, bank, list-append, …")
   private List<String> only = List.of();
 
-  @Option(names = "--fault", description = "Only these: kill, pause, isolate, pair, one-way.")
+  @Option(names = "--fault", description = "Only these: kill, pause, isolate, pair, one-way, or none.")
   private List<String> faults = List.of();
 
   @Option(
@@ -130,6 +130,10 @@ final class JepsenBench implements Callable<Integer> {
     }
     if (!faults.isEmpty()) {
       possible.retainAll(faults);
+    }
+    if (possible.isEmpty()) {
+      Thread.sleep(1_000);
+      return;
     }
     String fault = possible.get(random.nextInt(possible.size()));
     int victim = random.nextInt(count);

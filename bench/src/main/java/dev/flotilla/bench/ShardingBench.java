@@ -19,6 +19,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
@@ -188,13 +189,13 @@ final class ShardingBench implements Callable<Integer> {
     for (String name : clauses.keySet()) {
       String table = "BY_" + name.toUpperCase(Locale.ROOT);
       Map<Integer, List<String>> now = awaitOwners(plane, table, clusters.getLast().self());
-      Sharding.Skew skew = (Sharding.Skew) before.get(name)[0];
-      Scan range = (Scan) before.get(name)[1];
-      Scan tenant = (Scan) before.get(name)[2];
+      Sharding.Skew skew = (Sharding.Skew) Objects.requireNonNull(before.get(name))[0];
+      Scan range = (Scan) Objects.requireNonNull(before.get(name))[1];
+      Scan tenant = (Scan) Objects.requireNonNull(before.get(name))[2];
       long newOwner = 0;
       long copied = 0;
       for (Sharding.PartitionLoad load : skew.partitions()) {
-        List<String> old = owners.get(name).get(load.partition());
+        List<String> old = Objects.requireNonNull(owners.get(name)).get(load.partition());
         List<String> fresh = now.get(load.partition());
         if (!old.getFirst().equals(fresh.getFirst())) {
           newOwner += load.rows();

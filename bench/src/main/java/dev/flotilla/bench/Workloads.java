@@ -105,7 +105,7 @@ final class Workloads {
         history.end(
             call,
             answer.outcome(),
-            Boolean.toString(answer.body().path("rows").path(0).path(0).asLong() == 1));
+            Boolean.toString(answer.body().path("updated").asLong() == 1));
       }
     }
 
@@ -407,7 +407,6 @@ final class Workloads {
 
     @Override
     public void prepare(Api api) throws InterruptedException {
-      // Not unique, so that a second effect would show.
       mustSql(api, "CREATE TABLE effects (id VARCHAR PRIMARY KEY, message VARCHAR)");
       must(api, "/api/queues/total/messages", Map.of("key", "first", "body", "first"));
       mustSql(api, "INSERT INTO effects (id, message) VALUES ('unused', 'unused')");

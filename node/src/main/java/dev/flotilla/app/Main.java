@@ -40,8 +40,6 @@ import picocli.CommandLine.Command;
       TransactionsCommand.class,
       UsageCommand.class,
       BlobCommand.class,
-      BackupCommand.class,
-      RestoreCommand.class,
       CommandLine.HelpCommand.class
     },
     footer = {

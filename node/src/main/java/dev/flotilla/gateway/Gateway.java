@@ -157,7 +157,6 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new SearchApi(services).routes());
     routes.addAll(new UsageApi(services).routes());
     routes.addAll(new BlobApi(services).routes());
-    routes.addAll(new BackupsApi(services).routes());
     return routes;
   }
 
