@@ -406,7 +406,8 @@ final class Workloads {
     @Override
     public void prepare(Api api) throws InterruptedException {
       mustSql(api, "CREATE TABLE effects (id VARCHAR PRIMARY KEY, message VARCHAR)");
-      must(api, "/api/queues/total/messages", Map.of("key", "first", "body", "first"));
+      // Nothing may die of being handed out often: that would not be a loss.
+      must(api, "/api/queues/total", Map.of("attempts_max", 1_000_000));
       mustSql(api, "INSERT INTO effects (id, message) VALUES ('unused', 'unused')");
     }
 
@@ -438,7 +439,7 @@ final class Workloads {
           api.post(
               "/api/queues/total/receive",
               Map.of(
-                  "consumer", "client-" + client, "max", 3, "visibility_ms", 3_000, "wait_ms", 0));
+                  "consumer", "client-" + client, "max", 3, "visibility_ms", 5_000, "wait_ms", 0));
       history.end(call, answer.outcome(), Integer.toString(answer.body().size()));
       int row = 0;
       for (JsonNode message : answer.body()) {
@@ -470,7 +471,7 @@ final class Workloads {
       long emptySinceNs = System.nanoTime();
       long giveUpNs = System.nanoTime() + 120_000_000_000L;
       Random random = new Random(1);
-      while (System.nanoTime() - emptySinceNs < 5_000_000_000L) {
+      while (System.nanoTime() - emptySinceNs < 8_000_000_000L) {
         if (!receive(0, api, random.nextLong())) {
           emptySinceNs = System.nanoTime();
         }
@@ -483,7 +484,7 @@ final class Workloads {
       for (JsonNode row :
           mustSql(
                   api,
-                  "SELECT message FROM effects WHERE message <> 'unused' AND message <> 'first'")
+                  "SELECT message FROM effects WHERE message <> 'unused'")
               .path("rows")) {
         effects.add(row.path(0).asText());
       }

@@ -269,7 +269,7 @@ final class GridFaults implements AutoCloseable {
     Thread.sleep(1_000);
     int victim = random.nextInt(3);
     int other = (victim + 1 + random.nextInt(2)) % 3;
-    long cutMs = 6_000 + random.nextInt(4_000);
+    long cutMs = 6_000L + random.nextInt(4_000);
     Member node = nodes.get(victim);
     switch (fault) {
       case ISOLATE -> cut(cutMs, () -> net.isolate(victim + 1));

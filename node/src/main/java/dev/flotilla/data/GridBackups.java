@@ -219,6 +219,13 @@ final class GridBackups implements Backups {
       }
       return true;
     } catch (IgniteCheckedException | IgniteException e) {
+      if (point > 0 && deepest(e).contains("single snapshot metafile")) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "backup " + name + " was made by other nodes, and its later points can be gone back to"
+                + " only by the nodes that made them",
+            "Name the moment of its first point with --at.");
+      }
       throw damaged(name, deepest(e));
     }
   }

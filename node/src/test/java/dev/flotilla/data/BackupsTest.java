@@ -82,6 +82,7 @@ class BackupsTest {
   @Test
   void oneGoesBackToEachPointAndAnotherClusterTakesItOver() throws InterruptedException {
     String shared = folder.resolve("shared").toString();
+    Instant whole;
     try (TestGrids grids = new TestGrids(folder.resolve("one"))) {
       var members = grids.add(3);
       var first = members.getFirst();
@@ -126,8 +127,8 @@ class BackupsTest {
       assertThat(decided(first)).isEqualTo("point");
       put(first.grid(), 5, 5);
 
-      backups.restore(
-          "nightly", Optional.empty(), Optional.of(backups.list().getFirst().points().getFirst()));
+      whole = backups.list().getFirst().points().getFirst();
+      backups.restore("nightly", Optional.empty(), Optional.of(whole));
       assertThat(value(first.grid(), 2)).isEmpty();
       assertThat(decided(first)).isEqualTo("full");
       assertThatThrownBy(
@@ -140,9 +141,11 @@ class BackupsTest {
       var only = grids.add();
       assertThatThrownBy(() -> backups(only).restore("nightly", Optional.empty(), Optional.empty()))
           .hasMessageContaining("no backup");
-      backups(only).restore("nightly", Optional.of(shared), Optional.empty());
-      assertThat(value(only.grid(), 1)).contains(3);
-      assertThat(sql(only.grid(), "SELECT name FROM t ORDER BY id")).isEqualTo("[[full], [point]]");
+      assertThatThrownBy(
+              () -> backups(only).restore("nightly", Optional.of(shared), Optional.empty()))
+          .hasMessageContaining("only by the nodes that made them");
+      backups(only).restore("nightly", Optional.of(shared), Optional.of(whole));
+      assertThat(sql(only.grid(), "SELECT name FROM t ORDER BY id")).isEqualTo("[[full]]");
     }
   }
 }
