@@ -103,6 +103,8 @@ final class DataBench implements Callable<Integer> {
     for (int count : nodes) {
       try (EmbeddedCluster cluster = EmbeddedCluster.start(count)) {
         ours(cluster, count);
+      } catch (IOException | RuntimeException e) {
+        fail(systemOf(count), e);
       }
     }
     List<Ratio> ratios = ratios();
@@ -208,7 +210,7 @@ final class DataBench implements Callable<Integer> {
   }
 
   private void ours(EmbeddedCluster cluster, int count) throws InterruptedException {
-    String system = "flotilla, " + count + (count == 1 ? " node" : " nodes");
+    String system = systemOf(count);
     String copies =
         count == 1
             ? "forced to disk at each commit"
@@ -271,9 +273,12 @@ final class DataBench implements Callable<Integer> {
         () -> {
           DataFigures.Near near = figures.cacheGetNear(clients);
           notes.add(
-              format(
+              String.format(
+                  Locale.ROOT,
                   "%s, %d clients: %.2f%% of the reads were near hits",
-                  system, clients, 100 * near.share()));
+                  system,
+                  clients,
+                  100 * near.share()));
           return near.figures();
         });
   }
@@ -330,19 +335,27 @@ final class DataBench implements Callable<Integer> {
   private void row(
       String what, String system, int clients, String durability, Measurement measurement)
       throws InterruptedException {
-    System.err.print(format("%s, %s, %d clients …", what, system, clients));
+    System.err.print(String.format(Locale.ROOT, "%s, %s, %d clients …", what, system, clients));
     try {
       Row row = new Row(what, system, clients, durability, measurement.run());
       rows.add(row);
-      System.err.println(format(" %.0f/s", row.figures().perSecond()));
+      System.err.println(String.format(Locale.ROOT, " %.0f/s", row.figures().perSecond()));
     } catch (InterruptedException e) {
       throw e;
     } catch (Exception e) {
-      failed = true;
-      String why = e instanceof FlotillaException known ? known.explanation() : e.toString();
-      notes.add(format("FAILED: %s, %s, %d clients: %s", what, system, clients, why));
-      System.err.println(" failed: " + why);
+      fail(String.format(Locale.ROOT, "%s, %s, %d clients", what, system, clients), e);
     }
+  }
+
+  private void fail(String what, Exception e) {
+    failed = true;
+    String why = e instanceof FlotillaException known ? known.explanation() : e.toString();
+    notes.add("FAILED: " + what + ": " + why);
+    System.err.println(" failed: " + why);
+  }
+
+  private static String systemOf(int count) {
+    return "flotilla, " + count + (count == 1 ? " node" : " nodes");
   }
 
   private Optional<Row> find(String what, String system, int clients) {
@@ -355,7 +368,7 @@ final class DataBench implements Callable<Integer> {
     List<Ratio> all = new ArrayList<>();
     for (Target target : TARGETS) {
       for (int count : nodes) {
-        String system = "flotilla, " + count + (count == 1 ? " node" : " nodes") + target.variant();
+        String system = systemOf(count) + target.variant();
         for (int clients : CLIENTS) {
           Optional<Row> ours = find(target.what(), system, clients);
           Optional<Row> theirs = find(target.what(), target.peer(), clients);
@@ -372,9 +385,16 @@ final class DataBench implements Callable<Integer> {
   private String text(List<Ratio> ratios) {
     StringBuilder text = new StringBuilder();
     text.append(
-        format(
+        String.format(
+            Locale.ROOT,
             "%-21s %-28s %7s %12s %11s %11s  %s%n",
-            "what", "system", "clients", "operations/s", "p50 us", "p99 us", "durability"));
+            "what",
+            "system",
+            "clients",
+            "operations/s",
+            "p50 us",
+            "p99 us",
+            "durability"));
     Set<String> whats = new LinkedHashSet<>();
     rows.forEach(row -> whats.add(row.what()));
     for (String what : whats) {
@@ -382,7 +402,8 @@ final class DataBench implements Callable<Integer> {
         for (Row row : rows) {
           if (row.what().equals(what) && row.clients() == clients) {
             text.append(
-                format(
+                String.format(
+                    Locale.ROOT,
                     "%-21s %-28s %7d %12.0f %11.1f %11.1f  %s%n",
                     what,
                     row.system(),
@@ -396,11 +417,13 @@ final class DataBench implements Callable<Integer> {
       }
     }
     text.append(
-        format(
+        String.format(
+            Locale.ROOT,
             "A queue's rate is in messages, its times are of a batch. Values have 100 bytes.%n%n"));
     for (Ratio ratio : ratios) {
       text.append(
-          format(
+          String.format(
+              Locale.ROOT,
               "%-21s %s / %s, %d clients: %.2f (target %.0f: %s)%n",
               ratio.target().what(),
               ratio.system(),
@@ -443,9 +466,5 @@ final class DataBench implements Callable<Integer> {
     var said = report.putArray("notes");
     notes.forEach(said::add);
     return report.toPrettyString() + System.lineSeparator();
-  }
-
-  private static String format(String pattern, Object... values) {
-    return String.format(Locale.ROOT, pattern, values);
   }
 }
