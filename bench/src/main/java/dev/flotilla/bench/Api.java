@@ -14,6 +14,7 @@ import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.ConcurrentSkipListMap;
 
 /** One node's HTTP API as a client under faults sees it: an answer, a refusal, or no idea. */
 final class Api {
@@ -31,6 +32,9 @@ final class Api {
       Set.of("conflict", "no_majority", "busy", "invalid_value", "not_found", "too_large");
 
   private static final Duration PATIENCE = Duration.ofSeconds(8);
+
+  /** How often each request ended how, for the report. */
+  private static final Map<String, Integer> ENDS = new ConcurrentSkipListMap<>();
 
   private final HttpClient http;
   private final String url;
@@ -67,7 +71,19 @@ final class Api {
         .header("Authorization", "Bearer " + key);
   }
 
+  /** Each kind of request with how it ended, and how often. */
+  static Map<String, Integer> ends() {
+    return ENDS;
+  }
+
   private Answer send(HttpRequest request) throws InterruptedException {
+    Answer answer = sendOnce(request);
+    ENDS.merge(
+        request.uri().getPath() + " " + answer.status() + " " + answer.code(), 1, Integer::sum);
+    return answer;
+  }
+
+  private Answer sendOnce(HttpRequest request) throws InterruptedException {
     try {
       HttpResponse<byte[]> response = http.send(request, HttpResponse.BodyHandlers.ofByteArray());
       JsonNode body =

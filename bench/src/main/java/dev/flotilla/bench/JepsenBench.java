@@ -39,7 +39,9 @@ final class JepsenBench implements Callable<Integer> {
   @Option(names = "--workload", description = "Only these: register, lock, bank, list-append, …")
   private List<String> only = List.of();
 
-  @Option(names = "--fault", description = "Only these: kill, pause, isolate, pair, one-way, or none.")
+  @Option(
+      names = "--fault",
+      description = "Only these: kill, pause, isolate, pair, one-way, or none.")
   private List<String> faults = List.of();
 
   @Option(
@@ -200,6 +202,7 @@ final class JepsenBench implements Callable<Integer> {
           workload.name(), workload.operations(), found.size());
       found.stream().limit(5).forEach(a -> say("    %.2000s", a));
     }
+    Api.ends().forEach((end, times) -> say("    %6d  %s", times, end));
     report.put("operations", operations).put("anomalies", anomalies);
     ObjectNode faultCounts = report.putObject("faults");
     happened.forEach(faultCounts::put);

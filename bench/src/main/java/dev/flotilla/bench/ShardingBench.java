@@ -196,8 +196,9 @@ final class ShardingBench implements Callable<Integer> {
       long newOwner = 0;
       long copied = 0;
       for (Sharding.PartitionLoad load : skew.partitions()) {
-        List<String> old = Objects.requireNonNull(owners.get(name)).get(load.partition());
-        List<String> fresh = now.get(load.partition());
+        List<String> old =
+            Objects.requireNonNull(Objects.requireNonNull(owners.get(name)).get(load.partition()));
+        List<String> fresh = Objects.requireNonNull(now.get(load.partition()));
         if (!old.getFirst().equals(fresh.getFirst())) {
           newOwner += load.rows();
         }

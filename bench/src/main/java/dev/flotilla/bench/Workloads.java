@@ -103,9 +103,7 @@ final class Workloads {
         Answer answer =
             sql(api, "UPDATE registers SET v = ? WHERE k = ? AND v = ?", written, key, expected);
         history.end(
-            call,
-            answer.outcome(),
-            Boolean.toString(answer.body().path("updated").asLong() == 1));
+            call, answer.outcome(), Boolean.toString(answer.body().path("updated").asLong() == 1));
       }
     }
 
