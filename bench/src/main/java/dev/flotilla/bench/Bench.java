@@ -13,6 +13,8 @@ import picocli.CommandLine.Command;
       JepsenBench.class,
       ShardingBench.class,
       BlobBench.class,
+      SearchBench.class,
+      DataBench.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)

@@ -33,14 +33,14 @@ import picocli.CommandLine.Option;
 final class BlobBench implements Callable<Integer> {
 
   /** Something that keeps contents under a key of its own choice. */
-  private interface Store {
+  interface Store {
     String put(byte[] content) throws IOException;
 
     long get(String key) throws IOException;
   }
 
-  private static final int SMALL = 4 << 10;
-  private static final int LARGE = 8 << 20;
+  static final int SMALL = 4 << 10;
+  static final int LARGE = 8 << 20;
 
   @Option(names = "--seconds", defaultValue = "3", description = "Of each; ${DEFAULT-VALUE}.")
   private double seconds;
@@ -74,45 +74,48 @@ final class BlobBench implements Callable<Integer> {
   private void measure(String name, Store store) throws Exception {
     for (int bytes : new int[] {SMALL, LARGE}) {
       List<String> kept = new ArrayList<>();
-      say(
-          name,
-          "put",
-          bytes,
-          Load.run(
-              clients,
-              seconds,
-              1,
-              number -> {
-                byte[] content = new byte[bytes];
-                new Random().nextBytes(content);
-                AtomicLong count = new AtomicLong();
-                return () -> {
-                  // Each content is new, in each of its chunks.
-                  for (int at = 0; at < bytes; at += SMALL) {
-                    ByteBuffer.wrap(content).putLong(at, count.incrementAndGet() << 8 | number);
-                  }
-                  String key = store.put(content);
-                  synchronized (kept) {
-                    kept.add(key);
-                  }
-                };
-              }));
-      say(
-          name,
-          "get",
-          bytes,
-          Load.run(
-              clients,
-              seconds,
-              1,
-              number ->
-                  () -> {
-                    String key = kept.get(ThreadLocalRandom.current().nextInt(kept.size()));
-                    if (store.get(key) != bytes) {
-                      throw new IllegalStateException(key + " has another length");
-                    }
-                  }));
+      say(name, "put", bytes, put(store, bytes, clients, seconds, kept));
+      say(name, "get", bytes, get(store, bytes, clients, seconds, kept));
     }
+  }
+
+  /** Puts contents that are new in each of their chunks, and adds their keys to those kept. */
+  static Load.Figures put(Store store, int bytes, int clients, double seconds, List<String> kept)
+      throws Exception {
+    return Load.run(
+        clients,
+        seconds,
+        1,
+        number -> {
+          byte[] content = new byte[bytes];
+          new Random().nextBytes(content);
+          AtomicLong count = new AtomicLong();
+          return () -> {
+            for (int at = 0; at < bytes; at += SMALL) {
+              ByteBuffer.wrap(content).putLong(at, count.incrementAndGet() << 8 | number);
+            }
+            String key = store.put(content);
+            synchronized (kept) {
+              kept.add(key);
+            }
+          };
+        });
+  }
+
+  /** Gets some of those kept, at random. */
+  static Load.Figures get(Store store, int bytes, int clients, double seconds, List<String> kept)
+      throws Exception {
+    return Load.run(
+        clients,
+        seconds,
+        1,
+        number ->
+            () -> {
+              String key = kept.get(ThreadLocalRandom.current().nextInt(kept.size()));
+              if (store.get(key) != bytes) {
+                throw new IllegalStateException(key + " has another length");
+              }
+            });
   }
 
   private static void say(String name, String what, int bytes, Load.Figures figures) {
@@ -127,7 +130,7 @@ final class BlobBench implements Callable<Integer> {
         figures.p99Us());
   }
 
-  private static Store blobs(Blobs blobs) {
+  static Store blobs(Blobs blobs) {
     return new Store() {
       @Override
       public String put(byte[] content) {
@@ -144,7 +147,7 @@ final class BlobBench implements Callable<Integer> {
   }
 
   /** As safe as one copy can be: forced, renamed, and the folder forced. */
-  private static Store files(Path folder) {
+  static Store files(Path folder) {
     AtomicLong names = new AtomicLong();
     return new Store() {
       @Override

@@ -2,11 +2,11 @@ package dev.flotilla.bench;
 
 import java.util.Arrays;
 import java.util.concurrent.Callable;
-import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.Phaser;
 import java.util.stream.IntStream;
 
 /** Closed-loop load: so many clients, each asking again as soon as it has its answer. */
@@ -35,7 +35,7 @@ final class Load {
    * @param batch how many things one operation does, for the rate
    */
   static Figures run(int clients, double seconds, int batch, Clients make) throws Exception {
-    CyclicBarrier begin = new CyclicBarrier(clients);
+    Phaser begin = new Phaser(clients);
     try (ExecutorService pool = Executors.newFixedThreadPool(clients)) {
       record Sampled(long[] ns, long begunNs, long endedNs) {}
       var running =
@@ -44,12 +44,11 @@ final class Load {
                   number ->
                       (Callable<Sampled>)
                           () -> {
-                            Operation operation = make.client(number);
-                            long warmUntilNs = System.nanoTime() + (long) (seconds * 1e9 / 3);
-                            while (System.nanoTime() < warmUntilNs) {
-                              operation.run();
+                            Operation operation = warm(make, number, seconds, begin);
+                            if (begin.arriveAndAwaitAdvance() < 0) {
+                              // Another client failed, and its future says why.
+                              return new Sampled(new long[0], 0, 0);
                             }
-                            begin.await();
                             long[] samples = new long[1 << 12];
                             int count = 0;
                             long begunNs = System.nanoTime();
@@ -84,6 +83,22 @@ final class Load {
           batch * all.length / ((endedNs - begunNs) / 1e9),
           all[all.length / 2] / 1e3,
           all[(int) (all.length * 0.99)] / 1e3);
+    }
+  }
+
+  /** Lets nobody wait for a client that failed. */
+  private static Operation warm(Clients make, int number, double seconds, Phaser begin)
+      throws Exception {
+    try {
+      Operation operation = make.client(number);
+      long warmUntilNs = System.nanoTime() + (long) (seconds * 1e9 / 3);
+      while (System.nanoTime() < warmUntilNs) {
+        operation.run();
+      }
+      return operation;
+    } catch (Exception | Error e) {
+      begin.forceTermination();
+      throw e;
     }
   }
 

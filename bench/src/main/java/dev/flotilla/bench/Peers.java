@@ -32,6 +32,16 @@ final class Peers implements AutoCloseable {
     this.postgresPort = startPostgres();
   }
 
+  /** Whether it is installed. */
+  boolean hasRedis() {
+    return redisPort.isPresent();
+  }
+
+  /** Whether it is installed. */
+  boolean hasPostgres() {
+    return postgresPort.isPresent();
+  }
+
   /** With its append-only file synced at each write, or with no durability at all. */
   Optional<Jedis> redis(boolean durable) {
     return redisPort.map(

@@ -127,7 +127,8 @@ final class ShardingBench implements Callable<Integer> {
     planes.add(plane);
   }
 
-  private static int freePorts(int from) throws IOException {
+  /** The first of seven neighbours that nobody has, as a node needs them. */
+  static int freePorts(int from) throws IOException {
     for (int base = from; ; base += 7) {
       boolean free = true;
       for (int port = base; port < base + 7 && free; port++) {
@@ -417,7 +418,8 @@ final class ShardingBench implements Callable<Integer> {
     StringBuilder svg = new StringBuilder();
     svg.append(
         format(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\">\n"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\""
+                + " font-family=\"sans-serif\">\n"
                 + "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
             width, 70 + panel * measured.size()));
     text(
@@ -519,7 +521,8 @@ final class ShardingBench implements Callable<Integer> {
       StringBuilder svg, double x, double y, int size, String colour, String anchor, String text) {
     svg.append(
         format(
-            "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"%s\" text-anchor=\"%s\">%s</text>\n",
+            "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"%s\""
+                + " text-anchor=\"%s\">%s</text>\n",
             x, y, size, colour, anchor, text.replace("&", "&amp;").replace("<", "&lt;")));
   }
 }
