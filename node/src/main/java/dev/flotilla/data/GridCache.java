@@ -66,6 +66,8 @@ final class GridCache implements Cache {
   private final LongAdder gridEvictions = new LongAdder();
   private final LongAdder expired = new LongAdder();
 
+  private volatile boolean ensured;
+
   GridCache(String name, CacheConfig config, Surroundings around) {
     this.name = name;
     this.config = config;
@@ -127,6 +129,7 @@ final class GridCache implements Cache {
     if (config.store().isPresent()) {
       around.loads().ensure();
     }
+    ensured = true;
   }
 
   private String what(String doing) {
@@ -345,6 +348,10 @@ final class GridCache implements Cache {
       T result = grid.write(what, superseding);
       writes.add(keys.size());
       return result;
+    }
+    if (!ensured) {
+      // The engine makes no cache inside a transaction.
+      ensure();
     }
     try {
       T result = grid.transact(what, TransactionMode.PESSIMISTIC, superseding);
