@@ -323,44 +323,52 @@ final class ShardingBench implements Callable<Integer> {
     }
   }
 
-  private static String format(String pattern, Object... values) {
-    return String.format(Locale.ROOT, pattern, values);
-  }
-
   private String table(List<Measured> measured) {
     StringBuilder text = new StringBuilder();
     text.append("| | ");
     measured.forEach(each -> text.append(each.name()).append(" | "));
     text.append("\n|---|").append("---|".repeat(measured.size())).append('\n');
-    row(text, measured, "fullest node / mean", m -> format("%.2f", m.skew().imbalance()));
+    row(
+        text,
+        measured,
+        "fullest node / mean",
+        m -> String.format(Locale.ROOT, "%.2f", m.skew().imbalance()));
     row(
         text,
         measured,
         "fullest partition / mean",
-        m -> format("%.1f", m.skew().partitionImbalance()));
+        m -> String.format(Locale.ROOT, "%.1f", m.skew().partitionImbalance()));
     row(
         text,
         measured,
         "2% of the times: partitions",
         m -> m.scanPartitions() + " of " + m.partitions());
     row(text, measured, "2% of the times: nodes", m -> m.scanNodes() + "");
-    row(text, measured, "2% of the times: median ms", m -> format("%.1f", m.scanMs()));
+    row(
+        text,
+        measured,
+        "2% of the times: median ms",
+        m -> String.format(Locale.ROOT, "%.1f", m.scanMs()));
     row(
         text,
         measured,
         "one tenant: partitions",
         m -> m.tenantPartitions() + " of " + m.partitions());
-    row(text, measured, "one tenant: median ms", m -> format("%.1f", m.tenantMs()));
+    row(
+        text,
+        measured,
+        "one tenant: median ms",
+        m -> String.format(Locale.ROOT, "%.1f", m.tenantMs()));
     row(
         text,
         measured,
         "4th node joins: rows with a new first owner",
-        m -> format("%.0f%%", 100.0 * m.newOwner() / rows));
+        m -> String.format(Locale.ROOT, "%.0f%%", 100.0 * m.newOwner() / rows));
     row(
         text,
         measured,
         "4th node joins: rows copied to it",
-        m -> format("%.0f%%", 100.0 * m.copied() / rows));
+        m -> String.format(Locale.ROOT, "%.0f%%", 100.0 * m.copied() / rows));
     return text.toString();
   }
 
@@ -417,11 +425,13 @@ final class ShardingBench implements Callable<Integer> {
     int chartHeight = 110;
     StringBuilder svg = new StringBuilder();
     svg.append(
-        format(
+        String.format(
+            Locale.ROOT,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\""
                 + " font-family=\"sans-serif\">\n"
                 + "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
-            width, 70 + panel * measured.size()));
+            width,
+            70 + panel * measured.size()));
     text(
         svg,
         20,
@@ -434,9 +444,11 @@ final class ShardingBench implements Callable<Integer> {
         measured.getFirst().skew().nodes().stream().map(Sharding.NodeLoad::node).toList();
     for (int i = 0; i < nodes.size(); i++) {
       svg.append(
-          format(
+          String.format(
+              Locale.ROOT,
               "<rect x=\"%d\" y=\"42\" width=\"12\" height=\"12\" fill=\"%s\"/>\n",
-              20 + 90 * i, COLOURS[i % COLOURS.length]));
+              20 + 90 * i,
+              COLOURS[i % COLOURS.length]));
       text(svg, 37 + 90 * i, 52, 12, "#444444", "start", "node " + (i + 1));
     }
     long most =
@@ -458,7 +470,8 @@ final class ShardingBench implements Callable<Integer> {
       for (int i = 0; i < loads.size(); i++) {
         double height = Math.max(loads.get(i).rows() * scale, loads.get(i).rows() > 0 ? 0.8 : 0);
         svg.append(
-            format(
+            String.format(
+                Locale.ROOT,
                 "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n",
                 chartLeft + i * bar,
                 bottom - height,
@@ -467,21 +480,33 @@ final class ShardingBench implements Callable<Integer> {
                 COLOURS[Math.max(0, nodes.indexOf(loads.get(i).node())) % COLOURS.length]));
       }
       svg.append(
-          format(
+          String.format(
+              Locale.ROOT,
               "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#888888\"/>\n",
-              chartLeft, bottom, chartLeft + chartWidth, bottom));
+              chartLeft,
+              bottom,
+              chartLeft + chartWidth,
+              bottom));
       boundaries(svg, each, chartLeft, bottom, bar);
       int left = chartLeft + chartWidth + 30;
       String[] lines = {
-        format("fullest node / mean: %.2f", each.skew().imbalance()),
-        format("fullest partition / mean: %.1f", each.skew().partitionImbalance()),
-        format(
+        String.format(Locale.ROOT, "fullest node / mean: %.2f", each.skew().imbalance()),
+        String.format(
+            Locale.ROOT, "fullest partition / mean: %.1f", each.skew().partitionImbalance()),
+        String.format(
+            Locale.ROOT,
             "2%% of the times: %d of %d partitions, %.1f ms",
-            each.scanPartitions(), each.partitions(), each.scanMs()),
-        format(
+            each.scanPartitions(),
+            each.partitions(),
+            each.scanMs()),
+        String.format(
+            Locale.ROOT,
             "one tenant: %d of %d partitions, %.1f ms",
-            each.tenantPartitions(), each.partitions(), each.tenantMs()),
-        format("a node joins: %.0f%% change owner", 100.0 * each.newOwner() / rows)
+            each.tenantPartitions(),
+            each.partitions(),
+            each.tenantMs()),
+        String.format(
+            Locale.ROOT, "a node joins: %.0f%% change owner", 100.0 * each.newOwner() / rows)
       };
       for (int i = 0; i < lines.length; i++) {
         text(svg, left, top + 30 + 20 * i, 13, "#333333", "start", lines[i]);
@@ -510,9 +535,13 @@ final class ShardingBench implements Callable<Integer> {
     for (int shard = 0; shard * spread < loads.size(); shard++) {
       double x = left + shard * spread * bar;
       svg.append(
-          format(
+          String.format(
+              Locale.ROOT,
               "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#888888\"/>\n",
-              x - 1, bottom, x - 1, bottom + 6));
+              x - 1,
+              bottom,
+              x - 1,
+              bottom + 6));
       text(svg, x + spread * bar / 2, bottom + 20, 11, "#777777", "middle", "shard " + shard);
     }
   }
@@ -520,9 +549,15 @@ final class ShardingBench implements Callable<Integer> {
   private static void text(
       StringBuilder svg, double x, double y, int size, String colour, String anchor, String text) {
     svg.append(
-        format(
+        String.format(
+            Locale.ROOT,
             "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"%s\""
                 + " text-anchor=\"%s\">%s</text>\n",
-            x, y, size, colour, anchor, text.replace("&", "&amp;").replace("<", "&lt;")));
+            x,
+            y,
+            size,
+            colour,
+            anchor,
+            text.replace("&", "&amp;").replace("<", "&lt;")));
   }
 }
