@@ -457,7 +457,12 @@ final class Workloads {
                             salt + "-" + row++,
                             message.path("body").asText()),
                         Map.of(
-                            "queue", "total", "ack", List.of(message.path("receipt").asText())))));
+                            "ack",
+                            Map.of(
+                                "queue",
+                                "total",
+                                "receipts",
+                                List.of(message.path("receipt").asText()))))));
         if (acknowledged.outcome() == Outcome.UNKNOWN) {
           break;
         }
@@ -482,10 +487,7 @@ final class Workloads {
       }
       List<String> effects = new ArrayList<>();
       for (JsonNode row :
-          mustSql(
-                  api,
-                  "SELECT message FROM effects WHERE message <> 'unused'")
-              .path("rows")) {
+          mustSql(api, "SELECT message FROM effects WHERE message <> 'unused'").path("rows")) {
         effects.add(row.path(0).asText());
       }
       return SetChecks.totalQueue(history.operations(), effects);

@@ -222,7 +222,9 @@ final class GridBackups implements Backups {
       if (point > 0 && deepest(e).contains("single snapshot metafile")) {
         throw new FlotillaException(
             Code.INVALID,
-            "backup " + name + " was made by other nodes, and its later points can be gone back to"
+            "backup "
+                + name
+                + " was made by other nodes, and its later points can be gone back to"
                 + " only by the nodes that made them",
             "Name the moment of its first point with --at.");
       }

@@ -344,7 +344,7 @@ final class GridUsage implements Usage, AutoCloseable {
   public Report report(long fromMs, long toMs, By by) {
     long from = Math.floorDiv(fromMs, UsageTotals.HOUR_MS) * UsageTotals.HOUR_MS;
     long to = -Math.floorDiv(-toMs, UsageTotals.HOUR_MS) * UsageTotals.HOUR_MS;
-    if (from >= to) {
+    if (fromMs > toMs || from >= to) {
       throw new FlotillaException(
           Code.INVALID, "the time asked for ends before it begins", "Exchange from and to.");
     }

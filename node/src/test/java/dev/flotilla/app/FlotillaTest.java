@@ -83,7 +83,8 @@ class FlotillaTest {
     assertThat(flotilla.sql().execute("SELECT name FROM " + table).rows())
         .containsExactly(List.of("one"));
 
-    String digest = flotilla.blobs().put("default", new ByteArrayInputStream(bytes(which))).digest();
+    String digest =
+        flotilla.blobs().put("default", new ByteArrayInputStream(bytes(which))).digest();
     assertThat(flotilla.blobs().read(digest, 0, which.length()).readAllBytes())
         .isEqualTo(bytes(which));
 
@@ -127,8 +128,7 @@ class FlotillaTest {
                     "INSERT INTO effects (id, body) VALUES (?, ?)",
                     "arguments",
                     List.of("1", "pay")),
-                Map.of(
-                    "ack", Map.of("queue", "effects", "receipts", List.of(message.receipt())))));
+                Map.of("ack", Map.of("queue", "effects", "receipts", List.of(message.receipt())))));
     JsonNode done = client.post("/api/transactions", steps);
     assertThat(done.path("id").asText()).isNotEmpty();
     assertThatThrownBy(() -> client.post("/api/transactions", steps))
