@@ -175,11 +175,35 @@ class SearchClusterTest {
     }
   }
 
+  private static boolean answers(SearchIndex index) {
+    try {
+      return !index.search(SearchRequest.of("word")).partial();
+    } catch (dev.flotilla.FlotillaException notYet) {
+      return false;
+    }
+  }
+
   @Test
   @Order(4)
   void writesOfOneDocumentFromManyNodesEndWithTheLastSequence() throws InterruptedException {
     SearchIndex first = on(0, "contended");
     first.create(IndexSettings.DEFAULTS.withShards(2, 2).withRefreshMs(20));
+    // A moment after it was made its replicas are not there yet, and a search is refused.
+    TestNodes.await(
+        "replicas of both shards",
+        Duration.ofSeconds(10),
+        () ->
+            first
+                .put(
+                    List.of(
+                        IndexDocument.ofText("one", "word"), IndexDocument.ofText("3", "other")),
+                    Visibility.SEARCHABLE)
+                .stream()
+                .allMatch(SearchIndex.Receipt::searchable));
+    for (int node = 0; node < 3; node++) {
+      SearchIndex index = on(node, "contended");
+      TestNodes.await("an answer", Duration.ofSeconds(10), () -> answers(index));
+    }
     AtomicInteger failures = new AtomicInteger();
     List<Thread> writers = new ArrayList<>();
     List<SearchIndex.Receipt> receipts = java.util.Collections.synchronizedList(new ArrayList<>());
