@@ -1,5 +1,6 @@
 package dev.flotilla.data;
 
+import dev.flotilla.FlotillaException;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -10,14 +11,15 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Lets callers that come at once share one commit: whoever finds nobody at work does the work of
- * all who wait, its own included. If the shared work fails, each does its own alone, so that nobody
- * fails for another's sake.
+ * all who wait, its own included. If the shared work fails and nothing was done, each does its own
+ * alone, so that nobody fails for another's sake; if it cannot be told, all are told so.
  */
 final class Combiner<A, R> {
 
   private static final class Waiting<A, R> {
     final List<A> items;
     @Nullable List<R> results;
+    @Nullable FlotillaException failure;
     boolean alone;
 
     Waiting(List<A> items) {
@@ -52,6 +54,9 @@ final class Combiner<A, R> {
     } finally {
       atWork.unlock();
     }
+    if (mine.failure != null) {
+      throw mine.failure;
+    }
     List<R> results = mine.results;
     return results != null ? results : work.apply(items);
   }
@@ -75,9 +80,10 @@ final class Combiner<A, R> {
     List<R> results;
     try {
       results = work.apply(all);
-    } catch (dev.flotilla.FlotillaException e) {
-      if (e.code() == dev.flotilla.FlotillaException.Code.OUTCOME_UNKNOWN) {
-        throw e;
+    } catch (FlotillaException e) {
+      if (e.code() == FlotillaException.Code.OUTCOME_UNKNOWN) {
+        // It may have been done: nobody may do its own again.
+        batch.forEach(each -> each.failure = e);
       }
       return;
     }

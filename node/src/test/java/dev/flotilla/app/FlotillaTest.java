@@ -90,8 +90,8 @@ class FlotillaTest {
 
     flotilla.log().append("api-" + which, bytes("record"));
     assertThat(flotilla.log().read("api-" + which, 0, 10, 0)).hasSize(1);
-    assertThat(flotilla.jobs().list()).isNotNull();
-    assertThat(flotilla.indexes().names()).isNotNull();
+    assertThat(flotilla.jobs().list()).isEmpty();
+    assertThat(flotilla.indexes().names()).isEmpty();
     assertThat(flotilla.models().list()).isEmpty();
     assertThat(flotilla.deployments().list()).isEmpty();
   }
