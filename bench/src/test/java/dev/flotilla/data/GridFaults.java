@@ -17,6 +17,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -231,6 +232,9 @@ final class GridFaults implements AutoCloseable {
     if (!words[0].equals("begin")) {
       outcomes.merge(words[0] + (code.isEmpty() ? "" : " " + code), 1, Integer::sum);
     }
+    if (words[0].equals("unknown")) {
+      System.err.println(java.time.LocalTime.now() + " " + line);
+    }
     if (words[0].equals("begin") && pair) {
       pairs.add(new String[] {words[3], words[4]});
     }
@@ -311,9 +315,11 @@ final class GridFaults implements AutoCloseable {
   }
 
   private void cut(long forMs, Cut cut) throws IOException, InterruptedException {
+    System.err.println(java.time.LocalTime.now() + " cut");
     cut.make();
     Thread.sleep(forMs);
     net.heal();
+    System.err.println(java.time.LocalTime.now() + " healed");
   }
 
   private static void pause(Member node, long forMs) throws IOException, InterruptedException {
@@ -369,7 +375,7 @@ final class GridFaults implements AutoCloseable {
     int torn = 0;
     int diverged = new HashSet<>(contents).size() - 1;
     if (diverged > 0) {
-      System.err.println("diverged: " + contents.stream().map(Map::size).toList());
+      tellDifferences(contents);
     }
     for (Map<String, String> own : contents) {
       for (Map.Entry<String, Set<String>> expected : possible.entrySet()) {
@@ -399,6 +405,19 @@ final class GridFaults implements AutoCloseable {
     Tally tally = new Tally(1, acknowledged, lost, ghosts, torn, diverged);
     acknowledged = 0;
     return tally;
+  }
+
+  private static void tellDifferences(List<Map<String, String>> contents) {
+    Set<String> keys = new TreeSet<>();
+    contents.forEach(own -> keys.addAll(own.keySet()));
+    int told = 0;
+    for (String key : keys) {
+      List<String> values = contents.stream().map(own -> own.getOrDefault(key, GONE)).toList();
+      if (new HashSet<>(values).size() > 1 && told++ < 20) {
+        System.err.printf("differs: %s is %s%n", key, values);
+      }
+    }
+    System.err.printf("%d keys differ of %d%n", told, keys.size());
   }
 
   synchronized Map<String, Integer> outcomes() {

@@ -358,7 +358,13 @@ public final class Grid implements AutoCloseable {
         Code.UNAVAILABLE, what + " failed: " + e.getMessage(), "Try again soon.", e);
   }
 
-  private static FlotillaException failedWrite(String what, RuntimeException e) {
+  private FlotillaException failedWrite(String what, RuntimeException e) {
+    // A node that stood still or was cut off may have been given up by the others, who then finish
+    // its transactions as they find them: what the engine says here of one is certain only while
+    // this node belongs to them.
+    if (!keeper.confirmMajority()) {
+      return unknown(what, e);
+    }
     if (X.hasCause(e, TransactionOptimisticException.class)) {
       return new FlotillaException(
           Code.CONFLICT, what + ": another transaction came first", "Nothing was done; try again.");
