@@ -3,7 +3,7 @@ package dev.flotilla.client;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.data.Sagas;
+import dev.flotilla.data.sql.Sagas;
 import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.List;

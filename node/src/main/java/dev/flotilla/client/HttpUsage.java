@@ -1,8 +1,8 @@
 package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import dev.flotilla.data.Usage;
-import dev.flotilla.data.UsageEvent;
+import dev.flotilla.data.usage.Usage;
+import dev.flotilla.data.usage.UsageEvent;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;

@@ -4,7 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSagas;
-import dev.flotilla.data.Sagas;
+import dev.flotilla.data.sql.Sagas;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
