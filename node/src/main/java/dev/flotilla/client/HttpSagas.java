@@ -38,8 +38,7 @@ public final class HttpSagas implements Sagas {
 
   @Override
   public void start(String saga, String id, Map<String, String> parameters) {
-    var _ =
-        client.post("/api/sagas", Map.of("saga", saga, "id", id, "parameters", parameters));
+    var _ = client.post("/api/sagas", Map.of("saga", saga, "id", id, "parameters", parameters));
   }
 
   @Override

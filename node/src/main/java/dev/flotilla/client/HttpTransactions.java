@@ -59,8 +59,7 @@ public final class HttpTransactions implements Transactions {
     }
   }
 
-  private <T> T run(
-      Session session, Options options, long beganNs, Function<Transaction, T> body) {
+  private <T> T run(Session session, Options options, long beganNs, Function<Transaction, T> body) {
     try {
       T result = session.call(() -> body.apply(new Remote(session, options)));
       session.commit();

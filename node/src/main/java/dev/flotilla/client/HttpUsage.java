@@ -28,8 +28,7 @@ public final class HttpUsage implements Usage {
   @Override
   public Report report(long fromMs, long toMs, By by) {
     String group = by.name().toLowerCase(Locale.ROOT);
-    JsonNode answer =
-        client.get("/api/usage?from=" + fromMs + "&to=" + toMs + "&by=" + group);
+    JsonNode answer = client.get("/api/usage?from=" + fromMs + "&to=" + toMs + "&by=" + group);
     List<Row> rows = new ArrayList<>();
     for (JsonNode row : answer.path("rows")) {
       rows.add(

@@ -7,27 +7,27 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.client.Client;
 import dev.flotilla.cluster.Locks;
+import dev.flotilla.data.Backups;
+import dev.flotilla.data.cache.Cache;
 import dev.flotilla.data.queue.Queue;
+import dev.flotilla.data.sql.Sagas;
+import dev.flotilla.data.sql.Transaction;
 import dev.flotilla.data.sql.Transactions;
+import dev.flotilla.data.usage.Usage;
+import dev.flotilla.data.usage.UsageEvent;
 import java.io.ByteArrayInputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.function.Function;
-import java.util.concurrent.atomic.AtomicInteger;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.Future;
 import java.util.concurrent.Executors;
-import java.util.ArrayList;
-import dev.flotilla.data.usage.UsageEvent;
-import dev.flotilla.data.usage.Usage;
-import dev.flotilla.data.sql.Transaction;
-import dev.flotilla.data.sql.Sagas;
-import dev.flotilla.data.cache.Cache;
-import dev.flotilla.data.Backups;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Function;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -205,7 +205,7 @@ class FlotillaTest {
                     .run(
                         Transactions.Mode.PESSIMISTIC,
                         transaction -> {
-                          sell.apply(transaction);
+                          var _ = sell.apply(transaction);
                           throw new IllegalStateException("changed my mind");
                         }))
         .isInstanceOf(IllegalStateException.class)

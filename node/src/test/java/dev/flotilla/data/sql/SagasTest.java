@@ -6,12 +6,12 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.TestGrids;
 import dev.flotilla.data.sql.Sagas.Action;
 import dev.flotilla.data.sql.Sagas.Context;
 import dev.flotilla.data.sql.Sagas.State;
 import dev.flotilla.data.sql.Sagas.Step;
-import dev.flotilla.data.grid.Grid;
-import dev.flotilla.data.grid.TestGrids;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.InstantSource;
@@ -87,7 +87,7 @@ class SagasTest {
             folder,
             (cluster, grid, data) ->
                 sagas.put(data, new GridSagas(cluster, grid, InstantSource.system())))) {
-var nodes = grids.add(3);
+      var nodes = grids.add(3);
       for (int i = 0; i < 3; i++) {
         sagas.get(nodes.get(i).config().dataFolder()).register("trip", trip(i));
       }
@@ -96,32 +96,31 @@ var nodes = grids.add(3);
 
       aStartThatWasCutOffIsDoneByTheNext(nodes.getFirst().grid(), first);
 
-// Many, for the news that this node drives one may come before or after its start goes on.
+      // Many, for the news that this node drives one may come before or after its start goes on.
       for (int i = 0; i < MANY; i++) {
         doomed.start("trip", "many-" + i, Map.of("to", "Rome"));
       }
-reached.await();
+      reached.await();
       assertThat(first.find("many-0").orElseThrow().stepsDone()).isEqualTo(1);
       doomed.close();
       grids.stop(nodes.get(2));
-for (int i = 0; i < MANY; i++) {
+      for (int i = 0; i < MANY; i++) {
         var ended = first.await("many-" + i, Duration.ofSeconds(60));
         assertThat(ended.state()).as("saga %d: %s", i, ended).isEqualTo(State.DONE);
         assertThat(ended.results().get("flight")).isEqualTo("2");
         assertThat(ended.results().get("hotel")).isIn("02", "12");
         assertThat(doneOf(ended.id()))
-            .containsExactly(
-                ended.id() + "/flight", ended.id() + "/hotel", ended.id() + "/pay");
+            .containsExactly(ended.id() + "/flight", ended.id() + "/hotel", ended.id() + "/pay");
       }
 
-first.start("trip", "poor", Map.of("poor", ""));
+      first.start("trip", "poor", Map.of("poor", ""));
       first.start("trip", "poor", Map.of("poor", ""));
       var undone = first.await("poor", Duration.ofSeconds(60));
       assertThat(undone.state()).isEqualTo(State.COMPENSATED);
       assertThat(undone.error()).isEqualTo("pay: no money");
       assertThat(doneOf("poor"))
           .containsExactly("poor/flight", "poor/hotel", "poor/hotel/undo", "poor/flight/undo");
-TestNodes.await(
+      TestNodes.await(
           "nobody drives what is over",
           Duration.ofSeconds(10),
           () -> nodes.getFirst().cluster().registry().list("saga").isEmpty());
@@ -131,8 +130,7 @@ TestNodes.await(
 
   /** Its node died when the record was there and nobody drove it. */
   private void aStartThatWasCutOffIsDoneByTheNext(Grid grid, GridSagas first) throws Exception {
-    var begun =
-        new GridSagas.Stored("cut", "trip", State.RUNNING, Map.of(), Map.of(), 0, "", 0, 0);
+    var begun = new GridSagas.Stored("cut", "trip", State.RUNNING, Map.of(), Map.of(), 0, "", 0, 0);
     grid.write(
         "a test's record",
         ignite -> {
