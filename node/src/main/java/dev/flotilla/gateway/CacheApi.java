@@ -6,10 +6,10 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
-import dev.flotilla.data.Cache;
-import dev.flotilla.data.CacheConfig;
-import dev.flotilla.data.CacheStatistics;
-import dev.flotilla.data.Caches;
+import dev.flotilla.data.cache.Cache;
+import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.cache.CacheStatistics;
+import dev.flotilla.data.cache.Caches;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.io.IOException;
@@ -62,8 +62,8 @@ final class CacheApi {
         route("POST", "/compare-and-set", Access.WORK, this::compareAndSet),
         route("POST", "/swap", Access.WORK, this::swap),
         route("POST", "/take", Access.WORK, this::take),
-        Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll),
-        Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll),
+        inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll)),
+        inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll)),
         Route.named("POST", "/api/caches/*/clear", Access.WORK, this::clear));
   }
 
@@ -72,12 +72,17 @@ final class CacheApi {
     void run(Exchange exchange, String cache, String key);
   }
 
-  private static Route route(String method, String suffix, Access access, EntryAction action) {
-    return new Route(
-        method,
-        "/api/caches/*/*" + suffix,
-        access,
-        (exchange, segments) -> action.run(exchange, segments.get(0), segments.get(1)));
+  private Route route(String method, String suffix, Access access, EntryAction action) {
+    return inTransactions(
+        new Route(
+            method,
+            "/api/caches/*/*" + suffix,
+            access,
+            (exchange, segments) -> action.run(exchange, segments.get(0), segments.get(1))));
+  }
+
+  private Route inTransactions(Route route) {
+    return TransactionsApi.takingPart(services, route);
   }
 
   private Caches caches() {

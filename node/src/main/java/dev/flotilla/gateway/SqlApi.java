@@ -4,10 +4,10 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
-import dev.flotilla.data.Migration;
-import dev.flotilla.data.Sql;
-import dev.flotilla.data.SqlResult;
-import dev.flotilla.data.SqlValues;
+import dev.flotilla.data.sql.Migration;
+import dev.flotilla.data.sql.Sql;
+import dev.flotilla.data.sql.SqlResult;
+import dev.flotilla.data.sql.SqlValues;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.time.Duration;
@@ -38,7 +38,8 @@ final class SqlApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("POST", "/api/sql", Access.WORK, this::execute),
+        TransactionsApi.takingPart(
+            services, Route.of("POST", "/api/sql", Access.WORK, this::execute)),
         Route.of("POST", "/api/sql/describe", Access.KEY, this::describe),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),
