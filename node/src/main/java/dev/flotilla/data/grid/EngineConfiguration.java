@@ -58,6 +58,7 @@ final class EngineConfiguration {
         .setCommunicationSpi(communication)
         .setFailureDetectionTimeout(config.failureDetection().toMillis())
         .setIncludeEventTypes(
+            EventType.EVT_NODE_JOINED,
             EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
         .setFailureHandler(new Report())

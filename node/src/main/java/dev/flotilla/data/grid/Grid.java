@@ -171,7 +171,7 @@ public final class Grid implements AutoCloseable {
       Ignite running = running(what);
       try {
         T value = operation.apply(running);
-        return new Seen<>(value, !keeper.confirmMajority());
+        return new Seen<>(value, !keeper.confirmMajority(running));
       } catch (CacheException | IgniteException | IllegalStateException e) {
         if (!isPassing(e)
             || inTransaction(running)
@@ -219,16 +219,16 @@ public final class Grid implements AutoCloseable {
   private <T> T write(String what, Ignite running, Function<Ignite, T> operation) {
     // Refused for certain only here: what fails later may have been applied by others all the same,
     // even if the engine says that it refused it (as after a pause in the middle of a commit).
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
       throw noMajority(what);
     }
     T result;
     try {
       result = operation.apply(running);
     } catch (CacheException | IgniteException | IllegalStateException e) {
-      throw failedWrite(what, e);
+      throw failedWrite(what, running, e);
     }
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
       throw unknown(what, null);
     }
     return result;
@@ -358,11 +358,11 @@ public final class Grid implements AutoCloseable {
         Code.UNAVAILABLE, what + " failed: " + e.getMessage(), "Try again soon.", e);
   }
 
-  private FlotillaException failedWrite(String what, RuntimeException e) {
+  private FlotillaException failedWrite(String what, Ignite running, RuntimeException e) {
     // A node that stood still or was cut off may have been given up by the others, who then finish
     // its transactions as they find them: what the engine says here of one is certain only while
     // this node belongs to them.
-    if (!keeper.confirmMajority()) {
+    if (!keeper.confirmMajority(running)) {
       return unknown(what, e);
     }
     if (X.hasCause(e, TransactionOptimisticException.class)) {

@@ -4,7 +4,6 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.grid.Rejoining.Action;
-import dev.flotilla.data.grid.Rejoining.Doubt;
 import dev.flotilla.data.grid.Rejoining.Own;
 import dev.flotilla.data.grid.Rejoining.Peer;
 import dev.flotilla.data.proto.GridStatus;
@@ -18,11 +17,13 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
@@ -30,7 +31,7 @@ import java.util.stream.Stream;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.Ignition;
-import org.apache.ignite.cache.affinity.Affinity;
+import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterState;
 import org.apache.ignite.events.Event;
 import org.apache.ignite.events.EventType;
@@ -55,7 +56,7 @@ final class GridKeeper implements AutoCloseable {
   private static final long LEASE_NS = 2_000_000_000L;
 
   /** How long an operation waits for such a confirmation where the engine sees a majority. */
-  private static final long CONFIRM_NS = 3_000_000_000L;
+  private static final long CONFIRM_NS = 8_000_000_000L;
 
   /** How long it lets another start first. */
   private static final long PATIENCE_NS = 15_000_000_000L;
@@ -67,13 +68,19 @@ final class GridKeeper implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
   private final CountDownLatch ready = new CountDownLatch(1);
+  private final Semaphore wake = new Semaphore(0);
   private volatile @Nullable Ignite engine;
+  private volatile Approval approval = new Approval(null, -1);
   private long stoppedNs;
   private volatile boolean segmented;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
   private volatile @Nullable Thread asking;
+  private volatile @Nullable Thread deciding;
+
+  /** A topology of an engine for which the registry's view was seen to be decided and here. */
+  private record Approval(@Nullable Ignite engine, long version) {}
 
   GridKeeper(Cluster cluster, GridConfig config, LongSupplier nanoTime) {
     this.cluster = cluster;
@@ -98,7 +105,18 @@ final class GridKeeper implements AutoCloseable {
     // Apart from the keeper, which may wait for the engine for long: what others say must stay
     // fresh.
     asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
+    var _ = cluster.registry().subscribe(this::lookIfDecided);
+    // Apart from it too, since what the keeper calls at a start may wait for a decision.
+    deciding = Thread.ofPlatform().name("grid-members").daemon().start(this::decideOnAndOn);
     thread = Thread.ofPlatform().name("grid-keeper").daemon().start(this::run);
+  }
+
+  /** The view may be decided just now, and writes wait for it. */
+  private void lookIfDecided() {
+    Ignite running = engine;
+    if (running != null && !hasMajority(running)) {
+      wake.release();
+    }
   }
 
   boolean isClosed() {
@@ -114,16 +132,28 @@ final class GridKeeper implements AutoCloseable {
     return engine;
   }
 
-  /**
-   * Whether this node is certainly part of the majority: the engine sees one, and a majority has
-   * confirmed within the lease that it sees this node. The second finds what the engine cannot:
-   * that this process stood still, or that a cut has not been noticed yet.
-   */
+  /** Whether this node is certainly part of the majority; see {@link #confirmMajority}. */
   boolean hasMajority() {
     Ignite running = engine;
-    return running != null
-        && engineHasMajority(running)
-        && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+    return running != null && hasMajority(running);
+  }
+
+  /**
+   * Three things must hold. The engine sees a majority. All that have everything are in this
+   * engine's topology, as the registry decided for just this topology. And a majority has confirmed
+   * within the lease that it sees this node: that finds what the engine cannot, that this process
+   * stood still, or that a cut has not been noticed yet.
+   */
+  private boolean hasMajority(Ignite running) {
+    try {
+      Approval approved = approval;
+      return engineHasMajority(running)
+          && approved.engine() == running
+          && approved.version() == running.cluster().topologyVersion()
+          && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+    } catch (IllegalStateException stopped) {
+      return false;
+    }
   }
 
   /** Whether the grid's contents are being replaced. */
@@ -143,23 +173,45 @@ final class GridKeeper implements AutoCloseable {
 
   /**
    * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they
-   * may be slow, or this node may have been.
+   * may be slow, or this node may have been, or the view is just being decided.
+   *
+   * @param running the engine on which something was done; another one cannot speak for it
    */
-  boolean confirmMajority() {
+  boolean confirmMajority(Ignite running) {
     long deadlineNs = nanoTime.getAsLong() + CONFIRM_NS;
-    while (!hasMajority()) {
-      Ignite running = engine;
-      if (running == null || !engineHasMajority(running) || nanoTime.getAsLong() > deadlineNs) {
+    while (!hasMajority(running)) {
+      if (engine != running || !engineHasMajority(running) || nanoTime.getAsLong() > deadlineNs) {
         return false;
       }
       try {
-        Thread.sleep(10);
+        Thread.sleep(5);
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
         return false;
       }
     }
-    return true;
+    return engine == running;
+  }
+
+  /** Looks whether the view is decided for the engine's topology, and is all there. */
+  private void approve(Ignite running) {
+    long version = running.cluster().topologyVersion();
+    if (approval.engine() == running && approval.version() == version) {
+      return;
+    }
+    try {
+      cluster.registry().sync();
+    } catch (FlotillaException noMajority) {
+      return;
+    }
+    GridMembers.Members current = members.current();
+    String topology = GridMembers.topology(running);
+    Set<String> visible = Grid.visible(running);
+    if (current.topology().equals(topology)
+        && current.isEnough(visible)
+        && running.cluster().topologyVersion() == version) {
+      approval = new Approval(running, version);
+    }
   }
 
   private void askOnAndOn() {
@@ -172,6 +224,30 @@ final class GridKeeper implements AutoCloseable {
       } catch (RuntimeException e) {
         if (!closed) {
           log.warn("data grid: the others could not be asked: {}", e.toString());
+        }
+      }
+    }
+  }
+
+  private void decideOnAndOn() {
+    while (!closed) {
+      try {
+        Ignite running = engine;
+        if (running != null) {
+          Map<String, String> filled = new HashMap<>();
+          peers.fresh().forEach((id, status) -> filled.put(id, status.getFilled()));
+          members.manage(running, filled);
+          approve(running);
+        }
+        var _ = wake.tryAcquire(PERIOD_MS, TimeUnit.MILLISECONDS);
+        wake.drainPermits();
+      } catch (InterruptedException e) {
+        return;
+      } catch (IgniteException | IllegalStateException stopped) {
+        // The keeper has stopped the engine, or the engine itself.
+      } catch (RuntimeException e) {
+        if (!closed) {
+          log.warn("data grid: {}", e.toString(), e);
         }
       }
     }
@@ -236,10 +312,16 @@ final class GridKeeper implements AutoCloseable {
       case STAY -> {}
       case STOP -> stopEngine();
       case START -> startEngine();
+      case START_AS_VIEW -> {
+        if (members.claimView()) {
+          startEngine();
+        }
+      }
       case START_EMPTY -> {
-        noteDoubt(Doubt.FILLING);
-        deleteData();
-        startEngine();
+        if (members.leaveView()) {
+          deleteData();
+          startEngine();
+        }
       }
     }
   }
@@ -257,7 +339,6 @@ final class GridKeeper implements AutoCloseable {
   }
 
   private void tend(Ignite running) {
-    members.manage(running);
     boolean active;
     try {
       active = running.cluster().state() == ClusterState.ACTIVE;
@@ -273,23 +354,25 @@ final class GridKeeper implements AutoCloseable {
       return;
     }
     if (!engineHasMajority(running)) {
-      noteDoubt(Doubt.ALONE);
-    } else if (hasMajority() && GridMembers.baseline(running).contains(cluster.self())) {
-      if (!announced) {
-        announced = true;
-        onStart.forEach(action -> action.accept(running));
-        log.info("data grid up, members {}", members.current().nodes());
-        ready.countDown();
-      }
-      if (Files.exists(config.doubt()) && isFilled(running)) {
-        delete(config.doubt());
-        log.info("data grid: this node's data is whole");
-      }
+      noteAlone();
+      return;
+    }
+    if (!hasMajority(running) || !GridMembers.baseline(running).contains(cluster.self())) {
+      return;
+    }
+    if (!announced) {
+      announced = true;
+      onStart.forEach(action -> action.accept(running));
+      log.info("data grid up, members {}", members.current().nodes());
+      ready.countDown();
+    }
+    if (wasAlone() && members.current().view().contains(cluster.self())) {
+      delete(config.alone());
     }
   }
 
   private int rank() {
-    return Rejoining.rank(members.current().view().contains(cluster.self()), doubt());
+    return Rejoining.rank(members.current().view().contains(cluster.self()), wasAlone());
   }
 
   private static Peer peer(String id, GridStatus status, GridMembers.Members current) {
@@ -300,15 +383,11 @@ final class GridKeeper implements AutoCloseable {
         status.getMajority(),
         status.getSeesAsker(),
         status.getWhole(),
-        Rejoining.rank(
-            current.view().contains(id),
-            status.getFilling() ? Doubt.FILLING : status.getInDoubt() ? Doubt.ALONE : Doubt.NONE));
+        Rejoining.rank(current.view().contains(id), status.getAlone()));
   }
 
   private GridStatus status(String asker) {
-    Doubt doubt = doubt();
-    GridStatus.Builder status =
-        GridStatus.newBuilder().setInDoubt(doubt != Doubt.NONE).setFilling(doubt == Doubt.FILLING);
+    GridStatus.Builder status = GridStatus.newBuilder().setAlone(wasAlone());
     Ignite running = engine;
     if (running == null) {
       return status.build();
@@ -321,6 +400,8 @@ final class GridKeeper implements AutoCloseable {
           .setMajority(sees(running))
           .setSeesAsker(!segmented && visible.contains(asker))
           .setWhole(isWhole(running))
+          .setFilled(
+              members.current().view().contains(cluster.self()) ? "" : filledTopology(running))
           .addAllVisible(visible)
           .build();
     } catch (IgniteException | IllegalStateException e) {
@@ -339,23 +420,46 @@ final class GridKeeper implements AutoCloseable {
     return true;
   }
 
-  /** Whether this node has all of what it is to hold. */
+  /** The topology for which this node has all that it is to hold; empty if it has not. */
+  private String filledTopology(Ignite running) {
+    String topology = GridMembers.topology(running);
+    return GridMembers.baseline(running).contains(cluster.self())
+            && isFilled(running)
+            && topology.equals(GridMembers.topology(running))
+        ? topology
+        : "";
+  }
+
   private static boolean isFilled(Ignite running) {
-    for (CacheGroupContext group : ((IgniteEx) running).context().cache().cacheGroups()) {
+    var caches = ((IgniteEx) running).context().cache();
+    var exchange = caches.context().exchange().lastTopologyFuture();
+    if (exchange == null || !exchange.isDone()) {
+      return false;
+    }
+    ClusterNode self = running.cluster().localNode();
+    int groups = 0;
+    int owned = 0;
+    for (CacheGroupContext group : caches.cacheGroups()) {
+      List<List<ClusterNode>> wanted = group.affinity().idealAssignmentRaw();
       if (group.systemCache()) {
         continue;
       }
-      for (GridDhtLocalPartition partition : group.topology().localPartitions()) {
-        if (partition.state() == GridDhtPartitionState.MOVING) {
-          return false;
-        }
-      }
-      Affinity<?> affinity = running.affinity(group.config().getName());
-      if (group.topology().localPartitions().isEmpty() && affinity.partitions() > 0) {
+      groups++;
+      if (wanted == null) {
         return false;
       }
+      for (int partition = 0; partition < wanted.size(); partition++) {
+        if (!wanted.get(partition).contains(self)) {
+          continue;
+        }
+        GridDhtLocalPartition local = group.topology().localPartition(partition);
+        if (local == null || local.state() != GridDhtPartitionState.OWNING) {
+          return false;
+        }
+        owned++;
+      }
     }
-    return true;
+    return groups == 0 || owned > 0;
   }
 
   private void startEngine() {
@@ -366,7 +470,8 @@ final class GridKeeper implements AutoCloseable {
       started
           .events()
           .localListen(
-              event -> left(started, event),
+              event -> changed(started, event),
+              EventType.EVT_NODE_JOINED,
               EventType.EVT_NODE_LEFT,
               EventType.EVT_NODE_FAILED,
               EventType.EVT_NODE_SEGMENTED);
@@ -379,13 +484,14 @@ final class GridKeeper implements AutoCloseable {
   }
 
   /** Notes at once that this node is alone, before a write that ends now can be taken for done. */
-  private boolean left(Ignite running, Event event) {
+  private boolean changed(Ignite running, Event event) {
     if (event.type() == EventType.EVT_NODE_SEGMENTED) {
       segmented = true;
     }
-    if (!engineHasMajority(running)) {
-      noteDoubt(Doubt.ALONE);
+    if (event.type() != EventType.EVT_NODE_JOINED && !engineHasMajority(running)) {
+      noteAlone();
     }
+    wake.release();
     return true;
   }
 
@@ -399,36 +505,25 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  private Doubt doubt() {
-    if (!Files.exists(config.doubt())) {
-      return Doubt.NONE;
-    }
-    try {
-      // A file cut short by a crash must not be trusted more than it deserves.
-      return Files.readString(config.doubt()).equals(Doubt.ALONE.name())
-          ? Doubt.ALONE
-          : Doubt.FILLING;
-    } catch (IOException e) {
-      return Doubt.FILLING;
-    }
+  private boolean wasAlone() {
+    return Files.exists(config.alone());
   }
 
-  /** Durably, before anything that rests on it; what is being filled stays so until it is. */
-  private synchronized void noteDoubt(Doubt why) {
-    Doubt now = doubt();
-    if (now == why || now == Doubt.FILLING) {
+  /** Durably, before anything that rests on it. */
+  private synchronized void noteAlone() {
+    if (wasAlone()) {
       return;
     }
     try {
       Files.createDirectories(config.folder());
-      Path temporary = config.doubt().resolveSibling("in-doubt.tmp");
+      Path temporary = config.alone().resolveSibling("alone.tmp");
       try (FileChannel file =
           FileChannel.open(
               temporary,
               StandardOpenOption.CREATE,
               StandardOpenOption.TRUNCATE_EXISTING,
               StandardOpenOption.WRITE)) {
-        ByteBuffer bytes = ByteBuffer.wrap(why.name().getBytes(StandardCharsets.UTF_8));
+        ByteBuffer bytes = ByteBuffer.wrap("".getBytes(StandardCharsets.UTF_8));
         while (bytes.hasRemaining()) {
           file.write(bytes);
         }
@@ -436,16 +531,15 @@ final class GridKeeper implements AutoCloseable {
       }
       Files.move(
           temporary,
-          config.doubt(),
+          config.alone(),
           StandardCopyOption.REPLACE_EXISTING,
           StandardCopyOption.ATOMIC_MOVE);
       try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {
         folder.force(true);
       }
-      log.warn(
-          "data grid: this node's data is in doubt ({}) until it is part of the majority", why);
+      log.warn("data grid: this node is alone; what it does now counts for nothing");
     } catch (IOException e) {
-      throw storage("cannot note that this node's data is in doubt", e);
+      throw storage("cannot note that this node was alone", e);
     }
   }
 
@@ -453,6 +547,7 @@ final class GridKeeper implements AutoCloseable {
     log.warn("data grid: this node's older data is deleted; the others fill it again");
     deleteTree(config.pages());
     deleteTree(config.writeAheadLog());
+    delete(config.alone());
   }
 
   private static void deleteTree(Path folder) {
@@ -487,15 +582,15 @@ final class GridKeeper implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
-    Thread asks = asking;
-    if (asks != null) {
-      asks.interrupt();
+    for (Thread each : new Thread[] {asking, deciding, thread}) {
+      if (each != null) {
+        each.interrupt();
+      }
     }
-    Thread running = thread;
-    if (running != null) {
-      running.interrupt();
+    Thread keeper = thread;
+    if (keeper != null) {
       try {
-        running.join();
+        keeper.join();
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
       }

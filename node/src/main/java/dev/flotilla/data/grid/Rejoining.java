@@ -8,28 +8,23 @@ import java.util.List;
  * it keeps its data. A pure function of what it knows of itself and what the others answer.
  *
  * <p>The engine does not rejoin by itself, and a node that comes back with data of a minority may
- * keep values that nobody acknowledged and lack some that were. What is newest is known so: the
- * registry keeps the <em>view</em>, the members that the majority last consisted of, as the leader
- * saw them; it changes only by a decision, so it names the holders of the newest data even while
- * nobody can decide. And a node that finds itself active without a majority notes durably that it
- * was <em>alone</em>; one that is emptied notes that it is <em>being filled</em>; until it is part
- * of a majority and filled. Hence four ranks: in the view and clean; in the view, but was alone; in
- * the view, but being filled; outside of the view. From them follow the rules:
+ * keep values that nobody acknowledged and lack some that were. Who has everything is known: the
+ * registry's view ({@link GridMembers}). And a node that finds itself active without a majority
+ * notes durably that it was <em>alone</em>, until it is of a view again: beside everything it may
+ * have leftovers of its own. Hence three ranks: in the view and clean; in the view, but was alone;
+ * outside of the view. From them follow the rules:
  *
  * <ul>
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
  *       does one of two equal lone parts, the one with the larger id.
- *   <li>A part starts only if a majority of the members answers (itself counted): a view is a
- *       majority, so somebody who holds the newest data is among these.
+ *   <li>A part starts only if a majority of the members answers (itself counted).
  *   <li>The highest start as they are; but not while a lower one still runs, whose data they would
  *       be made to take. Of several one goes first, since engines that seek each other all at once
  *       take half a minute.
- *   <li>If all were alone at once, each has everything that was acknowledged, for the view was one
- *       then, and each may have its own leftovers of writes whose outcome is unknown. So with three
- *       members or fewer the first one's data counts; the second starts empty beside it; the third
- *       keeps its data until these two are a majority and active.
+ *   <li>If all were alone at once, then with three members or fewer one of them claims the view for
+ *       itself, and its data counts; the others start empty beside it.
  *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
- *       by it.
+ *       by it. Who is outside of the view never starts without one that is in it.
  *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
  *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
  *       hold the only copy of something.
@@ -63,34 +58,19 @@ final class Rejoining {
     STOP,
     /** Start it with the data that is there. */
     START,
+    /** The same, but first see to it that this node alone makes up the view. */
+    START_AS_VIEW,
     /** Delete its data, then start it. */
     START_EMPTY
   }
 
-  /** Why a node's data is not to be trusted like the others'. */
-  enum Doubt {
-    NONE,
-    /** It was active without a majority: it may hold what nobody acknowledged. */
-    ALONE,
-    /** It was emptied and is being filled: it may lack anything. */
-    FILLING
-  }
-
   static final int CLEAN = 2;
   static final int ALONE = 1;
-  static final int FILLING = 0;
-  static final int OUTSIDE = -1;
+  static final int OUTSIDE = 0;
 
-  /** How far a node's data is to be trusted: higher is newer. */
-  static int rank(boolean inView, Doubt doubt) {
-    if (!inView) {
-      return OUTSIDE;
-    }
-    return switch (doubt) {
-      case NONE -> CLEAN;
-      case ALONE -> ALONE;
-      case FILLING -> FILLING;
-    };
+  /** How far a node's data is to be trusted: higher is better. */
+  static int rank(boolean inView, boolean wasAlone) {
+    return !inView ? OUTSIDE : wasAlone ? ALONE : CLEAN;
   }
 
   private Rejoining() {}
@@ -149,10 +129,14 @@ final class Rejoining {
       if (lowerRuns || isToWait(own, answers)) {
         return Action.STAY;
       }
+      if (own.rank() == OUTSIDE) {
+        return Action.STAY;
+      }
+      if (own.rank() == CLEAN || members > Grid.BACKUPS + 1) {
+        return Action.START;
+      }
       boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
-      return own.rank() == ALONE && equalRuns && members <= Grid.BACKUPS + 1
-          ? Action.START_EMPTY
-          : Action.START;
+      return equalRuns ? Action.STAY : Action.START_AS_VIEW;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;
