@@ -1,5 +1,6 @@
 package dev.flotilla.cluster;
 
+import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 
@@ -14,7 +15,7 @@ public record Fence(String lock, long token) {
 
   /** Checks what a caller sent. */
   public Fence {
-    LockNames.check("lock", lock);
+    Names.check("a lock", lock);
     if (token < 1) {
       throw new FlotillaException(
           Code.INVALID,

@@ -1,5 +1,6 @@
 package dev.flotilla.data.log;
 
+import dev.flotilla.cluster.NodeFiles;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import dev.flotilla.Json;
@@ -116,6 +117,7 @@ final class LogSegments implements AutoCloseable {
       synchronized (this) {
         segments.put(first, file);
       }
+      NodeFiles.syncFolder(folder);
     }
     return channel;
   }

@@ -1,5 +1,6 @@
 package dev.flotilla.data.usage;
 
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.Json;
 import java.io.DataInputStream;
 import java.io.EOFException;
@@ -78,6 +79,7 @@ final class UsageJournal implements AutoCloseable {
       Path next = folder.resolve(String.format("%012d", nextNumber++) + SUFFIX);
       open = FileChannel.open(next, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
       channel = open;
+      NodeFiles.syncFolder(folder);
     }
     List<byte[]> records = events.stream().map(Json::write).toList();
     ByteBuffer frames =
