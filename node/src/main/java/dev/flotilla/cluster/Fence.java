@@ -1,8 +1,8 @@
 package dev.flotilla.cluster;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 
 /**
  * Proof of having been given a lock, for a resource to check: of two holders, the later one has the

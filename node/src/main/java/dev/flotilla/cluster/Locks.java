@@ -1,8 +1,8 @@
 package dev.flotilla.cluster;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.List;

@@ -1,10 +1,10 @@
 package dev.flotilla.data;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Grid;
 import java.io.IOException;

@@ -1,8 +1,8 @@
 package dev.flotilla.gateway;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.Registry;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;

@@ -1,10 +1,10 @@
 package dev.flotilla.gateway;
 
-import dev.flotilla.Names;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.gateway.proto.TrafficReport;

@@ -1,7 +1,7 @@
 package dev.flotilla.serve;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryStream;

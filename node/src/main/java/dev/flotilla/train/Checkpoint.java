@@ -1,10 +1,10 @@
 package dev.flotilla.train;
 
-import dev.flotilla.cluster.NodeFiles;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.model.HuggingFaceFolder;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Safetensors;

@@ -1,8 +1,8 @@
 package dev.flotilla.data.blobs;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 
 /** Which names buckets, and blobs in them, may have. */
 final class BlobNames {

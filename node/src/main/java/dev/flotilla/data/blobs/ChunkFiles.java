@@ -1,8 +1,8 @@
 package dev.flotilla.data.blobs;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.DirectoryStream;

@@ -1,9 +1,9 @@
 package dev.flotilla.data.cache;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;

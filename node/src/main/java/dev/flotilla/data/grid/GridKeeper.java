@@ -1,9 +1,9 @@
 package dev.flotilla.data.grid;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.grid.Rejoining.Action;
 import dev.flotilla.data.grid.Rejoining.Doubt;
 import dev.flotilla.data.grid.Rejoining.Own;
@@ -415,8 +415,7 @@ final class GridKeeper implements AutoCloseable {
     }
     try {
       Files.createDirectories(config.folder());
-      NodeFiles.writeDurably(
-          config.doubt(), why.name().getBytes(StandardCharsets.UTF_8), false);
+      NodeFiles.writeDurably(config.doubt(), why.name().getBytes(StandardCharsets.UTF_8), false);
       log.warn(
           "data grid: this node's data is in doubt ({}) until it is part of the majority", why);
     } catch (IOException e) {

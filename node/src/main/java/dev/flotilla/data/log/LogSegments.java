@@ -1,9 +1,9 @@
 package dev.flotilla.data.log;
 
-import dev.flotilla.cluster.NodeFiles;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;

@@ -1,8 +1,8 @@
 package dev.flotilla.data.log;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.time.InstantSource;

@@ -1,11 +1,11 @@
 package dev.flotilla.data.log;
 
-import dev.flotilla.cluster.NodeFiles;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -203,8 +203,7 @@ public final class OtlpExporter implements AutoCloseable {
   }
 
   private void remember(long seq) throws IOException {
-    NodeFiles.writeDurably(
-        offsetFile, Long.toString(seq).getBytes(StandardCharsets.UTF_8), false);
+    NodeFiles.writeDurably(offsetFile, Long.toString(seq).getBytes(StandardCharsets.UTF_8), false);
   }
 
   @Override

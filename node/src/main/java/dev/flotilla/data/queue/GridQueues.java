@@ -1,9 +1,9 @@
 package dev.flotilla.data.queue;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import java.time.InstantSource;

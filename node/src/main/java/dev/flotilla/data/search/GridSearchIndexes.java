@@ -1,9 +1,9 @@
 package dev.flotilla.data.search;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;

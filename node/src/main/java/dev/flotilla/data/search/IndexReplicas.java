@@ -1,9 +1,9 @@
 package dev.flotilla.data.search;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.proto.IndexShardsGrpc;
 import dev.flotilla.data.proto.ShardAddress;

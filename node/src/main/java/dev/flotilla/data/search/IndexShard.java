@@ -1,9 +1,9 @@
 package dev.flotilla.data.search;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;

@@ -1,9 +1,9 @@
 package dev.flotilla.data.sql;
 
-import dev.flotilla.Names;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;

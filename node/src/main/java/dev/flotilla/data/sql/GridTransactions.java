@@ -1,11 +1,11 @@
 package dev.flotilla.data.sql;
 
-import dev.flotilla.Names;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;

@@ -1,7 +1,7 @@
 package dev.flotilla.data.usage;
 
-import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.DataInputStream;
 import java.io.EOFException;
 import java.io.IOException;
