@@ -66,8 +66,8 @@ final class EngineConfiguration {
         .setTransactionConfiguration(
             new TransactionConfiguration()
                 .setTxAwareQueriesEnabled(true)
-                .setDefaultTxTimeout(TRANSACTION_TIMEOUT_MS)
-                .setTxTimeoutOnPartitionMapExchange(TRANSACTION_TIMEOUT_MS))
+                // No time-out at changes of the topology: see TransactionWatch.
+                .setDefaultTxTimeout(TRANSACTION_TIMEOUT_MS))
         .setSqlConfiguration(
             new SqlConfiguration()
                 .setQueryEnginesConfiguration(
