@@ -78,7 +78,13 @@ final class JepsenBench implements Callable<Integer> {
       }
       run(nodes, http, workloads, happened);
       heal(nodes);
-      awaitHealthy(nodes, http);
+      try {
+        awaitHealthy(nodes, http);
+      } catch (IllegalStateException e) {
+        nodes.keepFolder();
+        say("the cluster does not recover: %s%nthe nodes' logs are kept in %s", e, nodes.folder());
+        return 1;
+      }
       return report(nodes, http, workloads, happened);
     }
   }

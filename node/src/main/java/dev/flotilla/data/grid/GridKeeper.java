@@ -22,6 +22,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.Ignition;
 import org.apache.ignite.cluster.ClusterNode;
@@ -460,6 +461,7 @@ final class GridKeeper implements AutoCloseable {
     announced = false;
     try {
       Ignite started = Ignition.start(EngineConfiguration.of(config, cluster));
+      storeBaselineHistory(started);
       started
           .events()
           .localListen(
@@ -469,10 +471,22 @@ final class GridKeeper implements AutoCloseable {
               EventType.EVT_NODE_FAILED,
               EventType.EVT_NODE_SEGMENTED);
       engine = started;
-    } catch (IgniteException e) {
+    } catch (IgniteException | IgniteCheckedException e) {
       // What it began must not go on half started.
       Ignition.stop(cluster.self(), true);
       log.warn("data grid: the engine did not start: {}", e.toString());
+    }
+  }
+
+  /**
+   * A node that starts empty is sent the history of the engine's baselines when it joins, but keeps
+   * it in memory only, and without it does not start again on its own data.
+   */
+  private static void storeBaselineHistory(Ignite started) throws IgniteCheckedException {
+    var context = ((IgniteEx) started).context();
+    var database = context.cache().context().database();
+    if (database.metaStorage() != null && context.state().clusterState().baselineTopology() != null) {
+      context.state().onReadyForReadWrite(database.metaStorage());
     }
   }
 
