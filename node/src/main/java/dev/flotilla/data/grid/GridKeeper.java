@@ -299,6 +299,11 @@ final class GridKeeper implements AutoCloseable {
             others,
             current.nodes().size(),
             current.nodes().contains(cluster.self()));
+    if (action == Action.CLAIM_VIEW
+        && running != null
+        && current.view().equals(List.of(cluster.self()))) {
+      return;
+    }
     if (action != Action.STAY) {
       log.info("data grid: {} (rank {}), others {}", action, rank(), others);
     }
@@ -306,8 +311,8 @@ final class GridKeeper implements AutoCloseable {
       case STAY -> {}
       case STOP -> stopEngine();
       case START -> startEngine();
-      case START_AS_VIEW -> {
-        if (members.claimView()) {
+      case CLAIM_VIEW -> {
+        if (members.claimView() && running == null) {
           startEngine();
         }
       }

@@ -58,8 +58,8 @@ final class Rejoining {
     STOP,
     /** Start it with the data that is there. */
     START,
-    /** The same, but first see to it that this node alone makes up the view. */
-    START_AS_VIEW,
+    /** See to it that this node alone makes up the view, then start it so; or go on if it runs. */
+    CLAIM_VIEW,
     /** Delete its data, then start it. */
     START_EMPTY
   }
@@ -82,10 +82,12 @@ final class Rejoining {
    * @param isMember whether this node is one of them
    */
   static Action decide(Own own, Collection<Peer> answers, int members, boolean isMember) {
-    return own.running() ? whileRunning(own, answers) : atStart(own, answers, members, isMember);
+    return own.running()
+        ? whileRunning(own, answers, members)
+        : atStart(own, answers, members, isMember);
   }
 
-  private static Action whileRunning(Own own, Collection<Peer> answers) {
+  private static Action whileRunning(Own own, Collection<Peer> answers, int members) {
     if (own.majority()) {
       return Action.STAY;
     }
@@ -100,7 +102,15 @@ final class Rejoining {
         return Action.STOP;
       }
     }
-    return Action.STAY;
+    boolean others = answers.stream().anyMatch(p -> p.seesUs() || p.running());
+    return own.rank() == ALONE && !others && isSmallMajority(answers, members)
+        ? Action.CLAIM_VIEW
+        : Action.STAY;
+  }
+
+  /** Whether a majority answers of so few members that each has everything. */
+  private static boolean isSmallMajority(Collection<Peer> answers, int members) {
+    return members <= Grid.BACKUPS + 1 && 2 * (answers.size() + 1) > members;
   }
 
   /** Of equals that all begin, the one with the smallest id does so alone, and the others join. */
@@ -136,7 +146,7 @@ final class Rejoining {
         return Action.START;
       }
       boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
-      return equalRuns ? Action.STAY : Action.START_AS_VIEW;
+      return equalRuns ? Action.STAY : Action.CLAIM_VIEW;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;

@@ -136,8 +136,12 @@ class RejoiningTest {
 
   @Test
   void whenAllWereAloneOneTakesTheViewAndTheOthersStartEmptyBesideIt() {
-    assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.START_AS_VIEW);
+    assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.CLAIM_VIEW);
     assertThat(of3(stopped(ALONE), lone("a", ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, ALONE), down("y", ALONE), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(running(false, ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, ALONE), lone("z", ALONE))).isEqualTo(Action.STAY);
     // Once the other has claimed it.
     assertThat(of3(stopped(OUTSIDE), lone("a", ALONE))).isEqualTo(Action.START_EMPTY);
     assertThat(
