@@ -75,7 +75,7 @@ class RejoiningTest {
   void theOlderGivesWayToTheNewerEvenIfThatOneIsDown() {
     assertThat(of3(running(false, OUTSIDE), down("z", CLEAN))).isEqualTo(Action.STOP);
     assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, ALONE), down("a", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, ALONE), down("a", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
   }
 
   @Test
