@@ -105,6 +105,8 @@ final class EngineConfiguration {
         .setSystemDataRegionConfiguration(
             new SystemDataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20))
         .setWalMode(WALMode.FSYNC)
+        // Not to gather writers: each would sleep before it forces the log, and Combiner gathers.
+        .setWalFsyncDelayNanos(0)
         .setWalSegmentSize(8 << 20)
         .setWalSegments(4)
         .setMaxWalArchiveSize(128L << 20)

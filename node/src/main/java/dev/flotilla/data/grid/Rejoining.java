@@ -95,7 +95,12 @@ final class Rejoining {
       if (peer.seesUs()) {
         continue;
       }
-      boolean better = peer.running() && peer.majority() && peer.active();
+      // Of nodes outside of the view not even a majority can go on.
+      boolean better =
+          peer.running()
+              && peer.majority()
+              && peer.active()
+              && (peer.rank() > OUTSIDE || own.rank() == OUTSIDE);
       boolean higher = peer.rank() > own.rank();
       boolean equal = peer.rank() == own.rank();
       if (better || higher || (equal && peer.running() && peer.id().compareTo(own.id()) < 0)) {

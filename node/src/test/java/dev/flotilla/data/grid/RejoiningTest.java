@@ -155,6 +155,8 @@ class RejoiningTest {
     assertThat(of3(stopped(OUTSIDE), down("a", OUTSIDE), lone("b", OUTSIDE)))
         .isEqualTo(Action.STAY);
     assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
+    Peer outside = new Peer("z", true, true, true, false, true, OUTSIDE);
+    assertThat(of3(running(false, ALONE), outside, outside)).isEqualTo(Action.STAY);
     assertThat(of3(stopped(ALONE), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(OUTSIDE), down("a", ALONE))).isEqualTo(Action.STAY);
   }
