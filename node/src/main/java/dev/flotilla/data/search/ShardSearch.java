@@ -49,6 +49,9 @@ final class ShardSearch {
   private static final int HIGHLIGHT_CHARACTERS_MAX = 200_000;
   private static final int CLOCK_EVERY = 64;
 
+  /** So many more are asked for, to see all that are equal to the last one. */
+  private static final int TIED_MAX = 8;
+
   /** What all shards together found: the hits in their final order, and where the page ends. */
   record Best(
       List<SearchHits.Ranked> hits, long total, boolean totalIsExact, boolean timedOut) {}
@@ -187,19 +190,22 @@ final class ShardSearch {
 
   /**
    * The best, and among equal scores the first by id. The library breaks ties by its own numbers,
-   * which differ from replica to replica; only a tie across the end of the list needs the slower
-   * search that compares ids.
+   * which differ from replica to replica; only a long tie across the end of the list needs the
+   * slower search that compares ids.
    */
   private TopDocs bestByScore(IndexSearcher searcher, Query query, int count) throws IOException {
     Query rewritten = searcher.rewrite(query);
-    TopDocs best = searcher.search(rewritten, count + 1);
+    TopDocs best = searcher.search(rewritten, count + TIED_MAX);
     ScoreDoc[] found = best.scoreDocs;
-    if (found.length > count && found[count - 1].score == found[count].score) {
+    boolean beyond = found.length == count + TIED_MAX;
+    if (beyond && found[count - 1].score == found[found.length - 1].score) {
       return searcher.search(rewritten, count, SearchPlan.BY_SCORE);
     }
-    if (found.length > count) {
-      found = Arrays.copyOf(found, count);
+    int kept = Math.min(count, found.length);
+    while (kept > 0 && kept < found.length && found[kept].score == found[count - 1].score) {
+      kept++;
     }
+    found = Arrays.copyOf(found, kept);
     for (int from = 0; from < found.length; ) {
       int until = from + 1;
       while (until < found.length && found[until].score == found[from].score) {
@@ -210,7 +216,7 @@ final class ShardSearch {
       }
       from = until;
     }
-    return new TopDocs(best.totalHits, found);
+    return new TopDocs(best.totalHits, Arrays.copyOf(found, Math.min(count, kept)));
   }
 
   private void sortById(ScoreDoc[] found, int from, int until) throws IOException {
