@@ -2,6 +2,7 @@ package dev.flotilla.data.blobs;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -12,10 +13,12 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.FileTime;
+import java.security.MessageDigest;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
@@ -34,6 +37,7 @@ final class ChunkFiles {
 
   private static final Logger log = LoggerFactory.getLogger(ChunkFiles.class);
   private static final int STRIPES = 64;
+  private static final int PIECE_BYTES = 128 << 10;
 
   private final Path folder;
   private final Path fresh;
@@ -110,9 +114,10 @@ final class ChunkFiles {
       try {
         try (FileChannel channel =
             FileChannel.open(half, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
-          ByteBuffer buffer = ByteBuffer.wrap(content, 0, length);
-          while (buffer.hasRemaining()) {
-            channel.write(buffer);
+          int at = 0;
+          while (at < length) {
+            at +=
+                channel.write(ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, length - at)));
           }
           channel.force(true);
         }
@@ -186,17 +191,19 @@ final class ChunkFiles {
    * @throws FlotillaException {@code BAD_FILE} if it was damaged; it no longer is there then
    */
   Optional<byte[]> read(String chunk) {
+    MessageDigest digest = BlobManifest.sha256();
     byte[] content;
     try {
-      content = Files.readAllBytes(file(chunk));
+      content = read(file(chunk), digest);
     } catch (NoSuchFileException absent) {
       return Optional.empty();
     } catch (IOException e) {
       // A disk that cannot read a file any more has damaged it.
       content = new byte[0];
+      digest.reset();
       log.warn("cannot read chunk {}: {}", chunk, e.toString());
     }
-    if (!BlobManifest.sha256(content, content.length).equals(chunk)) {
+    if (!HexFormat.of().formatHex(digest.digest()).equals(chunk)) {
       synchronized (stripe(chunk)) {
         setAside(chunk, "its content has another digest");
       }
@@ -206,6 +213,25 @@ final class ChunkFiles {
           "Check the disk; another node's copy is used.");
     }
     return Optional.of(content);
+  }
+
+  /** Each piece is digested while it is still in the processor's cache. */
+  private static byte[] read(Path file, MessageDigest digest) throws IOException {
+    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      byte[] content = new byte[Math.toIntExact(channel.size())];
+      int at = 0;
+      while (at < content.length) {
+        int count =
+            channel.read(
+                ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, content.length - at)));
+        if (count < 0) {
+          throw new EOFException(file + " was cut short");
+        }
+        digest.update(content, at, count);
+        at += count;
+      }
+      return content;
+    }
   }
 
   private void setAside(String chunk, String why) {

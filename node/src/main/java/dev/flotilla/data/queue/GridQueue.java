@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
+import dev.flotilla.data.grid.Combiner;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;

@@ -1,4 +1,4 @@
-package dev.flotilla.data.queue;
+package dev.flotilla.data.grid;
 
 import dev.flotilla.FlotillaException;
 import java.util.ArrayDeque;
@@ -14,7 +14,7 @@ import org.jspecify.annotations.Nullable;
  * all who wait, its own included. If the shared work fails and nothing was done, each does its own
  * alone, so that nobody fails for another's sake; if it cannot be told, all are told so.
  */
-final class Combiner<A, R> {
+public final class Combiner<A, R> {
 
   private static final class Waiting<A, R> {
     final List<A> items;
@@ -36,12 +36,13 @@ final class Combiner<A, R> {
    * @param most items in one go
    * @param work answers one result for each item, in order
    */
-  Combiner(int most, Function<List<A>, List<R>> work) {
+  public Combiner(int most, Function<List<A>, List<R>> work) {
     this.most = most;
     this.work = work;
   }
 
-  List<R> submit(List<A> items) {
+  /** Returns the results of these, done with whatever others wait for. */
+  public List<R> submit(List<A> items) {
     Waiting<A, R> mine = new Waiting<>(items);
     synchronized (queue) {
       queue.add(mine);
