@@ -116,7 +116,7 @@ final class BlobCatalog {
   private final Grid grid;
   private final Fences fences;
   private final InstantSource clock;
-  private final Combiner<Keep, Reference> puts = new Combiner<>(KEPT_AT_ONCE, this::keepAll);
+  private final Combiner<Keep, Reference> puts = new Combiner<>(KEPT_AT_ONCE, one -> 1, this::keepAll, this::keepAll);
 
   BlobCatalog(Grid grid, Fences fences, InstantSource clock) {
     this.grid = grid;
