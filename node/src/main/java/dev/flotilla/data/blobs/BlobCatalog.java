@@ -108,7 +108,8 @@ final class BlobCatalog {
   private static final char BLOB = '3';
   private static final char UPLOAD = '4';
 
-  private static final Comparator<AffinityKey<String>> ORDER = Comparator.comparing(AffinityKey::key);
+  private static final Comparator<AffinityKey<String>> ORDER =
+      Comparator.comparing(AffinityKey::key);
 
   /** A blob to be kept under its digest. */
   private record Keep(String digest, BlobManifest manifest, String bucket) {}
@@ -116,7 +117,8 @@ final class BlobCatalog {
   private final Grid grid;
   private final Fences fences;
   private final InstantSource clock;
-  private final Combiner<Keep, Reference> puts = new Combiner<>(KEPT_AT_ONCE, one -> 1, this::keepAll, this::keepAll);
+  private final Combiner<Keep, Reference> puts =
+      new Combiner<>(KEPT_AT_ONCE, one -> 1, this::keepAll, this::keepAll);
 
   BlobCatalog(Grid grid, Fences fences, InstantSource clock) {
     this.grid = grid;
@@ -258,8 +260,7 @@ final class BlobCatalog {
   }
 
   private boolean bounded(String bucket) {
-    return grid.read(
-            "reading a quota", ignite -> row(ignite, bucketKey(bucket), BucketRow.class))
+    return grid.read("reading a quota", ignite -> row(ignite, bucketKey(bucket), BucketRow.class))
         .filter(row -> row.bytesMax() < Long.MAX_VALUE || row.countMax() < Long.MAX_VALUE)
         .isPresent();
   }
@@ -351,9 +352,7 @@ final class BlobCatalog {
             boolean limited = bounded.getOrDefault(one.bucket, false);
             String name = BlobManifest.PREFIX + one.digest;
             touched.addAll(
-                limited
-                    ? accounts(one.bucket)
-                    : Set.of(account(one.bucket, name, false)));
+                limited ? accounts(one.bucket) : Set.of(account(one.bucket, name, false)));
             touched.add(referenceKey(one.bucket, name));
             touched.add(blobKey(one.digest));
           }
@@ -441,14 +440,7 @@ final class BlobCatalog {
         (ignite, rows) -> {
           fences.check(ignite, "blob " + path(bucket, name), fence);
           return refer(
-              rows,
-              new Contents(ignite),
-              bucket,
-              name,
-              digest,
-              Optional.empty(),
-              version,
-              bounded);
+              rows, new Contents(ignite), bucket, name, digest, Optional.empty(), version, bounded);
         });
   }
 
@@ -591,8 +583,7 @@ final class BlobCatalog {
   }
 
   private void scan(Ignite ignite, String cache, BiConsumer<String, byte[]> each) {
-    try (var cursor =
-        cache(ignite, cache).query(new ScanQuery<AffinityKey<String>, byte[]>())) {
+    try (var cursor = cache(ignite, cache).query(new ScanQuery<AffinityKey<String>, byte[]>())) {
       for (Cache.Entry<AffinityKey<String>, byte[]> entry : cursor) {
         each.accept(entry.getKey().key(), entry.getValue());
       }
@@ -639,8 +630,7 @@ final class BlobCatalog {
         (ignite, rows) -> {
           rows.lock(accounts(bucket));
           BucketRow row = rows.get(bucketKey(bucket), BucketRow.class).orElse(BucketRow.NEW);
-          rows.put(
-              bucketKey(bucket), new BucketRow(row.bytes(), row.count(), bytesMax, countMax));
+          rows.put(bucketKey(bucket), new BucketRow(row.bytes(), row.count(), bytesMax, countMax));
           return quota(bucket, total(rows, bucket));
         });
   }

@@ -2,6 +2,7 @@ package dev.flotilla.data.blobs;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -81,7 +82,7 @@ final class ChunkFiles {
           Files.delete(file);
         }
       }
-      force(folder);
+      NodeFiles.syncFolder(folder);
     } catch (IOException e) {
       throw failure("cannot use " + folder, e);
     }
@@ -112,20 +113,12 @@ final class ChunkFiles {
     Path half = fresh.resolve(chunk + "." + temporary.incrementAndGet());
     try {
       try {
-        try (FileChannel channel =
-            FileChannel.open(half, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
-          int at = 0;
-          while (at < length) {
-            at +=
-                channel.write(ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, length - at)));
-          }
-          channel.force(true);
-        }
+        NodeFiles.writeForced(half, ByteBuffer.wrap(content, 0, length));
         Files.setLastModifiedTime(half, FileTime.from(clock.instant()));
         synchronized (stripe(chunk)) {
           Files.move(half, file, StandardCopyOption.ATOMIC_MOVE);
         }
-        force(folder.resolve(chunk.substring(0, 2)));
+        NodeFiles.syncFolder(folder.resolve(chunk.substring(0, 2)));
       } finally {
         Files.deleteIfExists(half);
       }
@@ -328,18 +321,11 @@ final class ChunkFiles {
     }
   }
 
-  private static void force(Path directory) throws IOException {
-    try (FileChannel channel = FileChannel.open(directory, StandardOpenOption.READ)) {
-      channel.force(true);
-    }
-  }
-
   static FlotillaException failure(String what, IOException cause) {
-    String message = String.valueOf(cause.getMessage());
     return new FlotillaException(
         Code.STORAGE,
         what + ": " + cause,
-        message.contains("No space left")
+        NodeFiles.isDiskFull(cause)
             ? "Remove blobs or add a node with room, then try again."
             : "Check the disk and its permissions.",
         cause);

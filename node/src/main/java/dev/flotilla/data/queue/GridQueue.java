@@ -108,7 +108,12 @@ final class GridQueue implements Queue {
     for (int p = 0; p < config.partitions(); p++) {
       int partition = p;
       known.add(new ConcurrentHashMap<>());
-      senders.add(new Combiner<>(BATCH_MAX, one -> 1, all -> sendTo(partition, all, Optional.empty()), all -> sendTo(partition, all, Optional.empty())));
+      senders.add(
+          new Combiner<>(
+              BATCH_MAX,
+              one -> 1,
+              all -> sendTo(partition, all, Optional.empty()),
+              all -> sendTo(partition, all, Optional.empty())));
     }
   }
 

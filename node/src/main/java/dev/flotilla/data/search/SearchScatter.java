@@ -51,10 +51,10 @@ import org.slf4j.LoggerFactory;
  * Searches all shards of an index, each on one of its replicas, and puts their hits together.
  *
  * <p>Shards that are all on this node are searched as one. Else there are two rounds, where words
- * are ranked and there is more than one shard: first all shards count the words, then each searches with the sums, so that scores do not depend on how documents are
- * spread. A replica that fails is followed by another at once, and one that is slow by another
- * beside it; the first to answer counts. A shard none of whose replicas answers in time is missing
- * from the answer, which says so.
+ * are ranked and there is more than one shard: first all shards count the words, then each searches
+ * with the sums, so that scores do not depend on how documents are spread. A replica that fails is
+ * followed by another at once, and one that is slow by another beside it; the first to answer
+ * counts. A shard none of whose replicas answers in time is missing from the answer, which says so.
  */
 final class SearchScatter implements AutoCloseable {
 
@@ -210,8 +210,7 @@ final class SearchScatter implements AutoCloseable {
     CompletableFuture<Optional<ShardSearch.Best>> searching =
         pool.submit(() -> together(shards, plan));
     try {
-      return searching.get(
-          Math.max(1, deadlineNs - nanoTime.getAsLong()), TimeUnit.NANOSECONDS);
+      return searching.get(Math.max(1, deadlineNs - nanoTime.getAsLong()), TimeUnit.NANOSECONDS);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new FlotillaException(Code.FAILED, "interrupted", "", e);

@@ -53,8 +53,7 @@ final class ShardSearch {
   private static final int TIED_MAX = 8;
 
   /** What all shards together found: the hits in their final order, and where the page ends. */
-  record Best(
-      List<SearchHits.Ranked> hits, long total, boolean totalIsExact, boolean timedOut) {}
+  record Best(List<SearchHits.Ranked> hits, long total, boolean totalIsExact, boolean timedOut) {}
 
   private final SearchPlan plan;
   private final IndexSearcher words;
@@ -115,8 +114,7 @@ final class ShardSearch {
         hits.add(new SearchHits.Ranked(read(one.doc, listed), one.score));
       }
     } else {
-      for (SearchHits.ShardHit hit :
-          read(plan.hasList() ? list() : nearest(), plan.hasList())) {
+      for (SearchHits.ShardHit hit : read(plan.hasList() ? list() : nearest(), plan.hasList())) {
         hits.add(new SearchHits.Ranked(hit, hit.score()));
       }
     }
@@ -151,7 +149,9 @@ final class ShardSearch {
     fused.sort(Comparator.comparingDouble((Fused one) -> -one.score));
     int count = Math.min(plan.request().k(), fused.size());
     int tied = count;
-    while (count > 0 && tied < fused.size() && fused.get(tied).score == fused.get(count - 1).score) {
+    while (count > 0
+        && tied < fused.size()
+        && fused.get(tied).score == fused.get(count - 1).score) {
       tied++;
     }
     List<Fused> best = new ArrayList<>(fused.subList(0, tied));
@@ -224,8 +224,7 @@ final class ShardSearch {
     for (int i = from; i < until; i++) {
       ids.put(found[i].doc, id(found[i].doc));
     }
-    Arrays.sort(
-        found, from, until, Comparator.comparing(one -> ids.getOrDefault(one.doc, NONE)));
+    Arrays.sort(found, from, until, Comparator.comparing(one -> ids.getOrDefault(one.doc, NONE)));
   }
 
   private BytesRef id(int doc) throws IOException {
