@@ -123,6 +123,7 @@ final class Node {
                 data,
                 serving.deployments(),
                 serving.generator(),
+                serving.embedder(),
                 training,
                 imports(),
                 this::invite,

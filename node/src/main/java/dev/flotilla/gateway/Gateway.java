@@ -59,6 +59,12 @@ public final class Gateway implements AutoCloseable {
     ApiKeys keys = new ApiKeys(services.cluster()::registry, services.nanoTime());
     List<Route> routes =
         routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
+    Embeddings embeddings =
+        new Embeddings(
+            services.embedder(),
+            new EmbeddingCache(services.data().caches()),
+            services.metrics());
+    routes.addAll(new EmbeddingsApi(services, models, traffic, embeddings).routes());
     routes.addAll(new JdbcApi(services, keys).routes());
     this.handler = new GatewayHandler(routes, keys, config.limits());
     QueuedThreadPool threads = new QueuedThreadPool(16, 2);

@@ -1,7 +1,8 @@
 package dev.flotilla.model;
 
-import dev.flotilla.FlotillaException;
+import java.util.Arrays;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * Which positions of a text its embedding is made of: the mean of all, or one of them. A GGUF file
@@ -39,24 +40,13 @@ public enum Pooling {
   }
 
   /**
-   * What a model's metadata say; 0, "none", is how files of plain language models may put it.
-   *
-   * @throws FlotillaException {@code INVALID} for a model that is not made to embed, such as a
-   *     ranking one
+   * What a model's metadata say; 0, "none", is how files of plain language models may put it. Empty
+   * for a model that is not made to embed, such as a ranking one.
    */
-  public static Pooling of(Map<String, Object> metadata) {
+  public static Optional<Pooling> of(Map<String, Object> metadata) {
     long number = metadata.get(KEY) instanceof Number n ? n.longValue() : 0;
-    if (number == 0) {
-      return MEAN;
-    }
-    for (Pooling pooling : values()) {
-      if (pooling.number == number) {
-        return pooling;
-      }
-    }
-    throw new FlotillaException(
-        FlotillaException.Code.INVALID,
-        "the model's " + KEY + " is " + number + ", which gives no embeddings here",
-        "Use a model whose pooling is 0 to 3: none, mean, first or last.");
+    return number == 0
+        ? Optional.of(MEAN)
+        : Arrays.stream(values()).filter(pooling -> pooling.number == number).findFirst();
   }
 }

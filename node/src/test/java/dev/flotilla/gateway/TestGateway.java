@@ -47,6 +47,7 @@ final class TestGateway implements AutoCloseable {
   final FakeCluster cluster;
   final FakeDeployments deployments = new FakeDeployments();
   final FakeGenerator generator = new FakeGenerator();
+  final FakeEmbedder embedder = new FakeEmbedder();
   final FakeTraining training = new FakeTraining();
   final List<String> imported = new ArrayList<>();
   volatile GatewayServices.Health health = GatewayServices.Health.OK;
@@ -101,6 +102,7 @@ final class TestGateway implements AutoCloseable {
                     new Random(1))),
             deployments,
             generator,
+            embedder,
             training,
             new ModelImports() {
               @Override

@@ -71,14 +71,13 @@ class GgufConverterTest {
     TestFolders.write(folder, true);
     Path gguf = folder.resolve("model.gguf");
     GgufConverter.convert(folder, gguf, "test", WeightType.Q8_0);
-    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).isEqualTo(Pooling.MEAN);
+    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).contains(Pooling.MEAN);
     Files.createDirectory(folder.resolve("1_Pooling"));
     Files.writeString(
         folder.resolve("1_Pooling/config.json"), "{\"pooling_mode_" + mode + "\": true}");
     GgufConverter.convert(folder, gguf, "test", WeightType.Q8_0);
-    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).isEqualTo(pooling);
-    assertThatThrownBy(() -> Pooling.of(Map.of("llama.pooling_type", 4L)))
-        .hasMessageContaining("pooling_type is 4");
+    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).contains(pooling);
+    assertThat(Pooling.of(Map.of("llama.pooling_type", 4L))).isEmpty();
   }
 
   @ParameterizedTest
