@@ -1,7 +1,7 @@
 package dev.flotilla.gateway;
 
-import dev.flotilla.data.CacheConfig;
-import dev.flotilla.data.Caches;
+import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.cache.Caches;
 import dev.flotilla.model.Pooling;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;

@@ -3,7 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
-import dev.flotilla.data.UsageEvent;
+import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.Embeddings.Embedded;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;

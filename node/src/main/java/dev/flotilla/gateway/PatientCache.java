@@ -2,9 +2,9 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.data.Cache;
-import dev.flotilla.data.CacheConfig;
-import dev.flotilla.data.Caches;
+import dev.flotilla.data.cache.Cache;
+import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.cache.Caches;
 import java.time.Duration;
 import java.util.Collection;
 import java.util.Map;

@@ -2,8 +2,8 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
-import dev.flotilla.data.CacheConfig;
-import dev.flotilla.data.Caches;
+import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.cache.Caches;
 import dev.flotilla.serve.GenerationRequest;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
