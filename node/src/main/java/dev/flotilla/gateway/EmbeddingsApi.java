@@ -53,7 +53,7 @@ final class EmbeddingsApi {
       boolean cached = ResponseCache.wanted(exchange, fields);
       List<int[]> texts = texts(fields, model);
       int tokens = texts.stream().mapToInt(text -> text.length).sum();
-      String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
+      String id = services.newRequestId();
       Traffic.Request measured = traffic.request(tokens);
       try (Embeddings.Task task = embeddings.task(id, model, texts, cached);
           DisconnectWatch _ =

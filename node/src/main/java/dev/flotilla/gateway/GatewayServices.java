@@ -34,6 +34,11 @@ public record GatewayServices(
     LongSupplier nanoTime,
     SecureRandom random) {
 
+  /** For a request that comes in here; no other in the cluster has it. */
+  String newRequestId() {
+    return cluster.self() + "-" + Long.toHexString(random.nextLong());
+  }
+
   /**
    * Whether this node can answer.
    *

@@ -156,7 +156,7 @@ final class OpenAiApi {
       Recorder recorder) {}
 
   private void answer(Exchange exchange, Plan plan) throws InterruptedException {
-    String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
+    String id = services.newRequestId();
     Traffic.Request measured = traffic.request(plan.promptTokens());
     try (Answers answers = new Answers(exchange.limits().tokensBehind(), measured::token);
         DisconnectWatch _ =

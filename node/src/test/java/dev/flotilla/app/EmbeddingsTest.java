@@ -179,6 +179,124 @@ class EmbeddingsTest {
     }
   }
 
+  private static void put(String path, Map<String, Object> body) {
+    client(two)
+        .exchange("PUT", path, Map.of("Content-Type", "application/json"), Json.write(body));
+  }
+
+  @Test
+  @Order(4)
+  void documentsAndQueriesGetTheirVectorsFromAModel() {
+    Client client = client(two);
+    put(
+        "/api/indexes/ships/documents/a",
+        Map.of("text", "the grey ship", "embed", "random", "fields", Map.of("year", 1912)));
+    client.post(
+        "/api/indexes/ships/documents?refresh=true",
+        Map.of(
+            "documents",
+            List.of(
+                Map.of("id", "b", "text", "a yellow lighthouse", "embed", "random"),
+                Map.of("id", "c", "text", "without a vector"))));
+    JsonNode vector = client.get("/api/indexes/ships/documents/a").path("vector");
+    assertThat(vector).hasSize(WIDTH);
+    JsonNode wanted = data(ask(one, "the grey ship")).path(0).path("embedding");
+    for (int i = 0; i < WIDTH; i++) {
+      assertThat(vector.path(i).floatValue()).isEqualTo(wanted.path(i).floatValue());
+    }
+    assertThat(client.get("/api/indexes/ships/documents/c").path("vector")).isEmpty();
+    JsonNode found =
+        client.post(
+            "/api/indexes/ships/search",
+            Map.of("query", "a yellow lighthouse", "embed", "random", "k", 1));
+    assertThat(found.path("hits").path(0).path("id").asText()).as("%s", found).isEqualTo("b");
+    assertThat(one.run("search", "ships", "--embed", "random", "grey", "ship")).isZero();
+    assertThatThrownBy(
+            () ->
+                put(
+                    "/api/indexes/ships/documents/d", Map.of("text", "x", "embed", "none")))
+        .isInstanceOf(FlotillaException.class)
+        .hasMessageContaining("none");
+    assertThatThrownBy(
+            () ->
+                put("/api/indexes/ships/documents/d", Map.of("text", "", "embed", "random")))
+        .hasMessageContaining("no text to embed");
+    assertThatThrownBy(
+            () ->
+                put(
+                    "/api/indexes/ships/documents/d",
+                    Map.of("text", "x", "embed", "random", "vector", List.of(1, 2))))
+        .hasMessageContaining("in place of a vector");
+    assertThatThrownBy(() -> client.get("/api/indexes/ships/documents/d"))
+        .hasMessageContaining("no document");
+  }
+
+  private static JsonNode ended(String id) {
+    Client client = client(one);
+    TestNodes.await(
+        "the job's end",
+        Duration.ofSeconds(60),
+        () ->
+            List.of("done", "failed")
+                .contains(client.get("/api/jobs/" + id).path("state").asText()));
+    return client.get("/api/jobs/" + id);
+  }
+
+  private static String submit(Map<String, Object> input) {
+    return client(one)
+        .post("/api/jobs", Map.of("job", "embed", "input", input))
+        .path("id")
+        .asText();
+  }
+
+  @Test
+  @Order(5)
+  void aJobEmbedsABlobOfTextsIntoAnIndex() throws Exception {
+    StringBuilder lines = new StringBuilder();
+    for (int i = 0; i < 300; i++) {
+      lines.append(
+          i % 3 == 0
+              ? "{\"id\": \"doc-" + i + "\", \"text\": \"text " + i + "\"}\n"
+              : "plain text " + i % 50 + "\n");
+    }
+    lines.append("long ".repeat(300)).append("\n\n");
+    Path file = folder.resolve("texts");
+    java.nio.file.Files.writeString(file, lines);
+    String blob;
+    try (var content = java.nio.file.Files.newInputStream(file)) {
+      blob = new dev.flotilla.client.HttpBlobs(client(one)).put("texts", content).digest();
+    }
+    JsonNode job =
+        ended(
+            submit(
+                Map.of("blob", blob, "split_bytes", 2000, "model", "random", "index", "bulk")));
+    assertThat(job.path("state").asText()).as("%s", job).isEqualTo("done");
+    Map<String, Long> rows = new HashMap<>();
+    for (JsonNode row : job.path("result")) {
+      rows.put(row.path("key").asText(), row.path("value").asLong());
+    }
+    assertThat(rows).as("%s", job).containsEntry("documents", 300L).containsEntry("too_long", 1L);
+    assertThat(rows.get("tokens")).isPositive();
+    // A hundred with ids of their own; of the plain ones, equal lines are one document.
+    TestNodes.await(
+        "all documents",
+        Duration.ofSeconds(20),
+        () -> client(one).get("/api/indexes/bulk").path("documents").asInt() == 150);
+    JsonNode vector = client(two).get("/api/indexes/bulk/documents/doc-3").path("vector");
+    assertThat(vector.path(0).floatValue())
+        .isEqualTo(data(ask(one, "text 3")).path(0).path("embedding").path(0).floatValue());
+    JsonNode bad =
+        ended(
+            submit(
+                Map.of("lines", List.of("{\"text\": 1}"), "model", "random", "index", "bulk")));
+    assertThat(bad.path("state").asText()).isEqualTo("failed");
+    assertThat(bad.path("reason").asText()).contains("is not a document");
+    JsonNode unknown =
+        ended(submit(Map.of("lines", List.of("a"), "model", "none", "index", "bulk")));
+    assertThat(unknown.path("state").asText()).isEqualTo("failed");
+    assertThat(unknown.path("reason").asText()).contains("no model none");
+  }
+
   @Test
   @Order(9)
   void otherWeightsUnderTheSameNameAreAnotherModel() throws Exception {
