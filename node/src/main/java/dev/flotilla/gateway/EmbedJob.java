@@ -89,8 +89,7 @@ final class EmbedJob implements JobDefinition {
   public void map(Context context, JsonNode payload, BiConsumer<String, JsonNode> emit)
       throws InterruptedException {
     try (ServedModel model = open(payload.path("model").asText())) {
-      Gathered gathered =
-          new Gathered(model, indexes.index(payload.path("index").asText()), emit);
+      Gathered gathered = new Gathered(model, indexes.index(payload.path("index").asText()), emit);
       TextLines.read(context, payload, gathered::line);
       gathered.store();
     }

@@ -113,8 +113,7 @@ final class Embeddings {
     private final LinkedBlockingQueue<Event> events = new LinkedBlockingQueue<>();
     private final Set<String> own = new HashSet<>();
 
-    private Task(
-        String id, ServedModel model, Pooling pooling, List<int[]> texts, boolean cached) {
+    private Task(String id, ServedModel model, Pooling pooling, List<int[]> texts, boolean cached) {
       this.id = id;
       this.model = model;
       this.pooling = pooling;
@@ -219,9 +218,7 @@ final class Embeddings {
           flight.result.whenComplete(
               (vector, error) ->
                   events.add(
-                      error instanceof RuntimeException e
-                          ? new Failed(e)
-                          : new Done(key, vector)));
+                      error instanceof RuntimeException e ? new Failed(e) : new Done(key, vector)));
     }
 
     private void compute(String name, Flight flight, EmbeddingRequest request) {

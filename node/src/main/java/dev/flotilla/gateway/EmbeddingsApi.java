@@ -79,8 +79,7 @@ final class EmbeddingsApi {
                     repeated));
         if (cached) {
           exchange.putHeader(
-              ResponseCache.HEADER,
-              repeated ? "hit" : embedded.found() > 0 ? "partial" : "miss");
+              ResponseCache.HEADER, repeated ? "hit" : embedded.found() > 0 ? "partial" : "miss");
         }
         send(exchange, model.name(), tokens, shortened(embedded.vectors(), dimensions), base64);
       } catch (Exchange.ClientGone e) {

@@ -59,9 +59,7 @@ public final class Gateway implements AutoCloseable {
     ApiKeys keys = new ApiKeys(services.cluster()::registry, services.nanoTime());
     Embeddings embeddings =
         new Embeddings(
-            services.embedder(),
-            new EmbeddingCache(services.data().caches()),
-            services.metrics());
+            services.embedder(), new EmbeddingCache(services.data().caches()), services.metrics());
     TextVectors vectors = new TextVectors(models, embeddings, services::newRequestId);
     services.data().registerJob(new EmbedJob(services.data().search(), vectors));
     List<Route> routes =

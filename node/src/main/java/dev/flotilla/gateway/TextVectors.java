@@ -69,8 +69,7 @@ final class TextVectors {
       }
       try (Embeddings.Task task = embeddings.task(ids.get(), model, tokens, true);
           DisconnectWatch _ =
-              DisconnectWatch.open(
-                  exchange.request(), () -> task.abandon("the client left"))) {
+              DisconnectWatch.open(exchange.request(), () -> task.abandon("the client left"))) {
         return task.run().vectors();
       }
     }

@@ -27,9 +27,7 @@ final class TokenLists {
                         Optional.of(name),
                         name + " is required."));
     boolean several =
-        value.isArray()
-            && !value.isEmpty()
-            && (value.get(0).isTextual() || value.get(0).isArray());
+        value.isArray() && !value.isEmpty() && (value.get(0).isTextual() || value.get(0).isArray());
     if (!several) {
       return List.of(read(value, name, model));
     }

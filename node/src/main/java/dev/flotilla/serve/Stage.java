@@ -11,8 +11,8 @@ import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
- * A loaded slice at work: forgets, runs, and at the end of the chain draws and pools.
- * Driven by one thread.
+ * A loaded slice at work: forgets, runs, and at the end of the chain draws and pools. Driven by one
+ * thread.
  */
 final class Stage implements AutoCloseable {
 
@@ -95,8 +95,7 @@ final class Stage implements AutoCloseable {
    *
    * @return the embeddings that are now complete, in the order of the pools
    */
-  List<float[]> pool(
-      float[] hidden, long[] sequences, int[] positions, List<Batch.Pool> pools) {
+  List<float[]> pool(float[] hidden, long[] sequences, int[] positions, List<Batch.Pool> pools) {
     List<float[]> complete = new ArrayList<>();
     for (Batch.Pool pool : pools) {
       long sequence = sequences[pool.row()];

@@ -441,8 +441,7 @@ final class StageHost implements AutoCloseable {
       String id = submission.id() + "#" + calls.incrementAndGet();
       Head chosen = head;
       call.setOnCancelHandler(() -> chosen.cancel(id));
-      head.submit(
-          new Scheduler.Submission(id, submission.tokens(), submission.goal()), outgoing);
+      head.submit(new Scheduler.Submission(id, submission.tokens(), submission.goal()), outgoing);
     }
   }
 

@@ -109,8 +109,7 @@ class EmbeddingsTest {
   }
 
   private static void awaitHit(TestNode node, Object input) {
-    TestNodes.await(
-        "a hit", Duration.ofSeconds(20), () -> mark(ask(node, input)).equals("hit"));
+    TestNodes.await("a hit", Duration.ofSeconds(20), () -> mark(ask(node, input)).equals("hit"));
   }
 
   @Test
@@ -180,8 +179,7 @@ class EmbeddingsTest {
   }
 
   private static void put(String path, Map<String, Object> body) {
-    client(two)
-        .exchange("PUT", path, Map.of("Content-Type", "application/json"), Json.write(body));
+    client(two).exchange("PUT", path, Map.of("Content-Type", "application/json"), Json.write(body));
   }
 
   @Test
@@ -212,14 +210,11 @@ class EmbeddingsTest {
     assertThat(found.path("hits").path(0).path("id").asText()).as("%s", found).isEqualTo("b");
     assertThat(one.run("search", "ships", "--embed", "random", "grey", "ship")).isZero();
     assertThatThrownBy(
-            () ->
-                put(
-                    "/api/indexes/ships/documents/d", Map.of("text", "x", "embed", "none")))
+            () -> put("/api/indexes/ships/documents/d", Map.of("text", "x", "embed", "none")))
         .isInstanceOf(FlotillaException.class)
         .hasMessageContaining("none");
     assertThatThrownBy(
-            () ->
-                put("/api/indexes/ships/documents/d", Map.of("text", "", "embed", "random")))
+            () -> put("/api/indexes/ships/documents/d", Map.of("text", "", "embed", "random")))
         .hasMessageContaining("no text to embed");
     assertThatThrownBy(
             () ->
@@ -268,8 +263,7 @@ class EmbeddingsTest {
     }
     JsonNode job =
         ended(
-            submit(
-                Map.of("blob", blob, "split_bytes", 2000, "model", "random", "index", "bulk")));
+            submit(Map.of("blob", blob, "split_bytes", 2000, "model", "random", "index", "bulk")));
     assertThat(job.path("state").asText()).as("%s", job).isEqualTo("done");
     Map<String, Long> rows = new HashMap<>();
     for (JsonNode row : job.path("result")) {
@@ -287,8 +281,7 @@ class EmbeddingsTest {
         .isEqualTo(data(ask(one, "text 3")).path(0).path("embedding").path(0).floatValue());
     JsonNode bad =
         ended(
-            submit(
-                Map.of("lines", List.of("{\"text\": 1}"), "model", "random", "index", "bulk")));
+            submit(Map.of("lines", List.of("{\"text\": 1}"), "model", "random", "index", "bulk")));
     assertThat(bad.path("state").asText()).isEqualTo("failed");
     assertThat(bad.path("reason").asText()).contains("is not a document");
     JsonNode unknown =

@@ -171,7 +171,7 @@ final class SchedulerTest {
       List<Heard> heard = new ArrayList<>();
       for (int i = 0; i < 1 + random.nextInt(12); i++) {
         texts.add(random.ints(1 + random.nextInt(200), 0, 97).toArray());
-        poolings.add(Pooling.values()[random.nextInt(3)]);
+        poolings.add(List.of(Pooling.values()).get(random.nextInt(3)));
         heard.add(new Heard(0));
         chain.scheduler.submit(
             new Scheduler.Submission("e" + i, texts.get(i), new Scheduler.Embed(poolings.get(i))),

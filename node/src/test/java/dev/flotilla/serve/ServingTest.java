@@ -291,10 +291,7 @@ final class ServingTest {
           String node = List.of("a", "b", "c").get(i % 3);
           running.add(
               embed(
-                  node,
-                  stages + "-e" + i,
-                  texts.get(i),
-                  i % 2 == 0 ? Pooling.MEAN : Pooling.LAST));
+                  node, stages + "-e" + i, texts.get(i), i % 2 == 0 ? Pooling.MEAN : Pooling.LAST));
         }
         for (int i = 0; i < batch; i++) {
           assertThat(running.get(i).get(60, TimeUnit.SECONDS))

@@ -1,13 +1,13 @@
 package dev.flotilla.data.jobs;
 
-import dev.flotilla.data.jobs.JobDefinition.Context;
-import dev.flotilla.data.jobs.JobDefinition.Task;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.data.cache.CacheValue;
+import dev.flotilla.data.jobs.JobDefinition.Context;
+import dev.flotilla.data.jobs.JobDefinition.Task;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -100,9 +100,7 @@ public final class TextLines {
               String engineName = "flotilla.cache." + name;
               if (ignite.cache(engineName) == null) {
                 throw new FlotillaException(
-                    Code.INVALID,
-                    "there is no cache " + name,
-                    "`flotilla cache list` shows all.");
+                    Code.INVALID, "there is no cache " + name, "`flotilla cache list` shows all.");
               }
               Affinity<String> affinity = ignite.affinity(engineName);
               Map<List<String>, List<Integer>> byOwners = new HashMap<>();
@@ -181,8 +179,7 @@ public final class TextLines {
                         ignite
                             .<String, byte[]>cache("flotilla.cache." + name)
                             .query(
-                                new ScanQuery<String, byte[]>()
-                                    .setPartition(partition.asInt()))) {
+                                new ScanQuery<String, byte[]>().setPartition(partition.asInt()))) {
                       cursor.forEach(e -> entries.put(e.getKey(), e.getValue()));
                     }
                     return entries;
