@@ -136,6 +136,12 @@ public final class GridCaches implements Caches, AutoCloseable {
     Registry registry = environment.cluster().registry();
     Registry.Key key = new Registry.Key(KIND, name);
     if (config(name).isEmpty()) {
+      if (grid.inTransaction()) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "cache " + name + " does not exist, and cannot be made inside a transaction",
+            "Make it first.");
+      }
       var _ =
           registry.commit(
               List.of(new Registry.Condition(key, 0)),

@@ -23,6 +23,7 @@ import java.util.function.Function;
 import java.util.regex.Pattern;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteException;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionIsolation;
@@ -312,7 +313,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
                 try {
                   Bound transaction = new Bound(id, options, ignite, pass, entry);
                   RUNNING.set(transaction);
-                  T value = body.apply(transaction);
+                  T value = applied(body, transaction);
                   pass.mirror(ignite);
                   entry.look(ignite);
                   entry.state(State.COMMITTING, "");
@@ -348,12 +349,38 @@ public final class GridTransactions implements Transactions, AutoCloseable {
                   "Nothing was done; try again, and take locks in one order.",
                   e)
               : e);
+    } catch (BodyFailed e) {
+      rolledBack(entry, options, e);
+      throw e.exception;
     } catch (RuntimeException | Error e) {
-      entry.state(State.ROLLED_BACK, String.valueOf(e.getMessage()));
-      count(options.mode(), "rolled_back");
+      rolledBack(entry, options, e);
       throw e;
     } finally {
       deadlocks.ended(id);
+    }
+  }
+
+  private void rolledBack(TransactionLog.Entry entry, Options options, Throwable why) {
+    entry.state(State.ROLLED_BACK, String.valueOf(why.getMessage()));
+    count(options.mode(), "rolled_back");
+  }
+
+  /** The body threw what the engine, too, throws when it stops. */
+  private static final class BodyFailed extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+    private final IllegalStateException exception;
+
+    BodyFailed(IllegalStateException exception) {
+      super(exception.getMessage(), exception, false, false);
+      this.exception = exception;
+    }
+  }
+
+  private static <T> T applied(Function<Transaction, T> body, Transaction transaction) {
+    try {
+      return body.apply(transaction);
+    } catch (IllegalStateException e) {
+      throw new BodyFailed(e);
     }
   }
 
@@ -420,6 +447,14 @@ public final class GridTransactions implements Transactions, AutoCloseable {
             "Change the schema before it; begin, commit and roll back by their own calls.");
       }
       SqlEngine.checkArguments(statement, request.arguments());
+      try {
+        return run(statement, request, cancel);
+      } catch (IllegalStateException e) {
+        throw new IgniteException("the engine stops: " + e.getMessage(), e);
+      }
+    }
+
+    private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
@@ -442,6 +477,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   @Override
   public Session begin(Options options) {
     return sessions.begin(options);
+  }
+
+  @Override
+  public Optional<Session> beginOnce(String id, Options options) {
+    checkId(id);
+    return sessions.begin(options, Optional.of(id));
   }
 
   @Override
