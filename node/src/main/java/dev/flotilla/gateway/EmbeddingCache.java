@@ -12,6 +12,7 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -49,18 +50,22 @@ final class EmbeddingCache {
     }
   }
 
-  /** Those that are there at once. */
-  Map<String, float[]> find(Collection<String> keys) {
-    Map<String, float[]> vectors = new HashMap<>();
-    cache
+  /** Those that are there; empty if the cache does not answer at once. */
+  Optional<Map<String, float[]>> find(Collection<String> keys) {
+    return cache
         .find(keys)
-        .forEach(
-            (key, bytes) -> {
-              float[] vector = new float[bytes.length / Float.BYTES];
-              ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(vector);
-              vectors.put(key, vector);
+        .map(
+            there -> {
+              Map<String, float[]> vectors = new HashMap<>();
+              there.forEach((key, bytes) -> vectors.put(key, floats(bytes)));
+              return vectors;
             });
-    return vectors;
+  }
+
+  private static float[] floats(byte[] bytes) {
+    float[] vector = new float[bytes.length / Float.BYTES];
+    ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(vector);
+    return vector;
   }
 
   /** Keeps vectors, later and if it can. */

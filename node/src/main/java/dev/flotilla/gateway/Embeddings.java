@@ -171,8 +171,13 @@ final class Embeddings {
     private void lookUp() {
       List<String> keys = List.copyOf(texts.keySet());
       for (int from = 0; from < keys.size(); from += TOGETHER) {
-        cache
-            .find(keys.subList(from, Math.min(keys.size(), from + TOGETHER)))
+        Optional<Map<String, float[]>> there =
+            cache.find(keys.subList(from, Math.min(keys.size(), from + TOGETHER)));
+        if (there.isEmpty()) {
+          return; // it is slow or away: better compute than ask for each piece
+        }
+        there
+            .get()
             .forEach(
                 (key, vector) -> {
                   if (vector.length == model.view().config().width()) {

@@ -46,12 +46,16 @@ final class PatientCache {
     this.patienceMs = patienceMs;
   }
 
-  /** Those of the keys that are there at once; at most {@link Cache#KEYS_MAX} keys. */
-  Map<String, byte[]> find(Collection<String> keys) {
+  /**
+   * Those of the keys that are there; at most {@link Cache#KEYS_MAX} keys.
+   *
+   * @return empty if the cache does not answer at once
+   */
+  Optional<Map<String, byte[]>> find(Collection<String> keys) {
     Optional<Cache> cache = opened;
     if (cache.isEmpty()) {
       open();
-      return Map.of();
+      return Optional.empty();
     }
     CompletableFuture<Map<String, byte[]>> found = new CompletableFuture<>();
     Thread.startVirtualThread(
@@ -63,13 +67,13 @@ final class PatientCache {
           }
         });
     try {
-      return found.get(patienceMs, TimeUnit.MILLISECONDS);
+      return Optional.of(found.get(patienceMs, TimeUnit.MILLISECONDS));
     } catch (TimeoutException | ExecutionException e) {
       log.debug("cache {} does not answer: {}", name, e.toString());
-      return Map.of();
+      return Optional.empty();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
-      return Map.of();
+      return Optional.empty();
     }
   }
 

@@ -122,7 +122,9 @@ final class ResponseCache {
     Optional<Recording> found = Optional.empty();
     try {
       found =
-          Optional.ofNullable(cache.find(List.of(key)).get(key))
+          cache
+              .find(List.of(key))
+              .map(there -> there.get(key))
               .map(json -> Json.read(json, Recording.class));
     } catch (FlotillaException e) {
       log.debug("another version's answer: {}", e.toString());
