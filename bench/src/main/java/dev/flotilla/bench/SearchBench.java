@@ -220,8 +220,7 @@ final class SearchBench implements Callable<Integer> {
     AtomicLong at = new AtomicLong();
     FileChannel channel = FileChannel.open(file, StandardOpenOption.WRITE);
     return () -> {
-      var _ =
-          channel.write(ByteBuffer.wrap(block), at.getAndIncrement() % 4096 * block.length);
+      var _ = channel.write(ByteBuffer.wrap(block), at.getAndIncrement() % 4096 * block.length);
       channel.force(false);
     };
   }
@@ -242,8 +241,7 @@ final class SearchBench implements Callable<Integer> {
       throws Exception {
     String name = "words-" + shards + "-" + where.charAt(0);
     SearchIndex index = indexes.index(name);
-    index.create(
-        IndexSettings.DEFAULTS.withShards(shards, replicas).withAnalyzer("english"));
+    index.create(IndexSettings.DEFAULTS.withShards(shards, replicas).withAnalyzer("english"));
     long start = System.nanoTime();
     for (int from = 0; from < corpus.size(); from += BATCH) {
       int until = Math.min(corpus.size(), from + BATCH);
@@ -254,8 +252,7 @@ final class SearchBench implements Callable<Integer> {
     }
     say(
         where + ": documents/s durable and searchable, batches of " + BATCH,
-        String.format(
-            Locale.ROOT, "%.0f", corpus.size() * 1e9 / (System.nanoTime() - start)));
+        String.format(Locale.ROOT, "%.0f", corpus.size() * 1e9 / (System.nanoTime() - start)));
     try (BareSearch bare = open(folder, name, shards, corpus.size())) {
       say(where + ": segments", String.valueOf(bare.segments()));
       List<String> words = queries(corpus, queries);
@@ -285,8 +282,7 @@ final class SearchBench implements Callable<Integer> {
           i -> scores(bare.both(words.get(i), vectors.get(i), K)),
           i ->
               scores(
-                  index.search(
-                      SearchRequest.of(words.get(i)).withVector(vectors.get(i)).withK(K))),
+                  index.search(SearchRequest.of(words.get(i)).withVector(vectors.get(i)).withK(K))),
           target);
     }
     index.drop();

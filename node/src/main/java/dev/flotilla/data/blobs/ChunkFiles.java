@@ -215,8 +215,7 @@ final class ChunkFiles {
       int at = 0;
       while (at < content.length) {
         int count =
-            channel.read(
-                ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, content.length - at)));
+            channel.read(ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, content.length - at)));
         if (count < 0) {
           throw new EOFException(file + " was cut short");
         }

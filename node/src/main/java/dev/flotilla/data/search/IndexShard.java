@@ -460,7 +460,7 @@ final class IndexShard implements AutoCloseable {
   }
 
   /** What is visible now, borrowed: close it. */
-  final class Borrowed implements AutoCloseable {
+  static final class Borrowed implements AutoCloseable {
     private final SearcherManager from;
     private final IndexSearcher searcher;
 

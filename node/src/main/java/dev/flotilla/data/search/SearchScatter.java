@@ -215,11 +215,12 @@ final class SearchScatter implements AutoCloseable {
       Thread.currentThread().interrupt();
       throw new FlotillaException(Code.FAILED, "interrupted", "", e);
     } catch (ExecutionException e) {
-      Optional<FlotillaException> refused = IndexShardService.refusal(e.getCause());
+      Throwable cause = e.getCause() == null ? e : e.getCause();
+      Optional<FlotillaException> refused = IndexShardService.refusal(cause);
       if (refused.isPresent()) {
         throw refused.get();
       }
-      log.debug("not searched here: {}", String.valueOf(e.getCause()));
+      log.debug("not searched here: {}", cause.toString());
       return Optional.empty();
     } catch (TimeoutException e) {
       searching.cancel(true);
