@@ -3,6 +3,7 @@ package dev.flotilla.data.sql;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
@@ -17,7 +18,6 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
-import java.util.regex.Pattern;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.jspecify.annotations.Nullable;
@@ -73,7 +73,6 @@ public final class GridSagas implements Sagas, AutoCloseable {
   private static final String CACHE = "flotilla.sagas";
   private static final int ATTEMPTS_MAX = 8;
   private static final int TEXT_MAX = 64 << 10;
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
 
   private final Cluster cluster;
   private final Grid grid;
@@ -118,11 +117,10 @@ public final class GridSagas implements Sagas, AutoCloseable {
       throw new FlotillaException(
           Code.NOT_FOUND, "there is no saga " + saga + " on this node", "Register it first.");
     }
-    if (!NAME.matcher(id).matches() || parameters.toString().length() > TEXT_MAX) {
+    Names.check("a saga", id);
+    if (parameters.toString().length() > TEXT_MAX) {
       throw new FlotillaException(
-          Code.INVALID,
-          "the saga's id is not a name, or its parameters are too large",
-          "An id has up to 128 letters, digits, dots, hyphens and underscores; parameters 64 KiB.");
+          Code.INVALID, "the saga's parameters are too large", "They may have 64 KiB.");
     }
     Stored begun =
         new Stored(id, saga, State.RUNNING, parameters, Map.of(), 0, "", 0, clock.millis());

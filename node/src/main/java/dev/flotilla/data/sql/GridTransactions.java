@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;
@@ -20,7 +21,6 @@ import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.function.Function;
-import java.util.regex.Pattern;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
@@ -42,7 +42,6 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   private static final Duration RECORD_TIME = Duration.ofDays(1);
   private static final int RECORD_BYTES_MAX = 64 << 10;
   private static final int STEPS_MAX = 1_000;
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final long RETRY_NS = 10_000_000_000L;
   private static final long SETTLE_NS = 15_000_000_000L;
 
@@ -106,12 +105,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   }
 
   private static void checkId(String id) {
-    if (!NAME.matcher(id).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "the transaction's id is not a name",
-          "Use up to 128 letters, digits, dots, hyphens and underscores.");
-    }
+    Names.check("a transaction", id);
   }
 
   @Override
