@@ -19,8 +19,10 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Optional;
 
-/** Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first
- * message sent, or the first call that waits for one. */
+/**
+ * Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent, or the
+ * first call that waits for one.
+ */
 final class QueueApi {
 
   private static final long VISIBILITY_MS = 30_000;

@@ -59,14 +59,15 @@ class FlotillaTest {
             Flotilla.Config.of(folder.resolve("node"), port),
             plane -> {
               data = plane;
-              plane.sagas()
-                    .register(
-                        "greet",
-                        List.of(
-                            new Sagas.Step(
-                                "hello",
-                                context -> "Hello " + context.parameters().get("who"),
-                                Optional.empty())));
+              plane
+                  .sagas()
+                  .register(
+                      "greet",
+                      List.of(
+                          new Sagas.Step(
+                              "hello",
+                              context -> "Hello " + context.parameters().get("who"),
+                              Optional.empty())));
             });
     String url = "http://127.0.0.1:" + port;
     String key = Client.keyIn(folder.resolve("node")).orElseThrow();
@@ -458,9 +459,7 @@ class FlotillaTest {
   }
 
   private static void name(Flotilla flotilla, String digest, Fence fence) {
-    flotilla
-        .blobs()
-        .name("default", "fenced/name", digest, Optional.empty(), Optional.of(fence));
+    flotilla.blobs().name("default", "fenced/name", digest, Optional.empty(), Optional.of(fence));
   }
 
   private static int accepted(Runnable write) {
@@ -498,23 +497,38 @@ class FlotillaTest {
   private static final String SOURCE = "node/src/test/java/dev/flotilla/app/FlotillaTest.java";
 
   private static void readme(Flotilla flotilla) throws Exception {
-    flotilla.sql().execute("CREATE TABLE IF NOT EXISTS sold (id VARCHAR PRIMARY KEY, item VARCHAR)");
+    flotilla
+        .sql()
+        .execute("CREATE TABLE IF NOT EXISTS sold (id VARCHAR PRIMARY KEY, item VARCHAR)");
     Cache stock = flotilla.cache("stock");
     stock.put("apple", "3".getBytes(UTF_8));
     Queue orders = flotilla.queue("orders");
     orders.send(Queue.Outgoing.of("apple", "for Ann".getBytes(UTF_8)));
     for (Queue.Message order :
-        orders.receive(Queue.DEFAULT_GROUP, "me", 10, Duration.ofSeconds(30), Duration.ofSeconds(5))) {
-      flotilla.transactions().run(Transactions.Mode.PESSIMISTIC, transaction -> {
-        transaction.sql("INSERT INTO sold VALUES (?, ?)", order.id(), order.key());
-        stock.increment(order.key(), -1);
-        orders.acknowledge(List.of(order.receipt()), Optional.empty()); // all three, or none
-        return order.id();
-      });
+        orders.receive(
+            Queue.DEFAULT_GROUP, "me", 10, Duration.ofSeconds(30), Duration.ofSeconds(5))) {
+      flotilla
+          .transactions()
+          .run(
+              Transactions.Mode.PESSIMISTIC,
+              transaction -> {
+                transaction.sql("INSERT INTO sold VALUES (?, ?)", order.id(), order.key());
+                stock.increment(order.key(), -1);
+                orders.acknowledge(
+                    List.of(order.receipt()), Optional.empty()); // all three, or none
+                return order.id();
+              });
     }
-    try (Lease lease = flotilla.locks().lease(Locks.Request.exclusive("nightly", "me")).orElseThrow()) {
-      String digest = flotilla.blobs().put("default", new ByteArrayInputStream("sold".getBytes(UTF_8))).digest();
-      flotilla.blobs().name("default", "reports/today", digest, Optional.empty(), Optional.of(lease.fence()));
+    try (Lease lease =
+        flotilla.locks().lease(Locks.Request.exclusive("nightly", "me")).orElseThrow()) {
+      String digest =
+          flotilla
+              .blobs()
+              .put("default", new ByteArrayInputStream("sold".getBytes(UTF_8)))
+              .digest();
+      flotilla
+          .blobs()
+          .name("default", "reports/today", digest, Optional.empty(), Optional.of(lease.fence()));
     }
   }
 
