@@ -124,6 +124,7 @@ final class Node {
                 data,
                 serving.deployments(),
                 serving.generator(),
+                serving.embedder(),
                 training,
                 imports(),
                 this::invite,
