@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.DiskSpace;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.gateway.ApiKeys;
@@ -17,6 +18,7 @@ import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Serving;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.train.TrainingService;
+import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.binder.jvm.JvmGcMetrics;
 import io.micrometer.core.instrument.binder.jvm.JvmMemoryMetrics;
 import io.micrometer.core.instrument.binder.system.ProcessorMetrics;
@@ -99,6 +101,12 @@ final class Node {
                 System::nanoTime,
                 random));
     logFeed = LogFeed.to(data);
+    Gauge.builder("flotilla.disk.free.bytes", cluster.disk(), DiskSpace::freeBytes)
+        .description("Free on the disk of the data folder")
+        .register(metrics);
+    Gauge.builder("flotilla.disk.reserve.bytes", cluster.disk(), DiskSpace::reserveBytes)
+        .description("Below this much free, new data is refused")
+        .register(metrics);
     int threads = Runtime.getRuntime().availableProcessors();
     serving =
         new Serving(
@@ -126,7 +134,7 @@ final class Node {
                 training,
                 imports(),
                 this::invite,
-                () -> health,
+                this::health,
                 metrics,
                 InstantSource.system(),
                 System::nanoTime,
@@ -159,6 +167,16 @@ final class Node {
     }
     health = GatewayServices.Health.OK;
     log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
+  }
+
+  private GatewayServices.Health health() {
+    GatewayServices.Health now = health;
+    return cluster
+        .disk()
+        .ownRefusal()
+        .filter(why -> now == GatewayServices.Health.OK)
+        .map(why -> new GatewayServices.Health("storage", why))
+        .orElse(now);
   }
 
   /** Lets running requests end, then closes everything. */

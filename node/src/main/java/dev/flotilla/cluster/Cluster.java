@@ -37,6 +37,9 @@ public interface Cluster extends AutoCloseable {
   /** Runs on the Raft leader only; call before {@link #start}. */
   void addReconciler(Reconciler reconciler);
 
+  /** How much room the disks have; what stores data asks it first. */
+  DiskSpace disk();
+
   /**
    * This node's certificate and the cluster's authority, for sockets outside gRPC. A server socket
    * made from it must be told {@code setNeedClientAuth(true)}, or it takes anyone. A client socket

@@ -65,6 +65,7 @@ public final class ClusterNode implements Cluster {
   private final Identity identity;
   private final NodeFiles.Lock lock;
   private final Tls tls;
+  private final DiskSpace disk;
   private final RaftRegistry registry;
   private final PeerChannels channels;
   private final List<BindableService> services = new ArrayList<>();
@@ -84,8 +85,10 @@ public final class ClusterNode implements Cluster {
     this.identity = identity;
     this.lock = lock;
     this.tls = new Tls(identity, this::nodeAt, this::isRemoved);
+    this.disk = DiskSpace.of(identity.nodeId(), config.dataFolder());
     this.registry =
-        new RaftRegistry(config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning);
+        new RaftRegistry(
+            config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning, disk);
     this.channels = new PeerChannels(tls.client());
     RefusedHandshakes.report();
   }
@@ -343,6 +346,11 @@ public final class ClusterNode implements Cluster {
   }
 
   @Override
+  public DiskSpace disk() {
+    return disk;
+  }
+
+  @Override
   public SSLContext tls() {
     return tls.context();
   }
@@ -358,6 +366,7 @@ public final class ClusterNode implements Cluster {
       awaitLeader();
       openJoinServer();
       register();
+      disk.start(registry);
       openController();
       LOG.info(
           "node {} ({}) is in cluster {}, led by {}",
@@ -550,6 +559,7 @@ public final class ClusterNode implements Cluster {
 
   private void onChange() {
     channels.follow(nodes());
+    disk.follow(registry, nodes());
     signalController();
   }
 
@@ -620,6 +630,7 @@ public final class ClusterNode implements Cluster {
     if (controller != null) {
       controller.close();
     }
+    disk.close();
     registry.close();
     channels.close();
     if (server != null) {

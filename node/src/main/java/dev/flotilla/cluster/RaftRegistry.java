@@ -46,6 +46,7 @@ import org.apache.ratis.protocol.TransferLeadershipRequest;
 import org.apache.ratis.protocol.exceptions.LeaderNotReadyException;
 import org.apache.ratis.protocol.exceptions.RaftException;
 import org.apache.ratis.protocol.exceptions.ReconfigurationInProgressException;
+import org.apache.ratis.protocol.exceptions.StateMachineException;
 import org.apache.ratis.retry.RetryPolicies;
 import org.apache.ratis.server.RaftServer;
 import org.apache.ratis.server.RaftServerConfigKeys;
@@ -109,7 +110,12 @@ final class RaftRegistry implements Registry, AutoCloseable {
    * @param founder whether this node starts the group, alone; all others are let in by the leader
    */
   RaftRegistry(
-      ClusterConfig config, Identity identity, GrpcTlsConfig tls, boolean founder, Tuning tuning) {
+      ClusterConfig config,
+      Identity identity,
+      GrpcTlsConfig tls,
+      boolean founder,
+      Tuning tuning,
+      DiskSpace disk) {
     this.self = identity.nodeId();
     this.commitTimeoutNs = TimeUnit.MILLISECONDS.toNanos(tuning.commitTimeoutMs);
     this.folder = config.dataFolder().resolve("data").resolve("raft");
@@ -127,9 +133,16 @@ final class RaftRegistry implements Registry, AutoCloseable {
               @Override
               public void logFailed(Throwable cause) {
                 logFailure = cause;
+                disk.needsRestart(
+                    "the registry's log in "
+                        + folder
+                        + " could not be written ("
+                        + rootCause(cause)
+                        + "); once its disk has room, this node must be started again");
                 LOG.error("{}: the registry's log cannot be written", self, cause);
               }
-            });
+            },
+            disk);
     RaftPeer selfPeer =
         RaftPeer.newBuilder()
             .setId(self)
@@ -476,6 +489,13 @@ final class RaftRegistry implements Registry, AutoCloseable {
             return reply.getMessage();
           }
           RaftException refusal = reply.getException();
+          if (refusal instanceof StateMachineException && !ambiguous) {
+            throw new FlotillaException(
+                Code.STORAGE,
+                "the registry decided nothing: " + rootCause(refusal),
+                "Free some space on that node's disk; the registry goes on by itself then.",
+                refusal);
+          }
           last = Optional.ofNullable(refusal);
           // A leader that steps down says "not the leader" of commands it has in its log, too.
           ambiguous |= !(refusal instanceof LeaderNotReadyException);

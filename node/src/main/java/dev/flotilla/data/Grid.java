@@ -222,6 +222,7 @@ public final class Grid implements AutoCloseable {
     if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
       throw noMajority(what);
     }
+    cluster.disk().checkRoom(what);
     T result;
     try {
       result = operation.apply(running);

@@ -94,7 +94,9 @@ final class GridBlobs implements Blobs, AutoCloseable {
     this.nanoTime = nanoTime;
     this.random = random;
     Path folder = dataFolder.toAbsolutePath().resolve("data").resolve("blobs");
-    files = ChunkFiles.on(folder, config.reserveBytes(), clock);
+    files =
+        ChunkFiles.on(
+            folder, Math.max(config.reserveBytes(), cluster.disk().reserveBytes()), clock);
     replicated = new ReplicatedChunks(cluster, files, config.copies(), threads);
     objects =
         config

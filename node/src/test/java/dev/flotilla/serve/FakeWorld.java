@@ -115,6 +115,11 @@ final class FakeWorld implements AutoCloseable {
   }
 
   final class Node implements Cluster, Registry, Cluster.Leadership {
+  @Override
+  public dev.flotilla.cluster.DiskSpace disk() {
+    return dev.flotilla.cluster.DiskSpace.of(self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
+  }
+
     private final String id;
     private final long memoryBytes;
     private final List<BindableService> services = new ArrayList<>();
