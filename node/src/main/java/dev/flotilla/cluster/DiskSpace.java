@@ -169,8 +169,8 @@ public final class DiskSpace implements AutoCloseable {
     broken = why;
   }
 
-  /** Whether even the registry has no room left. */
-  boolean isExhausted() {
+  /** Whether even the registry and the start of an engine have no room left. */
+  public boolean isExhausted() {
     return freeBytes() < reserveBytes / 4;
   }
 

@@ -70,6 +70,7 @@ final class GridKeeper implements AutoCloseable {
   private volatile @Nullable Ignite engine;
   private long stoppedNs;
   private volatile boolean segmented;
+  private volatile boolean broken;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
@@ -194,6 +195,15 @@ final class GridKeeper implements AutoCloseable {
 
   private void pass() throws InterruptedException {
     Ignite running = engine;
+    if (running != null && broken) {
+      log.warn("data grid: the engine cannot go on (such as after a full disk); it starts again");
+      stopEngine();
+      running = null;
+    }
+    if (running == null && cluster.disk().isExhausted()) {
+      // Started without room for its write-ahead log it would only break again.
+      return;
+    }
     if (running != null) {
       tend(running);
     }
@@ -360,9 +370,11 @@ final class GridKeeper implements AutoCloseable {
 
   private void startEngine() {
     segmented = false;
+    broken = false;
     announced = false;
     try {
-      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster));
+      Ignite started =
+          Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
       started
           .events()
           .localListen(

@@ -232,6 +232,13 @@ final class SqlEngine {
           IgniteQueryErrorCode.COLUMN_ALREADY_EXISTS,
           IgniteQueryErrorCode.VIEW_ALREADY_EXISTS ->
           new FlotillaException(Code.CONFLICT, message, "Choose another name.", e);
+      case IgniteQueryErrorCode.QUERY_CANCELED, IgniteQueryErrorCode.UNKNOWN
+          when message.contains("ode is stopping") ->
+          new FlotillaException(
+              Code.OUTCOME_UNKNOWN,
+              "the data grid of this node stopped meanwhile (" + message + ")",
+              "Look whether it was done, then try again.",
+              e);
       default ->
           message.matches("(?s).*Object '.*' not found.*")
               ? new FlotillaException(Code.NOT_FOUND, unknownTable(message), "Check the name.", e)

@@ -32,6 +32,9 @@ import java.util.Objects;
 import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
+import org.apache.ignite.IgniteCheckedException;
+import org.apache.ignite.Ignition;
+import org.apache.ignite.internal.IgniteEx;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -163,7 +166,9 @@ class FullDiskTest {
   void aDiskThatFillsUpStopsWritesAndNothingElse() throws Exception {
     try (TinyDisk disk = TinyDisk.mount(folder.resolve("disk"), DISK_MB)) {
       Writer writer;
+      TestNode stopped;
       try (TestNode node = TestNode.start(disk.folder())) {
+        stopped = node;
         Client client = node.client();
         writer = new Writer(client, Set.of(Code.STORAGE));
         assertThat(writer.round(client)).isEqualTo(4);
@@ -176,9 +181,10 @@ class FullDiskTest {
         disk.free();
         untilWritten(writer, client);
         TestNodes.await("healthy again", SOON, () -> isHealthy(node));
-        untilFull(writer, client, disk);
+        disk.leave(260 * MB);
+        untilRefused(writer, client);
       }
-      try (TestNode node = TestNode.start(disk.folder())) {
+      try (TestNode node = stopped.again()) {
         writer.check(node.client());
         disk.free();
         untilWritten(writer, node.client());
@@ -187,9 +193,14 @@ class FullDiskTest {
     }
   }
 
-  private static void untilFull(Writer writer, Client client, TinyDisk disk) throws IOException {
-    disk.leave(260 * MB);
-    untilRefused(writer, client);
+  private static void checkpoint() throws Exception {
+    IgniteEx engine = (IgniteEx) Ignition.allGrids().getFirst();
+    try {
+      engine.context().cache().context().database().waitForCheckpoint("a test");
+      throw new AssertionError("the engine had room on a full disk");
+    } catch (IgniteCheckedException noRoom) {
+      assertThat(noRoom).hasStackTraceContaining("No space left");
+    }
   }
 
   private static boolean isHealthy(TestNode node) {
@@ -207,7 +218,9 @@ class FullDiskTest {
   void aDiskThatAnotherProgramFillsToTheLastByteLosesNothing() throws Exception {
     try (TinyDisk disk = TinyDisk.mount(folder.resolve("disk"), DISK_MB)) {
       Writer writer;
+      TestNode stopped;
       try (TestNode node = TestNode.start(disk.folder())) {
+        stopped = node;
         Client client = node.client();
         writer =
             new Writer(
@@ -226,13 +239,21 @@ class FullDiskTest {
                     });
         untilRefused(writer, client);
         other.join();
+        // What it holds in memory must go to the disk now, and cannot.
+        checkpoint();
         assertThat(health(node).statusCode()).isEqualTo(503);
         disk.free();
         untilWritten(writer, client);
         writer.check(client);
+        ((IgniteEx) Ignition.allGrids().getFirst())
+            .context()
+            .cache()
+            .context()
+            .database()
+            .waitForCheckpoint("a test");
         TestNodes.await("healthy again", SOON, () -> isHealthy(node));
       }
-      try (TestNode node = TestNode.start(disk.folder())) {
+      try (TestNode node = stopped.again()) {
         writer.check(node.client());
         writer.receive(node.client());
       }
