@@ -7,6 +7,7 @@ import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.DiskSpace;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
+import dev.flotilla.data.grid.Environment;
 import dev.flotilla.gateway.ApiKeys;
 import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
@@ -91,7 +92,7 @@ final class Node {
             .orElseGet(() -> ClusterNode.create(config));
     data =
         new DataPlane(
-            new DataPlane.Environment(
+            new Environment(
                 cluster,
                 options.data(),
                 options.bind(),

@@ -1,0 +1,161 @@
+package dev.flotilla.data.queue;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Pattern;
+import javax.cache.Cache.Entry;
+import org.apache.ignite.IgniteCache;
+import org.apache.ignite.cache.CacheAtomicityMode;
+import org.apache.ignite.cache.query.ScanQuery;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** All queues, by name; a queue is made by its first use, or with a configuration by hand. */
+public final class GridQueues implements Queues, AutoCloseable {
+
+  private static final Logger log = LoggerFactory.getLogger(GridQueues.class);
+  private static final String CATALOG = "flotilla.queues";
+  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
+  private static final long CLEAN_EVERY_MS = 5_000;
+
+  private final Grid grid;
+  private final Fences fences;
+  private final InstantSource clock;
+  private final Map<String, GridQueue> open = new ConcurrentHashMap<>();
+  private volatile boolean closed;
+  private final Thread cleaner = Thread.ofVirtual().name("queue-cleaner").unstarted(this::clean);
+
+  public GridQueues(Grid grid, Fences fences, InstantSource clock) {
+    this.grid = grid;
+    this.fences = fences;
+    this.clock = clock;
+    grid.onStart(
+        ignite ->
+            ignite.getOrCreateCache(
+                grid.<String, byte[]>cacheConfig(CATALOG, CacheAtomicityMode.TRANSACTIONAL)));
+  }
+
+  public void start() {
+    cleaner.start();
+  }
+
+  @Override
+  public Queue queue(String name) {
+    return find(name).orElseGet(() -> create(name, QueueConfig.DEFAULT));
+  }
+
+  private static void check(String name) {
+    if (!NAME.matcher(name).matches()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "a queue cannot be called that",
+          "Use 1 to 128 letters, digits, dots, dashes or underscores.");
+    }
+  }
+
+  @Override
+  public Optional<Queue> find(String name) {
+    check(name);
+    GridQueue known = open.get(name);
+    if (known != null) {
+      return Optional.of(known);
+    }
+    byte[] config =
+        grid.read("opening queue " + name, i -> i.<String, byte[]>cache(CATALOG).get(name));
+    return config == null
+        ? Optional.empty()
+        : Optional.of(open(name, Json.read(config, QueueConfig.class)));
+  }
+
+  private GridQueue open(String name, QueueConfig config) {
+    return open.computeIfAbsent(name, n -> new GridQueue(n, config, grid, fences, clock));
+  }
+
+  @Override
+  public Queue create(String name, QueueConfig config) {
+    check(name);
+    if (grid.inTransaction()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "queue " + name + " does not exist, and cannot be made inside a transaction",
+          "Make it first.");
+    }
+    GridQueue.createCache(grid, name);
+    GridQueue queue = new GridQueue(name, config, grid, fences, clock);
+    queue.initialize();
+    byte[] present =
+        grid.write(
+            "making queue " + name,
+            i -> i.<String, byte[]>cache(CATALOG).getAndPutIfAbsent(name, Json.write(config)));
+    if (present != null && !Json.read(present, QueueConfig.class).equals(config)) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "queue " + name + " exists with another configuration",
+          "Delete it first, or use it as it is.");
+    }
+    return open(name, config);
+  }
+
+  @Override
+  public List<String> names() {
+    return grid.read(
+        "listing queues",
+        ignite -> {
+          List<String> names = new ArrayList<>();
+          IgniteCache<String, byte[]> catalog = ignite.cache(CATALOG);
+          try (var entries = catalog.query(new ScanQuery<String, byte[]>())) {
+            for (Entry<String, byte[]> entry : entries) {
+              names.add(entry.getKey());
+            }
+          }
+          return names.stream().sorted().toList();
+        });
+  }
+
+  @Override
+  public boolean delete(String name) {
+    check(name);
+    open.remove(name);
+    boolean there =
+        grid.write("deleting queue " + name, i -> i.<String, byte[]>cache(CATALOG).remove(name));
+    if (there) {
+      grid.write(
+          "deleting queue " + name,
+          ignite -> {
+            ignite.destroyCache(GridQueue.cacheName(name));
+            return true;
+          });
+    }
+    return there;
+  }
+
+  private void clean() {
+    while (!closed) {
+      try {
+        Thread.sleep(CLEAN_EVERY_MS);
+        for (GridQueue queue : open.values()) {
+          queue.clean();
+        }
+      } catch (InterruptedException e) {
+        return;
+      } catch (FlotillaException | IllegalStateException e) {
+        log.debug("queues are tidied later: {}", e.toString());
+      }
+    }
+  }
+
+  @Override
+  public void close() {
+    closed = true;
+    cleaner.interrupt();
+  }
+}
