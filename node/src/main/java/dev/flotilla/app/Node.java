@@ -35,6 +35,8 @@ import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -66,6 +68,8 @@ final class Node {
   private final Serving serving;
   private final TrainingService training;
   private final Gateway gateway;
+  private final CountDownLatch removed = new CountDownLatch(1);
+  private final AtomicBoolean stopped = new AtomicBoolean();
   private volatile GatewayServices.Health health =
       new GatewayServices.Health("starting", "this node is starting");
 
@@ -167,6 +171,7 @@ final class Node {
           ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
     }
     health = GatewayServices.Health.OK;
+    cluster.onRemoved(this::leave);
     log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
   }
 
@@ -180,8 +185,24 @@ final class Node {
         .orElse(now);
   }
 
+  /** Once it was removed nothing here may go on: the others count without this node. */
+  private void leave() {
+    health =
+        new GatewayServices.Health("removed", "this node was removed from its cluster for good");
+    stop();
+    removed.countDown();
+  }
+
+  /** Returns when this node has been removed from its cluster, and has stopped. */
+  void awaitRemoval() throws InterruptedException {
+    removed.await();
+  }
+
   /** Lets running requests end, then closes everything. */
   void stop() {
+    if (!stopped.compareAndSet(false, true)) {
+      return;
+    }
     log.info("stopping");
     try {
       if (!gateway.drain(DRAIN_PATIENCE)) {

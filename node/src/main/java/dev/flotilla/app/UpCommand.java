@@ -13,7 +13,6 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.Callable;
-import java.util.concurrent.CountDownLatch;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
@@ -132,8 +131,12 @@ final class UpCommand implements Callable<Integer> {
     }
     impatient.interrupt();
     System.out.println("ready http://" + bind + ":" + port);
-    new CountDownLatch(1).await();
-    return 0;
+    node.awaitRemoval();
+    failed = true;
+    throw new FlotillaException(
+        Code.CONFLICT,
+        "this node was removed from its cluster for good",
+        "To let this machine join anew, move " + folder + " away, and start with a new token.");
   }
 
   private CommandLine.ParameterException usage(String message) {

@@ -37,6 +37,20 @@ public interface Cluster extends AutoCloseable {
   /** Runs on the Raft leader only; call before {@link #start}. */
   void addReconciler(Reconciler reconciler);
 
+  /**
+   * Takes a node out of the cluster for good: its certificate is refused from now on, and the
+   * leader takes it out of the Raft group. Whether it holds something that nobody else has is the
+   * caller's to see to.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such node, {@code
+   *     CONFLICT} if it is this one, or if of the voters left no majority answers; {@code
+   *     NO_MAJORITY}
+   */
+  void remove(String nodeId);
+
+  /** Whether the group of those that decide has let go of a node. */
+  boolean isMember(String nodeId);
+
   /** How much room the disks have; what stores data asks it first. */
   DiskSpace disk();
 

@@ -340,8 +340,12 @@ final class RaftRegistry implements Registry, AutoCloseable {
     return configure(voters, listeners);
   }
 
-  /** Takes a node out of the group and makes a listener a voter in its place; only the leader. */
-  synchronized boolean expel(String nodeId) throws IOException {
+  /**
+   * Takes a node out of the group and makes a listener a voter in its place; only the leader.
+   *
+   * @param alive those that may become voters
+   */
+  synchronized boolean expel(String nodeId, List<String> alive) throws IOException {
     if (!leads()) {
       return false;
     }
@@ -353,11 +357,12 @@ final class RaftRegistry implements Registry, AutoCloseable {
     if (!voted && !listened) {
       return true;
     }
-    if (voters.size() < MAX_VOTERS && !listeners.isEmpty()) {
+    Optional<RaftPeer> promoted =
+        listeners.stream().filter(peer -> alive.contains(peer.getId().toString())).findFirst();
+    if (voters.size() < MAX_VOTERS && promoted.isPresent()) {
+      listeners.remove(promoted.get());
       voters.add(
-          RaftPeer.newBuilder(listeners.removeFirst())
-              .setStartupRole(RaftPeerRole.FOLLOWER)
-              .build());
+          RaftPeer.newBuilder(promoted.get()).setStartupRole(RaftPeerRole.FOLLOWER).build());
     }
     return configure(voters, listeners);
   }

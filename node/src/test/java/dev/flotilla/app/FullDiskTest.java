@@ -10,11 +10,12 @@ import dev.flotilla.client.HttpCaches;
 import dev.flotilla.client.HttpQueues;
 import dev.flotilla.client.HttpSql;
 import dev.flotilla.cluster.TestNodes;
-import dev.flotilla.data.CacheConfig;
-import dev.flotilla.data.Queue;
+import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.queue.Queue;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.UncheckedIOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -203,6 +204,17 @@ class FullDiskTest {
     }
   }
 
+  private static boolean isWhole(Writer writer, Client client) {
+    try {
+      writer.check(client);
+      return true;
+    } catch (FlotillaException e) {
+      return false;
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
   private static boolean isHealthy(TestNode node) {
     try {
       return health(node).statusCode() == 200;
@@ -217,15 +229,16 @@ class FullDiskTest {
   @Test
   void aDiskThatAnotherProgramFillsToTheLastByteLosesNothing() throws Exception {
     try (TinyDisk disk = TinyDisk.mount(folder.resolve("disk"), DISK_MB)) {
-      Writer writer;
       TestNode stopped;
+      Writer written;
       try (TestNode node = TestNode.start(disk.folder())) {
         stopped = node;
         Client client = node.client();
-        writer =
+        Writer writer =
             new Writer(
                 client,
                 Set.of(Code.STORAGE, Code.OUTCOME_UNKNOWN, Code.UNAVAILABLE, Code.NO_MAJORITY));
+        written = writer;
         Thread other =
             Thread.ofPlatform()
                 .start(
@@ -243,8 +256,9 @@ class FullDiskTest {
         checkpoint();
         assertThat(health(node).statusCode()).isEqualTo(503);
         disk.free();
+        // The engine that was broken is replaced.
+        TestNodes.await("all is there", SOON, () -> isWhole(writer, client));
         untilWritten(writer, client);
-        writer.check(client);
         ((IgniteEx) Ignition.allGrids().getFirst())
             .context()
             .cache()
@@ -254,8 +268,8 @@ class FullDiskTest {
         TestNodes.await("healthy again", SOON, () -> isHealthy(node));
       }
       try (TestNode node = stopped.again()) {
-        writer.check(node.client());
-        writer.receive(node.client());
+        written.check(node.client());
+        written.receive(node.client());
       }
     }
   }

@@ -540,6 +540,11 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     return each(stub -> stub.scrub(ScrubRequest.getDefaultInstance()));
   }
 
+  /** How many chunks of blobs are on no node that answers but this one. */
+  public long chunksOnlyOn(String nodeId) {
+    return keeper.onlyOn(nodeId);
+  }
+
   @Override
   public List<NodeState> nodes() {
     return each(stub -> stub.status(StatusRequest.getDefaultInstance()));

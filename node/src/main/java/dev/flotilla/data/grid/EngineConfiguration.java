@@ -63,7 +63,11 @@ final class EngineConfiguration {
         .setCommunicationSpi(communication)
         .setFailureDetectionTimeout(config.failureDetection().toMillis())
         .setIncludeEventTypes(
-            EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
+            EventType.EVT_NODE_LEFT,
+            EventType.EVT_NODE_FAILED,
+            EventType.EVT_NODE_SEGMENTED,
+            EventType.EVT_CACHE_STARTED,
+            EventType.EVT_CACHE_STOPPED)
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
         .setFailureHandler(new Report(onFailure))
         .setDataStorageConfiguration(storage(config))

@@ -127,6 +127,10 @@ final class GridKeeper implements AutoCloseable {
         && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
   }
 
+  boolean isMember(String nodeId) {
+    return members.current().nodes().contains(nodeId);
+  }
+
   /** Whether the grid's contents are being replaced. */
   boolean isGateShut() {
     return cluster.registry().get(GridMembers.GATE).isPresent();

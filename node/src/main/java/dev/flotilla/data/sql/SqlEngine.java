@@ -212,6 +212,13 @@ final class SqlEngine {
               Code.INVALID, "the statement failed: " + message, "Nothing was done.", e)
           : e;
     }
+    if (message.contains("ode is stopping")) {
+      return new FlotillaException(
+          Code.OUTCOME_UNKNOWN,
+          "the data grid of this node stopped meanwhile (" + message + ")",
+          "Look whether it was done, then try again.",
+          e);
+    }
     return switch (sql.statusCode()) {
       case IgniteQueryErrorCode.DUPLICATE_KEY ->
           new FlotillaException(
@@ -233,13 +240,6 @@ final class SqlEngine {
           IgniteQueryErrorCode.COLUMN_ALREADY_EXISTS,
           IgniteQueryErrorCode.VIEW_ALREADY_EXISTS ->
           new FlotillaException(Code.CONFLICT, message, "Choose another name.", e);
-      case IgniteQueryErrorCode.QUERY_CANCELED, IgniteQueryErrorCode.UNKNOWN
-          when message.contains("ode is stopping") ->
-          new FlotillaException(
-              Code.OUTCOME_UNKNOWN,
-              "the data grid of this node stopped meanwhile (" + message + ")",
-              "Look whether it was done, then try again.",
-              e);
       default ->
           message.matches("(?s).*Object '.*' not found.*")
               ? new FlotillaException(Code.NOT_FOUND, unknownTable(message), "Check the name.", e)
