@@ -38,13 +38,17 @@ final class QueueApi {
         Route.named("GET", "/api/queues/*", Access.KEY, this::stats),
         Route.named("POST", "/api/queues/*", Access.WORK, this::create),
         Route.named("DELETE", "/api/queues/*", Access.WORK, this::delete),
-        Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send),
+        inTransactions(Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send)),
         Route.named("POST", "/api/queues/*/receive", Access.WORK, this::receive),
-        Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge),
-        Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack),
+        inTransactions(Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge)),
+        inTransactions(Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack)),
         Route.named("GET", "/api/queues/*/dead", Access.KEY, this::dead),
         Route.named("POST", "/api/queues/*/redrive", Access.WORK, this::redrive),
         Route.named("POST", "/api/queues/*/replay", Access.WORK, this::replay));
+  }
+
+  private Route inTransactions(Route route) {
+    return TransactionsApi.takingPart(services, route);
   }
 
   private Queues queues() {

@@ -271,7 +271,8 @@ class LocksTest {
   @Test
   @Order(9)
   void malformedRequestsAreRefused() {
-    assertThatThrownBy(() -> Request.exclusive("../x", "A")).hasMessageContaining("lock's name");
+    assertThatThrownBy(() -> Request.exclusive("../x", "A"))
+        .hasMessageContaining("a lock cannot be called '../x'");
     assertThatThrownBy(() -> Request.exclusive("x", "")).hasMessageContaining("holder");
     assertThatThrownBy(() -> Request.exclusive("x", "A").ttl(Duration.ofMillis(1)))
         .hasMessageContaining("out of range");
