@@ -371,8 +371,7 @@ final class GridKeeper implements AutoCloseable {
     broken = false;
     announced = false;
     try {
-      Ignite started =
-          Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
+      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
       started
           .events()
           .localListen(
