@@ -153,6 +153,7 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new LocksApi(services).routes());
+    routes.addAll(new NodesApi(services).routes());
     routes.addAll(new BackupsApi(services).routes());
     routes.addAll(new JobsApi(services).routes());
     routes.addAll(new CacheApi(services).routes());

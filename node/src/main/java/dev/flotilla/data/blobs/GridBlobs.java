@@ -97,7 +97,9 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     this.nanoTime = nanoTime;
     this.random = random;
     Path folder = dataFolder.toAbsolutePath().resolve("data").resolve("blobs");
-    files = ChunkFiles.on(folder, config.reserveBytes(), clock);
+    files =
+        ChunkFiles.on(
+            folder, Math.max(config.reserveBytes(), cluster.disk().reserveBytes()), clock);
     replicated = new ReplicatedChunks(cluster, files, config.copies(), threads);
     objects =
         config
@@ -577,6 +579,11 @@ public final class GridBlobs implements Blobs, AutoCloseable {
   @Override
   public List<NodeState> scrub() {
     return each(stub -> stub.scrub(ScrubRequest.getDefaultInstance()));
+  }
+
+  /** How many chunks of blobs are on no node that answers but this one. */
+  public long chunksOnlyOn(String nodeId) {
+    return keeper.onlyOn(nodeId);
   }
 
   @Override

@@ -64,6 +64,7 @@ final class GridKeeper implements AutoCloseable {
   private volatile @Nullable Ignite engine;
   private long stoppedNs;
   private volatile boolean segmented;
+  private volatile boolean broken;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
@@ -118,6 +119,10 @@ final class GridKeeper implements AutoCloseable {
     return running != null
         && engineHasMajority(running)
         && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+  }
+
+  boolean isMember(String nodeId) {
+    return members.current().nodes().contains(nodeId);
   }
 
   /** Whether the grid's contents are being replaced. */
@@ -188,6 +193,15 @@ final class GridKeeper implements AutoCloseable {
 
   private void pass() throws InterruptedException {
     Ignite running = engine;
+    if (running != null && broken) {
+      log.warn("data grid: the engine cannot go on (such as after a full disk); it starts again");
+      stopEngine();
+      running = null;
+    }
+    if (running == null && cluster.disk().isExhausted()) {
+      // Started without room for its write-ahead log it would only break again.
+      return;
+    }
     if (running != null) {
       tend(running);
     }
@@ -354,9 +368,10 @@ final class GridKeeper implements AutoCloseable {
 
   private void startEngine() {
     segmented = false;
+    broken = false;
     announced = false;
     try {
-      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster));
+      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
       started
           .events()
           .localListen(
