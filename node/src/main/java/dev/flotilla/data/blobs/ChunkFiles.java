@@ -5,14 +5,13 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.NodeFiles;
 import java.io.EOFException;
 import java.io.IOException;
+import java.io.InputStream;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.FileTime;
 import java.security.MessageDigest;
 import java.time.Duration;
@@ -208,14 +207,16 @@ final class ChunkFiles {
     return Optional.of(content);
   }
 
-  /** Each piece is digested while it is still in the processor's cache. */
+  /**
+   * Each piece is digested while it is still in the processor's cache. By a stream, since a channel
+   * fails when its reader is interrupted, which would be taken for damage.
+   */
   private static byte[] read(Path file, MessageDigest digest) throws IOException {
-    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
-      byte[] content = new byte[Math.toIntExact(channel.size())];
+    try (InputStream in = Files.newInputStream(file)) {
+      byte[] content = new byte[Math.toIntExact(Files.size(file))];
       int at = 0;
       while (at < content.length) {
-        int count =
-            channel.read(ByteBuffer.wrap(content, at, Math.min(PIECE_BYTES, content.length - at)));
+        int count = in.read(content, at, Math.min(PIECE_BYTES, content.length - at));
         if (count < 0) {
           throw new EOFException(file + " was cut short");
         }
