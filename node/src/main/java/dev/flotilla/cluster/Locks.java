@@ -217,6 +217,17 @@ public interface Locks {
    * when it dies or resigns the next one takes over.
    */
   default LeaderElection elect(String name, String candidate, LeaderElection.Candidate duties) {
-    return LeaderElection.stand(this, name, candidate, duties);
+    return elect(name, candidate, Duration.ofMillis(TTL_MS), duties);
+  }
+
+  /**
+   * As above.
+   *
+   * @param lease how long the lead of one that died is still its own; shorter leases are renewed
+   *     more often
+   */
+  default LeaderElection elect(
+      String name, String candidate, Duration lease, LeaderElection.Candidate duties) {
+    return LeaderElection.stand(this, name, candidate, lease, duties);
   }
 }

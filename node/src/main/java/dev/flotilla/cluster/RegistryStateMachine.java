@@ -16,6 +16,7 @@ import java.util.stream.Stream;
 import org.apache.ratis.io.MD5Hash;
 import org.apache.ratis.proto.RaftProtos.LogEntryProto;
 import org.apache.ratis.protocol.Message;
+import org.apache.ratis.protocol.RaftClientRequest;
 import org.apache.ratis.protocol.RaftGroupId;
 import org.apache.ratis.protocol.RaftGroupMemberId;
 import org.apache.ratis.protocol.RaftPeerId;
@@ -61,11 +62,13 @@ final class RegistryStateMachine extends BaseStateMachine {
   private final RegistryState state = new RegistryState();
   private final SimpleStateMachineStorage storage = new SimpleStateMachineStorage();
   private final Listener listener;
+  private final DiskSpace disk;
   private final Object applied = new Object();
   private final AtomicInteger snapshotsInstalled = new AtomicInteger();
 
-  RegistryStateMachine(Listener listener) {
+  RegistryStateMachine(Listener listener, DiskSpace disk) {
     this.listener = listener;
+    this.disk = disk;
   }
 
   RegistryState state() {
@@ -132,6 +135,17 @@ final class RegistryStateMachine extends BaseStateMachine {
   @Override
   public StateMachineStorage getStateMachineStorage() {
     return storage;
+  }
+
+  /** On the leader, before a command comes into its log: a log that finds no room is broken. */
+  @Override
+  public TransactionContext startTransaction(RaftClientRequest request) throws IOException {
+    TransactionContext transaction = super.startTransaction(request);
+    if (disk.isExhausted()) {
+      transaction.setException(
+          new IOException("the disk of node " + getId() + ", which leads, is full"));
+    }
+    return transaction;
   }
 
   @Override

@@ -37,6 +37,7 @@ import dev.flotilla.data.sql.Transactions;
 import dev.flotilla.data.usage.GridUsage;
 import dev.flotilla.data.usage.Usage;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
@@ -232,6 +233,24 @@ public final class DataPlane implements AutoCloseable {
   /** Adds a kind of job, on every node; before the start. */
   public void registerJob(JobDefinition job) {
     jobs.register(job);
+  }
+
+  /**
+   * What would be lost with a node: what no other node that answers has, for people.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NO_MAJORITY}, {@code UNAVAILABLE}
+   */
+  public List<String> onlyOn(String nodeId) {
+    List<String> lost = new ArrayList<>();
+    List<String> caches = grid.onlyOn(nodeId);
+    if (!caches.isEmpty()) {
+      lost.add("parts of " + String.join(", ", caches));
+    }
+    long chunks = blobs.chunksOnlyOn(nodeId);
+    if (chunks > 0) {
+      lost.add(chunks + " chunks of blobs");
+    }
+    return lost;
   }
 
   /** The queues. */

@@ -19,7 +19,10 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Optional;
 
-/** Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent. */
+/**
+ * Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent, or the
+ * first call that waits for one.
+ */
 final class QueueApi {
 
   private static final long VISIBILITY_MS = 30_000;
@@ -140,7 +143,8 @@ final class QueueApi {
   private void receive(Exchange exchange, String name) throws InterruptedException {
     Fields fields = exchange.json();
     List<Queue.Message> messages =
-        existing(name)
+        queues()
+            .queue(name)
             .receive(
                 fields.text("group").orElse(Queue.DEFAULT_GROUP),
                 fields.text("consumer").orElse(""),

@@ -1,14 +1,20 @@
 package dev.flotilla.app;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.client.Client;
+import dev.flotilla.cluster.Fence;
+import dev.flotilla.cluster.Lease;
 import dev.flotilla.cluster.Locks;
 import dev.flotilla.data.Backups;
+import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.cache.Cache;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.queue.Queue;
 import dev.flotilla.data.sql.Sagas;
 import dev.flotilla.data.sql.Transaction;
@@ -17,6 +23,7 @@ import dev.flotilla.data.usage.Usage;
 import dev.flotilla.data.usage.UsageEvent;
 import java.io.ByteArrayInputStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -42,6 +49,7 @@ class FlotillaTest {
   private static Flotilla embedded;
   private static Flotilla remote;
   private static Client client;
+  private static DataPlane data;
 
   @BeforeAll
   static void start() {
@@ -49,15 +57,18 @@ class FlotillaTest {
     embedded =
         Flotilla.start(
             Flotilla.Config.of(folder.resolve("node"), port),
-            data ->
-                data.sagas()
-                    .register(
-                        "greet",
-                        List.of(
-                            new Sagas.Step(
-                                "hello",
-                                context -> "Hello " + context.parameters().get("who"),
-                                Optional.empty()))));
+            plane -> {
+              data = plane;
+              plane
+                  .sagas()
+                  .register(
+                      "greet",
+                      List.of(
+                          new Sagas.Step(
+                              "hello",
+                              context -> "Hello " + context.parameters().get("who"),
+                              Optional.empty())));
+            });
     String url = "http://127.0.0.1:" + port;
     String key = Client.keyIn(folder.resolve("node")).orElseThrow();
     remote = Flotilla.connect(url, key);
@@ -370,6 +381,155 @@ class FlotillaTest {
     assertThat(run(access, "queue", "rm", "shell")).isZero();
     assertThat(run(access, "queue", "stats", "shell")).isEqualTo(1);
     assertThat(run(access, "queue", "ack", "shell", "forged")).isEqualTo(1);
+  }
+
+  /**
+   * A holder stands still past its lease, the next one takes the lock and writes; then the first
+   * one goes on. 2,000 of its 100,000 tries are whole writes (sends, acknowledgements, names and
+   * removals of blobs, half of them over HTTP); the others are what each of these asks first, in
+   * the same transaction of the grid.
+   */
+  @Test
+  void aHolderThatStoodStillPastItsLeaseChangesNothingIn100000Tries() throws Exception {
+    Queue queue = embedded.queue("fenced");
+    queue.send(List.of(Queue.Outgoing.of("k", bytes("kept"))), Optional.empty());
+    Queue.Message message =
+        queue
+            .receive(Queue.DEFAULT_GROUP, "A", 1, Duration.ofHours(1), Duration.ofSeconds(5))
+            .getFirst();
+    String digest =
+        embedded.blobs().put("default", new ByteArrayInputStream(bytes("new"))).digest();
+    Fence stale =
+        fence(
+            embedded
+                .locks()
+                .acquire(Locks.Request.exclusive("job", "A").ttl(Duration.ofMillis(300)))
+                .orElseThrow());
+    name(embedded, digest, stale);
+    Fence present =
+        fence(
+            embedded
+                .locks()
+                .acquire(Locks.Request.exclusive("job", "B").await(Duration.ofSeconds(10)))
+                .orElseThrow());
+    String others =
+        embedded.blobs().put("default", new ByteArrayInputStream(bytes("of B"))).digest();
+    name(embedded, others, present);
+    queue.send(List.of(Queue.Outgoing.of("k", bytes("of B"))), Optional.of(present));
+
+    int accepted = 0;
+    for (int i = 0; i < 500; i++) {
+      Flotilla flotilla = i % 2 == 0 ? embedded : remote;
+      Queue same = flotilla.queue("fenced");
+      accepted +=
+          accepted(
+              () -> same.send(List.of(Queue.Outgoing.of("k", bytes("late"))), Optional.of(stale)));
+      accepted += accepted(() -> same.acknowledge(List.of(message.receipt()), Optional.of(stale)));
+      accepted += accepted(() -> name(flotilla, digest, stale));
+      accepted +=
+          accepted(() -> flotilla.blobs().remove("default", "fenced/name", Optional.of(stale)));
+    }
+    Fences fences = new Fences(data.grid());
+    for (int i = 0; i < 98; i++) {
+      String resource = i % 2 == 0 ? "queue fenced" : "blob default/fenced/name";
+      accepted +=
+          data.grid()
+              .transact(
+                  "a late write",
+                  Grid.TransactionMode.PESSIMISTIC,
+                  ignite -> {
+                    int let = 0;
+                    for (int n = 0; n < 1_000; n++) {
+                      let += accepted(() -> fences.check(ignite, resource, Optional.of(stale)));
+                    }
+                    return let;
+                  });
+    }
+    assertThat(accepted).isZero();
+    assertThat(queue.stats().sent()).isEqualTo(2);
+    assertThat(queue.stats().groups().getFirst().depth()).isEqualTo(2);
+    assertThat(embedded.blobs().reference("default", "fenced/name").orElseThrow().digest())
+        .isEqualTo(others);
+    // Whoever holds the lock still can.
+    queue.acknowledge(List.of(message.receipt()), Optional.of(present));
+  }
+
+  private static Fence fence(Locks.Grant grant) {
+    return new Fence("job", grant.token());
+  }
+
+  private static void name(Flotilla flotilla, String digest, Fence fence) {
+    flotilla.blobs().name("default", "fenced/name", digest, Optional.empty(), Optional.of(fence));
+  }
+
+  private static int accepted(Runnable write) {
+    try {
+      write.run();
+      return 1;
+    } catch (FlotillaException e) {
+      assertThat(e.code()).as("%s", e).isEqualTo(FlotillaException.Code.CONFLICT);
+      assertThat(e).hasMessageContaining("stale token");
+      return 0;
+    }
+  }
+
+  /** What README says, word by word, on both. */
+  @ParameterizedTest
+  @ValueSource(strings = {"embedded", "remote"})
+  void theExampleOfTheReadmeWorks(String which) throws Exception {
+    Flotilla flotilla = flotilla(which);
+    // A process's first INSERT takes the planner seconds on a busy machine: not in a transaction.
+    flotilla.sql().execute("CREATE TABLE first_" + which + " (id VARCHAR PRIMARY KEY, n VARCHAR)");
+    flotilla.sql().execute("INSERT INTO first_" + which + " VALUES (?, ?)", "1", "one");
+    readme(flotilla);
+    assertThat(flotilla.cache("stock").get("apple")).hasValue(bytes("2"));
+    assertThat(flotilla.sql().execute("SELECT item FROM sold").rows()).contains(List.of("apple"));
+    assertThat(flotilla.blobs().reference("default", "reports/today")).isPresent();
+
+    String home = System.getProperty("flotilla.home");
+    String text = Files.readString(Path.of(home, "README.md"));
+    String source = Files.readString(Path.of(home, SOURCE));
+    String example = text.substring(text.indexOf("```java"));
+    example = example.substring(example.indexOf("  flotilla.sql()"), example.indexOf("\n}\n```"));
+    assertThat(source.replaceAll("\\s+", "")).contains(example.replaceAll("\\s+", ""));
+  }
+
+  private static final String SOURCE = "node/src/test/java/dev/flotilla/app/FlotillaTest.java";
+
+  private static void readme(Flotilla flotilla) throws Exception {
+    flotilla
+        .sql()
+        .execute("CREATE TABLE IF NOT EXISTS sold (id VARCHAR PRIMARY KEY, item VARCHAR)");
+    Cache stock = flotilla.cache("stock");
+    stock.put("apple", "3".getBytes(UTF_8));
+    Queue orders = flotilla.queue("orders");
+    orders.send(Queue.Outgoing.of("apple", "for Ann".getBytes(UTF_8)));
+    for (Queue.Message order :
+        orders.receive(
+            Queue.DEFAULT_GROUP, "me", 10, Duration.ofSeconds(30), Duration.ofSeconds(5))) {
+      flotilla
+          .transactions()
+          .run(
+              Transactions.Mode.PESSIMISTIC,
+              transaction -> {
+                transaction.sql("INSERT INTO sold VALUES (?, ?)", order.id(), order.key());
+                stock.increment(order.key(), -1);
+                orders.acknowledge(
+                    List.of(order.receipt()), Optional.empty()); // all three, or none
+                return order.id();
+              });
+    }
+    try (Lease lease =
+        flotilla.locks().lease(Locks.Request.exclusive("nightly", "me")).orElseThrow()) {
+      String digest =
+          flotilla
+              .blobs()
+              .put("default", new ByteArrayInputStream("sold".getBytes(UTF_8)))
+              .digest();
+      flotilla
+          .blobs()
+          .name("default", "reports/today", digest, Optional.empty(), Optional.of(lease.fence()));
+    }
   }
 
   private static String key() {

@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
@@ -22,7 +23,9 @@ import org.apache.ignite.cache.PartitionLossPolicy;
 import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterTopologyException;
 import org.apache.ignite.configuration.CacheConfiguration;
+import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
+import org.apache.ignite.internal.processors.cache.CacheGroupContext;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
 import org.apache.ignite.internal.util.typedef.X;
 import org.apache.ignite.transactions.Transaction;
@@ -127,6 +130,11 @@ public final class Grid implements AutoCloseable {
     }
   }
 
+  /** Whether a node belongs to the grid, as the registry has decided. */
+  public boolean isMember(String nodeId) {
+    return keeper.isMember(nodeId);
+  }
+
   /** Whether this node is part of the majority now. */
   public boolean hasMajority() {
     return keeper.hasMajority();
@@ -222,6 +230,7 @@ public final class Grid implements AutoCloseable {
     if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
       throw noMajority(what);
     }
+    cluster.disk().checkRoom(what);
     T result;
     try {
       result = operation.apply(running);
@@ -329,6 +338,35 @@ public final class Grid implements AutoCloseable {
   /** As {@link #write}, also while the grid is closed. */
   public <T> T restoring(String what, Function<Ignite, T> operation) {
     return write(what, engine(what), operation);
+  }
+
+  /**
+   * Tables, caches and the like of which some partition has its only complete copy on a node, or
+   * none on any other that is there; by name.
+   */
+  public List<String> onlyOn(String nodeId) {
+    return read(
+        "looking for last copies",
+        running -> {
+          List<String> names = new ArrayList<>();
+          for (CacheGroupContext group : ((IgniteEx) running).context().cache().cacheGroups()) {
+            if (!group.systemCache() && hasPartitionOnlyOn(group, nodeId)) {
+              names.add(group.cacheOrGroupName());
+            }
+          }
+          Collections.sort(names);
+          return names;
+        });
+  }
+
+  private static boolean hasPartitionOnlyOn(CacheGroupContext group, String nodeId) {
+    for (int partition = 0; partition < group.affinity().partitions(); partition++) {
+      if (group.topology().owners(partition).stream()
+          .allMatch(owner -> String.valueOf(owner.consistentId()).equals(nodeId))) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private Ignite running(String what) {

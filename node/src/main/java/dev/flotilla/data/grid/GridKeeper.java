@@ -67,6 +67,7 @@ final class GridKeeper implements AutoCloseable {
   private volatile Approval approval = new Approval(null, -1);
   private long stoppedNs;
   private volatile boolean segmented;
+  private volatile boolean broken;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
@@ -148,6 +149,10 @@ final class GridKeeper implements AutoCloseable {
     } catch (IllegalStateException stopped) {
       return false;
     }
+  }
+
+  boolean isMember(String nodeId) {
+    return members.current().nodes().contains(nodeId);
   }
 
   /** Whether the grid's contents are being replaced. */
@@ -264,6 +269,15 @@ final class GridKeeper implements AutoCloseable {
 
   private void pass() throws InterruptedException {
     Ignite running = engine;
+    if (running != null && broken) {
+      log.warn("data grid: the engine cannot go on (such as after a full disk); it starts again");
+      stopEngine();
+      running = null;
+    }
+    if (running == null && cluster.disk().isExhausted()) {
+      // Started without room for its write-ahead log it would only break again.
+      return;
+    }
     if (running != null) {
       tend(running);
     }
@@ -463,9 +477,10 @@ final class GridKeeper implements AutoCloseable {
 
   private void startEngine() {
     segmented = false;
+    broken = false;
     announced = false;
     try {
-      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster));
+      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
       storeBaselineHistory(started);
       started
           .events()
