@@ -52,7 +52,7 @@ final class GridKeeper implements AutoCloseable {
   /** How long an operation waits for such a confirmation where the engine sees a majority. */
   private static final long CONFIRM_NS = 8_000_000_000L;
 
-  /** How long it lets another start first. */
+  /** How long it lets others start first, or answer. */
   private static final long PATIENCE_NS = 15_000_000_000L;
 
   private final Cluster cluster;
@@ -66,6 +66,7 @@ final class GridKeeper implements AutoCloseable {
   private volatile @Nullable Ignite engine;
   private volatile Approval approval = new Approval(null, -1);
   private long stoppedNs;
+  private long lastMajorityNs;
   private volatile boolean segmented;
   private volatile boolean broken;
   private volatile boolean announced;
@@ -97,6 +98,7 @@ final class GridKeeper implements AutoCloseable {
   void start() {
     members.found();
     stoppedNs = nanoTime.getAsLong();
+    lastMajorityNs = stoppedNs;
     // Apart from the keeper, which may wait for the engine for long: what others say must stay
     // fresh.
     asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
@@ -287,8 +289,9 @@ final class GridKeeper implements AutoCloseable {
             running != null,
             running != null && sees(running),
             rank(),
-            nanoTime.getAsLong() - stoppedNs < PATIENCE_NS);
+            nanoTime.getAsLong() - Math.max(stoppedNs, lastMajorityNs) < PATIENCE_NS);
     if (own.majority()) {
+      lastMajorityNs = nanoTime.getAsLong();
       return;
     }
     Map<String, GridStatus> answers = peers.fresh();

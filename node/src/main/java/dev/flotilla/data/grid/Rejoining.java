@@ -36,7 +36,7 @@ final class Rejoining {
    * This node.
    *
    * @param majority whether it sees a majority of the members
-   * @param patient whether it still waits for somebody else to start first
+   * @param patient whether it has stopped, or lost the majority, only a while ago
    */
   record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}
 
@@ -108,14 +108,20 @@ final class Rejoining {
       }
     }
     boolean others = answers.stream().anyMatch(p -> p.seesUs() || p.running());
-    return own.rank() == ALONE && !others && isSmallMajority(answers, members)
+    return own.rank() == ALONE && !others && mayClaim(own, answers, members)
         ? Action.CLAIM_VIEW
         : Action.STAY;
   }
 
-  /** Whether a majority answers of so few members that each has everything. */
-  private static boolean isSmallMajority(Collection<Peer> answers, int members) {
-    return members <= Grid.BACKUPS + 1 && 2 * (answers.size() + 1) > members;
+  /**
+   * With so few members each of them has everything, and one can stand for all; but others of the
+   * view may only be slow to answer.
+   */
+  private static boolean mayClaim(Own own, Collection<Peer> answers, int members) {
+    int present = answers.size() + 1;
+    return members <= Grid.BACKUPS + 1
+        && 2 * present > members
+        && (present == members || !own.patient());
   }
 
   /** Of equals that all begin, the one with the smallest id does so alone, and the others join. */
@@ -151,7 +157,7 @@ final class Rejoining {
         return Action.START;
       }
       boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
-      return equalRuns ? Action.STAY : Action.CLAIM_VIEW;
+      return equalRuns || !mayClaim(own, answers, members) ? Action.STAY : Action.CLAIM_VIEW;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;

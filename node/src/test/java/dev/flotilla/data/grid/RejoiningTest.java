@@ -75,7 +75,7 @@ class RejoiningTest {
   void theOlderGivesWayToTheNewerEvenIfThatOneIsDown() {
     assertThat(of3(running(false, OUTSIDE), down("z", CLEAN))).isEqualTo(Action.STOP);
     assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, ALONE), down("a", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(running(false, ALONE), down("a", OUTSIDE))).isEqualTo(Action.STAY);
   }
 
   @Test
@@ -136,7 +136,11 @@ class RejoiningTest {
 
   @Test
   void whenAllWereAloneOneTakesTheViewAndTheOthersStartEmptyBesideIt() {
-    assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(new Own("m", false, false, ALONE, false), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(stopped(ALONE), down("y", ALONE), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
     assertThat(of3(stopped(ALONE), lone("a", ALONE))).isEqualTo(Action.STAY);
     assertThat(of3(running(false, ALONE), down("y", ALONE), down("z", ALONE)))
         .isEqualTo(Action.CLAIM_VIEW);
