@@ -343,7 +343,7 @@ final class ChangeJournal implements AutoCloseable {
         DynamicCacheDescriptor there =
             ((IgniteEx) ignite).context().cache().cacheDescriptor(each.name());
         if (there != null) {
-          aliases.put(there.deploymentId().toString(), each.incarnation());
+          aliases.put(id(there), each.incarnation());
         }
       }
     } else {
@@ -642,8 +642,12 @@ final class ChangeJournal implements AutoCloseable {
   }
 
   private String incarnation(DynamicCacheDescriptor descriptor) {
-    String id = descriptor.deploymentId().toString();
-    return aliases.getOrDefault(id, id);
+    return aliases.getOrDefault(id(descriptor), id(descriptor));
+  }
+
+  /** Caches that come up together have one deployment id. */
+  private static String id(DynamicCacheDescriptor descriptor) {
+    return descriptor.cacheName() + "/" + descriptor.deploymentId();
   }
 
   private Definition definition(GridKernalContext context, DynamicCacheDescriptor descriptor) {

@@ -451,13 +451,12 @@ final class JournalReplay {
     IgniteCache<Object, Object> cache = ignite.cache(name).withKeepBinary();
     CacheObjectContext values = context.cache().context().cacheContext(
         org.apache.ignite.internal.util.typedef.internal.CU.cacheId(name)).cacheObjectContext();
-    Map<Object, Object> put = new LinkedHashMap<>();
-    Set<Object> remove = new HashSet<>();
+    // One by one: two pairs of a key and where it lies are equal to Java, if only the keys are.
     for (Change change : changes) {
       Object key = plain(context, values, change.keyType(), change.key());
       boolean expired = change.expiresMs() > 0 && change.expiresMs() <= nowMs;
       if (change.valueType() == 0 || expired) {
-        remove.add(key);
+        cache.remove(key);
       } else if (change.expiresMs() > 0) {
         cache
             .withExpiryPolicy(
@@ -465,14 +464,8 @@ final class JournalReplay {
                     new Duration(TimeUnit.MILLISECONDS, change.expiresMs() - nowMs)))
             .put(key, plain(context, values, change.valueType(), change.value()));
       } else {
-        put.put(key, plain(context, values, change.valueType(), change.value()));
+        cache.put(key, plain(context, values, change.valueType(), change.value()));
       }
-    }
-    if (!remove.isEmpty()) {
-      cache.removeAll(remove);
-    }
-    if (!put.isEmpty()) {
-      cache.putAll(put);
     }
   }
 
