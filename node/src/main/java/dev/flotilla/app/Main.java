@@ -20,6 +20,7 @@ import picocli.CommandLine.Command;
       PlanCommand.class,
       ServeCommand.class,
       RunCommand.class,
+      EmbedCommand.class,
       TrainCommand.class,
       PsCommand.class,
       ListCommand.class,

@@ -136,6 +136,7 @@ final class Node {
                 data,
                 serving.deployments(),
                 serving.generator(),
+                serving.embedder(),
                 training,
                 imports(),
                 this::invite,

@@ -312,8 +312,7 @@ public final class ClusterNode implements Cluster {
     }
     LOG.error("{}", removed(identity, config.dataFolder()).explanation());
     try {
-      NodeFiles.writeDurably(
-          removalNote(config.dataFolder()), Json.write(clusterId()), false);
+      NodeFiles.writeDurably(removalNote(config.dataFolder()), Json.write(clusterId()), false);
     } catch (IOException e) {
       LOG.warn("{}: its removal could not be noted", self(), e);
     }
@@ -350,8 +349,7 @@ public final class ClusterNode implements Cluster {
     for (Identity.Peer peer : known) {
       if (JoinClient.isRemoved(config, identity, peer)) {
         try {
-          NodeFiles.writeDurably(
-              removalNote(config.dataFolder()), Json.write(clusterId()), false);
+          NodeFiles.writeDurably(removalNote(config.dataFolder()), Json.write(clusterId()), false);
         } catch (IOException e) {
           LOG.warn("{}: its removal could not be noted", self(), e);
         }

@@ -138,8 +138,7 @@ final class Controller implements AutoCloseable {
   }
 
   private void expelRemoved() {
-    List<String> alive =
-        nodes.get().stream().filter(liveness::alive).map(NodeInfo::id).toList();
+    List<String> alive = nodes.get().stream().filter(liveness::alive).map(NodeInfo::id).toList();
     for (String member : registry.members()) {
       if (registry.get(new Registry.Key(REMOVED_KIND, member)).isPresent()) {
         if (member.equals(self)) {

@@ -56,11 +56,7 @@ public final class DiskSpace implements AutoCloseable {
    * @param totalBytes of the disk
    */
   DiskSpace(
-      String self,
-      Path folder,
-      LongSupplier usableBytes,
-      long totalBytes,
-      LongSupplier nanoTime) {
+      String self, Path folder, LongSupplier usableBytes, long totalBytes, LongSupplier nanoTime) {
     this.self = self;
     this.folder = folder;
     this.usableBytes = usableBytes;
@@ -199,8 +195,7 @@ public final class DiskSpace implements AutoCloseable {
   }
 
   void start(RaftRegistry registry) {
-    thread =
-        Thread.ofPlatform().daemon().name("disk-" + self).start(() -> watch(registry));
+    thread = Thread.ofPlatform().daemon().name("disk-" + self).start(() -> watch(registry));
   }
 
   private void watch(RaftRegistry registry) {

@@ -28,8 +28,8 @@ final class Joining {
 
   /**
    * @param asksAbout a node's id, of which it is only asked whether it was removed: the others
-   *     refuse its certificate then, so this is the only place that can tell it. Nothing else counts
-   *     in such a request, and the answer is a refusal of code {@code CONFLICT} if it was
+   *     refuse its certificate then, so this is the only place that can tell it. Nothing else
+   *     counts in such a request, and the answer is a refusal of code {@code CONFLICT} if it was
    * @param secret of the token
    * @param certificateRequest PKCS #10
    * @param clockMs the joiner's clock, milliseconds since 1970

@@ -361,8 +361,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
         listeners.stream().filter(peer -> alive.contains(peer.getId().toString())).findFirst();
     if (voters.size() < MAX_VOTERS && promoted.isPresent()) {
       listeners.remove(promoted.get());
-      voters.add(
-          RaftPeer.newBuilder(promoted.get()).setStartupRole(RaftPeerRole.FOLLOWER).build());
+      voters.add(RaftPeer.newBuilder(promoted.get()).setStartupRole(RaftPeerRole.FOLLOWER).build());
     }
     return configure(voters, listeners);
   }

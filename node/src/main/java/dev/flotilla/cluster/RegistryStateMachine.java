@@ -6,11 +6,9 @@ import dev.flotilla.cluster.proto.CommandResult;
 import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.Objects;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -214,22 +212,10 @@ final class RegistryStateMachine extends BaseStateMachine {
     }
     File file = storage.getSnapshotFile(last.getTerm(), last.getIndex());
     Path temp = file.toPath().resolveSibling(file.getName() + ".tmp");
-    try (FileChannel channel =
-        FileChannel.open(
-            temp,
-            StandardOpenOption.CREATE,
-            StandardOpenOption.WRITE,
-            StandardOpenOption.TRUNCATE_EXISTING)) {
-      ByteBuffer bytes = ByteBuffer.wrap(state.toSnapshot());
-      while (bytes.hasRemaining()) {
-        channel.write(bytes);
-      }
-      channel.force(true);
-    }
+    NodeFiles.writeForced(temp, ByteBuffer.wrap(state.toSnapshot()));
     MD5Hash checksum = MD5FileUtil.computeMd5ForFile(temp.toFile());
     MD5FileUtil.saveMD5File(file, checksum);
-    Files.move(temp, file.toPath(), StandardCopyOption.ATOMIC_MOVE);
-    NodeFiles.syncFolder(NodeFiles.parent(temp));
+    NodeFiles.publish(temp, file.toPath());
     storage.updateLatestSnapshot(
         new SingleFileSnapshotInfo(
             new FileInfo(file.toPath(), checksum), last.getTerm(), last.getIndex()));

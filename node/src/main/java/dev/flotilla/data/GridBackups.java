@@ -5,12 +5,12 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Grid;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
@@ -527,10 +527,7 @@ final class GridBackups implements Backups {
   private static void writeManifest(Stored stored) {
     Path file = manifest(stored.folder(), stored.name());
     try {
-      Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
-      Files.write(temporary, Json.write(stored));
-      Files.move(
-          temporary, file, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+      NodeFiles.writeDurably(file, Json.write(stored), false);
     } catch (IOException e) {
       throw new FlotillaException(
           Code.STORAGE,

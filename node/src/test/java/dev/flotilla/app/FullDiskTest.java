@@ -53,7 +53,6 @@ class FullDiskTest {
 
     private static final int VALUE_BYTES = 128 << 10;
 
-    private final Random random = new Random(7);
     private final Set<Code> allowed;
     private final List<Integer> cached = new ArrayList<>();
     private final List<Integer> rows = new ArrayList<>();
@@ -65,9 +64,7 @@ class FullDiskTest {
     Writer(Client client, Set<Code> allowed) {
       this.allowed = allowed;
       var _ = new HttpCaches(client).create("full", CacheConfig.DEFAULT);
-      var _ =
-          new HttpSql(client)
-              .execute("CREATE TABLE full_disk (id INT PRIMARY KEY, t VARCHAR)");
+      var _ = new HttpSql(client).execute("CREATE TABLE full_disk (id INT PRIMARY KEY, t VARCHAR)");
     }
 
     private static byte[] value(int number) {
@@ -80,22 +77,42 @@ class FullDiskTest {
     int round(Client client) {
       int now = ++number;
       int done = 0;
-      done += attempt(() -> {
-        var _ = new HttpCaches(client).cache("full").put("k" + now, value(now), Optional.empty());
-        cached.add(now);
-      });
-      done += attempt(() -> {
-        var _ = new HttpSql(client).execute("INSERT INTO full_disk VALUES (?, ?)", now, "t".repeat(5_000) + now);
-        rows.add(now);
-      });
-      done += attempt(() -> {
-        var _ = new HttpQueues(client).queue("full").send(Queue.Outgoing.of("k", ("m" + now).getBytes(StandardCharsets.UTF_8)));
-        sent.add(now);
-      });
-      done += attempt(() -> {
-        String digest = new HttpBlobs(client).put("default", new ByteArrayInputStream(value(now + 1_000_000))).digest();
-        blobs.put(digest, now + 1_000_000);
-      });
+      done +=
+          attempt(
+              () -> {
+                var _ =
+                    new HttpCaches(client)
+                        .cache("full")
+                        .put("k" + now, value(now), Optional.empty());
+                cached.add(now);
+              });
+      done +=
+          attempt(
+              () -> {
+                var _ =
+                    new HttpSql(client)
+                        .execute(
+                            "INSERT INTO full_disk VALUES (?, ?)", now, "t".repeat(5_000) + now);
+                rows.add(now);
+              });
+      done +=
+          attempt(
+              () -> {
+                var _ =
+                    new HttpQueues(client)
+                        .queue("full")
+                        .send(Queue.Outgoing.of("k", ("m" + now).getBytes(StandardCharsets.UTF_8)));
+                sent.add(now);
+              });
+      done +=
+          attempt(
+              () -> {
+                String digest =
+                    new HttpBlobs(client)
+                        .put("default", new ByteArrayInputStream(value(now + 1_000_000)))
+                        .digest();
+                blobs.put(digest, now + 1_000_000);
+              });
       return done;
     }
 
@@ -116,7 +133,9 @@ class FullDiskTest {
     /** All that was acknowledged can be read. */
     void check(Client client) throws IOException {
       for (int each : cached) {
-        assertThat(new HttpCaches(client).cache("full").get("k" + each)).as("k" + each).contains(value(each));
+        assertThat(new HttpCaches(client).cache("full").get("k" + each))
+            .as("k" + each)
+            .contains(value(each));
       }
       Set<Object> found = new HashSet<>();
       for (var row : new HttpSql(client).execute("SELECT id FROM full_disk").rows()) {
@@ -135,20 +154,30 @@ class FullDiskTest {
       List<Integer> received = new ArrayList<>();
       List<Queue.Message> some;
       do {
-        some = new HttpQueues(client).queue("full").receive("default", "c", 100, Duration.ofMinutes(1), Duration.ofSeconds(1));
-        some.forEach(m -> received.add(Integer.parseInt(new String(m.body(), StandardCharsets.UTF_8).substring(1))));
+        some =
+            new HttpQueues(client)
+                .queue("full")
+                .receive("default", "c", 100, Duration.ofMinutes(1), Duration.ofSeconds(1));
+        some.forEach(
+            m ->
+                received.add(
+                    Integer.parseInt(new String(m.body(), StandardCharsets.UTF_8).substring(1))));
         if (!some.isEmpty()) {
-          new HttpQueues(client).queue("full").acknowledge(some.stream().map(Queue.Message::receipt).toList(), Optional.empty());
+          new HttpQueues(client)
+              .queue("full")
+              .acknowledge(some.stream().map(Queue.Message::receipt).toList(), Optional.empty());
         }
       } while (!some.isEmpty());
       assertThat(received).isSorted().doesNotHaveDuplicates().containsAll(sent);
     }
   }
 
-  private static HttpResponse<String> health(TestNode node) throws IOException, InterruptedException {
-    return HttpClient.newHttpClient().send(
-        HttpRequest.newBuilder(URI.create(node.url() + "/health")).build(),
-        HttpResponse.BodyHandlers.ofString());
+  private static HttpResponse<String> health(TestNode node)
+      throws IOException, InterruptedException {
+    return HttpClient.newHttpClient()
+        .send(
+            HttpRequest.newBuilder(URI.create(node.url() + "/health")).build(),
+            HttpResponse.BodyHandlers.ofString());
   }
 
   /** Writes until so many rounds in a row were refused altogether. */

@@ -77,17 +77,16 @@ class RemoveNodeTest {
       for (int i = 0; i < 50; i++) {
         new HttpSql(client).execute("INSERT INTO kept VALUES (?, ?)", i, "t" + i);
       }
-      String digest =
-          new HttpBlobs(client).put("default", new ByteArrayInputStream(BLOB)).digest();
+      String digest = new HttpBlobs(client).put("default", new ByteArrayInputStream(BLOB)).digest();
       refused(
-          () -> client.delete("/api/cluster/nodes/" + client.get("/api/cluster").path("self").asText()),
+          () ->
+              client.delete(
+                  "/api/cluster/nodes/" + client.get("/api/cluster").path("self").asText()),
           "cannot remove itself");
 
       third.close();
       TestNodes.await(
-          "it is lost",
-          SOON,
-          () -> named(client, "third").path("state").asText().equals("lost"));
+          "it is lost", SOON, () -> named(client, "third").path("state").asText().equals("lost"));
       // Of the two voters left only one would answer.
       refused(() -> client.delete("/api/cluster/nodes/second?force=true"), "could decide nothing");
       assertThat(first.run("rm-node", "third")).isZero();

@@ -36,9 +36,9 @@ final class FakeCluster implements Cluster {
 
   @Override
   public dev.flotilla.cluster.DiskSpace disk() {
-    return dev.flotilla.cluster.DiskSpace.of(self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
+    return dev.flotilla.cluster.DiskSpace.of(
+        self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
   }
-
 
   private final String self;
   private final FakeRegistry registry;

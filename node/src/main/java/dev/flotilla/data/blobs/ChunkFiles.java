@@ -2,15 +2,14 @@ package dev.flotilla.data.blobs;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.FileTime;
 import java.time.Duration;
 import java.time.InstantSource;
@@ -77,7 +76,7 @@ final class ChunkFiles {
           Files.delete(file);
         }
       }
-      force(folder);
+      NodeFiles.syncFolder(folder);
     } catch (IOException e) {
       throw failure("cannot use " + folder, e);
     }
@@ -108,19 +107,12 @@ final class ChunkFiles {
     Path half = fresh.resolve(chunk + "." + temporary.incrementAndGet());
     try {
       try {
-        try (FileChannel channel =
-            FileChannel.open(half, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
-          ByteBuffer buffer = ByteBuffer.wrap(content, 0, length);
-          while (buffer.hasRemaining()) {
-            channel.write(buffer);
-          }
-          channel.force(true);
-        }
+        NodeFiles.writeForced(half, ByteBuffer.wrap(content, 0, length));
         Files.setLastModifiedTime(half, FileTime.from(clock.instant()));
         synchronized (stripe(chunk)) {
           Files.move(half, file, StandardCopyOption.ATOMIC_MOVE);
         }
-        force(folder.resolve(chunk.substring(0, 2)));
+        NodeFiles.syncFolder(folder.resolve(chunk.substring(0, 2)));
       } finally {
         Files.deleteIfExists(half);
       }
@@ -302,18 +294,11 @@ final class ChunkFiles {
     }
   }
 
-  private static void force(Path directory) throws IOException {
-    try (FileChannel channel = FileChannel.open(directory, StandardOpenOption.READ)) {
-      channel.force(true);
-    }
-  }
-
   static FlotillaException failure(String what, IOException cause) {
-    String message = String.valueOf(cause.getMessage());
     return new FlotillaException(
         Code.STORAGE,
         what + ": " + cause,
-        message.contains("No space left")
+        NodeFiles.isDiskFull(cause)
             ? "Remove blobs or add a node with room, then try again."
             : "Check the disk and its permissions.",
         cause);

@@ -3,21 +3,16 @@ package dev.flotilla.data.grid;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.grid.Rejoining.Action;
 import dev.flotilla.data.grid.Rejoining.Doubt;
 import dev.flotilla.data.grid.Rejoining.Own;
 import dev.flotilla.data.grid.Rejoining.Peer;
 import dev.flotilla.data.proto.GridStatus;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
-import java.nio.file.LinkOption;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
-import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -26,7 +21,6 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
-import java.util.stream.Stream;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.Ignition;
@@ -377,8 +371,7 @@ final class GridKeeper implements AutoCloseable {
     broken = false;
     announced = false;
     try {
-      Ignite started =
-          Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
+      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
       started
           .events()
           .localListen(
@@ -437,27 +430,7 @@ final class GridKeeper implements AutoCloseable {
     }
     try {
       Files.createDirectories(config.folder());
-      Path temporary = config.doubt().resolveSibling("in-doubt.tmp");
-      try (FileChannel file =
-          FileChannel.open(
-              temporary,
-              StandardOpenOption.CREATE,
-              StandardOpenOption.TRUNCATE_EXISTING,
-              StandardOpenOption.WRITE)) {
-        ByteBuffer bytes = ByteBuffer.wrap(why.name().getBytes(StandardCharsets.UTF_8));
-        while (bytes.hasRemaining()) {
-          file.write(bytes);
-        }
-        file.force(true);
-      }
-      Files.move(
-          temporary,
-          config.doubt(),
-          StandardCopyOption.REPLACE_EXISTING,
-          StandardCopyOption.ATOMIC_MOVE);
-      try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {
-        folder.force(true);
-      }
+      NodeFiles.writeDurably(config.doubt(), why.name().getBytes(StandardCharsets.UTF_8), false);
       log.warn(
           "data grid: this node's data is in doubt ({}) until it is part of the majority", why);
     } catch (IOException e) {
@@ -467,20 +440,11 @@ final class GridKeeper implements AutoCloseable {
 
   private void deleteData() {
     log.warn("data grid: this node's older data is deleted; the others fill it again");
-    deleteTree(config.pages());
-    deleteTree(config.writeAheadLog());
-  }
-
-  private static void deleteTree(Path folder) {
-    if (!Files.exists(folder, LinkOption.NOFOLLOW_LINKS)) {
-      return;
-    }
-    try (Stream<Path> tree = Files.walk(folder)) {
-      for (Path path : tree.sorted(Comparator.reverseOrder()).toList()) {
-        Files.delete(path);
-      }
+    try {
+      NodeFiles.deleteTree(config.pages());
+      NodeFiles.deleteTree(config.writeAheadLog());
     } catch (IOException e) {
-      throw storage("cannot delete " + folder, e);
+      throw storage("cannot delete this node's older data in " + config.folder(), e);
     }
   }
 

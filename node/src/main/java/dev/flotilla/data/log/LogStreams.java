@@ -2,6 +2,7 @@ package dev.flotilla.data.log;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.time.InstantSource;
@@ -12,7 +13,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.regex.Pattern;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.CacheAtomicityMode;
@@ -27,7 +27,6 @@ public final class LogStreams {
 
   private static final String BOUNDS = "flotilla.streams";
   private static final String RECORDS = "flotilla.stream-records";
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final int RECORDS_MAX = 1000;
   private static final long BYTES_MAX = 8L << 20;
   private static final long POLL_MS = 50;
@@ -41,12 +40,7 @@ public final class LogStreams {
   }
 
   private static void checkName(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "a stream cannot be called " + name,
-          "Names have up to 128 letters, digits, dots, dashes and underscores.");
-    }
+    Names.check("a stream", name);
   }
 
   private <T> IgniteCache<String, T> cache(Ignite ignite, String name) {

@@ -3,6 +3,7 @@ package dev.flotilla.data.queue;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import java.time.InstantSource;
@@ -11,7 +12,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.regex.Pattern;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.CacheAtomicityMode;
@@ -24,7 +24,6 @@ public final class GridQueues implements Queues, AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(GridQueues.class);
   private static final String CATALOG = "flotilla.queues";
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final long CLEAN_EVERY_MS = 5_000;
 
   private final Grid grid;
@@ -54,12 +53,7 @@ public final class GridQueues implements Queues, AutoCloseable {
   }
 
   private static void check(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "a queue cannot be called that",
-          "Use 1 to 128 letters, digits, dots, dashes or underscores.");
-    }
+    Names.check("a queue", name);
   }
 
   @Override

@@ -3,6 +3,7 @@ package dev.flotilla.data.search;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.proto.IndexShardsGrpc;
 import dev.flotilla.data.proto.ShardAddress;
@@ -258,7 +259,7 @@ public final class IndexReplicas implements AutoCloseable {
     }
     for (Path one : found) {
       if (!known.contains(one)) {
-        IndexShard.deleteFolder(one);
+        NodeFiles.deleteTree(one);
       }
     }
     try (Stream<Path> folders = Files.list(folder)) {

@@ -3,6 +3,7 @@ package dev.flotilla.data.search;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
@@ -294,7 +295,7 @@ final class IndexShard implements AutoCloseable {
       return openFolder();
     } catch (IOException | IllegalArgumentException | UncheckedIOException e) {
       // Torn, damaged or of another version: what it held is in the grid.
-      if (String.valueOf(e.getMessage()).contains("No space left")) {
+      if (NodeFiles.isDiskFull(e)) {
         throw e;
       }
       log.warn("index {}: its folder cannot be used and is made anew: {}", name, e.toString());
@@ -419,19 +420,8 @@ final class IndexShard implements AutoCloseable {
 
   private void deleteFolder() throws IOException {
     ready = false;
-    deleteFolder(folder);
+    NodeFiles.deleteTree(folder);
     damaged = false;
-  }
-
-  static void deleteFolder(Path folder) throws IOException {
-    if (!Files.exists(folder)) {
-      return;
-    }
-    try (Stream<Path> files = Files.walk(folder)) {
-      for (Path file : files.sorted(java.util.Comparator.reverseOrder()).toList()) {
-        Files.delete(file);
-      }
-    }
   }
 
   /** Borrows the searcher of what is visible now. */

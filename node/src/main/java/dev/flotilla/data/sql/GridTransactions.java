@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;
@@ -20,9 +21,9 @@ import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.function.Function;
-import java.util.regex.Pattern;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteException;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionIsolation;
@@ -41,7 +42,6 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   private static final Duration RECORD_TIME = Duration.ofDays(1);
   private static final int RECORD_BYTES_MAX = 64 << 10;
   private static final int STEPS_MAX = 1_000;
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final long RETRY_NS = 10_000_000_000L;
   private static final long SETTLE_NS = 15_000_000_000L;
 
@@ -105,12 +105,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   }
 
   private static void checkId(String id) {
-    if (!NAME.matcher(id).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "the transaction's id is not a name",
-          "Use up to 128 letters, digits, dots, hyphens and underscores.");
-    }
+    Names.check("a transaction", id);
   }
 
   @Override
@@ -312,7 +307,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
                 try {
                   Bound transaction = new Bound(id, options, ignite, pass, entry);
                   RUNNING.set(transaction);
-                  T value = body.apply(transaction);
+                  T value = applied(body, transaction);
                   pass.mirror(ignite);
                   entry.look(ignite);
                   entry.state(State.COMMITTING, "");
@@ -348,12 +343,38 @@ public final class GridTransactions implements Transactions, AutoCloseable {
                   "Nothing was done; try again, and take locks in one order.",
                   e)
               : e);
+    } catch (BodyFailed e) {
+      rolledBack(entry, options, e);
+      throw e.exception;
     } catch (RuntimeException | Error e) {
-      entry.state(State.ROLLED_BACK, String.valueOf(e.getMessage()));
-      count(options.mode(), "rolled_back");
+      rolledBack(entry, options, e);
       throw e;
     } finally {
       deadlocks.ended(id);
+    }
+  }
+
+  private void rolledBack(TransactionLog.Entry entry, Options options, Throwable why) {
+    entry.state(State.ROLLED_BACK, String.valueOf(why.getMessage()));
+    count(options.mode(), "rolled_back");
+  }
+
+  /** The body threw what the engine, too, throws when it stops. */
+  private static final class BodyFailed extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+    private final IllegalStateException exception;
+
+    BodyFailed(IllegalStateException exception) {
+      super(exception.getMessage(), exception, false, false);
+      this.exception = exception;
+    }
+  }
+
+  private static <T> T applied(Function<Transaction, T> body, Transaction transaction) {
+    try {
+      return body.apply(transaction);
+    } catch (IllegalStateException e) {
+      throw new BodyFailed(e);
     }
   }
 
@@ -420,6 +441,14 @@ public final class GridTransactions implements Transactions, AutoCloseable {
             "Change the schema before it; begin, commit and roll back by their own calls.");
       }
       SqlEngine.checkArguments(statement, request.arguments());
+      try {
+        return run(statement, request, cancel);
+      } catch (IllegalStateException e) {
+        throw new IgniteException("the engine stops: " + e.getMessage(), e);
+      }
+    }
+
+    private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
@@ -442,6 +471,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   @Override
   public Session begin(Options options) {
     return sessions.begin(options);
+  }
+
+  @Override
+  public Optional<Session> beginOnce(String id, Options options) {
+    checkId(id);
+    return sessions.begin(options, Optional.of(id));
   }
 
   @Override
