@@ -8,12 +8,12 @@ import java.util.Optional;
  * Copies of all that the data grid holds (tables, caches, queues, and what the registry says of
  * their shape), to go back to.
  *
- * <p>A backup is a full copy, consistent over all nodes. From then on, until the next backup is made,
- * each node writes behind it what changes, about twice a second: so one can go back to any moment
- * between the copy and the last that was written, to the millisecond as the nodes' clocks have it,
- * with whole transactions only. That a table or cache was made, altered or dropped is placed to
- * within a second. These changes do not depend on which nodes wrote them: they can be taken to
- * another cluster of any size together with the copy.
+ * <p>A backup is a full copy, consistent over all nodes. From then on, until the next backup is
+ * made, each node writes behind it what changes, about twice a second: so one can go back to any
+ * moment between the copy and the last that was written, to the millisecond as the nodes' clocks
+ * have it, with whole transactions only. That a table or cache was made, altered or dropped is
+ * placed to within a second. These changes do not depend on which nodes wrote them: they can be
+ * taken to another cluster of any size together with the copy.
  *
  * <p>Going back ends the writing: make a new backup then. So does losing the thread on too many
  * nodes at once (a start of all nodes of several; more than 128 MB written while a node was away):

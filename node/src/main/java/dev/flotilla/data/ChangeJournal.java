@@ -70,10 +70,10 @@ import org.slf4j.LoggerFactory;
  * moment since, on any other nodes too.
  *
  * <p>The engine's write-ahead log tells of every committed change and of the steps of every
- * transaction, with moments; but it is the engine's own, of one node, and soon reused. So one thread
- * follows it and writes what matters in a form of its own: cache, key, value, the change's number
- * in its partition (the same on all copies, so that the order of a key's changes is known and copies
- * need to be taken once), and the transaction, which is the same on all nodes.
+ * transaction, with moments; but it is the engine's own, of one node, and soon reused. So one
+ * thread follows it and writes what matters in a form of its own: cache, key, value, the change's
+ * number in its partition (the same on all copies, so that the order of a key's changes is known
+ * and copies need to be taken once), and the transaction, which is the same on all nodes.
  *
  * <p>A node's list is good up to a moment: all that was logged before is in it, and no transaction
  * was prepared before that has not ended. A transaction commits on a node only after all have
@@ -134,6 +134,7 @@ final class ChangeJournal implements AutoCloseable {
 
   /** The engine gives caches new ids when it starts; those of the list go on. */
   private final Map<String, String> aliases = new HashMap<>();
+
   private List<Registry.Entry> meanings = List.of();
   private List<Session> past = List.of();
   private long sessionMs;
@@ -185,7 +186,8 @@ final class ChangeJournal implements AutoCloseable {
                           new Lifecycle(
                               clock.millis(),
                               each.cacheName(),
-                              event.type() == org.apache.ignite.events.EventType.EVT_CACHE_STARTED));
+                              event.type()
+                                  == org.apache.ignite.events.EventType.EVT_CACHE_STARTED));
                       return true;
                     },
                     org.apache.ignite.events.EventType.EVT_CACHE_STARTED,
@@ -438,7 +440,7 @@ final class ChangeJournal implements AutoCloseable {
   private boolean read(Ignite ignite) {
     WALPointer from = Objects.requireNonNull(pointer);
     IgniteWriteAheadLogManager wal = wal(ignite);
-    if (ignite != engine || !isWhole(ignite) || !wal.reserve(from)) {
+    if (!ignite.equals(engine) || !isWhole(ignite) || !wal.reserve(from)) {
       return false;
     }
     long nowMs = clock.millis();
@@ -449,7 +451,6 @@ final class ChangeJournal implements AutoCloseable {
             from,
             (type, at) ->
                 type == WALRecord.RecordType.DATA_RECORD_V2
-                    || type == WALRecord.RecordType.DATA_RECORD
                     || type == WALRecord.RecordType.TX_RECORD)) {
       while (records.hasNextX()) {
         var record = records.nextX();
@@ -607,7 +608,9 @@ final class ChangeJournal implements AutoCloseable {
     List<Registry.Entry> means = new ArrayList<>();
     kinds.forEach(kind -> means.addAll(cluster.registry().list(kind)));
     boolean meant =
-        !means.stream().map(Registry.Entry::epoch).toList()
+        !means.stream()
+            .map(Registry.Entry::epoch)
+            .toList()
             .equals(meanings.stream().map(Registry.Entry::epoch).toList());
     if (meant) {
       meanings = means;

@@ -4,8 +4,8 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.NodeFiles;
+import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Grid;
 import java.io.IOException;
@@ -41,8 +41,9 @@ import org.slf4j.LoggerFactory;
  */
 final class GridBackups implements Backups {
 
-  /** The registry's and the manifest's record. */
   /**
+   * The registry's and the manifest's record.
+   *
    * @param changesFromMs since when changes are written behind the copy; 0 if they are not
    * @param changesToMs up to when, once they are not any more; 0 before
    */
@@ -108,11 +109,7 @@ final class GridBackups implements Backups {
     // The copy is of some moment since its beginning: what was changed until now may be in or not.
     Stored stored =
         new Stored(
-            name,
-            folder.orElse(""),
-            List.of(nowMs),
-            journal.isPresent() ? clock.millis() : 0,
-            0);
+            name, folder.orElse(""), List.of(nowMs), journal.isPresent() ? clock.millis() : 0, 0);
     store(0, stored);
     log.info("backup {} made", name);
     return view(stored);
@@ -406,12 +403,11 @@ final class GridBackups implements Backups {
     List<Backup> newestFirst = list().reversed();
     long sum = 0;
     for (Backup backup : newestFirst) {
-      Instant last =
-          backup.anyMoment().map(Moments::to).orElse(backup.points().getLast());
+      Instant last = backup.anyMoment().map(Moments::to).orElse(backup.points().getLast());
       sum += journal.map(each -> each.bytes(backup.folder().orElse(""), backup.name())).orElse(0L);
       boolean old = age.isPresent() && last.isBefore(clock.instant().minus(age.get()));
       boolean large = bytes.isPresent() && sum > bytes.get();
-      if (backup != newestFirst.getFirst() && (old || large)) {
+      if (!backup.equals(newestFirst.getFirst()) && (old || large)) {
         delete(backup.name());
         deleted.add(backup.name());
       }

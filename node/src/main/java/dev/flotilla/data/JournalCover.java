@@ -29,8 +29,7 @@ final class JournalCover {
       long nowMs = untilMs;
       List<Long> ends =
           sessions.stream()
-              .filter(
-                  each -> each.fromMs() <= fromMs || each.fromMs() + OVERLAP_MS <= nowMs)
+              .filter(each -> each.fromMs() <= fromMs || each.fromMs() + OVERLAP_MS <= nowMs)
               .map(Session::upToMs)
               .sorted(Comparator.reverseOrder())
               .toList();

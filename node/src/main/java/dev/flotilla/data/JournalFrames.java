@@ -74,8 +74,7 @@ final class JournalFrames {
   record Meaning(String kind, String name, byte[] value) {}
 
   /** What there was from a moment on. */
-  record Definitions(long atMs, List<Definition> caches, List<Meaning> registry)
-      implements Frame {}
+  record Definitions(long atMs, List<Definition> caches, List<Meaning> registry) implements Frame {}
 
   /** The engine's descriptions of the types of rows. */
   record Types(List<byte[]> types) implements Frame {}

@@ -26,6 +26,7 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.NavigableMap;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
@@ -58,9 +59,9 @@ import org.slf4j.LoggerFactory;
  * behind it ({@link ChangeJournal}).
  *
  * <p>A transaction's moment is the last at which a node applied something of it. Those whose moment
- * is not after the wanted one count, except one that changed a key after a transaction that does not
- * count: clocks of nodes differ a little, and what builds on something cannot be there without it.
- * Of each key the change with the highest number counts, whatever node's list it comes from.
+ * is not after the wanted one count, except one that changed a key after a transaction that does
+ * not count: clocks of nodes differ a little, and what builds on something cannot be there without
+ * it. Of each key the change with the highest number counts, whatever node's list it comes from.
  */
 final class JournalReplay {
 
@@ -118,8 +119,7 @@ final class JournalReplay {
   }
 
   private void checkRange(String backup) {
-    long untilMs =
-        JournalCover.goodUntil(fromMs, listings.stream().map(Listing::session).toList());
+    long untilMs = JournalCover.goodUntil(fromMs, listings.stream().map(Listing::session).toList());
     if (toMs >= fromMs && toMs <= untilMs) {
       return;
     }
@@ -128,14 +128,22 @@ final class JournalReplay {
     if (damage.isEmpty() || toMs < fromMs) {
       throw new FlotillaException(
           Code.NOT_FOUND,
-          "backup " + backup + " can be gone back to from " + range + ", not to "
+          "backup "
+              + backup
+              + " can be gone back to from "
+              + range
+              + ", not to "
               + java.time.Instant.ofEpochMilli(toMs),
           "Name a moment in between; where lists of changes of other nodes are missing here, bring"
               + " them together.");
     }
     throw new FlotillaException(
         Code.BAD_FILE,
-        "backup " + backup + " can be gone back to only from " + range + ", for "
+        "backup "
+            + backup
+            + " can be gone back to only from "
+            + range
+            + ", for "
             + String.join("; ", damage),
         "Bring back those files from a copy or those of another node, or name an earlier moment.");
   }
@@ -162,12 +170,12 @@ final class JournalReplay {
   }
 
   private static Optional<Listing> listing(
-      String name, TreeMap<Integer, Path> files, String backup, List<String> damage) {
+      String name, NavigableMap<Integer, Path> files, String backup, List<String> damage) {
     List<Path> whole = new ArrayList<>();
     long[] upTo = {0};
     long[] from = {0};
     int[] members = {1};
-    for (int sequence = 0; sequence <= files.lastKey(); sequence++) {
+    for (int sequence = 0; sequence <= files.lastEntry().getKey(); sequence++) {
       Path file = files.get(sequence);
       if (file == null) {
         damage.add(String.format("%s-%06d.changes is missing", name, sequence));
@@ -326,8 +334,7 @@ final class JournalReplay {
               .marshallerContext()
               .jdkMarshaller()
               .unmarshal(bytes, JournalReplay.class.getClassLoader());
-      objects.addMeta(
-          type.typeId(), new BinaryTypeImpl(objects.binaryContext(), type), false);
+      objects.addMeta(type.typeId(), new BinaryTypeImpl(objects.binaryContext(), type), false);
     }
   }
 
@@ -361,10 +368,7 @@ final class JournalReplay {
     }
     if (!create.isEmpty()) {
       // As the engine's own restore does it.
-      context
-          .cache()
-          .dynamicStartCachesByStoredConf(create, true, true, false, null)
-          .get();
+      context.cache().dynamicStartCachesByStoredConf(create, true, true, false, null).get();
     }
   }
 
@@ -449,8 +453,12 @@ final class JournalReplay {
       Collection<Change> changes,
       long nowMs) {
     IgniteCache<Object, Object> cache = ignite.cache(name).withKeepBinary();
-    CacheObjectContext values = context.cache().context().cacheContext(
-        org.apache.ignite.internal.util.typedef.internal.CU.cacheId(name)).cacheObjectContext();
+    CacheObjectContext values =
+        context
+            .cache()
+            .context()
+            .cacheContext(org.apache.ignite.internal.util.typedef.internal.CU.cacheId(name))
+            .cacheObjectContext();
     // One by one: two pairs of a key and where it lies are equal to Java, if only the keys are.
     for (Change change : changes) {
       Object key = plain(context, values, change.keyType(), change.key());

@@ -263,10 +263,12 @@ class RestoreMomentTest {
                       .restore("one", Optional.empty(), Optional.of(after.moment())))
           .hasMessageContaining("damaged");
       check(client, after);
-      var _ = new HttpBackups(client).restore("one", Optional.empty(), Optional.of(before.moment()));
+      var _ =
+          new HttpBackups(client).restore("one", Optional.empty(), Optional.of(before.moment()));
       check(client, before);
       new HttpBackups(client).delete("one");
-      TestNodes.await("its files are gone", SOON, () -> !Files.exists(place.resolve("one.changes")));
+      TestNodes.await(
+          "its files are gone", SOON, () -> !Files.exists(place.resolve("one.changes")));
     }
   }
 
