@@ -3,7 +3,9 @@ package dev.flotilla.data.blobs;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.NodeFiles;
+import java.io.EOFException;
 import java.io.IOException;
+import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
@@ -11,10 +13,12 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.attribute.FileTime;
+import java.security.MessageDigest;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
@@ -33,6 +37,7 @@ final class ChunkFiles {
 
   private static final Logger log = LoggerFactory.getLogger(ChunkFiles.class);
   private static final int STRIPES = 64;
+  private static final int PIECE_BYTES = 128 << 10;
 
   private final Path folder;
   private final Path fresh;
@@ -178,17 +183,19 @@ final class ChunkFiles {
    * @throws FlotillaException {@code BAD_FILE} if it was damaged; it no longer is there then
    */
   Optional<byte[]> read(String chunk) {
+    MessageDigest digest = BlobManifest.sha256();
     byte[] content;
     try {
-      content = Files.readAllBytes(file(chunk));
+      content = read(file(chunk), digest);
     } catch (NoSuchFileException absent) {
       return Optional.empty();
     } catch (IOException e) {
       // A disk that cannot read a file any more has damaged it.
       content = new byte[0];
+      digest.reset();
       log.warn("cannot read chunk {}: {}", chunk, e.toString());
     }
-    if (!BlobManifest.sha256(content, content.length).equals(chunk)) {
+    if (!HexFormat.of().formatHex(digest.digest()).equals(chunk)) {
       synchronized (stripe(chunk)) {
         setAside(chunk, "its content has another digest");
       }
@@ -198,6 +205,26 @@ final class ChunkFiles {
           "Check the disk; another node's copy is used.");
     }
     return Optional.of(content);
+  }
+
+  /**
+   * Each piece is digested while it is still in the processor's cache. By a stream, since a channel
+   * fails when its reader is interrupted, which would be taken for damage.
+   */
+  private static byte[] read(Path file, MessageDigest digest) throws IOException {
+    try (InputStream in = Files.newInputStream(file)) {
+      byte[] content = new byte[Math.toIntExact(Files.size(file))];
+      int at = 0;
+      while (at < content.length) {
+        int count = in.read(content, at, Math.min(PIECE_BYTES, content.length - at));
+        if (count < 0) {
+          throw new EOFException(file + " was cut short");
+        }
+        digest.update(content, at, count);
+        at += count;
+      }
+      return content;
+    }
   }
 
   private void setAside(String chunk, String why) {

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
+import dev.flotilla.data.grid.Combiner;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;
@@ -107,7 +108,12 @@ final class GridQueue implements Queue {
     for (int p = 0; p < config.partitions(); p++) {
       int partition = p;
       known.add(new ConcurrentHashMap<>());
-      senders.add(new Combiner<>(BATCH_MAX, all -> sendTo(partition, all, Optional.empty())));
+      senders.add(
+          new Combiner<>(
+              BATCH_MAX,
+              one -> 1,
+              all -> sendTo(partition, all, Optional.empty()),
+              all -> sendTo(partition, all, Optional.empty())));
     }
   }
 

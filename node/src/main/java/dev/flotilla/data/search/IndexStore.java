@@ -9,8 +9,10 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -184,10 +186,16 @@ final class IndexStore {
         Grid.TransactionMode.PESSIMISTIC,
         ignite -> {
           IgniteCache<AffinityKey<String>, byte[]> cache = cache(ignite);
-          Position last = position(cache.get(counter(shard)));
-          Set<AffinityKey<String>> touched = new HashSet<>();
-          writes.forEach(write -> touched.add(document(shard, write.id)));
+          // The counter first, in one go: all writes of a shard queue there, so none waits for
+          // another's document while it holds one itself.
+          Set<AffinityKey<String>> touched = new LinkedHashSet<>();
+          touched.add(counter(shard));
+          writes.stream()
+              .map(write -> document(shard, write.id))
+              .sorted(Comparator.comparing(AffinityKey::key))
+              .forEach(touched::add);
           Map<AffinityKey<String>, byte[]> before = new HashMap<>(cache.getAll(touched));
+          Position last = position(before.remove(counter(shard)));
           Map<AffinityKey<String>, byte[]> former = formerChanges(cache, shard, before);
           Map<AffinityKey<String>, byte[]> puts = new HashMap<>();
           Set<AffinityKey<String>> removals = new HashSet<>();
@@ -222,7 +230,9 @@ final class IndexStore {
           if (!puts.isEmpty()) {
             puts.put(counter(shard), encode(last));
             cache.putAll(puts);
-            cache.removeAll(removals);
+            if (!removals.isEmpty()) {
+              cache.removeAll(removals);
+            }
           }
           return sequences;
         });
