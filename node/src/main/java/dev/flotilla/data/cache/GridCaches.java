@@ -53,6 +53,12 @@ public final class GridCaches implements Caches, AutoCloseable {
 
   /** Begins to keep near caches and bounds; the grid is up. */
   public void start() {
+    // The engine was started again, or a backup was restored: what is near may be of before.
+    grid.onStart(
+        ignite -> {
+          open.values().forEach(GridCache::forgetAll);
+          coherence.forgetAll();
+        });
     coherence.start();
     bounds.start();
   }
