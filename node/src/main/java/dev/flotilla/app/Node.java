@@ -181,7 +181,7 @@ final class Node {
     return cluster
         .disk()
         .ownRefusal()
-        .filter(why -> now == GatewayServices.Health.OK)
+        .filter(why -> now.equals(GatewayServices.Health.OK))
         .map(why -> new GatewayServices.Health("storage", why))
         .orElse(now);
   }

@@ -40,6 +40,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -59,6 +60,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridUsage usage;
   private final Fences fences;
   private final GridSharding sharding;
+  private final ChangeJournal journal;
   private final GridBackups backups;
   private final Path logFolder;
   private final String self;
@@ -83,7 +85,14 @@ public final class DataPlane implements AutoCloseable {
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
-    backups = new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
+    journal = new ChangeJournal(environment, grid, BACKED_UP_KINDS);
+    backups =
+        new GridBackups(
+            environment.cluster(),
+            grid,
+            environment.clock(),
+            BACKED_UP_KINDS,
+            Optional.of(journal));
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
     nodeLog =
@@ -125,6 +134,7 @@ public final class DataPlane implements AutoCloseable {
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+    journal.start();
     caches.start();
     nodeLog.start();
     search.start();
@@ -260,6 +270,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    journal.close();
     queues.close();
     jobs.close();
     usage.close();

@@ -106,10 +106,16 @@ class RemoveNodeTest {
         checkData(client, digest);
         checkData(fourths, digest);
         new HttpSql(fourths).execute("INSERT INTO kept VALUES (50, 'x')");
-        assertThatThrownBy(second::again)
-            .isInstanceOf(FlotillaException.class)
-            .hasMessageContaining("was removed from cluster");
+        TestNodes.await("it has stopped, and is told so", SOON, () -> isTold(second));
       }
+    }
+  }
+
+  private static boolean isTold(TestNode removed) {
+    try (TestNode again = removed.again()) {
+      throw new AssertionError(again.url() + " runs");
+    } catch (FlotillaException e) {
+      return String.valueOf(e.getMessage()).contains("was removed from cluster");
     }
   }
 

@@ -166,7 +166,12 @@ class StorageKillTest {
             folder.resolve("one"),
             port,
             List.of());
-    node.awaitReady();
-    return node;
+    try {
+      node.awaitReady();
+      return node;
+    } catch (Exception e) {
+      node.kill();
+      throw e;
+    }
   }
 }

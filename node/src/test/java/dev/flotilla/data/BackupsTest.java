@@ -57,7 +57,11 @@ class BackupsTest {
 
   private static Backups backups(TestGrids.Member member) {
     return new GridBackups(
-        member.cluster(), member.grid(), InstantSource.system(), List.of("cache"));
+        member.cluster(),
+        member.grid(),
+        InstantSource.system(),
+        List.of("cache"),
+        Optional.empty());
   }
 
   private static void decide(TestGrids.Member member, String value) {

@@ -7,6 +7,7 @@ import dev.flotilla.Names;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.GridMembers;
 import dev.flotilla.data.proto.Invalidation;
 import java.util.List;
 import java.util.Map;
@@ -53,6 +54,16 @@ public final class GridCaches implements Caches, AutoCloseable {
 
   /** Begins to keep near caches and bounds; the grid is up. */
   public void start() {
+    // While a backup is restored nothing comes near, and what is near is of before.
+    Registry registry = environment.cluster().registry();
+    var _ =
+        registry.subscribe(
+            () -> {
+              if (registry.get(GridMembers.GATE).isPresent()) {
+                open.values().forEach(GridCache::forgetAll);
+                coherence.forgetAll();
+              }
+            });
     coherence.start();
     bounds.start();
   }
