@@ -8,6 +8,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -233,7 +234,7 @@ final class GridFaults implements AutoCloseable {
       outcomes.merge(words[0] + (code.isEmpty() ? "" : " " + code), 1, Integer::sum);
     }
     if (words[0].equals("unknown")) {
-      System.err.println(java.time.LocalTime.now() + " " + line);
+      System.err.println(Instant.now() + " " + line);
     }
     if (words[0].equals("begin") && pair) {
       pairs.add(new String[] {words[3], words[4]});
@@ -315,11 +316,11 @@ final class GridFaults implements AutoCloseable {
   }
 
   private void cut(long forMs, Cut cut) throws IOException, InterruptedException {
-    System.err.println(java.time.LocalTime.now() + " cut");
+    System.err.println(Instant.now() + " cut");
     cut.make();
     Thread.sleep(forMs);
     net.heal();
-    System.err.println(java.time.LocalTime.now() + " healed");
+    System.err.println(Instant.now() + " healed");
   }
 
   private static void pause(Member node, long forMs) throws IOException, InterruptedException {

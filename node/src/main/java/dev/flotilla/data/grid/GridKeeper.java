@@ -145,7 +145,7 @@ final class GridKeeper implements AutoCloseable {
     try {
       Approval approved = approval;
       return engineHasMajority(running)
-          && approved.engine() == running
+          && isSame(approved.engine(), running)
           && approved.version() == running.cluster().topologyVersion()
           && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
     } catch (IllegalStateException stopped) {
@@ -181,7 +181,9 @@ final class GridKeeper implements AutoCloseable {
   boolean confirmMajority(Ignite running) {
     long deadlineNs = nanoTime.getAsLong() + CONFIRM_NS;
     while (!hasMajority(running)) {
-      if (engine != running || !engineHasMajority(running) || nanoTime.getAsLong() > deadlineNs) {
+      if (!isSame(engine, running)
+          || !engineHasMajority(running)
+          || nanoTime.getAsLong() > deadlineNs) {
         return false;
       }
       try {
@@ -191,13 +193,19 @@ final class GridKeeper implements AutoCloseable {
         return false;
       }
     }
-    return engine == running;
+    return isSame(engine, running);
+  }
+
+  /** What was done on one start of the engine says nothing of another. */
+  @SuppressWarnings("ReferenceEquality")
+  private static boolean isSame(@Nullable Ignite one, @Nullable Ignite other) {
+    return one == other;
   }
 
   /** Looks whether the view is decided for the engine's topology, and is all there. */
   private void approve(Ignite running) {
     long version = running.cluster().topologyVersion();
-    if (approval.engine() == running && approval.version() == version) {
+    if (isSame(approval.engine(), running) && approval.version() == version) {
       return;
     }
     try {
@@ -508,7 +516,8 @@ final class GridKeeper implements AutoCloseable {
   private static void storeBaselineHistory(Ignite started) throws IgniteCheckedException {
     var context = ((IgniteEx) started).context();
     var database = context.cache().context().database();
-    if (database.metaStorage() != null && context.state().clusterState().baselineTopology() != null) {
+    if (database.metaStorage() != null
+        && context.state().clusterState().baselineTopology() != null) {
       context.state().onReadyForReadWrite(database.metaStorage());
     }
   }

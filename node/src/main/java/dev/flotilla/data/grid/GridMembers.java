@@ -45,8 +45,7 @@ public final class GridMembers {
    * @param settled the nodes that have been in the view once; half of them is not enough to go on
    * @param topology the engine's topology for which it was decided
    */
-  record Members(
-      List<String> nodes, List<String> view, List<String> settled, String topology) {
+  record Members(List<String> nodes, List<String> view, List<String> settled, String topology) {
 
     private static final Members NONE = new Members(List.of(), List.of(), List.of(), "");
 
@@ -136,8 +135,7 @@ public final class GridMembers {
     }
     List<String> view = change.apply(members.view());
     return !view.isEmpty()
-        && decide(
-            entry.get().epoch(), new Members(members.nodes(), view, members.settled(), ""));
+        && decide(entry.get().epoch(), new Members(members.nodes(), view, members.settled(), ""));
   }
 
   /**

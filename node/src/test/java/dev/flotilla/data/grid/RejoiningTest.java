@@ -43,7 +43,8 @@ class RejoiningTest {
 
   @Test
   void whoHasAMajorityStays() {
-    assertThat(of3(running(true, CLEAN), lone("a", ALONE), down("z", CLEAN))).isEqualTo(Action.STAY);
+    assertThat(of3(running(true, CLEAN), lone("a", ALONE), down("z", CLEAN)))
+        .isEqualTo(Action.STAY);
   }
 
   @Test
@@ -90,7 +91,8 @@ class RejoiningTest {
     assertThat(of3(stopped(CLEAN), down("a", CLEAN), down("z", CLEAN))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(CLEAN), down("n", CLEAN), down("z", CLEAN))).isEqualTo(Action.START);
     assertThat(of3(stopped(CLEAN), inactive("a"), down("b", CLEAN))).isEqualTo(Action.START);
-    assertThat(of3(new Own("m", false, false, CLEAN, false), down("a", CLEAN))).isEqualTo(Action.START);
+    assertThat(of3(new Own("m", false, false, CLEAN, false), down("a", CLEAN)))
+        .isEqualTo(Action.START);
   }
 
   @Test
@@ -111,7 +113,10 @@ class RejoiningTest {
   void inALargerGridTheOlderKeepsItsDataIfTheOthersCannotGoOnWithoutIt() {
     assertThat(
             Rejoining.decide(
-                stopped(OUTSIDE), List.of(inactive("a"), inactive("b"), down("c", OUTSIDE)), 5, true))
+                stopped(OUTSIDE),
+                List.of(inactive("a"), inactive("b"), down("c", OUTSIDE)),
+                5,
+                true))
         .isEqualTo(Action.START);
     assertThat(
             Rejoining.decide(
@@ -149,8 +154,7 @@ class RejoiningTest {
     // Once the other has claimed it.
     assertThat(of3(stopped(OUTSIDE), lone("a", ALONE))).isEqualTo(Action.START_EMPTY);
     assertThat(
-            Rejoining.decide(
-                stopped(ALONE), List.of(lone("a", ALONE), down("z", ALONE)), 5, true))
+            Rejoining.decide(stopped(ALONE), List.of(lone("a", ALONE), down("z", ALONE)), 5, true))
         .isEqualTo(Action.START);
   }
 
