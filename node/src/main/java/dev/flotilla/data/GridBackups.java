@@ -29,7 +29,6 @@ import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.persistence.snapshot.IgniteSnapshotManager;
 import org.slf4j.Logger;
@@ -287,7 +286,7 @@ final class GridBackups implements Backups {
 
   private IgniteCache<String, byte[]> registryCache(Ignite ignite) {
     return ignite.getOrCreateCache(
-        grid.<String, byte[]>cacheConfig(REGISTRY_CACHE, CacheAtomicityMode.TRANSACTIONAL));
+        grid.<String, byte[]>cacheConfig(REGISTRY_CACHE));
   }
 
   @Override

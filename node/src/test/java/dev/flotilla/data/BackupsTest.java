@@ -15,7 +15,6 @@ import java.time.Instant;
 import java.time.InstantSource;
 import java.util.List;
 import java.util.Optional;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -32,7 +31,7 @@ class BackupsTest {
         ignite -> {
           ignite
               .getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("things", CacheAtomicityMode.TRANSACTIONAL))
+                  grid.<Integer, Integer>cacheConfig("things"))
               .put(key, value);
           return true;
         });

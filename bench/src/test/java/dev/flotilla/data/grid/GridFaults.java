@@ -69,6 +69,7 @@ final class GridFaults implements AutoCloseable {
 
   private final Path folder;
   private final FaultNet net;
+  private final boolean planted;
   private final List<Member> nodes = new ArrayList<>();
 
   /** By key: the values that it may have now, {@link #GONE} among them. */
@@ -81,8 +82,14 @@ final class GridFaults implements AutoCloseable {
   private final Map<String, Integer> outcomes = new TreeMap<>();
   private long acknowledged;
 
-  GridFaults(Path folder, int subnet) throws IOException {
+  /**
+   * Starts them.
+   *
+   * @param planted whether they acknowledge without a majority, to see that it is found
+   */
+  GridFaults(Path folder, int subnet, boolean planted) throws IOException {
     this.folder = folder;
+    this.planted = planted;
     this.net = new FaultNet(subnet);
     for (int number = 1; number <= 3; number++) {
       net.add();
@@ -127,7 +134,7 @@ final class GridFaults implements AutoCloseable {
       command.addAll(
           List.of(
               "-Xmx400m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dflotilla.logs=" + own));
-      if (Boolean.getBoolean(PLANTED)) {
+      if (planted) {
         command.add("-D" + PLANTED + "=true");
       }
       command.addAll(
@@ -447,7 +454,7 @@ final class GridFaults implements AutoCloseable {
     Random random = new Random(seed);
     Tally total = Tally.none();
     Path folder = Files.createTempDirectory("grid-faults");
-    try (GridFaults grids = new GridFaults(folder, 30 + (int) (seed % 200))) {
+    try (GridFaults grids = new GridFaults(folder, 30 + (int) (seed % 200), Boolean.getBoolean(PLANTED))) {
       for (int cycle = 0; cycle < cycles; cycle++) {
         Fault fault = faults.get(cycle % faults.size());
         long beganNs = System.nanoTime();

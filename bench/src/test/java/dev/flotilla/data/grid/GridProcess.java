@@ -15,7 +15,6 @@ import java.util.Map;
 import java.util.TreeMap;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CachePeekMode;
 
 /**
@@ -127,7 +126,7 @@ final class GridProcess {
 
   private org.apache.ignite.IgniteCache<String, Long> cache(Ignite ignite, String name) {
     return ignite.getOrCreateCache(
-        grid.<String, Long>cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL));
+        grid.<String, Long>cacheConfig(name));
   }
 
   /** New keys, keys written over and over, and keys removed: each key is one thread's own. */

@@ -29,7 +29,6 @@ import java.util.function.Function;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CachePeekMode;
 import org.apache.ignite.cache.affinity.AffinityKey;
 import org.apache.ignite.cache.query.ScanQuery;
@@ -130,7 +129,7 @@ final class BlobCatalog {
     IgniteCache<AffinityKey<String>, byte[]> there = ignite.cache(name);
     return there == null
         ? ignite.getOrCreateCache(
-            grid.<AffinityKey<String>, byte[]>cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL))
+            grid.<AffinityKey<String>, byte[]>cacheConfig(name))
         : there;
   }
 

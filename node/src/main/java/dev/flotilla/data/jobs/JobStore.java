@@ -18,7 +18,6 @@ import java.util.TreeMap;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.QueryEntity;
 import org.apache.ignite.cache.query.QueryCursor;
 import org.apache.ignite.cache.query.ScanQuery;
@@ -87,11 +86,11 @@ final class JobStore {
     grid.onStart(
         ignite -> {
           ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(JOBS, CacheAtomicityMode.TRANSACTIONAL));
+              grid.<String, byte[]>cacheConfig(JOBS));
           ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(OUTPUTS, CacheAtomicityMode.TRANSACTIONAL));
+              grid.<String, byte[]>cacheConfig(OUTPUTS));
           CacheConfiguration<String, String> rows =
-              grid.<String, String>cacheConfig(ROWS, CacheAtomicityMode.TRANSACTIONAL);
+              grid.<String, String>cacheConfig(ROWS);
           ignite.getOrCreateCache(
               rows.setSqlSchema("PUBLIC")
                   .setQueryEntities(

@@ -15,7 +15,6 @@ import java.util.Optional;
 import java.util.Set;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.ScanQuery;
 
 /**
@@ -48,7 +47,7 @@ public final class LogStreams {
     return cache != null
         ? cache
         : ignite.getOrCreateCache(
-            grid.<String, T>cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL));
+            grid.<String, T>cacheConfig(name));
   }
 
   /** Made outside of transactions, in which the engine makes no caches. */

@@ -27,7 +27,6 @@ import java.util.function.Function;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.affinity.AffinityKey;
 import org.jspecify.annotations.Nullable;
 
@@ -127,7 +126,7 @@ final class GridQueue implements Queue {
         ignite -> {
           ignite.getOrCreateCache(
               grid.<AffinityKey<String>, byte[]>cacheConfig(
-                  cacheName(queue), CacheAtomicityMode.TRANSACTIONAL));
+                  cacheName(queue)));
           return true;
         });
   }

@@ -14,7 +14,6 @@ import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.ScanQuery;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -40,7 +39,7 @@ public final class GridQueues implements Queues, AutoCloseable {
     grid.onStart(
         ignite ->
             ignite.getOrCreateCache(
-                grid.<String, byte[]>cacheConfig(CATALOG, CacheAtomicityMode.TRANSACTIONAL)));
+                grid.<String, byte[]>cacheConfig(CATALOG)));
   }
 
   public void start() {

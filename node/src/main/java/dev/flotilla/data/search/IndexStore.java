@@ -23,7 +23,6 @@ import java.util.concurrent.CompletableFuture;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.affinity.AffinityKey;
 import org.jspecify.annotations.Nullable;
 
@@ -109,7 +108,7 @@ final class IndexStore {
               var _ =
                   ignite.getOrCreateCache(
                       grid.<AffinityKey<String>, byte[]>cacheConfig(
-                              cacheName, CacheAtomicityMode.TRANSACTIONAL)
+                              cacheName)
                           .setGroupName("flotilla.index"));
               return true;
             });

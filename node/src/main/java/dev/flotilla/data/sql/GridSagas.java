@@ -19,7 +19,6 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -91,7 +90,7 @@ public final class GridSagas implements Sagas, AutoCloseable {
     grid.onStart(
         ignite -> {
           ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(CACHE, CacheAtomicityMode.TRANSACTIONAL));
+              grid.<String, byte[]>cacheConfig(CACHE));
           subscribe();
         });
   }

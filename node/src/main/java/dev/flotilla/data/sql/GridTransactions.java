@@ -25,7 +25,6 @@ import java.util.function.Function;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionIsolation;
 import org.jspecify.annotations.Nullable;
@@ -78,7 +77,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
         ignite -> {
           SqlLocks.start(grid, ignite);
           ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(RECORDS, CacheAtomicityMode.TRANSACTIONAL));
+              grid.<String, byte[]>cacheConfig(RECORDS));
         });
   }
 

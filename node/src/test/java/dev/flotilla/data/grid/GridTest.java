@@ -13,7 +13,6 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicInteger;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -28,7 +27,7 @@ class GridTest {
         ignite -> {
           var cache =
               ignite.getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("test", CacheAtomicityMode.TRANSACTIONAL));
+                  grid.<Integer, Integer>cacheConfig("test"));
           cache.put(key, value);
           return true;
         });

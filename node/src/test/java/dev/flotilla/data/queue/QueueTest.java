@@ -27,7 +27,6 @@ import java.util.concurrent.Flow;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -333,7 +332,7 @@ class QueueTest {
         "making a table",
         ignite ->
             ignite.getOrCreateCache(
-                grid.<String, String>cacheConfig("effects", CacheAtomicityMode.TRANSACTIONAL)));
+                grid.<String, String>cacheConfig("effects")));
     Queue made = queue(0, "total");
     made.stats();
     Set<String> acknowledged = java.util.concurrent.ConcurrentHashMap.newKeySet();
