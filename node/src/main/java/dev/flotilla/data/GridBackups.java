@@ -285,8 +285,7 @@ final class GridBackups implements Backups {
   }
 
   private IgniteCache<String, byte[]> registryCache(Ignite ignite) {
-    return ignite.getOrCreateCache(
-        grid.<String, byte[]>cacheConfig(REGISTRY_CACHE));
+    return ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(REGISTRY_CACHE));
   }
 
   @Override

@@ -29,10 +29,7 @@ class BackupsTest {
     grid.write(
         "a test",
         ignite -> {
-          ignite
-              .getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("things"))
-              .put(key, value);
+          ignite.getOrCreateCache(grid.<Integer, Integer>cacheConfig("things")).put(key, value);
           return true;
         });
   }

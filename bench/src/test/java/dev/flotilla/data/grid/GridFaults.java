@@ -454,7 +454,8 @@ final class GridFaults implements AutoCloseable {
     Random random = new Random(seed);
     Tally total = Tally.none();
     Path folder = Files.createTempDirectory("grid-faults");
-    try (GridFaults grids = new GridFaults(folder, 30 + (int) (seed % 200), Boolean.getBoolean(PLANTED))) {
+    try (GridFaults grids =
+        new GridFaults(folder, 30 + (int) (seed % 200), Boolean.getBoolean(PLANTED))) {
       for (int cycle = 0; cycle < cycles; cycle++) {
         Fault fault = faults.get(cycle % faults.size());
         long beganNs = System.nanoTime();

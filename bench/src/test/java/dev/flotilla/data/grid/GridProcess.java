@@ -125,8 +125,7 @@ final class GridProcess {
   }
 
   private org.apache.ignite.IgniteCache<String, Long> cache(Ignite ignite, String name) {
-    return ignite.getOrCreateCache(
-        grid.<String, Long>cacheConfig(name));
+    return ignite.getOrCreateCache(grid.<String, Long>cacheConfig(name));
   }
 
   /** New keys, keys written over and over, and keys removed: each key is one thread's own. */

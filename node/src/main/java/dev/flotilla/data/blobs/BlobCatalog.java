@@ -128,8 +128,7 @@ final class BlobCatalog {
   private IgniteCache<AffinityKey<String>, byte[]> cache(Ignite ignite, String name) {
     IgniteCache<AffinityKey<String>, byte[]> there = ignite.cache(name);
     return there == null
-        ? ignite.getOrCreateCache(
-            grid.<AffinityKey<String>, byte[]>cacheConfig(name))
+        ? ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(name))
         : there;
   }
 

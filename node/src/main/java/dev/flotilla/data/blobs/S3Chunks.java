@@ -96,9 +96,7 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
 
   private IgniteCache<String, Long> marks(Ignite ignite) {
     IgniteCache<String, Long> there = ignite.cache(MARKS);
-    return there == null
-        ? ignite.getOrCreateCache(grid.cacheConfig(MARKS))
-        : there;
+    return there == null ? ignite.getOrCreateCache(grid.cacheConfig(MARKS)) : there;
   }
 
   private void unmark(String chunk) {

@@ -110,8 +110,7 @@ final class GridCache implements Cache {
   // The engine's cache.
 
   private CacheConfiguration<String, byte[]> engineConfig() {
-    CacheConfiguration<String, byte[]> made =
-        grid.cacheConfig(gridName(name));
+    CacheConfiguration<String, byte[]> made = grid.cacheConfig(gridName(name));
     // Caches of one mode share partitions, and files: a new one costs little.
     return config.mode() == CacheConfig.Mode.REPLICATED
         ? made.setCacheMode(CacheMode.REPLICATED).setGroupName("flotilla.caches.replicated")

@@ -15,10 +15,7 @@ public final class Fences {
   private static final String CACHE = "flotilla.fences";
 
   public Fences(Grid grid) {
-    grid.onStart(
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, Long>cacheConfig(CACHE)));
+    grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, Long>cacheConfig(CACHE)));
   }
 
   /**

@@ -141,10 +141,10 @@ public final class Grid implements AutoCloseable {
   }
 
   /**
-   * A cache with all that safety needs: transactions (the engine's atomic caches do not settle
-   * what was on its way when a node went, and end with copies that differ), copies, synchronous
-   * writes, a majority, no use of lost partitions. Add to it what the use needs (expiry, affinity, SQL), and hand it to {@code
-   * getOrCreateCache} inside {@link #write}.
+   * A cache with all that safety needs: transactions (the engine's atomic caches do not settle what
+   * was on its way when a node went, and end with copies that differ), copies, synchronous writes,
+   * a majority, no use of lost partitions. Add to it what the use needs (expiry, affinity, SQL),
+   * and hand it to {@code getOrCreateCache} inside {@link #write}.
    */
   public <K, V> CacheConfiguration<K, V> cacheConfig(String name) {
     return new CacheConfiguration<K, V>(name)

@@ -126,8 +126,7 @@ public final class GridMembers {
       return true;
     }
     List<String> view = change.apply(members.view());
-    return !view.isEmpty()
-        && decide(entry.get().epoch(), new Members(members.nodes(), view));
+    return !view.isEmpty() && decide(entry.get().epoch(), new Members(members.nodes(), view));
   }
 
   /**

@@ -85,12 +85,9 @@ final class JobStore {
     this.fences = fences;
     grid.onStart(
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(JOBS));
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(OUTPUTS));
-          CacheConfiguration<String, String> rows =
-              grid.<String, String>cacheConfig(ROWS);
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(JOBS));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(OUTPUTS));
+          CacheConfiguration<String, String> rows = grid.<String, String>cacheConfig(ROWS);
           ignite.getOrCreateCache(
               rows.setSqlSchema("PUBLIC")
                   .setQueryEntities(

@@ -44,10 +44,7 @@ public final class LogStreams {
 
   private <T> IgniteCache<String, T> cache(Ignite ignite, String name) {
     IgniteCache<String, T> cache = ignite.cache(name);
-    return cache != null
-        ? cache
-        : ignite.getOrCreateCache(
-            grid.<String, T>cacheConfig(name));
+    return cache != null ? cache : ignite.getOrCreateCache(grid.<String, T>cacheConfig(name));
   }
 
   /** Made outside of transactions, in which the engine makes no caches. */

@@ -124,9 +124,7 @@ final class GridQueue implements Queue {
     grid.write(
         "making queue " + queue,
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<AffinityKey<String>, byte[]>cacheConfig(
-                  cacheName(queue)));
+          ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(cacheName(queue)));
           return true;
         });
   }

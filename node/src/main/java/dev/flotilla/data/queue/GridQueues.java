@@ -36,10 +36,7 @@ public final class GridQueues implements Queues, AutoCloseable {
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
-    grid.onStart(
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, byte[]>cacheConfig(CATALOG)));
+    grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CATALOG)));
   }
 
   public void start() {

@@ -107,8 +107,7 @@ final class IndexStore {
             ignite -> {
               var _ =
                   ignite.getOrCreateCache(
-                      grid.<AffinityKey<String>, byte[]>cacheConfig(
-                              cacheName)
+                      grid.<AffinityKey<String>, byte[]>cacheConfig(cacheName)
                           .setGroupName("flotilla.index"));
               return true;
             });

@@ -89,8 +89,7 @@ public final class GridSagas implements Sagas, AutoCloseable {
     cluster.addReconciler(this::replaceDead);
     grid.onStart(
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(CACHE));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CACHE));
           subscribe();
         });
   }

@@ -392,8 +392,7 @@ public final class GridSharding implements Sharding {
     grid.write(
         "preparing table " + stored.table(),
         ignite -> {
-          CacheConfiguration<Object, Object> config =
-              grid.cacheConfig(template(stored) + "*");
+          CacheConfiguration<Object, Object> config = grid.cacheConfig(template(stored) + "*");
           config.setAffinity(function(stored));
           ignite.addCacheConfiguration(config);
           return true;

@@ -76,8 +76,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     grid.onStart(
         ignite -> {
           SqlLocks.start(grid, ignite);
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(RECORDS));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(RECORDS));
         });
   }
 

@@ -135,9 +135,7 @@ public final class GridUsage implements Usage, AutoCloseable {
     IgniteCache<K, V> found = ignite.cache(name);
     return found != null
         ? found
-        : ignite.getOrCreateCache(
-            grid.<K, V>cacheConfig(name)
-                .setGroupName("flotilla.usage"));
+        : ignite.getOrCreateCache(grid.<K, V>cacheConfig(name).setGroupName("flotilla.usage"));
   }
 
   private IgniteCache<Long, byte[]> events(Ignite ignite) {

@@ -25,9 +25,7 @@ class GridTest {
     grid.write(
         "a test",
         ignite -> {
-          var cache =
-              ignite.getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("test"));
+          var cache = ignite.getOrCreateCache(grid.<Integer, Integer>cacheConfig("test"));
           cache.put(key, value);
           return true;
         });

@@ -115,10 +115,7 @@ class JobsTest {
               jobs.put(cluster.self(), new GridJobs(environment, grid, locks, fence, blobs, all));
               fences.put(cluster.self(), fence);
               grid.onStart(
-                  ignite ->
-                      ignite.getOrCreateCache(
-                          grid.<String, String>cacheConfig(
-                              "guarded")));
+                  ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("guarded")));
             });
     grids.add(3);
     grids.running().forEach(member -> jobs.get(member.id()).start());

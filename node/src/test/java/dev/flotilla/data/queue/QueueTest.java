@@ -330,9 +330,7 @@ class QueueTest {
     Grid grid = grids.running().get(0).grid();
     grid.write(
         "making a table",
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, String>cacheConfig("effects")));
+        ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("effects")));
     Queue made = queue(0, "total");
     made.stats();
     Set<String> acknowledged = java.util.concurrent.ConcurrentHashMap.newKeySet();
