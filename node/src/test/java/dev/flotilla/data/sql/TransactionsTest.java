@@ -98,7 +98,8 @@ class TransactionsTest {
                       transaction -> {
                         body.accept(transaction, barrier);
                         return true;
-                      })));
+                      }),
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> each : both) {
       try {
@@ -205,7 +206,8 @@ class TransactionsTest {
                   }
                   done.incrementAndGet();
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> worker : workers) {
       worker.get(60, TimeUnit.SECONDS);
@@ -305,7 +307,8 @@ class TransactionsTest {
                                   "UPDATE account SET n = ? WHERE id = 20",
                                   n(transaction, 20) + 1));
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> worker : workers) {
       worker.get(60, TimeUnit.SECONDS);
@@ -362,7 +365,8 @@ class TransactionsTest {
                           } catch (InterruptedException e) {
                             return false;
                           }
-                        }));
+                        }),
+            TestNodes.MEANWHILE);
     held.await();
     refused(
         Code.BUSY,
@@ -421,7 +425,7 @@ class TransactionsTest {
     GridTransactions transactions = nodes.get(0).transactions();
     Step update = new Step.Statement("UPDATE account SET n = n + 1 WHERE id = 60", List.of());
     var session = transactions.begin(SHORT);
-    CompletableFuture.runAsync(() -> session.step(update)).join();
+    CompletableFuture.runAsync(() -> session.step(update), TestNodes.MEANWHILE).join();
     transactions.session(session.id()).orElseThrow().step(update);
     session.commit();
     assertThat(n(60)).isEqualTo(2);
@@ -496,7 +500,8 @@ class TransactionsTest {
                     pause(20);
                   }
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     TestNodes.await("some transfers", Duration.ofSeconds(20), () -> moved.get() > 20);
     grids.stop(nodes.get(2));
