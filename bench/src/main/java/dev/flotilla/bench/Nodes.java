@@ -160,7 +160,7 @@ final class Nodes implements AutoCloseable {
         add(number);
       }
       nodes.forEach(Node::awaitReady);
-    } catch (RuntimeException e) {
+    } catch (IOException | RuntimeException e) {
       close();
       throw e;
     }

@@ -13,6 +13,9 @@ final class FakeRegistry implements Registry {
   private final Map<Key, Entry> entries = new ConcurrentHashMap<>();
   private long revision;
 
+  /** What was decided elsewhere and arrives with the next {@link #sync}. */
+  Runnable arriving = () -> {};
+
   @Override
   public Optional<Entry> get(Key key) {
     return Optional.ofNullable(entries.get(key));
@@ -32,7 +35,9 @@ final class FakeRegistry implements Registry {
   }
 
   @Override
-  public void sync() {}
+  public void sync() {
+    arriving.run();
+  }
 
   @Override
   public synchronized Optional<Long> commit(List<Condition> conditions, List<Write> writes) {
