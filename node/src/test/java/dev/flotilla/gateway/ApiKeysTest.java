@@ -133,8 +133,7 @@ class ApiKeysTest {
       assertThatThrownBy(() -> keys.check(bearer(key.get()), "10.0.0.1"))
           .isInstanceOfSatisfying(
               FlotillaException.class,
-              error ->
-                  assertThat(error.code()).isEqualTo(FlotillaException.Code.NO_MAJORITY));
+              error -> assertThat(error.code()).isEqualTo(FlotillaException.Code.NO_MAJORITY));
     }
   }
 }

@@ -65,6 +65,7 @@ final class GridKeeper implements AutoCloseable {
   private final Semaphore wake = new Semaphore(0);
   private volatile @Nullable Ignite engine;
   private volatile Approval approval = new Approval(null, -1);
+  private String lastDecision = "";
   private long stoppedNs;
   private long lastMajorityNs;
   private volatile String decided = "";
@@ -328,8 +329,10 @@ final class GridKeeper implements AutoCloseable {
         && current.view().equals(List.of(cluster.self()))) {
       return;
     }
-    if (action != Action.STAY) {
-      log.info("data grid: {} (rank {}), others {}", action, rank(), others);
+    String decision = action + " (rank " + rank() + "), others " + others;
+    if (!decision.equals(lastDecision)) {
+      lastDecision = decision;
+      log.info("data grid: {}", decision);
     }
     switch (action) {
       case STAY -> {}
@@ -432,15 +435,13 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  /** Whether every partition of every cache has an owner. */
+  /**
+   * Whether every partition has an owner. Asks no cache by name, which could wait for its start.
+   */
   private static boolean isWhole(Ignite running) {
-    for (String name : running.cacheNames()) {
-      var cache = running.cache(name);
-      if (cache != null && !cache.lostPartitions().isEmpty()) {
-        return false;
-      }
-    }
-    return true;
+    return ((IgniteEx) running)
+        .context().cache().cacheGroups().stream()
+            .allMatch(group -> group.topology().lostPartitions().isEmpty());
   }
 
   /** The topology for which this node has all that it is to hold; empty if it has not. */
