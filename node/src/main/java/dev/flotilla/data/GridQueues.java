@@ -3,13 +3,17 @@ package dev.flotilla.data;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
+import java.util.random.RandomGenerator;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.CacheAtomicityMode;
@@ -28,14 +32,26 @@ final class GridQueues implements Queues, AutoCloseable {
   private final Grid grid;
   private final Fences fences;
   private final InstantSource clock;
+  private final RandomGenerator random;
+  private final QueueMetrics metrics;
+  private final QueuePeers peers;
   private final Map<String, GridQueue> open = new ConcurrentHashMap<>();
   private volatile boolean closed;
   private final Thread cleaner = Thread.ofVirtual().name("queue-cleaner").unstarted(this::clean);
 
-  GridQueues(Grid grid, Fences fences, InstantSource clock) {
+  GridQueues(
+      Cluster cluster,
+      Grid grid,
+      Fences fences,
+      InstantSource clock,
+      RandomGenerator random,
+      MeterRegistry metrics) {
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
+    this.random = random;
+    this.metrics = new QueueMetrics(metrics);
+    this.peers = new QueuePeers(cluster, this::present);
     grid.onStart(
         ignite ->
             ignite.getOrCreateCache(
@@ -63,6 +79,10 @@ final class GridQueues implements Queues, AutoCloseable {
   @Override
   public Optional<Queue> find(String name) {
     check(name);
+    return present(name).map(queue -> queue);
+  }
+
+  private Optional<GridQueue> present(String name) {
     GridQueue known = open.get(name);
     if (known != null) {
       return Optional.of(known);
@@ -75,7 +95,7 @@ final class GridQueues implements Queues, AutoCloseable {
   }
 
   private GridQueue open(String name, QueueConfig config) {
-    return open.computeIfAbsent(name, n -> new GridQueue(n, config, grid, fences, clock));
+    return open.computeIfAbsent(name, any -> make(name, config));
   }
 
   @Override
@@ -88,7 +108,7 @@ final class GridQueues implements Queues, AutoCloseable {
           "Make it first.");
     }
     GridQueue.createCache(grid, name);
-    GridQueue queue = new GridQueue(name, config, grid, fences, clock);
+    GridQueue queue = make(name, config);
     queue.initialize();
     byte[] present =
         grid.write(
@@ -100,7 +120,12 @@ final class GridQueues implements Queues, AutoCloseable {
           "queue " + name + " exists with another configuration",
           "Delete it first, or use it as it is.");
     }
+    open.putIfAbsent(name, queue);
     return open(name, config);
+  }
+
+  private GridQueue make(String name, QueueConfig config) {
+    return new GridQueue(name, config, grid, fences, clock, random, peers, metrics);
   }
 
   @Override
@@ -129,7 +154,7 @@ final class GridQueues implements Queues, AutoCloseable {
       grid.write(
           "deleting queue " + name,
           ignite -> {
-            ignite.destroyCache(GridQueue.cacheName(name));
+            ignite.destroyCache(QueueCells.cacheName(name));
             return true;
           });
     }
@@ -140,15 +165,34 @@ final class GridQueues implements Queues, AutoCloseable {
     while (!closed) {
       try {
         Thread.sleep(CLEAN_EVERY_MS);
-        for (GridQueue queue : open.values()) {
-          queue.clean();
-        }
+        lookAfter();
       } catch (InterruptedException e) {
         return;
       } catch (FlotillaException | IllegalStateException e) {
         log.debug("queues are tidied later: {}", e.toString());
       }
     }
+  }
+
+  /** All queues have partitions here, whether somebody uses them through this node or not. */
+  private void lookAfter() {
+    Map<String, Map<String, QueueOwner.Backlog>> backlogs = new TreeMap<>();
+    List<String> gone = new ArrayList<>(open.keySet());
+    List<String> names = names();
+    gone.removeAll(names);
+    gone.forEach(open::remove);
+    for (String name : names) {
+      try {
+        Optional<GridQueue> queue = present(name);
+        if (queue.isPresent()) {
+          queue.get().owner().clean();
+          backlogs.put(name, queue.get().owner().backlogs());
+        }
+      } catch (FlotillaException | IllegalStateException e) {
+        log.debug("queue {} is tidied later: {}", name, e.toString());
+      }
+    }
+    metrics.backlogs(backlogs, clock.millis());
   }
 
   @Override

@@ -21,19 +21,25 @@ class CombinerTest {
     Combiner<String, String> combiner =
         new Combiner<>(
             100,
+            item -> 1,
             items -> {
               synchronized (calls) {
                 calls.add(List.copyOf(items));
               }
-              if (items.contains("first")) {
-                first.countDown();
-                try {
-                  gathered.await();
-                } catch (InterruptedException e) {
-                  throw new IllegalStateException(e);
-                }
-              } else if (items.size() > 1) {
+              if (!items.contains("first")) {
                 throw new FlotillaException(sharedFailure, "shared", "");
+              }
+              first.countDown();
+              try {
+                gathered.await();
+              } catch (InterruptedException e) {
+                throw new IllegalStateException(e);
+              }
+              return items;
+            },
+            items -> {
+              synchronized (calls) {
+                calls.add(List.copyOf(items));
               }
               return items;
             });
