@@ -2,6 +2,7 @@ package dev.flotilla;
 
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.classes;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
+import static com.tngtech.archunit.library.dependencies.SlicesRuleDefinition.slices;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.tngtech.archunit.core.domain.JavaClass;
@@ -32,6 +33,10 @@ class HouseTest {
           Map.entry("client", Set.of("cluster", "data")),
           Map.entry("ops", Set.of("cluster", "data", "serve")));
 
+  /** The parts of the data plane, each a package under {@code data}. */
+  private static final Set<String> PARTS =
+      Set.of("grid", "cache", "queue", "log", "blobs", "search", "jobs", "usage", "sql");
+
   private static final JavaClasses PRODUCT =
       new ClassFileImporter()
           .withImportOption(ImportOption.Predefined.DO_NOT_INCLUDE_TESTS)
@@ -59,6 +64,46 @@ class HouseTest {
   }
 
   @Test
+  void partsOfTheDataPlaneStandOnEachOtherInNoCircle() {
+    slices().matching("dev.flotilla.data.(*)..").should().beFreeOfCycles().check(PRODUCT);
+  }
+
+  @Test
+  void theGridKnowsNoPartThatStandsOnItAndNoPartKnowsTheDataPlane() {
+    for (String part : PARTS) {
+      if (!part.equals("grid")) {
+        noClasses()
+            .that()
+            .resideInAPackage("dev.flotilla.data.grid")
+            .should()
+            .dependOnClassesThat()
+            .resideInAPackage("dev.flotilla.data." + part + "..")
+            .check(PRODUCT);
+      }
+      noClasses()
+          .that()
+          .resideInAPackage("dev.flotilla.data." + part)
+          .should()
+          .dependOnClassesThat()
+          .resideInAPackage("dev.flotilla.data")
+          .check(PRODUCT);
+    }
+  }
+
+  @Test
+  void everyClassOfTheDataPlaneIsInOneOfItsParts() {
+    List<String> packages =
+        new ArrayList<>(List.of("dev.flotilla.data", "dev.flotilla.data.proto"));
+    PARTS.forEach(part -> packages.add("dev.flotilla.data." + part));
+    classes()
+        .that()
+        .resideInAPackage("dev.flotilla.data..")
+        .should()
+        .resideInAnyPackage(packages.toArray(String[]::new))
+        .check(PRODUCT);
+  }
+
+  @Test
   void everyClassLivesInAPackageOfTheDesign() {
     List<String> packages = new ArrayList<>(List.of("dev.flotilla", "dev.flotilla.app.."));
     MAY_USE.keySet().forEach(name -> packages.add("dev.flotilla." + name + ".."));
@@ -75,6 +120,7 @@ class HouseTest {
     }
     Set<String> expected = new java.util.HashSet<>(Set.of("dev.flotilla", "dev.flotilla.app"));
     MAY_USE.keySet().forEach(name -> expected.add("dev.flotilla." + name));
+    PARTS.forEach(part -> expected.add("dev.flotilla.data." + part));
     assertThat(described).containsAll(expected);
   }
 

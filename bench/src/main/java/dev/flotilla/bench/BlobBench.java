@@ -1,8 +1,8 @@
 package dev.flotilla.bench;
 
 import dev.flotilla.cluster.ClusterNode;
-import dev.flotilla.data.Blobs;
 import dev.flotilla.data.DataPlane;
+import dev.flotilla.data.blobs.Blobs;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;

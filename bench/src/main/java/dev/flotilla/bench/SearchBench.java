@@ -5,13 +5,14 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.data.DataPlane;
-import dev.flotilla.data.IndexDocument;
-import dev.flotilla.data.IndexSettings;
-import dev.flotilla.data.SearchAnswer;
-import dev.flotilla.data.SearchIndex;
-import dev.flotilla.data.SearchIndex.Visibility;
-import dev.flotilla.data.SearchIndexes;
-import dev.flotilla.data.SearchRequest;
+import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.search.IndexDocument;
+import dev.flotilla.data.search.IndexSettings;
+import dev.flotilla.data.search.SearchAnswer;
+import dev.flotilla.data.search.SearchIndex;
+import dev.flotilla.data.search.SearchIndex.Visibility;
+import dev.flotilla.data.search.SearchIndexes;
+import dev.flotilla.data.search.SearchRequest;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -103,7 +104,7 @@ final class SearchBench implements Callable<Integer> {
                 Map.of()))) {
       try (DataPlane data =
           new DataPlane(
-              new DataPlane.Environment(
+              new Environment(
                   cluster,
                   folder.resolve("node"),
                   "127.0.0.1",

@@ -3,7 +3,8 @@ package dev.flotilla.bench;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.data.DataPlane;
-import dev.flotilla.data.Sharding;
+import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.sql.Sharding;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.io.IOException;
 import java.net.InetAddress;
@@ -112,7 +113,7 @@ final class ShardingBench implements Callable<Integer> {
                 clusters.getFirst().invite());
     DataPlane plane =
         new DataPlane(
-            new DataPlane.Environment(
+            new Environment(
                 cluster,
                 data,
                 "127.0.0.1",

@@ -2,8 +2,8 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.data.Blobs;
-import dev.flotilla.data.Blobs.Blob;
+import dev.flotilla.data.blobs.Blobs;
+import dev.flotilla.data.blobs.Blobs.Blob;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;

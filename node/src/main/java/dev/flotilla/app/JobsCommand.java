@@ -6,7 +6,7 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpJobs;
-import dev.flotilla.data.Jobs;
+import dev.flotilla.data.jobs.Jobs;
 import java.io.IOException;
 import java.util.List;
 import java.util.Map;

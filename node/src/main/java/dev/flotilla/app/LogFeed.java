@@ -6,7 +6,7 @@ import ch.qos.logback.classic.spi.ILoggingEvent;
 import ch.qos.logback.classic.spi.ThrowableProxyUtil;
 import ch.qos.logback.core.AppenderBase;
 import dev.flotilla.data.DataPlane;
-import dev.flotilla.data.Log;
+import dev.flotilla.data.log.Log;
 import java.util.HashMap;
 import java.util.Map;
 import org.slf4j.LoggerFactory;

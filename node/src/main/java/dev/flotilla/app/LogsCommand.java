@@ -2,7 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpLog;
-import dev.flotilla.data.Log;
+import dev.flotilla.data.log.Log;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.format.DateTimeParseException;

@@ -6,6 +6,7 @@ import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
+import dev.flotilla.data.grid.Environment;
 import dev.flotilla.gateway.ApiKeys;
 import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
@@ -89,7 +90,7 @@ final class Node {
             .orElseGet(() -> ClusterNode.create(config));
     data =
         new DataPlane(
-            new DataPlane.Environment(
+            new Environment(
                 cluster,
                 options.data(),
                 options.bind(),

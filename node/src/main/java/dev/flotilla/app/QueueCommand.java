@@ -2,8 +2,8 @@ package dev.flotilla.app;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpQueues;
-import dev.flotilla.data.Queue;
-import dev.flotilla.data.Queues;
+import dev.flotilla.data.queue.Queue;
+import dev.flotilla.data.queue.Queues;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;

@@ -2,7 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSharding;
-import dev.flotilla.data.Sharding;
+import dev.flotilla.data.sql.Sharding;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;

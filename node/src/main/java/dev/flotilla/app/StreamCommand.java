@@ -2,7 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpLog;
-import dev.flotilla.data.Log;
+import dev.flotilla.data.log.Log;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.List;

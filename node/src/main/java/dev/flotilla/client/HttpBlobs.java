@@ -6,7 +6,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
-import dev.flotilla.data.Blobs;
+import dev.flotilla.data.blobs.Blobs;
 import java.io.InputStream;
 import java.util.ArrayList;
 import java.util.List;

@@ -1,7 +1,7 @@
 package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import dev.flotilla.data.Jobs;
+import dev.flotilla.data.jobs.Jobs;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;

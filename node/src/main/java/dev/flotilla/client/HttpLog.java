@@ -2,7 +2,7 @@ package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
-import dev.flotilla.data.Log;
+import dev.flotilla.data.log.Log;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.util.ArrayList;

@@ -7,7 +7,7 @@ import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
-import dev.flotilla.data.Sharding;
+import dev.flotilla.data.sql.Sharding;
 import java.io.IOException;
 import java.util.List;
 import java.util.Map;

@@ -4,10 +4,10 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
-import dev.flotilla.data.Migration;
-import dev.flotilla.data.Sql;
-import dev.flotilla.data.SqlResult;
-import dev.flotilla.data.SqlValues;
+import dev.flotilla.data.sql.Migration;
+import dev.flotilla.data.sql.Sql;
+import dev.flotilla.data.sql.SqlResult;
+import dev.flotilla.data.sql.SqlValues;
 import java.util.ArrayList;
 import java.util.List;
 

@@ -1,13 +1,44 @@
 package dev.flotilla.data;
 
-import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Locks;
-import io.micrometer.core.instrument.MeterRegistry;
+import dev.flotilla.data.blobs.BlobConfig;
+import dev.flotilla.data.blobs.Blobs;
+import dev.flotilla.data.blobs.GridBlobs;
+import dev.flotilla.data.cache.CacheStore;
+import dev.flotilla.data.cache.Caches;
+import dev.flotilla.data.cache.GridCaches;
+import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.GridConfig;
+import dev.flotilla.data.jobs.GridJobs;
+import dev.flotilla.data.jobs.JobDefinition;
+import dev.flotilla.data.jobs.Jobs;
+import dev.flotilla.data.jobs.TextJobs;
+import dev.flotilla.data.log.GridLog;
+import dev.flotilla.data.log.Log;
+import dev.flotilla.data.log.LogStreams;
+import dev.flotilla.data.log.NodeLog;
+import dev.flotilla.data.log.OtlpExporter;
+import dev.flotilla.data.queue.GridQueues;
+import dev.flotilla.data.queue.Queues;
+import dev.flotilla.data.search.GridSearchIndexes;
+import dev.flotilla.data.search.IndexReplicas;
+import dev.flotilla.data.search.SearchIndexes;
+import dev.flotilla.data.sql.GridSagas;
+import dev.flotilla.data.sql.GridSharding;
+import dev.flotilla.data.sql.GridSql;
+import dev.flotilla.data.sql.GridTransactions;
+import dev.flotilla.data.sql.Sagas;
+import dev.flotilla.data.sql.Sharding;
+import dev.flotilla.data.sql.Sql;
+import dev.flotilla.data.sql.TransactionSteps;
+import dev.flotilla.data.sql.Transactions;
+import dev.flotilla.data.usage.GridUsage;
+import dev.flotilla.data.usage.Usage;
 import java.nio.file.Path;
-import java.time.InstantSource;
 import java.util.List;
 import java.util.Map;
-import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -15,22 +46,6 @@ import org.jspecify.annotations.Nullable;
  * parts serve other nodes; start it after.
  */
 public final class DataPlane implements AutoCloseable {
-
-  /**
-   * What every part stands on.
-   *
-   * @param folder this node's data folder; a part keeps its files in {@code data/} of it
-   * @param random for ids, never for anything a test must repeat
-   */
-  public record Environment(
-      Cluster cluster,
-      Path folder,
-      String bindHost,
-      int httpPort,
-      MeterRegistry metrics,
-      InstantSource clock,
-      LongSupplier nanoTime,
-      java.util.random.RandomGenerator random) {}
 
   /** The registry's entries that say what the grid's contents mean. */
   private static final List<String> BACKED_UP_KINDS =

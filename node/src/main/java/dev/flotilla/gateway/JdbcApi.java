@@ -1,6 +1,6 @@
 package dev.flotilla.gateway;
 
-import dev.flotilla.data.Sql;
+import dev.flotilla.data.sql.Sql;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.nio.charset.StandardCharsets;

@@ -1,9 +1,9 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
-import dev.flotilla.data.Sql;
-import dev.flotilla.data.SqlResult;
-import dev.flotilla.data.Transactions;
+import dev.flotilla.data.sql.Sql;
+import dev.flotilla.data.sql.SqlResult;
+import dev.flotilla.data.sql.Transactions;
 import java.math.BigDecimal;
 import java.sql.Connection;
 import java.sql.DatabaseMetaData;

@@ -5,7 +5,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
-import dev.flotilla.data.UsageEvent;
+import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.AnswerFormat.Choice;
 import dev.flotilla.gateway.AnswerFormat.Head;
 import dev.flotilla.serve.Deployments.ModelView;

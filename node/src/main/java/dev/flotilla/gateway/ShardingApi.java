@@ -5,7 +5,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import dev.flotilla.Json;
-import dev.flotilla.data.Sharding;
+import dev.flotilla.data.sql.Sharding;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.util.ArrayList;

@@ -3,7 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
-import dev.flotilla.data.Usage;
+import dev.flotilla.data.usage.Usage;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.time.DateTimeException;

@@ -11,7 +11,7 @@ import dev.flotilla.client.HttpJobs;
 import dev.flotilla.client.HttpLocks;
 import dev.flotilla.cluster.Lease;
 import dev.flotilla.cluster.Locks.Request;
-import dev.flotilla.data.Jobs;
+import dev.flotilla.data.jobs.Jobs;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.RandomModel;
 import dev.flotilla.tensor.WeightType;

@@ -7,7 +7,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.client.HttpLog;
 import dev.flotilla.client.HttpSharding;
-import dev.flotilla.data.Log;
+import dev.flotilla.data.log.Log;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;

@@ -5,6 +5,9 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.GridMembers;
+import dev.flotilla.data.grid.TestGrids;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;

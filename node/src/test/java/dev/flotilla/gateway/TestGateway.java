@@ -5,6 +5,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.DataPlane;
+import dev.flotilla.data.grid.Environment;
 import dev.flotilla.serve.Deployments.StageView;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
@@ -90,7 +91,7 @@ final class TestGateway implements AutoCloseable {
         new GatewayServices(
             cluster,
             new DataPlane(
-                new DataPlane.Environment(
+                new Environment(
                     cluster,
                     Path.of("target", "never-started"),
                     "127.0.0.1",

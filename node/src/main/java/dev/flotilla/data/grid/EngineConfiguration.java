@@ -1,0 +1,125 @@
+package dev.flotilla.data.grid;
+
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeInfo;
+import java.util.ArrayList;
+import java.util.List;
+import org.apache.ignite.Ignite;
+import org.apache.ignite.calcite.CalciteQueryEngineConfiguration;
+import org.apache.ignite.configuration.DataRegionConfiguration;
+import org.apache.ignite.configuration.DataStorageConfiguration;
+import org.apache.ignite.configuration.IgniteConfiguration;
+import org.apache.ignite.configuration.SqlConfiguration;
+import org.apache.ignite.configuration.SystemDataRegionConfiguration;
+import org.apache.ignite.configuration.TransactionConfiguration;
+import org.apache.ignite.configuration.WALMode;
+import org.apache.ignite.events.EventType;
+import org.apache.ignite.failure.AbstractFailureHandler;
+import org.apache.ignite.failure.FailureContext;
+import org.apache.ignite.logger.slf4j.Slf4jLogger;
+import org.apache.ignite.plugin.segmentation.SegmentationPolicy;
+import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
+import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
+import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** How the engine of the grid is set: small, durable, and never the master of the process. */
+final class EngineConfiguration {
+
+  private static final Logger log = LoggerFactory.getLogger(Grid.class);
+  private static final long JOIN_TIMEOUT_MS = 20_000;
+  private static final int TRANSACTION_TIMEOUT_MS = 10_000;
+
+  private EngineConfiguration() {}
+
+  static IgniteConfiguration of(GridConfig config, Cluster cluster) {
+    TcpDiscoverySpi discovery = new TcpDiscoverySpi();
+    discovery.setIpFinder(
+        new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
+    discovery.setLocalPort(config.discoveryPort());
+    discovery.setLocalPortRange(0);
+    discovery.setJoinTimeout(JOIN_TIMEOUT_MS);
+    TcpCommunicationSpi communication = new TcpCommunicationSpi();
+    communication.setLocalPort(config.messagePort());
+    communication.setLocalPortRange(0);
+    return new IgniteConfiguration()
+        .setIgniteInstanceName(cluster.self())
+        .setConsistentId(cluster.self())
+        .setLocalHost(config.bindHost())
+        .setWorkDirectory(config.folder().toString())
+        .setGridLogger(new Slf4jLogger())
+        .setMetricsLogFrequency(0)
+        .setPeerClassLoadingEnabled(false)
+        .setConnectorConfiguration(null)
+        .setClientConnectorConfiguration(null)
+        .setSslContextFactory(new MutualTls(cluster.tls()))
+        .setDiscoverySpi(discovery)
+        .setCommunicationSpi(communication)
+        .setFailureDetectionTimeout(config.failureDetection().toMillis())
+        .setIncludeEventTypes(
+            EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
+        .setSegmentationPolicy(SegmentationPolicy.NOOP)
+        .setFailureHandler(new Report())
+        .setDataStorageConfiguration(storage(config))
+        .setTransactionConfiguration(
+            new TransactionConfiguration()
+                .setTxAwareQueriesEnabled(true)
+                .setDefaultTxTimeout(TRANSACTION_TIMEOUT_MS)
+                .setTxTimeoutOnPartitionMapExchange(TRANSACTION_TIMEOUT_MS))
+        .setSqlConfiguration(
+            new SqlConfiguration()
+                .setQueryEnginesConfiguration(
+                    new CalciteQueryEngineConfiguration().setDefault(true)))
+        .setSystemThreadPoolSize(4)
+        .setStripedPoolSize(4)
+        .setPublicThreadPoolSize(2)
+        .setServiceThreadPoolSize(2)
+        .setManagementThreadPoolSize(2)
+        .setQueryThreadPoolSize(4)
+        .setDataStreamerThreadPoolSize(2)
+        .setRebalanceThreadPoolSize(2)
+        .setBuildIndexThreadPoolSize(1)
+        .setAsyncCallbackPoolSize(2);
+  }
+
+  private static List<String> addresses(GridConfig config, Cluster cluster) {
+    List<String> addresses = new ArrayList<>();
+    for (NodeInfo node : cluster.nodes()) {
+      addresses.add(node.host() + ":" + (node.httpPort() + GridConfig.DISCOVERY_OFFSET));
+    }
+    addresses.add(config.bindHost() + ":" + config.discoveryPort());
+    return addresses.stream().distinct().toList();
+  }
+
+  private static DataStorageConfiguration storage(GridConfig config) {
+    return new DataStorageConfiguration()
+        .setDefaultDataRegionConfiguration(
+            new DataRegionConfiguration()
+                .setName("default")
+                .setPersistenceEnabled(true)
+                .setInitialSize(Math.min(32L << 20, config.memoryBytes()))
+                .setMaxSize(config.memoryBytes())
+                .setCheckpointPageBufferSize(Math.min(32L << 20, config.memoryBytes() / 4)))
+        .setSystemDataRegionConfiguration(
+            new SystemDataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20))
+        .setWalMode(WALMode.FSYNC)
+        .setWalSegmentSize(8 << 20)
+        .setWalSegments(4)
+        .setMaxWalArchiveSize(128L << 20)
+        // Points of a backup are made of compacted segments.
+        .setWalCompactionEnabled(true)
+        .setStoragePath(config.pages().toString())
+        .setWalPath(config.writeAheadLog().toString())
+        .setWalArchivePath(config.writeAheadLog().resolve("archive").toString());
+  }
+
+  /** The engine's own handler would halt the process, and models with it. */
+  private static final class Report extends AbstractFailureHandler {
+    @Override
+    protected boolean handle(Ignite ignite, FailureContext failure) {
+      log.error("data grid: {}", failure.type(), failure.error());
+      return false;
+    }
+  }
+}

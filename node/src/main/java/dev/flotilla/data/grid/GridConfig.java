@@ -1,0 +1,55 @@
+package dev.flotilla.data.grid;
+
+import java.nio.file.Path;
+import java.time.Duration;
+
+/**
+ * How this node takes part in the data grid.
+ *
+ * @param folder where its pages and write-ahead log lie; absolute
+ * @param bindHost the address its ports listen on and are reached at
+ * @param discoveryPort who is there; the node's port P+5
+ * @param messagePort everything else; the node's port P+6
+ * @param memoryBytes the most that pages take outside the heap
+ * @param failureDetection after how long a silent node counts as gone
+ */
+public record GridConfig(
+    Path folder,
+    String bindHost,
+    int discoveryPort,
+    int messagePort,
+    long memoryBytes,
+    Duration failureDetection) {
+
+  static final int DISCOVERY_OFFSET = 5;
+  private static final int MESSAGE_OFFSET = 6;
+
+  /** The usual one of a node with HTTP port P. */
+  public static GridConfig of(Path dataFolder, String bindHost, int httpPort) {
+    return new GridConfig(
+        dataFolder.toAbsolutePath().normalize().resolve("data").resolve("grid"),
+        bindHost,
+        httpPort + DISCOVERY_OFFSET,
+        httpPort + MESSAGE_OFFSET,
+        256L << 20,
+        Duration.ofSeconds(3));
+  }
+
+  /** The same with another bound on its memory. */
+  GridConfig withMemory(long bytes) {
+    return new GridConfig(folder, bindHost, discoveryPort, messagePort, bytes, failureDetection);
+  }
+
+  Path pages() {
+    return folder.resolve("db");
+  }
+
+  Path writeAheadLog() {
+    return folder.resolve("wal");
+  }
+
+  /** There while this node's data is in doubt. */
+  Path doubt() {
+    return folder.resolve("in-doubt");
+  }
+}

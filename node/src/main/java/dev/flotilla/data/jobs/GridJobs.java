@@ -1,0 +1,243 @@
+package dev.flotilla.data.jobs;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Lease;
+import dev.flotilla.cluster.Locks;
+import dev.flotilla.cluster.Registry;
+import dev.flotilla.data.blobs.Blobs;
+import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.jobs.JobStore.JobRecord;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.function.LongSupplier;
+import java.util.random.RandomGenerator;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Jobs on the grid. A job that has not ended stands in the registry, where every node sees it; the
+ * node that gets the job's lock coordinates it, and when that node dies the lock expires and
+ * another goes on.
+ */
+public final class GridJobs implements Jobs {
+
+  private static final Logger log = LoggerFactory.getLogger(GridJobs.class);
+  private static final String KIND = "job";
+  private static final Duration LEASE = Duration.ofSeconds(3);
+  private static final int ROWS_MAX = 10_000;
+
+  private final Cluster cluster;
+  private final Locks locks;
+  private final JobStore store;
+  private final JobDefinition.Context context;
+  private final JobWorker worker;
+  private final InstantSource clock;
+  private final LongSupplier nanoTime;
+  private final RandomGenerator random;
+  private final Map<String, JobDefinition> definitions = new ConcurrentHashMap<>();
+  private final Set<String> coordinated = ConcurrentHashMap.newKeySet();
+  private final Semaphore signals = new Semaphore(0);
+  private final Thread keeper;
+  private volatile boolean closed;
+
+  public GridJobs(
+      Environment environment,
+      Grid grid,
+      Locks locks,
+      Fences fences,
+      Blobs blobs,
+      List<JobDefinition> jobs) {
+    this.cluster = environment.cluster();
+    this.locks = locks;
+    this.clock = environment.clock();
+    this.nanoTime = environment.nanoTime();
+    this.random = environment.random();
+    this.context = new JobDefinition.Context(cluster, grid, blobs);
+    this.store = new JobStore(grid, fences);
+    this.worker = new JobWorker(definitions, context, store);
+    this.keeper = Thread.ofVirtual().name("jobs").unstarted(this::keep);
+    jobs.forEach(this::register);
+    cluster.addService(worker);
+  }
+
+  /** Adds a kind of job; on every node, before it starts. */
+  public void register(JobDefinition job) {
+    definitions.put(job.name(), job);
+  }
+
+  public void start() {
+    AutoCloseable _ = cluster.registry().subscribe(signals::release); // ends with the registry
+    keeper.start();
+  }
+
+  @Override
+  public Map<String, String> definitions() {
+    Map<String, String> all = new TreeMap<>();
+    definitions.values().forEach(d -> all.put(d.name(), d.description()));
+    return all;
+  }
+
+  @Override
+  public String submit(String job, JsonNode input) {
+    if (!definitions.containsKey(job)) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "there is no job called " + job,
+          "Jobs: " + String.join(", ", definitions().keySet()) + ".");
+    }
+    if (Json.write(input).length > INPUT_BYTES_MAX) {
+      throw new FlotillaException(
+          Code.TOO_LARGE,
+          "a job's input may have " + INPUT_BYTES_MAX + " bytes",
+          "Put what is larger into a blob, and name its digest.");
+    }
+    String id = "job-" + Long.toUnsignedString(random.nextLong(), 36);
+    long nowMs = clock.millis();
+    store.create(
+        new JobRecord(
+            id, job, input, JobStore.SUBMITTED, "", "", List.of(), 0, 0, 0, 0, 0, nowMs, nowMs));
+    Optional<Long> _ =
+        cluster
+            .registry()
+            .commit(List.of(), List.of(new Registry.Write(key(id), Optional.of(Json.write(job)))));
+    return id;
+  }
+
+  private static Registry.Key key(String id) {
+    return new Registry.Key(KIND, id);
+  }
+
+  @Override
+  public View show(String id) {
+    return record(id).view();
+  }
+
+  private JobRecord record(String id) {
+    return store.find(id).orElseThrow(() -> JobStore.notFound(id));
+  }
+
+  @Override
+  public List<View> list() {
+    return store.all().stream()
+        .map(JobRecord::view)
+        .sorted(Comparator.comparingLong(View::createdAtMs))
+        .toList();
+  }
+
+  @Override
+  public void cancel(String id) {
+    JobRecord job = record(id);
+    if (job.ended()) {
+      store.delete(job);
+    } else {
+      store.update(
+          id,
+          Optional.empty(),
+          j ->
+              new JobRecord(
+                  j.id(),
+                  j.job(),
+                  j.input(),
+                  JobStore.CANCELLED,
+                  "",
+                  j.coordinator(),
+                  j.plan(),
+                  j.buckets(),
+                  j.done(),
+                  j.attempts(),
+                  j.copies(),
+                  0,
+                  j.createdAtMs(),
+                  clock.millis()));
+    }
+  }
+
+  @Override
+  public List<Row> rows(String id, String after, int limit) {
+    if (limit < 1 || limit > ROWS_MAX) {
+      throw new FlotillaException(
+          Code.INVALID, "a page of " + limit + " rows is out of range", "1 to " + ROWS_MAX + ".");
+    }
+    JobRecord job = record(id);
+    if (!job.state().equals(JobStore.DONE)) {
+      throw new FlotillaException(
+          Code.CONFLICT, "job " + id + " is " + job.state() + " and has no result", "");
+    }
+    return store.rows(id, after, limit);
+  }
+
+  // The coordinators.
+
+  private void keep() {
+    while (!closed) {
+      try {
+        if (signals.tryAcquire(1, TimeUnit.SECONDS)) {
+          signals.drainPermits();
+        }
+        for (Registry.Entry entry : cluster.registry().list(KIND)) {
+          String id = entry.key().name();
+          if (locks.show(id).holders().isEmpty() && coordinated.add(id)) {
+            Thread.ofVirtual().name("coordinator-" + id).start(() -> coordinate(id));
+          }
+        }
+      } catch (InterruptedException e) {
+        return;
+      } catch (RuntimeException e) {
+        if (!closed) {
+          log.warn("jobs cannot be looked after yet: {}", e.toString());
+        }
+      }
+    }
+  }
+
+  private void coordinate(String id) {
+    try {
+      Optional<Lease> lease = locks.lease(Locks.Request.exclusive(id, cluster.self()).ttl(LEASE));
+      if (lease.isEmpty()) {
+        return;
+      }
+      try (Lease held = lease.get()) {
+        Optional<JobRecord> job = store.find(id);
+        JobDefinition definition = job.map(j -> definitions.get(j.job())).orElse(null);
+        if (job.isPresent() && !job.get().ended() && definition != null) {
+          new JobRun(cluster, store, definition, context, held, nanoTime).run(job.get());
+        }
+        if (held.held() && store.find(id).map(JobRecord::ended).orElse(true)) {
+          Optional<Long> _ =
+              cluster
+                  .registry()
+                  .commit(List.of(), List.of(new Registry.Write(key(id), Optional.empty())));
+        }
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    } catch (FlotillaException e) {
+      log.warn("job {}: its coordination broke off: {}", id, e.explanation());
+    } catch (RuntimeException e) {
+      log.error("job {}: its coordination failed", id, e);
+    } finally {
+      coordinated.remove(id);
+    }
+  }
+
+  public void close() {
+    closed = true;
+    keeper.interrupt();
+    worker.close();
+  }
+}

@@ -1,0 +1,205 @@
+package dev.flotilla.data.queue;
+
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Pattern;
+import java.util.random.RandomGenerator;
+import javax.cache.Cache.Entry;
+import org.apache.ignite.IgniteCache;
+import org.apache.ignite.cache.CacheAtomicityMode;
+import org.apache.ignite.cache.query.ScanQuery;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** All queues, by name; a queue is made by its first use, or with a configuration by hand. */
+public final class GridQueues implements Queues, AutoCloseable {
+
+  private static final Logger log = LoggerFactory.getLogger(GridQueues.class);
+  private static final String CATALOG = "flotilla.queues";
+  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
+  private static final long CLEAN_EVERY_MS = 5_000;
+
+  private final Grid grid;
+  private final Fences fences;
+  private final InstantSource clock;
+  private final RandomGenerator random;
+  private final QueueMetrics metrics;
+  private final QueuePeers peers;
+  private final Map<String, GridQueue> open = new ConcurrentHashMap<>();
+  private volatile boolean closed;
+  private final Thread cleaner = Thread.ofVirtual().name("queue-cleaner").unstarted(this::clean);
+
+  public GridQueues(
+      Cluster cluster,
+      Grid grid,
+      Fences fences,
+      InstantSource clock,
+      RandomGenerator random,
+      MeterRegistry metrics) {
+    this.grid = grid;
+    this.fences = fences;
+    this.clock = clock;
+    this.random = random;
+    this.metrics = new QueueMetrics(metrics);
+    this.peers = new QueuePeers(cluster, this::present);
+    grid.onStart(
+        ignite ->
+            ignite.getOrCreateCache(
+                grid.<String, byte[]>cacheConfig(CATALOG, CacheAtomicityMode.TRANSACTIONAL)));
+  }
+
+  public void start() {
+    cleaner.start();
+  }
+
+  @Override
+  public Queue queue(String name) {
+    return find(name).orElseGet(() -> create(name, QueueConfig.DEFAULT));
+  }
+
+  private static void check(String name) {
+    if (!NAME.matcher(name).matches()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "a queue cannot be called that",
+          "Use 1 to 128 letters, digits, dots, dashes or underscores.");
+    }
+  }
+
+  @Override
+  public Optional<Queue> find(String name) {
+    check(name);
+    return present(name).map(queue -> queue);
+  }
+
+  private Optional<GridQueue> present(String name) {
+    GridQueue known = open.get(name);
+    if (known != null) {
+      return Optional.of(known);
+    }
+    byte[] config =
+        grid.read("opening queue " + name, i -> i.<String, byte[]>cache(CATALOG).get(name));
+    return config == null
+        ? Optional.empty()
+        : Optional.of(open(name, Json.read(config, QueueConfig.class)));
+  }
+
+  private GridQueue open(String name, QueueConfig config) {
+    return open.computeIfAbsent(name, any -> make(name, config));
+  }
+
+  @Override
+  public Queue create(String name, QueueConfig config) {
+    check(name);
+    if (grid.inTransaction()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "queue " + name + " does not exist, and cannot be made inside a transaction",
+          "Make it first.");
+    }
+    GridQueue.createCache(grid, name);
+    GridQueue queue = make(name, config);
+    queue.initialize();
+    byte[] present =
+        grid.write(
+            "making queue " + name,
+            i -> i.<String, byte[]>cache(CATALOG).getAndPutIfAbsent(name, Json.write(config)));
+    if (present != null && !Json.read(present, QueueConfig.class).equals(config)) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "queue " + name + " exists with another configuration",
+          "Delete it first, or use it as it is.");
+    }
+    open.putIfAbsent(name, queue);
+    return open(name, config);
+  }
+
+  private GridQueue make(String name, QueueConfig config) {
+    return new GridQueue(name, config, grid, fences, clock, random, peers, metrics);
+  }
+
+  @Override
+  public List<String> names() {
+    return grid.read(
+        "listing queues",
+        ignite -> {
+          List<String> names = new ArrayList<>();
+          IgniteCache<String, byte[]> catalog = ignite.cache(CATALOG);
+          try (var entries = catalog.query(new ScanQuery<String, byte[]>())) {
+            for (Entry<String, byte[]> entry : entries) {
+              names.add(entry.getKey());
+            }
+          }
+          return names.stream().sorted().toList();
+        });
+  }
+
+  @Override
+  public boolean delete(String name) {
+    check(name);
+    open.remove(name);
+    boolean there =
+        grid.write("deleting queue " + name, i -> i.<String, byte[]>cache(CATALOG).remove(name));
+    if (there) {
+      grid.write(
+          "deleting queue " + name,
+          ignite -> {
+            ignite.destroyCache(QueueCells.cacheName(name));
+            return true;
+          });
+    }
+    return there;
+  }
+
+  private void clean() {
+    while (!closed) {
+      try {
+        Thread.sleep(CLEAN_EVERY_MS);
+        lookAfter();
+      } catch (InterruptedException e) {
+        return;
+      } catch (FlotillaException | IllegalStateException e) {
+        log.debug("queues are tidied later: {}", e.toString());
+      }
+    }
+  }
+
+  /** All queues have partitions here, whether somebody uses them through this node or not. */
+  private void lookAfter() {
+    Map<String, Map<String, QueueOwner.Backlog>> backlogs = new TreeMap<>();
+    List<String> gone = new ArrayList<>(open.keySet());
+    List<String> names = names();
+    gone.removeAll(names);
+    gone.forEach(open::remove);
+    for (String name : names) {
+      try {
+        Optional<GridQueue> queue = present(name);
+        if (queue.isPresent()) {
+          queue.get().owner().clean();
+          backlogs.put(name, queue.get().owner().backlogs());
+        }
+      } catch (FlotillaException | IllegalStateException e) {
+        log.debug("queue {} is tidied later: {}", name, e.toString());
+      }
+    }
+    metrics.backlogs(backlogs, clock.millis());
+  }
+
+  @Override
+  public void close() {
+    closed = true;
+    cleaner.interrupt();
+  }
+}

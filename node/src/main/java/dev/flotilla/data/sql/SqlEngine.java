@@ -1,0 +1,272 @@
+package dev.flotilla.data.sql;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.data.grid.Grid;
+import java.util.ArrayList;
+import java.util.Iterator;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.TimeUnit;
+import javax.cache.CacheException;
+import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteException;
+import org.apache.ignite.cache.query.FieldsQueryCursor;
+import org.apache.ignite.cache.query.QueryCancelledException;
+import org.apache.ignite.cache.query.SqlFieldsQuery;
+import org.apache.ignite.cluster.ClusterTopologyException;
+import org.apache.ignite.configuration.TransactionConfiguration;
+import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
+import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
+import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
+import org.apache.ignite.internal.processors.cache.query.QueryCursorEx;
+import org.apache.ignite.internal.processors.query.GridQueryCancel;
+import org.apache.ignite.internal.processors.query.GridQueryFieldMetadata;
+import org.apache.ignite.internal.processors.query.IgniteSQLException;
+import org.apache.ignite.internal.util.typedef.X;
+import org.apache.ignite.transactions.TransactionDeadlockException;
+import org.apache.ignite.transactions.TransactionIsolation;
+import org.apache.ignite.transactions.TransactionOptimisticException;
+import org.apache.ignite.transactions.TransactionTimeoutException;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Runs parsed statements on the engine, inside what {@link Grid} gives: says errors in our words,
+ * and turns values and limits to ours.
+ */
+final class SqlEngine {
+
+  /** The statement ran into a change of the topology before it did anything; run it again. */
+  static final class RetryOnStableTopology extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+
+    RetryOnStableTopology(Throwable cause) {
+      super(cause);
+    }
+  }
+
+  private static final int ARGUMENTS_MAX = 10_000;
+  private static final long RESULT_BYTES_MAX = 64L << 20;
+
+  static {
+    // The engine refuses SQL in transactions but those of its read-committed kind, in which reads
+    // of keys take no locks. Our own locks (SqlLocks) make SQL serializable, and keys need the
+    // repeatable kind; nothing in how the engine runs SQL depends on it.
+    TransactionConfiguration.TX_AWARE_QUERIES_SUPPORTED_MODES.add(
+        TransactionIsolation.REPEATABLE_READ);
+  }
+
+  private SqlEngine() {}
+
+  /** Checks the arguments against the statement's question marks. */
+  static void checkArguments(Statement statement, List<@Nullable Object> arguments) {
+    if (arguments.size() > ARGUMENTS_MAX) {
+      throw new FlotillaException(
+          Code.TOO_LARGE,
+          "the statement has " + arguments.size() + " arguments, more than " + ARGUMENTS_MAX,
+          "Split it.");
+    }
+    if (statement.parameters() != arguments.size()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "the statement has "
+              + statement.parameters()
+              + " question marks, but "
+              + arguments.size()
+              + " arguments came",
+          "Send one for each.");
+    }
+  }
+
+  /**
+   * Locks what a statement of a transaction may touch.
+   *
+   * @param reads whether what it only reads is locked too
+   */
+  static String lock(
+      Ignite ignite, Statement statement, List<@Nullable Object> arguments, boolean reads) {
+    Set<String> tables = new LinkedHashSet<>();
+    if (reads) {
+      statement.tables().forEach(reference -> tables.add(reference.table()));
+    }
+    statement.target().ifPresent(tables::add);
+    return tables.isEmpty() ? "" : SqlLocks.lock(ignite, statement, tables, arguments);
+  }
+
+  /** Runs a statement, in this thread's transaction if it has one. */
+  static SqlResult run(Ignite ignite, String sql, Sql.Request request, Sql.Cancel cancel) {
+    return run(ignite, sql, Optional.empty(), request, cancel);
+  }
+
+  /**
+   * The same.
+   *
+   * @param partitions the only ones that can hold rows that a query asks for
+   */
+  static SqlResult run(
+      Ignite ignite,
+      String sql,
+      Optional<int[]> partitions,
+      Sql.Request request,
+      Sql.Cancel cancel) {
+    List<@Nullable Object> arguments = new ArrayList<>();
+    for (Object argument : request.arguments()) {
+      arguments.add(SqlValues.toEngine(argument));
+    }
+    SqlFieldsQuery query =
+        new SqlFieldsQuery(sql)
+            .setSchema("PUBLIC")
+            .setArgs(arguments.toArray())
+            .setTimeout((int) request.timeout().toMillis(), TimeUnit.MILLISECONDS);
+    partitions.ifPresent(query::setPartitions);
+    GridQueryCancel engineCancel = new GridQueryCancel();
+    cancel.onCancel(engineCancel::cancel);
+    try (FieldsQueryCursor<List<?>> cursor =
+        ((IgniteEx) ignite)
+            .context()
+            .query()
+            .querySqlFields(null, query, null, true, true, engineCancel)
+            .getFirst()) {
+      cancel.onCancel(cursor::close);
+      return result(cursor, request.rowsMax());
+    } catch (CacheException | IgniteException e) {
+      throw said(e, request);
+    }
+  }
+
+  private static SqlResult result(FieldsQueryCursor<List<?>> cursor, int rowsMax) {
+    QueryCursorEx<List<?>> known = (QueryCursorEx<List<?>>) cursor;
+    if (!known.isQuery()) {
+      long updated = 0;
+      for (List<?> row : cursor) {
+        updated += row.getFirst() instanceof Number number ? number.longValue() : 0;
+      }
+      return new SqlResult(List.of(), List.of(), updated, false);
+    }
+    List<SqlResult.Column> columns = columns(known.fieldsMeta());
+    List<List<@Nullable Object>> rows = new ArrayList<>();
+    long bytes = 0;
+    Iterator<List<?>> each = cursor.iterator();
+    while (each.hasNext()) {
+      if (rows.size() == rowsMax) {
+        return new SqlResult(columns, rows, 0, true);
+      }
+      List<@Nullable Object> row = new ArrayList<>();
+      for (Object value : each.next()) {
+        row.add(SqlValues.fromEngine(value));
+        bytes +=
+            value instanceof String text ? text.length() : value instanceof byte[] b ? b.length : 8;
+      }
+      if (bytes > RESULT_BYTES_MAX) {
+        throw new FlotillaException(
+            Code.TOO_LARGE,
+            "the result is larger than " + (RESULT_BYTES_MAX >> 20) + " MiB",
+            "Ask for fewer rows or columns.");
+      }
+      rows.add(row);
+    }
+    return new SqlResult(columns, rows, 0, false);
+  }
+
+  static List<SqlResult.Column> columns(@Nullable List<GridQueryFieldMetadata> fields) {
+    List<SqlResult.Column> columns = new ArrayList<>();
+    if (fields != null) {
+      for (GridQueryFieldMetadata field : fields) {
+        columns.add(new SqlResult.Column(field.fieldName(), SqlValues.type(field.fieldTypeName())));
+      }
+    }
+    return columns;
+  }
+
+  /** An error of the engine in our words; what {@link Grid} understands better is left to it. */
+  static RuntimeException said(RuntimeException e, Sql.Request request) {
+    if (X.hasCause(
+        e,
+        CacheInvalidStateException.class,
+        TransactionDeadlockException.class,
+        TransactionTimeoutException.class,
+        TransactionOptimisticException.class)) {
+      return e;
+    }
+    IgniteSQLException sql = X.cause(e, IgniteSQLException.class);
+    String message = message(e);
+    if (X.hasCause(e, QueryCancelledException.class)
+        || (sql != null && sql.statusCode() == IgniteQueryErrorCode.QUERY_CANCELED)) {
+      return new FlotillaException(
+          Code.BUSY,
+          "the statement was cancelled, or ran for more than "
+              + request.timeout().toMillis()
+              + " ms",
+          "Nothing was done; ask for less, or give it more time.",
+          e);
+    }
+    if (X.hasCause(e, ClusterTopologyException.class, ClusterTopologyCheckedException.class)) {
+      return new RetryOnStableTopology(e);
+    }
+    if (sql == null) {
+      return X.hasCause(e, ArithmeticException.class, NumberFormatException.class)
+          ? new FlotillaException(
+              Code.INVALID, "the statement failed: " + message, "Nothing was done.", e)
+          : e;
+    }
+    return switch (sql.statusCode()) {
+      case IgniteQueryErrorCode.DUPLICATE_KEY ->
+          new FlotillaException(
+              Code.CONFLICT,
+              "a row with that primary key is there already: " + keys(message),
+              "Nothing was done; UPDATE it, or choose another key.",
+              e);
+      case IgniteQueryErrorCode.CONCURRENT_UPDATE ->
+          new FlotillaException(
+              Code.CONFLICT, "another transaction came first", "Nothing was done; try again.", e);
+      case IgniteQueryErrorCode.TABLE_NOT_FOUND,
+          IgniteQueryErrorCode.INDEX_NOT_FOUND,
+          IgniteQueryErrorCode.SCHEMA_NOT_FOUND,
+          IgniteQueryErrorCode.COLUMN_NOT_FOUND,
+          IgniteQueryErrorCode.VIEW_NOT_FOUND ->
+          new FlotillaException(Code.NOT_FOUND, message, "Check the name.", e);
+      case IgniteQueryErrorCode.TABLE_ALREADY_EXISTS,
+          IgniteQueryErrorCode.INDEX_ALREADY_EXISTS,
+          IgniteQueryErrorCode.COLUMN_ALREADY_EXISTS,
+          IgniteQueryErrorCode.VIEW_ALREADY_EXISTS ->
+          new FlotillaException(Code.CONFLICT, message, "Choose another name.", e);
+      default ->
+          message.matches("(?s).*Object '.*' not found.*")
+              ? new FlotillaException(Code.NOT_FOUND, unknownTable(message), "Check the name.", e)
+              : new FlotillaException(
+                  Code.INVALID, "the statement cannot be run: " + message, "Nothing was done.", e);
+    };
+  }
+
+  private static String unknownTable(String message) {
+    return message.replaceFirst(
+        "(?s)^.*?(From line .*?: )?Object '(.*?)' not found.*$", "$1there is no table $2");
+  }
+
+  private static String keys(String message) {
+    int at = message.indexOf("keys=");
+    return at < 0 ? message : message.substring(at + 5).replaceFirst("]$", "");
+  }
+
+  /** The most telling message of a chain of causes: the first that is not only a wrapping. */
+  private static String message(Throwable e) {
+    String message = String.valueOf(e.getMessage());
+    for (Throwable cause = e; cause != null; cause = cause.getCause()) {
+      message = String.valueOf(cause.getMessage());
+      if ((cause instanceof IgniteSQLException
+              || cause instanceof org.apache.calcite.runtime.CalciteException)
+          && !message.equals("Failed to plan query")
+          && !message.startsWith("An error occurred while query executing")) {
+        break;
+      }
+    }
+    return message
+        .replaceFirst("^Failed to (validate|parse) query\\. ", "")
+        .lines()
+        .findFirst()
+        .orElse("");
+  }
+}

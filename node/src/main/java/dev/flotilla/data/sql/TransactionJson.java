@@ -1,0 +1,249 @@
+package dev.flotilla.data.sql;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.data.sql.Transactions.Outcome;
+import dev.flotilla.data.sql.Transactions.Participant;
+import dev.flotilla.data.sql.Transactions.State;
+import dev.flotilla.data.sql.Transactions.Step;
+import dev.flotilla.data.sql.Transactions.StepDone;
+import dev.flotilla.data.sql.Transactions.StepResult;
+import dev.flotilla.data.sql.Transactions.View;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Base64;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Transactions in JSON. A step is one of
+ *
+ * <pre>
+ * {"statement","arguments"}
+ * {"put":{"cache","key","value"}}    value as text, or "value_base64"
+ * {"get":{"cache","key"}}
+ * {"remove":{"cache","key"}}
+ * {"send":{"queue","key","body"}}    body as text, or "body_base64"
+ * {"ack":{"queue","receipts":[…]}}
+ * </pre>
+ *
+ * and its result what a statement returns, or {@code {"value_base64"}}.
+ */
+public final class TransactionJson {
+
+  private TransactionJson() {}
+
+  /** A step as a client sends it. */
+  public static Step step(JsonNode json) {
+    if (json.has("statement")) {
+      List<@Nullable Object> arguments = new ArrayList<>();
+      json.path("arguments").forEach(argument -> arguments.add(SqlValues.argument(argument)));
+      return new Step.Statement(text(json, "statement"), arguments);
+    }
+    if (json.has("put")) {
+      JsonNode put = json.path("put");
+      return new Step.Put(text(put, "cache"), text(put, "key"), Optional.of(bytes(put, "value")));
+    }
+    if (json.has("remove")) {
+      JsonNode remove = json.path("remove");
+      return new Step.Put(text(remove, "cache"), text(remove, "key"), Optional.empty());
+    }
+    if (json.has("get")) {
+      JsonNode get = json.path("get");
+      return new Step.Get(text(get, "cache"), text(get, "key"));
+    }
+    if (json.has("send")) {
+      JsonNode send = json.path("send");
+      return new Step.Send(text(send, "queue"), text(send, "key"), bytes(send, "body"));
+    }
+    if (json.has("ack")) {
+      JsonNode ack = json.path("ack");
+      List<String> receipts = new ArrayList<>();
+      ack.path("receipts").forEach(receipt -> receipts.add(receipt.asText()));
+      return new Step.Acknowledge(text(ack, "queue"), receipts);
+    }
+    throw new FlotillaException(
+        Code.INVALID,
+        "a step of the transaction has none of statement, put, get, remove, send, ack",
+        "See the documentation of transactions for the form.");
+  }
+
+  private static String text(JsonNode json, String name) {
+    if (!json.path(name).isTextual()) {
+      throw new FlotillaException(
+          Code.INVALID, "a step of the transaction lacks " + name, "It is a string.");
+    }
+    return json.path(name).textValue();
+  }
+
+  private static byte[] bytes(JsonNode json, String name) {
+    if (!json.has(name + "_base64")) {
+      return text(json, name).getBytes(StandardCharsets.UTF_8);
+    }
+    try {
+      return Base64.getDecoder().decode(text(json, name + "_base64"));
+    } catch (IllegalArgumentException e) {
+      throw new FlotillaException(
+          Code.INVALID, name + "_base64 of a step is not base64", "Encode it so.", e);
+    }
+  }
+
+  /** The inverse of {@link #step}. */
+  public static JsonNode toJson(Step step) {
+    ObjectNode json = Json.MAPPER.createObjectNode();
+    switch (step) {
+      case Step.Statement statement -> {
+        json.put("statement", statement.statement());
+        ArrayNode arguments = json.putArray("arguments");
+        statement.arguments().forEach(each -> arguments.add(SqlValues.argumentToJson(each)));
+      }
+      case Step.Put put -> {
+        ObjectNode object = json.putObject(put.value().isPresent() ? "put" : "remove");
+        object.put("cache", put.cache()).put("key", put.key());
+        put.value().ifPresent(value -> object.put("value_base64", base64(value)));
+      }
+      case Step.Get get -> json.putObject("get").put("cache", get.cache()).put("key", get.key());
+      case Step.Send send ->
+          json.putObject("send")
+              .put("queue", send.queue())
+              .put("key", send.key())
+              .put("body_base64", base64(send.body()));
+      case Step.Acknowledge acknowledge -> {
+        ArrayNode receipts =
+            json.putObject("ack").put("queue", acknowledge.queue()).putArray("receipts");
+        acknowledge.receipts().forEach(receipts::add);
+      }
+    }
+    return json;
+  }
+
+  private static String base64(byte[] bytes) {
+    return Base64.getEncoder().encodeToString(bytes);
+  }
+
+  /** What a step brought. */
+  public static JsonNode toJson(StepResult result) {
+    if (result.sql().isPresent()) {
+      return SqlValues.toJson(result.sql().get());
+    }
+    ObjectNode json = Json.MAPPER.createObjectNode();
+    result
+        .value()
+        .ifPresentOrElse(
+            value -> json.put("value_base64", base64(value)), () -> json.putNull("value_base64"));
+    return json;
+  }
+
+  /** The inverse of {@link #toJson(StepResult)}. */
+  public static StepResult result(JsonNode json) {
+    if (json.has("columns")) {
+      return new StepResult(Optional.of(SqlValues.resultFromJson(json)), Optional.empty());
+    }
+    JsonNode value = json.path("value_base64");
+    return new StepResult(
+        Optional.empty(),
+        value.isTextual()
+            ? Optional.of(Base64.getDecoder().decode(value.asText()))
+            : Optional.empty());
+  }
+
+  /** {@code {"id","results","repeated"}}. */
+  public static ObjectNode toJson(Outcome outcome) {
+    ObjectNode json = Json.MAPPER.createObjectNode().put("id", outcome.id());
+    json.set("results", results(outcome.results()));
+    return json.put("repeated", outcome.repeated());
+  }
+
+  static ArrayNode results(List<StepResult> results) {
+    ArrayNode json = Json.MAPPER.createArrayNode();
+    results.forEach(result -> json.add(toJson(result)));
+    return json;
+  }
+
+  static List<StepResult> results(JsonNode json) {
+    List<StepResult> results = new ArrayList<>();
+    json.forEach(result -> results.add(result(result)));
+    return results;
+  }
+
+  /** The inverse of {@link #toJson(Outcome)}. */
+  public static Outcome outcome(JsonNode json) {
+    return new Outcome(
+        json.path("id").asText(), results(json.path("results")), json.path("repeated").asBoolean());
+  }
+
+  /** A transaction as seen from outside. */
+  public static ObjectNode toJson(View view) {
+    ObjectNode json =
+        Json.MAPPER
+            .createObjectNode()
+            .put("id", view.id())
+            .put("mode", lower(view.mode()))
+            .put("state", lower(view.state()))
+            .put("originator", view.originator())
+            .put("started_at_ms", view.startedAtMs());
+    view.endedAtMs()
+        .ifPresentOrElse(at -> json.put("ended_at_ms", at), () -> json.putNull("ended_at_ms"));
+    json.put("error", view.error());
+    ArrayNode participants = json.putArray("participants");
+    for (Participant participant : view.participants()) {
+      ArrayNode partitions =
+          participants.addObject().put("node", participant.node()).putArray("partitions");
+      participant.partitions().forEach(partitions::add);
+    }
+    ArrayNode steps = json.putArray("steps");
+    view.steps()
+        .forEach(step -> steps.addObject().put("what", step.what()).put("at_ms", step.atMs()));
+    return json;
+  }
+
+  /** The inverse of {@link #toJson(View)}. */
+  public static View view(JsonNode json) {
+    List<Participant> participants = new ArrayList<>();
+    for (JsonNode each : json.path("participants")) {
+      List<String> partitions = new ArrayList<>();
+      each.path("partitions").forEach(partition -> partitions.add(partition.asText()));
+      participants.add(new Participant(each.path("node").asText(), partitions));
+    }
+    List<StepDone> steps = new ArrayList<>();
+    json.path("steps")
+        .forEach(
+            step ->
+                steps.add(new StepDone(step.path("what").asText(), step.path("at_ms").asLong())));
+    return new View(
+        json.path("id").asText(),
+        mode(json.path("mode").asText()),
+        State.valueOf(json.path("state").asText().toUpperCase(Locale.ROOT)),
+        json.path("originator").asText(),
+        json.path("started_at_ms").asLong(),
+        json.path("ended_at_ms").isNumber()
+            ? Optional.of(json.path("ended_at_ms").asLong())
+            : Optional.empty(),
+        json.path("error").asText(),
+        participants,
+        steps);
+  }
+
+  private static String lower(Enum<?> value) {
+    return value.name().toLowerCase(Locale.ROOT);
+  }
+
+  /** A mode by its name in JSON, such as {@code pessimistic}. */
+  public static Transactions.Mode mode(String name) {
+    for (Transactions.Mode mode : Transactions.Mode.values()) {
+      if (lower(mode).equals(name)) {
+        return mode;
+      }
+    }
+    throw new FlotillaException(
+        Code.INVALID,
+        "there is no mode of transactions " + name,
+        "Choose pessimistic, read_committed or optimistic.");
+  }
+}

@@ -1,0 +1,413 @@
+package dev.flotilla.data.queue;
+
+import dev.flotilla.data.grid.TestGrids;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.Fences;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.Fence;
+import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.data.queue.Queue.Message;
+import dev.flotilla.data.queue.Queue.Outgoing;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.Instant;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Random;
+import java.util.Set;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Flow;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
+import org.apache.ignite.cache.CacheAtomicityMode;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.MethodOrderer;
+import org.junit.jupiter.api.Order;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestMethodOrder;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Queues on three real nodes in this process; the last test loses one of them. */
+@TestMethodOrder(MethodOrderer.OrderAnnotation.class)
+class QueueTest {
+
+  private static final Duration VISIBLE = Duration.ofSeconds(30);
+  private static final Duration NOW = Duration.ZERO;
+
+  @TempDir static Path folder;
+  private static TestGrids grids;
+  private static final List<GridQueues> queues = new ArrayList<>();
+  private static final AtomicLong aheadMs = new AtomicLong();
+
+  @BeforeAll
+  static void start() {
+    InstantSource clock = () -> Instant.ofEpochMilli(System.currentTimeMillis() + aheadMs.get());
+    grids =
+        new TestGrids(
+            folder,
+            (cluster, grid, data) ->
+                queues.add(
+                    new GridQueues(
+                        cluster,
+                        grid,
+                        new Fences(grid),
+                        clock,
+                        new Random(),
+                        new SimpleMeterRegistry())));
+    grids.add(3);
+    queues.forEach(GridQueues::start);
+  }
+
+  @AfterAll
+  static void stop() {
+    queues.forEach(GridQueues::close);
+    grids.close();
+  }
+
+  private static Queue queue(int node, String name) {
+    return queues.get(node).queue(name);
+  }
+
+  private static Outgoing message(String key, String body) {
+    return Outgoing.of(key, body.getBytes(StandardCharsets.UTF_8));
+  }
+
+  private static String body(Message message) {
+    return new String(message.body(), StandardCharsets.UTF_8);
+  }
+
+  private static List<Message> receive(Queue queue, int max) throws InterruptedException {
+    return queue.receive(Queue.DEFAULT_GROUP, "test", max, VISIBLE, NOW);
+  }
+
+  private static void acknowledge(Queue queue, Message message) {
+    queue.acknowledge(List.of(message.receipt()), Optional.empty());
+  }
+
+  @Test
+  @Order(1)
+  void messagesOfOneKeyComeOneAfterTheOther() throws Exception {
+    Queue sender = queue(0, "ordered");
+    for (int i = 0; i < 5; i++) {
+      sender.send(message("k", "" + i));
+    }
+    Queue consumer = queue(1, "ordered");
+    for (int i = 0; i < 5; i++) {
+      List<Message> messages = receive(consumer, 10);
+      assertThat(messages).extracting(QueueTest::body).containsExactly("" + i);
+      assertThat(receive(queue(2, "ordered"), 10)).isEmpty();
+      acknowledge(consumer, messages.getFirst());
+    }
+    assertThat(sender.stats().groups().getFirst().depth()).isZero();
+  }
+
+  @Test
+  @Order(2)
+  void eachGroupGetsAllAndEachConsumerOfOneGetsItsShare() throws Exception {
+    Queue queue = queue(0, "groups");
+    assertThat(queue.receive("second", "c", 1, VISIBLE, NOW)).isEmpty();
+    Set<String> sent = new HashSet<>();
+    List<Outgoing> batch = new ArrayList<>();
+    for (int i = 0; i < 40; i++) {
+      batch.add(message("", "m" + i));
+      sent.add("m" + i);
+    }
+    assertThat(queue.send(batch, Optional.empty())).hasSize(40).doesNotHaveDuplicates();
+    List<String> one = receive(queue(1, "groups"), 15).stream().map(QueueTest::body).toList();
+    List<String> other = receive(queue(2, "groups"), 100).stream().map(QueueTest::body).toList();
+    assertThat(one).hasSize(15).doesNotContainAnyElementsOf(other);
+    Set<String> both = new HashSet<>(one);
+    both.addAll(other);
+    assertThat(both).isEqualTo(sent);
+    List<Message> second = queue.receive("second", "c", 100, VISIBLE, NOW);
+    // Partitions in which the group had not begun before hand out nothing of the past.
+    assertThat(second.size()).isPositive();
+    queue.replay("second", 0);
+    assertThat(queue.receive("second", "c", 100, VISIBLE, NOW)).hasSize(40);
+  }
+
+  @Test
+  @Order(3)
+  void whatIsNotAcknowledgedComesAgainAndTheOldReceiptIsWorthNothing() throws Exception {
+    Queue queue = queue(0, "again");
+    queue.send(message("k", "one"));
+    Message first =
+        queue.receive(Queue.DEFAULT_GROUP, "a", 1, Duration.ofMillis(150), NOW).getFirst();
+    List<Message> again =
+        queue(1, "again").receive(Queue.DEFAULT_GROUP, "b", 1, VISIBLE, Duration.ofSeconds(5));
+    assertThat(again.getFirst().attempt()).isEqualTo(2);
+    assertThatThrownBy(() -> acknowledge(queue, first))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.CONFLICT));
+    acknowledge(queue, again.getFirst());
+    assertThatThrownBy(() -> acknowledge(queue, again.getFirst()))
+        .hasMessageContaining("acknowledged since");
+  }
+
+  @Test
+  @Order(4)
+  void aClockThatRunsAheadMakesMessagesComeAgainAndNoEffectTwice() throws Exception {
+    Queue queue = queue(0, "clock");
+    queue.send(message("k", "one"));
+    Message first = receive(queue, 1).getFirst();
+    aheadMs.set(3_600_000);
+    try {
+      Message second = receive(queue, 1).getFirst();
+      acknowledge(queue, second);
+      assertThatThrownBy(() -> acknowledge(queue, first)).isInstanceOf(FlotillaException.class);
+    } finally {
+      aheadMs.set(0);
+    }
+  }
+
+  @Test
+  @Order(5)
+  void anIdIsSentOnce() throws Exception {
+    Queue queue = queue(0, "once");
+    Outgoing message = new Outgoing("k", new byte[] {1}, Optional.of("id-1"), Duration.ZERO, 0);
+    assertThat(queue(1, "once").send(message)).isEqualTo(queue.send(message));
+    assertThat(receive(queue, 10)).hasSize(1);
+  }
+
+  @Test
+  @Order(6)
+  void delayAndPriorityDecideWhatComesFirst() throws Exception {
+    Queue queue = queues.get(0).create("priority", new QueueConfig(1, 1_000, 5, 0, 10_000));
+    queue.send(message("a", "low"));
+    queue.send(
+        new Outgoing(
+            "b", "high".getBytes(StandardCharsets.UTF_8), Optional.empty(), Duration.ZERO, 9));
+    queue.send(
+        new Outgoing(
+            "c",
+            "late".getBytes(StandardCharsets.UTF_8),
+            Optional.empty(),
+            Duration.ofMillis(400),
+            9));
+    List<Message> messages = receive(queue, 10);
+    assertThat(messages).extracting(QueueTest::body).containsExactly("high", "low");
+    assertThat(queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(5)))
+        .extracting(QueueTest::body)
+        .containsExactly("late");
+  }
+
+  @Test
+  @Order(7)
+  void whatFailsTooOftenIsSetAsideAndCanBeSentAgain() throws Exception {
+    Queue queue = queues.get(0).create("deadly", new QueueConfig(1, 1_000, 2, 0, 10_000));
+    queue.send(message("k", "poison"));
+    queue.send(message("k", "good"));
+    for (int i = 0; i < 2; i++) {
+      Message message = receive(queue, 1).getFirst();
+      assertThat(body(message)).isEqualTo("poison");
+      queue.giveBack(List.of(message.receipt()), Duration.ZERO);
+    }
+    assertThat(receive(queue, 1)).isEmpty();
+    assertThat(queue.dead(10)).extracting(Queue.Dead::key).containsExactly("k");
+    Message good = receive(queue, 1).getFirst();
+    assertThat(body(good)).isEqualTo("good");
+    acknowledge(queue, good);
+    assertThat(queue.redrive(10)).isEqualTo(1);
+    assertThat(queue.dead(10)).isEmpty();
+    assertThat(body(receive(queue, 1).getFirst())).isEqualTo("poison");
+  }
+
+  @Test
+  @Order(8)
+  void aFullQueueRefusesAndSaysHowFullItIs() {
+    Queue queue = queues.get(0).create("full", new QueueConfig(1, 10, 5, 0, 10_000));
+    for (int i = 0; i < 10; i++) {
+      queue.send(message("", "" + i));
+    }
+    assertThatThrownBy(() -> queue.send(message("", "one more")))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.BUSY))
+        .hasMessageContaining("10 messages");
+  }
+
+  @Test
+  @Order(9)
+  void aStaleTokenSendsNothing() throws Exception {
+    Queue queue = queue(0, "guarded");
+    List<Outgoing> one = List.of(message("k", "x"));
+    queue.send(one, Optional.of(new Fence("lock", 7)));
+    queue(1, "guarded").send(one, Optional.of(new Fence("lock", 9)));
+    assertThatThrownBy(() -> queue.send(one, Optional.of(new Fence("lock", 8))))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.CONFLICT));
+    assertThat(queue.stats().sent()).isEqualTo(2);
+  }
+
+  @Test
+  @Order(10)
+  void aWaitingConsumerIsWokenByAMessageThroughAnotherNode() throws Exception {
+    Queue queue = queue(0, "woken");
+    receive(queue, 1);
+    List<Long> waitedNs = new ArrayList<>();
+    Thread consumer =
+        Thread.ofVirtual()
+            .start(
+                () -> {
+                  long begun = System.nanoTime();
+                  try {
+                    queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(20));
+                  } catch (InterruptedException e) {
+                    return;
+                  }
+                  waitedNs.add(System.nanoTime() - begun);
+                });
+    Thread.sleep(300);
+    queue(2, "woken").send(message("k", "x"));
+    consumer.join();
+    assertThat(waitedNs.getFirst()).isLessThan(10_000_000_000L);
+  }
+
+  @Test
+  @Order(11)
+  void aSubscriberGetsAsManyAsItAskedFor() throws Exception {
+    Queue queue = queue(0, "flow");
+    for (int i = 0; i < 10; i++) {
+      queue.send(message("", "" + i));
+    }
+    ConcurrentLinkedQueue<String> seen = new ConcurrentLinkedQueue<>();
+    CountDownLatch four = new CountDownLatch(4);
+    AtomicBoolean failed = new AtomicBoolean();
+    Flow.Subscription[] subscription = new Flow.Subscription[1];
+    queue
+        .publisher(Queue.DEFAULT_GROUP, "c", VISIBLE)
+        .subscribe(
+            new Flow.Subscriber<>() {
+              @Override
+              public void onSubscribe(Flow.Subscription its) {
+                subscription[0] = its;
+                its.request(4);
+              }
+
+              @Override
+              public void onNext(Message message) {
+                seen.add(body(message));
+                four.countDown();
+              }
+
+              @Override
+              public void onError(Throwable error) {
+                failed.set(true);
+              }
+
+              @Override
+              public void onComplete() {}
+            });
+    assertThat(four.await(20, TimeUnit.SECONDS)).isTrue();
+    Thread.sleep(300);
+    subscription[0].cancel();
+    assertThat(seen).hasSize(4);
+    assertThat(failed).isFalse();
+  }
+
+  @Test
+  @Order(12)
+  void badInputIsRefused() {
+    Queue queue = queue(0, "bad");
+    assertThatThrownBy(() -> queues.get(0).queue("../etc")).hasMessageContaining("called");
+    assertThatThrownBy(() -> queue.send(Outgoing.of("k", new byte[Queue.BODY_BYTES_MAX + 1])))
+        .hasMessageContaining("bytes");
+    for (String receipt : List.of(
+            "", "x", "default~0~0~1", "default~99~0~1~0~0", "default~0~-1~1~0~0", "default~0~5~1~0~0")) {
+      assertThatThrownBy(() -> queue.acknowledge(List.of(receipt), Optional.empty()))
+          .isInstanceOfSatisfying(
+              FlotillaException.class,
+              e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.INVALID));
+    }
+  }
+
+  @Test
+  @Order(13)
+  void nothingAcknowledgedIsLostAndNothingTakesEffectTwiceWhenANodeGoes() throws Exception {
+    Grid grid = grids.running().get(0).grid();
+    grid.write(
+        "making a table",
+        ignite ->
+            ignite.getOrCreateCache(
+                grid.<String, String>cacheConfig("effects", CacheAtomicityMode.TRANSACTIONAL)));
+    Queue made = queue(0, "total");
+    made.stats();
+    Set<String> acknowledged = java.util.concurrent.ConcurrentHashMap.newKeySet();
+    ConcurrentLinkedQueue<String> effects = new ConcurrentLinkedQueue<>();
+    AtomicBoolean stop = new AtomicBoolean();
+    List<Thread> threads = new ArrayList<>();
+    for (int node : List.of(0, 1)) {
+      threads.add(
+          Thread.ofPlatform()
+              .start(
+                  () -> {
+                    for (int i = 0; !stop.get(); i++) {
+                      String body = node + "-" + i;
+                      try {
+                        queue(node, "total")
+                            .send(
+                                new Outgoing(
+                                    "k" + i % 7,
+                                    body.getBytes(StandardCharsets.UTF_8),
+                                    Optional.of(body),
+                                    Duration.ZERO,
+                                    0));
+                        acknowledged.add(body);
+                      } catch (FlotillaException e) {
+                        // Not acknowledged.
+                      }
+                    }
+                  }));
+    }
+    Thread.sleep(500);
+    var lost = grids.running().get(2);
+    grids.stop(lost);
+    Thread.sleep(1_500);
+    stop.set(true);
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    TestNodes.await("a majority", Duration.ofSeconds(20), grid::hasMajority);
+    long emptyUntilNs = System.nanoTime() + 2_000_000_000L;
+    Set<String> counted = new HashSet<>();
+    while (System.nanoTime() < emptyUntilNs) {
+      for (Message message :
+          queue(0, "total")
+              .receive(
+                  Queue.DEFAULT_GROUP, "c", 100, Duration.ofSeconds(1), Duration.ofMillis(100))) {
+        try {
+          grid.transact(
+              "an effect",
+              Grid.TransactionMode.PESSIMISTIC,
+              ignite -> {
+                queue(1, "total");
+                queue(0, "total").acknowledge(List.of(message.receipt()), Optional.empty());
+                ignite.<String, String>cache("effects").put(message.id(), body(message));
+                return true;
+              });
+          effects.add(body(message));
+          counted.add(body(message));
+        } catch (FlotillaException e) {
+          // Handed out again.
+        }
+        emptyUntilNs = System.nanoTime() + 2_000_000_000L;
+      }
+    }
+    assertThat(counted).containsAll(acknowledged);
+    assertThat(effects).doesNotHaveDuplicates();
+    assertThat(acknowledged.size()).isGreaterThan(10);
+  }
+}

@@ -1,0 +1,230 @@
+package dev.flotilla.data.usage;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.grid.TestGrids;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.nio.file.Path;
+import java.security.SecureRandom;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class UsageTest {
+
+  private static final long HOUR = UsageTotals.HOUR_MS;
+  private static final long START_MS = 1_800_000_000_000L / HOUR * HOUR;
+  private static final int DAYS = 3;
+
+  @TempDir Path folder;
+  private final Map<String, GridUsage> usages = new ConcurrentHashMap<>();
+
+  private TestGrids grids() {
+    return new TestGrids(
+        folder,
+        (cluster, grid, data) ->
+            usages.put(
+                cluster.self(),
+                new GridUsage(
+                    new Environment(
+                        cluster,
+                        data,
+                        "127.0.0.1",
+                        0,
+                        new SimpleMeterRegistry(),
+                        InstantSource.system(),
+                        System::nanoTime,
+                        new SecureRandom()),
+                    grid)));
+  }
+
+  private static UsageEvent event(int node, int i) {
+    return new UsageEvent(
+        "request-" + node + "-" + i,
+        START_MS + (i % (24 * DAYS)) * HOUR + i,
+        "key-" + i % 2,
+        "model-" + i % 3,
+        3,
+        5,
+        i % 10 == 0);
+  }
+
+  private static List<Usage.Row> rows(GridUsage usage, Usage.By by) {
+    return usage.report(START_MS, START_MS + DAYS * 24 * HOUR, by).rows();
+  }
+
+  private static long requests(GridUsage usage) {
+    return rows(usage, Usage.By.MODEL).stream().mapToLong(Usage.Row::requests).sum();
+  }
+
+  /** On a node that has just come back, whose copies may not be whole yet: then it is refused. */
+  private static boolean has(GridUsage usage, long requests) {
+    try {
+      return requests(usage) == requests;
+    } catch (FlotillaException e) {
+      assertThat(e.code())
+          .isIn(FlotillaException.Code.UNAVAILABLE, FlotillaException.Code.NO_MAJORITY);
+      return false;
+    }
+  }
+
+  @Test
+  void bothViewsAgreeWhileAllAppendAndANodeDiesAndNothingIsCountedTwice() throws Exception {
+    try (TestGrids grids = grids();
+        var threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      List<TestGrids.Member> members = grids.add(3);
+      List<GridUsage> nodes =
+          new ArrayList<>(members.stream().map(m -> usages.get(m.id())).toList());
+      nodes.forEach(GridUsage::start);
+      int each = 600;
+      AtomicBoolean ended = new AtomicBoolean();
+      List<Future<?>> appending = new ArrayList<>();
+      for (int n = 0; n < 3; n++) {
+        int node = n;
+        GridUsage usage = nodes.get(n);
+        appending.add(
+            threads.submit(
+                () -> {
+                  for (int i = 0; i < each; i++) {
+                    usage.append(event(node, i));
+                    if (i % 7 == 0) {
+                      // The same request once more, on this node.
+                      usage.append(event(node, i));
+                    }
+                    Thread.sleep(1);
+                  }
+                  return true;
+                }));
+      }
+      // Whoever asks sees a consistent prefix that only grows, while the watermark moves.
+      Future<Integer> asking =
+          threads.submit(
+              () -> {
+                long before = 0;
+                int asked = 0;
+                while (!ended.get()) {
+                  try {
+                    List<Usage.Row> rows = rows(nodes.get(0), Usage.By.KEY);
+                    long requests = rows.stream().mapToLong(Usage.Row::requests).sum();
+                    for (Usage.Row row : rows) {
+                      assertThat(row.promptTokens()).isEqualTo(3 * row.requests());
+                      assertThat(row.completionTokens()).isEqualTo(5 * row.requests());
+                    }
+                    assertThat(requests).isGreaterThanOrEqualTo(before);
+                    before = requests;
+                    asked++;
+                    Usage.Report now = nodes.get(1).report(START_MS, START_MS + HOUR, Usage.By.DAY);
+                    nodes.get(1).advance(now.watermark(), now.head());
+                    Thread.sleep(30);
+                  } catch (FlotillaException whileANodeDies) {
+                    Thread.sleep(20);
+                  }
+                }
+                return asked;
+              });
+      try {
+        for (Future<?> future : appending) {
+          future.get();
+        }
+        // The third node's grid dies first, so that what it closes with stays in its journal.
+        for (int i = each; i < each + 50; i++) {
+          nodes.get(2).append(event(2, i));
+        }
+        TestGrids.Member third = members.get(2);
+        grids.stop(third);
+        nodes.get(2).close();
+        // Another node is told of requests that the dead one holds: still counted once.
+        for (int i = each; i < each + 20; i++) {
+          nodes.get(0).append(event(2, i));
+        }
+        third = grids.restart(third);
+        GridUsage restarted = usages.get(third.id());
+        restarted.start();
+        TestNodes.await("all events", Duration.ofSeconds(60), () -> has(restarted, 3L * each + 50));
+      } finally {
+        ended.set(true);
+      }
+      GridUsage back = usages.get(members.get(2).id());
+      assertThat(asking.get()).isGreaterThan(3);
+      Thread.sleep(1200);
+      assertThat(requests(nodes.get(0))).isEqualTo(3L * each + 50);
+
+      Usage.Report report = back.report(START_MS, START_MS + 72 * HOUR, Usage.By.DAY);
+      assertThat(report.watermark()).isPositive();
+      // The hours asked for begin in the middle of a day, and need not end in the middle of one.
+      assertThat(report.rows()).hasSizeBetween(DAYS, DAYS + 1);
+      assertThat(report.rows().stream().mapToLong(Usage.Row::requests).sum())
+          .isEqualTo(3L * each + 50);
+      for (Usage.By by : Usage.By.values()) {
+        List<Usage.Row> batchAndSpeed = rows(nodes.get(0), by);
+        nodes.get(0).dropViews();
+        List<Usage.Row> speedAlone = rows(back, by);
+        assertThat(back.report(START_MS, START_MS + HOUR, by).watermark()).isZero();
+        Usage.Rebuilt rebuilt = nodes.get(1).rebuild();
+        assertThat(rebuilt.events()).isEqualTo(3L * each + 50);
+        List<Usage.Row> batchAlone = rows(nodes.get(1), by);
+        assertThat(speedAlone).isEqualTo(batchAndSpeed);
+        assertThat(batchAlone).isEqualTo(batchAndSpeed);
+      }
+      assertThatThrownBy(() -> back.report(10, 5, Usage.By.DAY))
+          .hasMessageContaining("ends before");
+      usages.values().forEach(GridUsage::close);
+    }
+  }
+
+  @Test
+  void appendingNeverWaitsLongAndNeverFails() {
+    GridUsage never;
+    try (TestGrids grids = grids()) {
+      var member = grids.add();
+      never = usages.get(member.id());
+      // Not started: nothing takes from it, and the queue is bounded.
+      long start = System.nanoTime();
+      for (int i = 0; i < 100_100; i++) {
+        never.append(event(0, i));
+      }
+      assertThat(System.nanoTime() - start).isLessThan(5_000_000_000L);
+    }
+  }
+
+  @Test
+  void foldsOfPartsAddUpToTheFoldOfTheWhole() {
+    long seed = System.nanoTime();
+    var random = new java.util.Random(seed);
+    UsageTotals whole = new UsageTotals();
+    UsageTotals parts = new UsageTotals();
+    UsageTotals part = new UsageTotals();
+    AtomicLong count = new AtomicLong();
+    for (int i = 0; i < 1000; i++) {
+      UsageEvent event = event(random.nextInt(3), random.nextInt(10_000));
+      whole.add(event);
+      part.add(event);
+      count.incrementAndGet();
+      if (random.nextInt(20) == 0) {
+        parts.addAll(part.lines());
+        part = new UsageTotals();
+      }
+    }
+    parts.addAll(part.lines());
+    for (Usage.By by : Usage.By.values()) {
+      assertThat(parts.rows(by, g -> true))
+          .as("seed %d", seed)
+          .isEqualTo(whole.rows(by, g -> true));
+    }
+    assertThat(whole.rows(Usage.By.KEY, g -> true).stream().mapToLong(Usage.Row::requests).sum())
+        .isEqualTo(count.get());
+  }
+}
