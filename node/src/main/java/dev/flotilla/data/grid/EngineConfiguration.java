@@ -62,6 +62,7 @@ final class EngineConfiguration {
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
         .setFailureHandler(new Report())
         .setDataStorageConfiguration(storage(config))
+        .setPluginProviders(new CommitLog())
         .setTransactionConfiguration(
             new TransactionConfiguration()
                 .setTxAwareQueriesEnabled(true)
@@ -104,6 +105,7 @@ final class EngineConfiguration {
         .setSystemDataRegionConfiguration(
             new SystemDataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20))
         .setWalMode(WALMode.FSYNC)
+        .setFileIOFactory(new CommitLog.Files())
         .setWalSegmentSize(8 << 20)
         .setWalSegments(4)
         .setMaxWalArchiveSize(128L << 20)
