@@ -105,6 +105,8 @@ final class EngineConfiguration {
         .setSystemDataRegionConfiguration(
             new SystemDataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20))
         .setWalMode(WALMode.FSYNC)
+        // It would wait a microsecond for others to join, which takes sixty, and more under load.
+        .setWalFsyncDelayNanos(0)
         .setFileIOFactory(new CommitLog.Files())
         .setWalSegmentSize(8 << 20)
         .setWalSegments(4)

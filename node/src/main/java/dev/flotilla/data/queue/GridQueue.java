@@ -817,7 +817,7 @@ final class GridQueue implements Queue {
     long first = cells.low(partition);
     while (first < next) {
       QueueBatch batch = cells.batch(partition, first);
-      if (batch.sentAtMs() >= fromMs) {
+      if (batch == null || batch.sentAtMs() >= fromMs) {
         return first;
       }
       first = batch.end();

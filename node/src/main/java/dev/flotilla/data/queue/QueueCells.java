@@ -108,13 +108,13 @@ final class QueueCells {
     return number(get(partition, "l"));
   }
 
-  QueueBatch batch(int partition, long first) {
+  /**
+   * Without a transaction a batch may be missing that {@link #next} counts already: a commit's
+   * entries become visible one after the other.
+   */
+  @Nullable QueueBatch batch(int partition, long first) {
     byte[] value = get(partition, "b" + first);
-    if (value == null) {
-      throw new IllegalStateException(
-          "queue " + queue + " has no messages at " + partition + "-" + first);
-    }
-    return QueueBatch.decode(first, value);
+    return value == null ? null : QueueBatch.decode(first, value);
   }
 
   @Nullable QueueProgress progressIfAny(int partition, String group) {

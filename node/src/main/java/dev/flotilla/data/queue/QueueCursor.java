@@ -5,6 +5,7 @@ import java.util.Iterator;
 import java.util.NoSuchElementException;
 import java.util.TreeMap;
 import java.util.function.LongFunction;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Where a group's window lies among the batches of a partition. Finds the batch of the floor by
@@ -34,28 +35,34 @@ final class QueueCursor {
    * The messages from the floor on, as many as may be in hand.
    *
    * @param next the sequence of the next message to be sent
-   * @param batches by their first sequence, up to {@code next}
+   * @param batches by their first sequence; the last ones may not be visible yet
    */
-  Iterable<QueueBatch.Sent> window(long floor, long next, LongFunction<QueueBatch> batches) {
+  Iterable<QueueBatch.Sent> window(
+      long floor, long next, LongFunction<@Nullable QueueBatch> batches) {
     while (batch < Math.min(floor, next)) {
-      long end = batches.apply(batch).end();
-      if (end > floor) {
+      QueueBatch its = batches.apply(batch);
+      if (its == null || its.end() > floor) {
         break;
       }
-      batch = end;
+      batch = its.end();
     }
     priorities.headMap(batch).clear();
     long end = Math.min(next, floor + QueueDelivery.WINDOW);
     seenTo = Math.max(seenTo, batch);
     while (seenTo < end) {
       QueueBatch its = batches.apply(seenTo);
+      if (its == null) {
+        end = seenTo;
+        break;
+      }
       int highest = its.messages().stream().mapToInt(QueueBatch.Sent::priority).max().orElse(0);
       if (highest > 0) {
         priorities.put(seenTo, highest);
       }
       seenTo = its.end();
     }
-    return () -> new Walk(Math.max(floor, batch), end, batches);
+    long visible = end;
+    return () -> new Walk(Math.max(floor, batch), visible, batches);
   }
 
   /** No message of the window has a higher priority. */
@@ -65,15 +72,15 @@ final class QueueCursor {
 
   private final class Walk implements Iterator<QueueBatch.Sent> {
     private final long end;
-    private final LongFunction<QueueBatch> batches;
+    private final LongFunction<@Nullable QueueBatch> batches;
     private long sequence;
-    private QueueBatch its;
+    private @Nullable QueueBatch its;
 
-    Walk(long from, long end, LongFunction<QueueBatch> batches) {
+    Walk(long from, long end, LongFunction<@Nullable QueueBatch> batches) {
       this.sequence = from;
       this.end = end;
       this.batches = batches;
-      this.its = from < end ? batches.apply(batch) : new QueueBatch(0, 0, java.util.List.of());
+      this.its = from < end ? batches.apply(batch) : null;
     }
 
     @Override
@@ -86,10 +93,15 @@ final class QueueCursor {
       if (!hasNext()) {
         throw new NoSuchElementException();
       }
-      if (sequence == its.end()) {
-        its = batches.apply(sequence);
+      QueueBatch here = its;
+      if (here != null && sequence == here.end()) {
+        here = batches.apply(sequence);
+        its = here;
       }
-      return its.messages().get((int) (sequence++ - its.first()));
+      if (here == null) {
+        throw new IllegalStateException("the messages at " + sequence + " were there and are gone");
+      }
+      return here.messages().get((int) (sequence++ - here.first()));
     }
   }
 }

@@ -3,6 +3,7 @@ package dev.flotilla.data.queue;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
+import org.jspecify.annotations.Nullable;
 
 /** Batches that this node has read or sent: they never change, so they are kept for a while. */
 final class QueueMessages {
@@ -14,11 +15,14 @@ final class QueueMessages {
   private final Map<Place, QueueBatch> known = new ConcurrentHashMap<>();
   private final AtomicLong bytes = new AtomicLong();
 
-  QueueBatch batch(QueueCells cells, int partition, long first) {
+  @Nullable QueueBatch batch(QueueCells cells, int partition, long first) {
     Place place = new Place(cells.made(), partition, first);
     QueueBatch batch = known.get(place);
     if (batch == null) {
       batch = cells.batch(partition, first);
+      if (batch == null) {
+        return null;
+      }
       long size = batch.messages().stream().mapToLong(m -> 100L + m.body().length).sum();
       if (bytes.addAndGet(size) > BYTES_MAX) {
         known.clear();

@@ -332,13 +332,13 @@ final class QueueOwner {
     QueueProgress progress = cells.progress(partition, group);
     Hand hand = partitions.get(partition).hands.get(group);
     long depth = progress.depth(cells.next(partition));
+    QueueBatch oldest =
+        depth == 0 || hand == null ? null : messages.batch(cells, partition, hand.cursor.batch());
     return new Backlog(
         depth,
         hand == null ? 0 : hand.delivery.held(progress, clock.millis()),
         cells.dead(partition, group).size(),
-        depth == 0 || hand == null
-            ? Long.MAX_VALUE
-            : messages.batch(cells, partition, hand.cursor.batch()).sentAtMs());
+        oldest == null ? Long.MAX_VALUE : oldest.sentAtMs());
   }
 
   private static Backlog sum(Backlog one, Backlog other) {
@@ -392,7 +392,7 @@ final class QueueOwner {
     List<Long> batches = new ArrayList<>();
     while (low < high && batches.size() < BATCHES_CLEANED) {
       QueueBatch batch = messages.batch(cells, partition, low);
-      if (batch.sentAtMs() >= before) {
+      if (batch == null || batch.sentAtMs() >= before) {
         break;
       }
       batches.add(low);
