@@ -113,7 +113,7 @@ final class CommitLog implements PluginProvider<PluginConfiguration> {
   }
 
   @Override
-  @SuppressWarnings("unchecked")
+  @SuppressWarnings({"unchecked", "TypeParameterUnusedInFormals"})
   public <T extends IgnitePlugin> T plugin() {
     return (T) new IgnitePlugin() {};
   }
@@ -122,6 +122,7 @@ final class CommitLog implements PluginProvider<PluginConfiguration> {
   public void initExtensions(PluginContext context, ExtensionRegistry registry) {}
 
   @Override
+  @SuppressWarnings("rawtypes")
   public @Nullable CachePluginProvider<?> createCacheProvider(CachePluginContext context) {
     return null;
   }
@@ -147,5 +148,6 @@ final class CommitLog implements PluginProvider<PluginConfiguration> {
   public void receiveDiscoveryData(UUID node, @Nullable Serializable data) {}
 
   @Override
+  @SuppressWarnings("deprecation")
   public void validateNewNode(ClusterNode node) {}
 }

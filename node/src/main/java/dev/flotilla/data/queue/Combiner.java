@@ -21,6 +21,7 @@ final class Combiner<A, R> {
 
   private static final class Call<A, R> {
     final List<A> items;
+
     /** Woken when its work has ended, or before that, to lead. */
     final CompletableFuture<Boolean> woken = new CompletableFuture<>();
 

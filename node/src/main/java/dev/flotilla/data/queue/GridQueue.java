@@ -1,12 +1,12 @@
 package dev.flotilla.data.queue;
 
-import dev.flotilla.data.grid.TransactionScope;
-import dev.flotilla.data.grid.Grid;
-import dev.flotilla.data.grid.Fences;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.TransactionScope;
 import dev.flotilla.data.queue.QueueProgress.Trouble;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -27,6 +27,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.function.Function;
+import java.util.function.ToIntFunction;
 import java.util.random.RandomGenerator;
 import java.util.stream.IntStream;
 import javax.cache.expiry.CreatedExpiryPolicy;
@@ -70,7 +71,7 @@ final class GridQueue implements Queue {
    */
   private static final Grid.TransactionMode SHARED =
       new Grid.TransactionMode(
-          TransactionConcurrency.PESSIMISTIC, TransactionIsolation.REPEATABLE_READ, 1_000);
+          TransactionConcurrency.PESSIMISTIC, TransactionIsolation.REPEATABLE_READ, 3_000);
 
   private record Owners(List<String> byPartition, long atNs) {}
 
@@ -193,8 +194,7 @@ final class GridQueue implements Queue {
       known =
           new Owners(
               read(
-                  cells ->
-                      IntStream.range(0, config.partitions()).mapToObj(cells::owner).toList()),
+                  cells -> IntStream.range(0, config.partitions()).mapToObj(cells::owner).toList()),
               System.nanoTime());
       owners = known;
     }
@@ -242,17 +242,40 @@ final class GridQueue implements Queue {
     if (fence.isPresent() || grid.inTransaction()) {
       return sendNow(placed, fence, Grid.TransactionMode.PESSIMISTIC);
     }
-    String first = owners().get(placed.getFirst().partition());
-    return senders
-        .computeIfAbsent(
-            first,
-            any ->
-                new Combiner<>(
-                    SHARED_BYTES,
-                    one -> QueueBatch.bytesOf(one.message()),
-                    all -> sendNow(all, Optional.empty(), mode(partitions(all).size())),
-                    this::sendAlone))
-        .submit(placed);
+    String[] ids = new String[placed.size()];
+    byOwner(placed, Placed::partition)
+        .forEach(
+            (node, places) -> {
+              List<String> sent = sender(node).submit(places.stream().map(placed::get).toList());
+              for (int i = 0; i < places.size(); i++) {
+                ids[places.get(i)] = sent.get(i);
+              }
+            });
+    return List.of(ids);
+  }
+
+  private Combiner<Placed, String> sender(String node) {
+    return senders.computeIfAbsent(
+        node,
+        any ->
+            new Combiner<>(
+                SHARED_BYTES,
+                one -> QueueBatch.bytesOf(one.message()),
+                all -> sendNow(all, Optional.empty(), mode(partitions(all).size())),
+                this::sendAlone));
+  }
+
+  /** Where the items of one call are, by the node that hands out their partition. */
+  private <A> Map<String, List<Integer>> byOwner(List<A> items, ToIntFunction<A> partition) {
+    List<String> owners = owners();
+    Map<String, List<Integer>> places = new TreeMap<>();
+    for (int i = 0; i < items.size(); i++) {
+      places
+          .computeIfAbsent(
+              owners.get(partition.applyAsInt(items.get(i))), any -> new ArrayList<>())
+          .add(i);
+    }
+    return places;
   }
 
   private static void check(List<Outgoing> messages) {
@@ -322,8 +345,7 @@ final class GridQueue implements Queue {
     return List.of(ids);
   }
 
-  private List<String> sendNow(
-      List<Placed> all, Optional<Fence> fence, Grid.TransactionMode mode) {
+  private List<String> sendNow(List<Placed> all, Optional<Fence> fence, Grid.TransactionMode mode) {
     SortedMap<Integer, List<Integer>> places = partitions(all);
     String[] ids = new String[all.size()];
     transact(
@@ -336,7 +358,8 @@ final class GridQueue implements Queue {
           places.forEach(
               (partition, its) -> {
                 long end =
-                    append(cells, partition, next.getOrDefault(partition, 0L), all, its, ids, entries);
+                    append(
+                        cells, partition, next.getOrDefault(partition, 0L), all, its, ids, entries);
                 entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
               });
           cells.cache.putAll(entries);
@@ -477,8 +500,7 @@ final class GridQueue implements Queue {
    * @throws FlotillaException if there is nothing, and one of those who may have something does not
    *     answer
    */
-  private List<Message> receiveNow(
-      String group, int max, Duration visibility, boolean everywhere) {
+  private List<Message> receiveNow(String group, int max, Duration visibility, boolean everywhere) {
     List<String> owners = owners().stream().distinct().toList();
     Optional<FlotillaException> silent = Optional.empty();
     int first = turn.getAndIncrement();
@@ -526,8 +548,7 @@ final class GridQueue implements Queue {
     if (delay.isNegative() || delay.compareTo(Duration.ofDays(30)) > 0) {
       throw new FlotillaException(Code.INVALID, "the delay is 0 to 30 days", "");
     }
-    change(
-        receipts, Optional.empty(), OptionalLong.of(clock.millis() + delay.toMillis()));
+    change(receipts, Optional.empty(), OptionalLong.of(clock.millis() + delay.toMillis()));
   }
 
   private void change(List<String> receipts, Optional<Fence> fence, OptionalLong notBeforeMs) {
@@ -548,30 +569,36 @@ final class GridQueue implements Queue {
                     new Change(
                         its.getFirst().partition(), its.getFirst().group(), its, notBeforeMs))
             .toList();
-    List<Optional<FlotillaException>> ends =
-        fence.isPresent() || grid.inTransaction()
-            ? changeNow(changes, fence, Grid.TransactionMode.PESSIMISTIC, true)
-            : changers
-                .computeIfAbsent(
-                    owners().get(changes.getFirst().partition()),
-                    any ->
-                        new Combiner<>(
-                            CHANGES_MAX,
-                            one -> one.receipts().size(),
-                            all ->
-                                changeNow(
-                                    all,
-                                    Optional.empty(),
-                                    mode(
-                                        (int) all.stream().map(Change::progress).distinct().count()),
-                                    false),
-                            this::changeAlone))
-                .submit(changes);
-    for (Optional<FlotillaException> end : ends) {
-      if (end.isPresent()) {
-        throw end.get();
-      }
+    if (fence.isPresent() || grid.inTransaction()) {
+      changeNow(changes, fence, Grid.TransactionMode.PESSIMISTIC, true);
+      return;
     }
+    byOwner(changes, Change::partition)
+        .forEach(
+            (node, places) ->
+                changer(node).submit(places.stream().map(changes::get).toList()).stream()
+                    .flatMap(Optional::stream)
+                    .findFirst()
+                    .ifPresent(
+                        e -> {
+                          throw e;
+                        }));
+  }
+
+  private Combiner<Change, Optional<FlotillaException>> changer(String node) {
+    return changers.computeIfAbsent(
+        node,
+        any ->
+            new Combiner<>(
+                CHANGES_MAX,
+                one -> one.receipts().size(),
+                all ->
+                    changeNow(
+                        all,
+                        Optional.empty(),
+                        mode((int) all.stream().map(Change::progress).distinct().count()),
+                        false),
+                this::changeAlone));
   }
 
   /** A receipt of what was never sent would count for what is sent later. */
@@ -579,6 +606,12 @@ final class GridQueue implements Queue {
     int partition = receipt.partition();
     if (receipt.sequence() >= nextSeen.get(partition)) {
       nextSeen.accumulateAndGet(partition, read(cells -> cells.next(partition)), Math::max);
+    }
+    if (receipt.sequence() >= nextSeen.get(partition)) {
+      // This node's copy may be behind the owner's by a commit that is on its way.
+      long next =
+          transact("looking at", Grid.TransactionMode.PESSIMISTIC, cells -> cells.next(partition));
+      nextSeen.accumulateAndGet(partition, next, Math::max);
     }
     if (receipt.sequence() >= nextSeen.get(partition)) {
       throw new FlotillaException(
@@ -590,8 +623,7 @@ final class GridQueue implements Queue {
     List<Optional<FlotillaException>> ends = new ArrayList<>();
     for (Change change : changes) {
       ends.addAll(
-          changeNow(
-              List.of(change), Optional.empty(), Grid.TransactionMode.PESSIMISTIC, false));
+          changeNow(List.of(change), Optional.empty(), Grid.TransactionMode.PESSIMISTIC, false));
     }
     return ends;
   }
@@ -631,7 +663,7 @@ final class GridQueue implements Queue {
                     progress = apply(change, progress);
                   }
                 }
-                if (progress != before) {
+                if (!progress.equals(before)) {
                   cells.putProgress(first.partition(), first.group(), progress);
                 }
               }
@@ -665,8 +697,7 @@ final class GridQueue implements Queue {
       given =
           given.withTrouble(
               receipt.sequence(),
-              new Trouble(
-                  receipt.attempt(), receipt.owner(), change.notBeforeMs().getAsLong()));
+              new Trouble(receipt.attempt(), receipt.owner(), change.notBeforeMs().getAsLong()));
     }
     return given;
   }
@@ -733,8 +764,7 @@ final class GridQueue implements Queue {
           for (int p = 0; p < config.partitions(); p++) {
             for (String group : cells.groups(p)) {
               for (long sequence : cells.dead(p, group)) {
-                QueueBatch its =
-                    dead.size() < max ? cells.deadOne(p, group, sequence) : null;
+                QueueBatch its = dead.size() < max ? cells.deadOne(p, group, sequence) : null;
                 if (its != null) {
                   QueueBatch.Sent message = its.messages().getFirst();
                   dead.add(

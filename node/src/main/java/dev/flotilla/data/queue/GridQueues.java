@@ -1,11 +1,11 @@
 package dev.flotilla.data.queue;
 
-import dev.flotilla.data.grid.Grid;
-import dev.flotilla.data.grid.Fences;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.data.grid.Fences;
+import dev.flotilla.data.grid.Grid;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.InstantSource;
 import java.util.ArrayList;
@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.regex.Pattern;
 import java.util.random.RandomGenerator;
+import java.util.regex.Pattern;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.CacheAtomicityMode;
@@ -123,6 +123,9 @@ public final class GridQueues implements Queues, AutoCloseable {
           "Delete it first, or use it as it is.");
     }
     open.putIfAbsent(name, queue);
+    if (present == null) {
+      peers.made(name);
+    }
     return open(name, config);
   }
 

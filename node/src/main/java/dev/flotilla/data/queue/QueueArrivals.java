@@ -17,9 +17,14 @@ final class QueueArrivals {
 
   /** Returns when something has arrived since, or after the time; whether something has. */
   synchronized boolean await(long seen, long timeoutMs) throws InterruptedException {
-    if (count == seen) {
-      wait(timeoutMs);
+    long deadlineNs = System.nanoTime() + timeoutMs * 1_000_000;
+    while (count == seen) {
+      long leftMs = (deadlineNs - System.nanoTime()) / 1_000_000;
+      if (leftMs <= 0) {
+        return false;
+      }
+      wait(leftMs);
     }
-    return count != seen;
+    return true;
   }
 }

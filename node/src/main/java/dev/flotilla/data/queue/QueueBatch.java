@@ -8,8 +8,9 @@ import java.util.List;
 /**
  * The messages that one commit sent to one partition: one entry of the grid, never changed.
  *
- * <p>As bytes, in big-endian order: version 1 (1), when it was sent (8), count (4); for each message
- * not-before time (8), priority (1), length of the key (2), key, length of the body (4), body.
+ * <p>As bytes, in big-endian order: version 1 (1), when it was sent (8), count (4); for each
+ * message not-before time (8), priority (1), length of the key (2), key, length of the body (4),
+ * body.
  *
  * @param first the sequence of the first message
  * @param sentAtMs when they were sent, by the sender's clock

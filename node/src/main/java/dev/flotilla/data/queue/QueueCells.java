@@ -74,8 +74,7 @@ final class QueueCells {
 
   /** Tells this queue from others that had its name. */
   Object made() {
-    return String.valueOf(
-        cache.unwrap(IgniteCacheProxy.class).context().dynamicDeploymentId());
+    return String.valueOf(cache.unwrap(IgniteCacheProxy.class).context().dynamicDeploymentId());
   }
 
   static byte[] number(long value) {
@@ -96,9 +95,7 @@ final class QueueCells {
     Set<AffinityKey<String>> keys = new LinkedHashSet<>();
     partitions.stream().sorted().forEach(p -> keys.add(key(p, "n")));
     Map<Integer, Long> all = new LinkedHashMap<>();
-    cache
-        .getAll(keys)
-        .forEach((key, value) -> all.put((Integer) key.affinityKey(), number(value)));
+    cache.getAll(keys).forEach((key, value) -> all.put((Integer) key.affinityKey(), number(value)));
     partitions.forEach(p -> all.putIfAbsent(p, 0L));
     return all;
   }

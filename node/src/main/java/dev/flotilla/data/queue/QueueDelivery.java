@@ -80,8 +80,7 @@ final class QueueDelivery {
             max,
             highest)) {
       int before = attempts(message.sequence(), progress);
-      offers.add(
-          new Offer(message, before + 1, before > 0 || message.sequence() < doubtfulBelow));
+      offers.add(new Offer(message, before + 1, before > 0 || message.sequence() < doubtfulBelow));
     }
     return offers;
   }
@@ -107,9 +106,10 @@ final class QueueDelivery {
   /** How many are handed out now, or given back and not due. */
   int held(QueueProgress progress, long nowMs) {
     long held =
-        handedUntilMs.keySet().stream()
-            .filter(s -> !progress.isDone(s) && !progress.troubled().containsKey(s))
-            .filter(s -> handedUntilMs.get(s) > nowMs)
+        handedUntilMs.entrySet().stream()
+            .filter(each -> each.getValue() > nowMs)
+            .filter(each -> !progress.isDone(each.getKey()))
+            .filter(each -> !progress.troubled().containsKey(each.getKey()))
             .count();
     held += progress.troubled().values().stream().filter(t -> t.notBeforeMs() > nowMs).count();
     return (int) held;

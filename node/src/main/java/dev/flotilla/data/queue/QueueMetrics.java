@@ -35,7 +35,7 @@ final class QueueMetrics {
 
   private void count(String what, String queue, long count) {
     if (count > 0) {
-      registry.counter("flotilla_queue_" + what, "queue", queue).increment(count);
+      registry.counter("flotilla_queue_" + what, "queue", queue).increment((double) count);
     }
   }
 

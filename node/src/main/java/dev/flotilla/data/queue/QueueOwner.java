@@ -280,31 +280,31 @@ final class QueueOwner {
     AtomicInteger died = new AtomicInteger();
     List<Offer> all =
         transact(
-        "handing out of",
-        cells -> {
-          QueueProgress progress = cells.progress(partition, group);
-          List<Offer> refused = new ArrayList<>();
-          if (progress.generation() != delivery.generation()) {
-            return offers;
-          }
-          for (Offer offer : offers) {
-            long sequence = offer.message().sequence();
-            if (progress.isDone(sequence)) {
-              refused.add(offer);
-            } else if (offer.attempt() > config.attemptsMax()) {
-              cells.die(partition, group, offer.message(), clock.millis());
-              died.incrementAndGet();
-              progress = progress.withDone(List.of(sequence));
-              refused.add(offer);
-            } else if (offer.durable()) {
-              progress =
-                  progress.withTrouble(
-                      sequence, new Trouble(offer.attempt(), delivery.owner(), untilMs));
-            }
-          }
-          cells.putProgress(partition, group, progress);
-          return refused;
-        });
+            "handing out of",
+            cells -> {
+              QueueProgress progress = cells.progress(partition, group);
+              List<Offer> refused = new ArrayList<>();
+              if (progress.generation() != delivery.generation()) {
+                return offers;
+              }
+              for (Offer offer : offers) {
+                long sequence = offer.message().sequence();
+                if (progress.isDone(sequence)) {
+                  refused.add(offer);
+                } else if (offer.attempt() > config.attemptsMax()) {
+                  cells.die(partition, group, offer.message(), clock.millis());
+                  died.incrementAndGet();
+                  progress = progress.withDone(List.of(sequence));
+                  refused.add(offer);
+                } else if (offer.durable()) {
+                  progress =
+                      progress.withTrouble(
+                          sequence, new Trouble(offer.attempt(), delivery.owner(), untilMs));
+                }
+              }
+              cells.putProgress(partition, group, progress);
+              return refused;
+            });
     metrics.died(name, died.get());
     return all;
   }

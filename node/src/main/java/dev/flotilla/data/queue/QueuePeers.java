@@ -4,7 +4,7 @@ import com.google.protobuf.ByteString;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.data.queue.Queue.Message;
+import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.proto.QueueAwaitReply;
 import dev.flotilla.data.proto.QueueAwaitRequest;
 import dev.flotilla.data.proto.QueueBacklog;
@@ -17,6 +17,7 @@ import dev.flotilla.data.proto.QueueHandedOut;
 import dev.flotilla.data.proto.QueueOwnersGrpc;
 import dev.flotilla.data.proto.QueueReceiveReply;
 import dev.flotilla.data.proto.QueueReceiveRequest;
+import dev.flotilla.data.queue.Queue.Message;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
@@ -26,13 +27,17 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Asks the other nodes for what they hand out, and answers them. */
 final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
 
+  private static final Logger log = LoggerFactory.getLogger(QueuePeers.class);
   private static final long RECEIVE_MS = 15_000;
   private static final long SHORT_MS = 2_000;
   private static final long AWAIT_MS_MAX = 10_000;
@@ -142,6 +147,30 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
     } catch (FlotillaException | IllegalStateException e) {
       silentUntilNs.put(call, System.nanoTime() + SILENT_NS);
       awaiting.remove(call);
+    }
+  }
+
+  /** Tells the other nodes of a new queue, so that its owners know it from its first message on. */
+  void made(String queue) {
+    List<CompletableFuture<?>> all = new ArrayList<>();
+    for (NodeInfo node : cluster.nodes()) {
+      if (!node.id().equals(cluster.self())) {
+        all.add(
+            CompletableFuture.runAsync(
+                () -> makeKnown(node.id(), queue), command -> Thread.ofVirtual().start(command)));
+      }
+    }
+    CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)).join();
+  }
+
+  private void makeKnown(String node, String queue) {
+    try {
+      var _ =
+          QueueOwnersGrpc.newBlockingStub(cluster.channel(node))
+              .withDeadlineAfter(SHORT_MS, TimeUnit.MILLISECONDS)
+              .changed(QueueChanged.newBuilder().setQueue(queue).build());
+    } catch (StatusRuntimeException | FlotillaException e) {
+      log.debug("node {} gets to know queue {} later", node, queue);
     }
   }
 
@@ -280,8 +309,7 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
     if (queue.isEmpty()) {
       return false;
     }
-    long untilNs =
-        System.nanoTime() + Math.min(request.getWaitMs(), AWAIT_MS_MAX) * 1_000_000L;
+    long untilNs = System.nanoTime() + Math.min(request.getWaitMs(), AWAIT_MS_MAX) * 1_000_000L;
     while (true) {
       long seen = queue.get().arrivals().count();
       if (queue.get().owner().mayHave(request.getGroup())) {
@@ -298,7 +326,13 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
   @Override
   public void changed(QueueChanged request, StreamObserver<QueueChangedReply> observer) {
     try {
-      queues.apply(request.getQueue()).ifPresent(queue -> queue.arrivals().arrived());
+      queues
+          .apply(request.getQueue())
+          .ifPresent(
+              queue -> {
+                queue.owner().look();
+                queue.arrivals().arrived();
+              });
     } catch (FlotillaException e) {
       // It looks for itself soon.
     }
@@ -307,8 +341,7 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
   }
 
   @Override
-  public void backlogs(
-      QueueBacklogsRequest request, StreamObserver<QueueBacklogsReply> observer) {
+  public void backlogs(QueueBacklogsRequest request, StreamObserver<QueueBacklogsReply> observer) {
     QueueBacklogsReply.Builder reply = QueueBacklogsReply.newBuilder();
     try {
       queues
@@ -321,9 +354,7 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
                       .forEach(
                           (group, its) ->
                               reply.addGroups(
-                                  QueueBacklog.newBuilder()
-                                      .setGroup(group)
-                                      .setHeld(its.held()))));
+                                  QueueBacklog.newBuilder().setGroup(group).setHeld(its.held()))));
     } catch (FlotillaException e) {
       observer.onError(Status.UNAVAILABLE.withDescription(e.getMessage()).asRuntimeException());
       return;

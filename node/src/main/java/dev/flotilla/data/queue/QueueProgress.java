@@ -114,8 +114,7 @@ record QueueProgress(
     }
     TreeMap<Long, Trouble> troubled = new TreeMap<>();
     for (int i = 0; i < troubledCount; i++) {
-      troubled.put(
-          bytes.getLong(), new Trouble(bytes.getInt(), bytes.getInt(), bytes.getLong()));
+      troubled.put(bytes.getLong(), new Trouble(bytes.getInt(), bytes.getInt(), bytes.getLong()));
     }
     return new QueueProgress(generation, start, floor, done, troubled);
   }

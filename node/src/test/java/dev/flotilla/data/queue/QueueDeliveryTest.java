@@ -102,8 +102,7 @@ class QueueDeliveryTest {
     }
 
     void acknowledge() {
-      QueueReceipt receipt =
-          receipts.get(Math.max(0, receipts.size() - 1 - random.nextInt(12)));
+      QueueReceipt receipt = receipts.get(Math.max(0, receipts.size() - 1 - random.nextInt(12)));
       boolean good = receipt.isGood(progress);
       assertThat(good)
           .isEqualTo(
@@ -185,8 +184,7 @@ class QueueDeliveryTest {
               .map(offer -> offer.message().sequence())
               .toList();
       assertThat(chosen).as("seed %d", seed).isEqualTo(plainly(model, max));
-      chosen.forEach(
-          sequence -> model.progress = model.progress.withDone(List.of(sequence)));
+      chosen.forEach(sequence -> model.progress = model.progress.withDone(List.of(sequence)));
       model.now += 10;
     }
   }
