@@ -271,8 +271,7 @@ final class GridQueue implements Queue {
     Map<String, List<Integer>> places = new TreeMap<>();
     for (int i = 0; i < items.size(); i++) {
       places
-          .computeIfAbsent(
-              owners.get(partition.applyAsInt(items.get(i))), any -> new ArrayList<>())
+          .computeIfAbsent(owners.get(partition.applyAsInt(items.get(i))), any -> new ArrayList<>())
           .add(i);
     }
     return places;
@@ -362,7 +361,7 @@ final class GridQueue implements Queue {
                         cells, partition, next.getOrDefault(partition, 0L), all, its, ids, entries);
                 entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
               });
-          cells.cache.putAll(entries);
+          entries.forEach(cells.cache::put);
           return true;
         });
     List<String> sent = List.of(ids);

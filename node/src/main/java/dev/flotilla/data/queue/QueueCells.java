@@ -7,11 +7,10 @@ import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
-import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.affinity.AffinityKey;
@@ -90,13 +89,13 @@ final class QueueCells {
     return number(get(partition, "n"));
   }
 
-  /** Of several partitions at once, in order, so that no two wait for each other. */
+  /**
+   * Of several partitions, in order, so that no two wait for each other. One by one: asked for
+   * several at once, the engine may answer from this node's copies, which may be behind.
+   */
   Map<Integer, Long> next(Collection<Integer> partitions) {
-    Set<AffinityKey<String>> keys = new LinkedHashSet<>();
-    partitions.stream().sorted().forEach(p -> keys.add(key(p, "n")));
-    Map<Integer, Long> all = new LinkedHashMap<>();
-    cache.getAll(keys).forEach((key, value) -> all.put((Integer) key.affinityKey(), number(value)));
-    partitions.forEach(p -> all.putIfAbsent(p, 0L));
+    Map<Integer, Long> all = new TreeMap<>();
+    partitions.stream().sorted().forEach(partition -> all.put(partition, next(partition)));
     return all;
   }
 
