@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
 import java.io.IOException;
 import java.net.http.HttpClient;
+import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -25,13 +26,17 @@ import picocli.CommandLine.Option;
     mixinStandardHelpOptions = true)
 final class JepsenBench implements Callable<Integer> {
 
-  private static final int CLIENTS_A_WORKLOAD = 2;
-
   @Option(names = "--minutes", defaultValue = "2", description = "How long (${DEFAULT-VALUE}).")
   private double minutes;
 
   @Option(names = "--nodes", defaultValue = "3", description = "How many (${DEFAULT-VALUE}).")
   private int count;
+
+  @Option(
+      names = "--clients",
+      defaultValue = "2",
+      description = "Of each workload (${DEFAULT-VALUE}).")
+  private int clientsEach;
 
   @Option(names = "--seed", description = "Of the clients and the faults; printed.")
   private long seed = System.nanoTime() & 0xffff;
@@ -73,7 +78,13 @@ final class JepsenBench implements Callable<Integer> {
       }
       run(nodes, http, workloads, happened);
       heal(nodes);
-      awaitHealthy(nodes, http);
+      try {
+        awaitHealthy(nodes, http);
+      } catch (IllegalStateException e) {
+        nodes.keepFolder();
+        say("the cluster does not recover: %s%nthe nodes' logs are kept in %s", e, nodes.folder());
+        return 1;
+      }
       return report(nodes, http, workloads, happened);
     }
   }
@@ -85,7 +96,7 @@ final class JepsenBench implements Callable<Integer> {
     AtomicReference<Throwable> broken = new AtomicReference<>();
     List<Thread> clients = new ArrayList<>();
     for (int w = 0; w < workloads.size(); w++) {
-      for (int c = 0; c < CLIENTS_A_WORKLOAD; c++) {
+      for (int c = 0; c < clientsEach; c++) {
         Workload workload = workloads.get(w);
         int client = clients.size();
         Random random = new Random(seed + client);
@@ -185,7 +196,7 @@ final class JepsenBench implements Callable<Integer> {
 
   private int report(
       Nodes nodes, HttpClient http, List<Workload> workloads, Map<String, Integer> happened)
-      throws InterruptedException {
+      throws IOException, InterruptedException {
     ObjectNode report = Json.MAPPER.createObjectNode().put("seed", seed);
     int anomalies = 0;
     int operations = 0;
@@ -204,6 +215,13 @@ final class JepsenBench implements Callable<Integer> {
     }
     Api.ends().forEach((end, times) -> say("    %6d  %s", times, end));
     report.put("operations", operations).put("anomalies", anomalies);
+    if (anomalies > 0) {
+      nodes.keepFolder();
+      for (Workload workload : workloads) {
+        Files.write(nodes.folder().resolve(workload.name() + ".txt"), workload.history());
+      }
+      say("histories and the nodes' logs are kept in %s", nodes.folder());
+    }
     ObjectNode faultCounts = report.putObject("faults");
     happened.forEach(faultCounts::put);
     say("operations %d, faults %s, anomalies %d", operations, happened, anomalies);

@@ -140,6 +140,7 @@ final class Nodes implements AutoCloseable {
   private final int firstPort;
   private final String jvm;
   private final List<Node> nodes = new ArrayList<>();
+  private boolean kept;
 
   /**
    * Starts so many nodes and waits until all are ready.
@@ -201,6 +202,11 @@ final class Nodes implements AutoCloseable {
     return new Client(nodes.get(index).url(), Optional.of(key()));
   }
 
+  /** Leaves the nodes' folders, logs among them, where they are. */
+  void keepFolder() {
+    kept = true;
+  }
+
   /** Where everything lies while it runs. */
   Path folder() {
     return folder;
@@ -215,7 +221,7 @@ final class Nodes implements AutoCloseable {
       if (net.isPresent()) {
         net.get().close();
       }
-      if (!Boolean.getBoolean("flotilla.bench.keep")) {
+      if (!kept) {
         try (Stream<Path> tree = Files.walk(folder)) {
           for (Path path : tree.sorted((a, b) -> b.compareTo(a)).toList()) {
             Files.delete(path);

@@ -400,8 +400,10 @@ final class ShardingBench implements Callable<Integer> {
         """
         - **Hash** needs no knowledge of the data, and finds one tenant in one partition; but a
           large tenant is one partition on one node, and a range of times is everywhere.
-        - **Range** reads a range of times from the shards that hold it. Where its bounds follow the
-          data its partitions are the most even. Newest rows all go to the last shard: split it as it grows
+        - **Range** reads a range of times from the shards that hold it. Its bounds were chosen here by
+          someone who knew how the times are distributed, so its balance is the best case; bounds that do
+          not follow the data give another. Newest rows all go to the last shard:
+          split it as it grows
           (`ALTER TABLE … SPLIT SHARD AT (…)`, while statements go on).
         - **List** keeps a tenant's rows together, on nodes of your choice (`ON NODES`), and a large
           one spread over several partitions (`SPREAD`). Tenants that are not named share a shard.

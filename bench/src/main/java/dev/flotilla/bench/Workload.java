@@ -20,4 +20,7 @@ interface Workload {
 
   /** Operations so far. */
   int operations();
+
+  /** What was asked and answered, one line each, for whoever looks for an anomaly's cause. */
+  List<String> history();
 }

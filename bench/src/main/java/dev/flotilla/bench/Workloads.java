@@ -19,6 +19,7 @@ import java.util.Set;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /** The workloads of {@code bench jepsen}. */
 final class Workloads {
@@ -41,9 +42,14 @@ final class Workloads {
   /** For what must succeed: a healthy cluster, after a few tries. */
   static Answer must(Api api, String path, Map<String, ?> body) throws InterruptedException {
     Answer answer = api.post(path, body);
+    boolean perhapsDone = false;
     for (int i = 0; i < 60 && answer.outcome() != Outcome.DONE; i++) {
+      perhapsDone |= answer.outcome() == Outcome.UNKNOWN;
       Thread.sleep(500);
       answer = api.post(path, body);
+      if (perhapsDone && answer.status() == 409) {
+        return answer;
+      }
     }
     if (answer.outcome() != Outcome.DONE) {
       throw new IllegalStateException(path + " " + body + ": " + answer);
@@ -146,6 +152,11 @@ final class Workloads {
     public int operations() {
       return history.size();
     }
+
+    @Override
+    public List<String> history() {
+      return history.operations().stream().map(History.Operation::toString).toList();
+    }
   }
 
   /** A lock, and a queue that it guards: who lost the lock must not write. */
@@ -239,6 +250,14 @@ final class Workloads {
     public int operations() {
       return grants.size() + writes.size();
     }
+
+    @Override
+    public List<String> history() {
+      return Stream.of(grants, writes)
+          .flatMap(each -> each.operations().stream())
+          .map(History.Operation::toString)
+          .toList();
+    }
   }
 
   /** Transfers between accounts; the sum is kept. */
@@ -283,7 +302,7 @@ final class Workloads {
                           "UPDATE accounts SET balance = balance - ? WHERE id = ?", amount, from),
                       statement(
                           "UPDATE accounts SET balance = balance + ? WHERE id = ?", amount, to))));
-      history.end(call, answer.outcome(), "");
+      history.end(call, answer.outcome(), answer.body().path("id").asText());
     }
 
     private static final String BALANCES = "SELECT id, balance FROM accounts ORDER BY id";
@@ -304,6 +323,11 @@ final class Workloads {
     @Override
     public int operations() {
       return history.size();
+    }
+
+    @Override
+    public List<String> history() {
+      return history.operations().stream().map(History.Operation::toString).toList();
     }
   }
 
@@ -389,6 +413,13 @@ final class Workloads {
     public int operations() {
       synchronized (transactions) {
         return transactions.size();
+      }
+    }
+
+    @Override
+    public List<String> history() {
+      synchronized (transactions) {
+        return transactions.stream().map(Transaction::toString).toList();
       }
     }
   }
@@ -497,6 +528,11 @@ final class Workloads {
     public int operations() {
       return history.size();
     }
+
+    @Override
+    public List<String> history() {
+      return history.operations().stream().map(History.Operation::toString).toList();
+    }
   }
 
   /** Rows are inserted and must all be there. */
@@ -536,6 +572,11 @@ final class Workloads {
     @Override
     public int operations() {
       return history.size();
+    }
+
+    @Override
+    public List<String> history() {
+      return history.operations().stream().map(History.Operation::toString).toList();
     }
   }
 

@@ -120,6 +120,9 @@ final class CacheCommand {
       description = "Print a value; exit code 1 if there is none.",
       mixinStandardHelpOptions = true)
   static final class Get extends OfEntry {
+    @Option(names = "--raw", description = "Print the bytes alone, without a line's end.")
+    private boolean raw;
+
     @Override
     public Integer call() {
       Optional<Cache.Entry> entry = cache().entry(key);
@@ -133,6 +136,9 @@ final class CacheCommand {
         return print(node.put("expires_at_ms", entry.get().expiresAtMs()));
       }
       System.out.write(entry.get().value(), 0, entry.get().value().length);
+      if (!raw) {
+        System.out.println();
+      }
       System.out.flush();
       return 0;
     }

@@ -95,6 +95,8 @@ final class Demo implements AutoCloseable {
     DemoQuestions.Answers after = questions.ask(client);
     more("%s; %s", describe(questions, after), sameAs(after, whole, "before"));
     report.put("after_loss", figures(after));
+    double remembered = counted(client, "flotilla_response_cache_total{result=\"hit\"");
+    check(remembered == 0, "%.0f answers came from the response cache".formatted(remembered));
 
     finish(client);
     return failures.isEmpty();
@@ -244,10 +246,15 @@ final class Demo implements AutoCloseable {
 
   /** How many requests that came in at the client's node had to go on on another replica. */
   private static double resumptions(Client client) {
+    return counted(client, "flotilla_serve_resumptions_total");
+  }
+
+  /** The sum of the counters whose lines start so, at the client's node. */
+  private static double counted(Client client, String start) {
     return client
         .text("/metrics")
         .lines()
-        .filter(line -> line.startsWith("flotilla_serve_resumptions_total"))
+        .filter(line -> line.startsWith(start))
         .mapToDouble(line -> Double.parseDouble(line.substring(line.lastIndexOf(' ') + 1)))
         .sum();
   }

@@ -2,18 +2,22 @@ package dev.flotilla.app;
 
 import dev.flotilla.client.Client;
 import dev.flotilla.client.Deployments;
+import dev.flotilla.client.HttpBackups;
 import dev.flotilla.client.HttpBlobs;
 import dev.flotilla.client.HttpCaches;
 import dev.flotilla.client.HttpJobs;
 import dev.flotilla.client.HttpLocks;
 import dev.flotilla.client.HttpLog;
 import dev.flotilla.client.HttpQueues;
+import dev.flotilla.client.HttpSagas;
 import dev.flotilla.client.HttpSearchIndexes;
 import dev.flotilla.client.HttpSharding;
 import dev.flotilla.client.HttpSql;
 import dev.flotilla.client.HttpTransactions;
+import dev.flotilla.client.HttpUsage;
 import dev.flotilla.client.Models;
 import dev.flotilla.cluster.Locks;
+import dev.flotilla.data.Backups;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.blobs.Blobs;
 import dev.flotilla.data.cache.Cache;
@@ -24,9 +28,11 @@ import dev.flotilla.data.queue.Queue;
 import dev.flotilla.data.queue.Queues;
 import dev.flotilla.data.search.SearchIndex;
 import dev.flotilla.data.search.SearchIndexes;
+import dev.flotilla.data.sql.Sagas;
 import dev.flotilla.data.sql.Sharding;
 import dev.flotilla.data.sql.Sql;
 import dev.flotilla.data.sql.Transactions;
+import dev.flotilla.data.usage.Usage;
 import java.nio.file.Path;
 import java.util.Optional;
 import java.util.function.Consumer;
@@ -80,6 +86,9 @@ public final class Flotilla implements AutoCloseable {
   private final Jobs jobs;
   private final Sql sql;
   private final Sharding sharding;
+  private final Sagas sagas;
+  private final Usage usage;
+  private final Backups backups;
   private final Models models;
   private final Deployments deployments;
   private final Runnable onClose;
@@ -95,6 +104,9 @@ public final class Flotilla implements AutoCloseable {
     jobs = data.jobs();
     sql = data.sql();
     sharding = data.sharding();
+    sagas = data.sagas();
+    usage = data.usage();
+    backups = data.backups();
     models = new Models(client);
     deployments = new Deployments(client);
     this.onClose = onClose;
@@ -111,6 +123,9 @@ public final class Flotilla implements AutoCloseable {
     jobs = new HttpJobs(client);
     sql = new HttpSql(client);
     sharding = new HttpSharding(client);
+    sagas = new HttpSagas(client);
+    usage = new HttpUsage(client);
+    backups = new HttpBackups(client);
     models = new Models(client);
     deployments = new Deployments(client);
     onClose = () -> {};
@@ -128,7 +143,7 @@ public final class Flotilla implements AutoCloseable {
   /**
    * As above.
    *
-   * @param register called before the node serves, to register jobs and caches' stores
+   * @param register called before the node serves, to register jobs, sagas and caches' stores
    */
   public static Flotilla start(Config config, Consumer<DataPlane> register) {
     Node node =
@@ -163,7 +178,7 @@ public final class Flotilla implements AutoCloseable {
     return locks;
   }
 
-  /** Transactions over tables, caches and queues; bodies as code only on an embedded node. */
+  /** Transactions over tables, caches and queues. */
   public Transactions transactions() {
     return transactions;
   }
@@ -221,6 +236,21 @@ public final class Flotilla implements AutoCloseable {
   /** How tables are spread. */
   public Sharding sharding() {
     return sharding;
+  }
+
+  /** Work of several steps with compensation; registered on embedded nodes, used by all. */
+  public Sagas sagas() {
+    return sagas;
+  }
+
+  /** Who used what. */
+  public Usage usage() {
+    return usage;
+  }
+
+  /** Copies of the data grid to go back to. */
+  public Backups backups() {
+    return backups;
   }
 
   /** The models. */

@@ -30,6 +30,7 @@ public final class Logs extends ContextAwareBase implements Configurator {
       Map.of(
           "org.apache.ratis", Level.ERROR,
           "org.apache.ignite", Level.ERROR,
+          "org.apache.lucene", Level.WARN,
           "io.grpc", Level.WARN,
           "io.netty", Level.WARN,
           "org.eclipse.jetty", Level.WARN,

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.DiskSpace;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;
@@ -18,6 +19,7 @@ import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Serving;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.train.TrainingService;
+import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.binder.jvm.JvmGcMetrics;
 import io.micrometer.core.instrument.binder.jvm.JvmMemoryMetrics;
 import io.micrometer.core.instrument.binder.system.ProcessorMetrics;
@@ -33,6 +35,8 @@ import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -64,6 +68,8 @@ final class Node {
   private final Serving serving;
   private final TrainingService training;
   private final Gateway gateway;
+  private final CountDownLatch removed = new CountDownLatch(1);
+  private final AtomicBoolean stopped = new AtomicBoolean();
   private volatile GatewayServices.Health health =
       new GatewayServices.Health("starting", "this node is starting");
 
@@ -100,6 +106,12 @@ final class Node {
                 System::nanoTime,
                 random));
     logFeed = LogFeed.to(data);
+    Gauge.builder("flotilla.disk.free.bytes", cluster.disk(), DiskSpace::freeBytes)
+        .description("Free on the disk of the data folder")
+        .register(metrics);
+    Gauge.builder("flotilla.disk.reserve.bytes", cluster.disk(), DiskSpace::reserveBytes)
+        .description("Below this much free, new data is refused")
+        .register(metrics);
     int threads = Runtime.getRuntime().availableProcessors();
     serving =
         new Serving(
@@ -124,10 +136,11 @@ final class Node {
                 data,
                 serving.deployments(),
                 serving.generator(),
+                serving.embedder(),
                 training,
                 imports(),
                 this::invite,
-                () -> health,
+                this::health,
                 metrics,
                 InstantSource.system(),
                 System::nanoTime,
@@ -159,11 +172,38 @@ final class Node {
           ApiKeys.ensureAdminKey(key, cluster.registry(), random, InstantSource.system().millis());
     }
     health = GatewayServices.Health.OK;
+    cluster.onRemoved(this::leave);
     log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
+  }
+
+  private GatewayServices.Health health() {
+    GatewayServices.Health now = health;
+    return cluster
+        .disk()
+        .ownRefusal()
+        .filter(why -> now.equals(GatewayServices.Health.OK))
+        .map(why -> new GatewayServices.Health("storage", why))
+        .orElse(now);
+  }
+
+  /** Once it was removed nothing here may go on: the others count without this node. */
+  private void leave() {
+    health =
+        new GatewayServices.Health("removed", "this node was removed from its cluster for good");
+    stop();
+    removed.countDown();
+  }
+
+  /** Returns when this node has been removed from its cluster, and has stopped. */
+  void awaitRemoval() throws InterruptedException {
+    removed.await();
   }
 
   /** Lets running requests end, then closes everything. */
   void stop() {
+    if (!stopped.compareAndSet(false, true)) {
+      return;
+    }
     log.info("stopping");
     try {
       if (!gateway.drain(DRAIN_PATIENCE)) {

@@ -16,7 +16,8 @@ import picocli.CommandLine.Parameters;
     name = "restore",
     description = {
       "Go back to a backup: what the data grid holds now is deleted.",
-      "The last point that is not after --at is taken, or the last of all."
+      "Where changes were written behind it, to the very moment --to; else the last point that is",
+      "not after it, or the last of all. Make a new backup afterwards."
     },
     mixinStandardHelpOptions = true)
 final class RestoreCommand extends ClientCommand {
@@ -27,9 +28,11 @@ final class RestoreCommand extends ClientCommand {
   private String target = "";
 
   @Option(
-      names = "--at",
+      names = {"--to", "--at"},
       paramLabel = "TIME",
-      description = "A moment, such as 2026-11-24T10:00:00Z.")
+      description =
+          "A moment, such as 2026-11-24T10:00:00Z or 2026-11-24T10:00:00.250Z; flotilla backup lists"
+              + " which can be gone back to.")
   private Optional<String> at = Optional.empty();
 
   @Override
@@ -50,7 +53,7 @@ final class RestoreCommand extends ClientCommand {
       return Instant.parse(text);
     } catch (DateTimeParseException e) {
       throw new FlotillaException(
-          Code.INVALID, "--at is not a moment: " + text, "Write it as 2026-11-24T10:00:00Z.", e);
+          Code.INVALID, "--to is not a moment: " + text, "Write it as 2026-11-24T10:00:00Z.", e);
     }
   }
 }

@@ -5,6 +5,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.client.HttpSearchIndexes;
+import dev.flotilla.client.Models;
 import dev.flotilla.data.search.IndexDocument;
 import dev.flotilla.data.search.IndexSettings;
 import dev.flotilla.data.search.SearchAnswer;
@@ -65,6 +66,12 @@ final class SearchCommand extends ClientCommand {
       description = "Nearest to this vector, its numbers separated by commas.")
   private Optional<String> vector = Optional.empty();
 
+  @Option(
+      names = "--embed",
+      paramLabel = "MODEL",
+      description = "Nearest to the query's vector, too, as this model embeds it.")
+  private Optional<String> embed = Optional.empty();
+
   @Option(names = "--plain", description = "Take the query as words, whatever signs it holds.")
   private boolean plain;
 
@@ -84,6 +91,10 @@ final class SearchCommand extends ClientCommand {
     }
     if (vector.isPresent()) {
       request = request.withVector(numbers(vector.get()));
+    }
+    if (embed.isPresent()) {
+      List<String> text = List.of(String.join(" ", query));
+      request = request.withVector(new Models(client()).embed(embed.get(), text).getFirst());
     }
     SearchAnswer answer = new HttpSearchIndexes(client()).index(index).search(request);
     return asJson ? print(answer.toJson()) : print(answer);

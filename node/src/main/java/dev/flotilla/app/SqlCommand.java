@@ -179,7 +179,11 @@ final class SqlCommand extends ClientCommand {
   private static String cell(@Nullable Object value) {
     return value == null
         ? "NULL"
-        : SqlValues.toJson(value).asText().replace("\n", "\\n").replace("\t", "\\t");
+        : SqlValues.toJson(value)
+            .asText()
+            .replace("\n", "\\n")
+            .replace("\r", "\\r")
+            .replace("\t", "\\t");
   }
 
   /** Brings the schema to the version of a folder of migrations. */
@@ -213,7 +217,11 @@ final class SqlCommand extends ClientCommand {
         System.out.println("applied " + each.version() + " " + each.name());
       }
       System.out.println(
-          applied.isEmpty() ? "nothing to do" : applied.size() + " migrations applied");
+          switch (applied.size()) {
+            case 0 -> "nothing to do";
+            case 1 -> "1 migration applied";
+            default -> applied.size() + " migrations applied";
+          });
       return 0;
     }
   }

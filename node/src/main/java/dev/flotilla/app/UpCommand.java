@@ -13,7 +13,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.Callable;
-import java.util.concurrent.CountDownLatch;
+import org.slf4j.bridge.SLF4JBridgeHandler;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
@@ -132,8 +132,12 @@ final class UpCommand implements Callable<Integer> {
     }
     impatient.interrupt();
     System.out.println("ready http://" + bind + ":" + port);
-    new CountDownLatch(1).await();
-    return 0;
+    node.awaitRemoval();
+    failed = true;
+    throw new FlotillaException(
+        Code.CONFLICT,
+        "this node was removed from its cluster for good",
+        "To let this machine join anew, move " + folder + " away, and start with a new token.");
   }
 
   private CommandLine.ParameterException usage(String message) {
@@ -209,6 +213,8 @@ final class UpCommand implements Callable<Integer> {
           e);
     }
     System.setProperty(Logs.FOLDER, folder.resolve("logs").toString());
+    SLF4JBridgeHandler.removeHandlersForRootLogger();
+    SLF4JBridgeHandler.install();
   }
 
   private static String machineName() {

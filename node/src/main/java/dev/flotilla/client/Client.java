@@ -24,6 +24,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.function.Predicate;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
@@ -40,6 +41,8 @@ public final class Client {
 
   private final URI base;
   private final Optional<String> key;
+  private final ThreadLocal<Optional<String>> transaction =
+      ThreadLocal.withInitial(Optional::empty);
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
 
   /** A client of the node at this address, with this key where one is needed. */
@@ -69,6 +72,22 @@ public final class Client {
   /** The folder of a node's data where none is named. */
   public static Path defaultFolder() {
     return Path.of(System.getProperty("user.home"), ".flotilla");
+  }
+
+  /** The open transaction that this thread's requests take part in. */
+  Optional<String> transaction() {
+    return transaction.get();
+  }
+
+  /** Runs some work whose requests, on this thread, are parts of a transaction. */
+  <T> T inTransaction(String id, Supplier<T> work) {
+    Optional<String> outer = transaction.get();
+    transaction.set(Optional.of(id));
+    try {
+      return work.get();
+    } finally {
+      transaction.set(outer);
+    }
   }
 
   public URI base() {
@@ -167,6 +186,7 @@ public final class Client {
   private HttpRequest.Builder request(String path) {
     HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(path.substring(1)));
     key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
+    transaction.get().ifPresent(id -> builder.header("X-Flotilla-Transaction", id));
     return builder;
   }
 

@@ -2,6 +2,7 @@ package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.data.Backups;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -47,12 +48,34 @@ public final class HttpBackups implements Backups {
     return Instant.ofEpochMilli(answer.path("point_ms").asLong());
   }
 
+  @Override
+  public void delete(String name) {
+    client.delete("/api/backups/" + Client.encode(name));
+  }
+
+  @Override
+  public List<String> prune(Optional<Duration> age, Optional<Long> bytes) {
+    Map<String, Object> body = new HashMap<>();
+    age.ifPresent(limit -> body.put("older_than_ms", limit.toMillis()));
+    bytes.ifPresent(limit -> body.put("bytes_max", limit));
+    List<String> names = new ArrayList<>();
+    client.post("/api/backup-prunes", body).path("deleted").forEach(n -> names.add(n.asText()));
+    return names;
+  }
+
   private static Backup backup(JsonNode node) {
     List<Instant> points = new ArrayList<>();
     node.path("points_ms").forEach(point -> points.add(Instant.ofEpochMilli(point.asLong())));
     return new Backup(
         node.path("name").asText(),
         Optional.ofNullable(node.get("folder")).map(JsonNode::asText),
-        points);
+        points,
+        Optional.ofNullable(node.get("restorable"))
+            .map(
+                moments ->
+                    new Moments(
+                        Instant.ofEpochMilli(moments.path("from_ms").asLong()),
+                        Instant.ofEpochMilli(moments.path("to_ms").asLong()),
+                        moments.path("trouble").asText())));
   }
 }

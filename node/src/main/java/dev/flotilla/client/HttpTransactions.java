@@ -11,18 +11,21 @@ import dev.flotilla.data.sql.SqlResult;
 import dev.flotilla.data.sql.Transaction;
 import dev.flotilla.data.sql.TransactionJson;
 import dev.flotilla.data.sql.Transactions;
+import java.io.IOException;
+import java.net.ConnectException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Transactions over HTTP. A body's SQL runs in a session on the node that the client speaks to;
- * unlike in a node's own process, operations on caches and queues take part as steps of {@link
- * Session} only, not by running on the same thread.
+ * Transactions over HTTP. A body runs here, on the calling thread; its transaction is a session on
+ * the node that the client speaks to, and what the thread asks of caches, queues and SQL meanwhile
+ * carries its id.
  */
 public final class HttpTransactions implements Transactions {
 
@@ -35,23 +38,59 @@ public final class HttpTransactions implements Transactions {
 
   @Override
   public <T> T run(Options options, Function<Transaction, T> body) {
-    Session session = begin(options);
-    T result;
+    refuseInner();
+    long beganNs = System.nanoTime();
+    return run(begin(options), options, beganNs, body);
+  }
+
+  @Override
+  public <T> Optional<T> runOnce(String id, Options options, Function<Transaction, T> body) {
+    refuseInner();
+    long beganNs = System.nanoTime();
+    return beginOnce(id, options).map(session -> run(session, options, beganNs, body));
+  }
+
+  private void refuseInner() {
+    if (client.transaction().isPresent()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "a transaction inside a transaction",
+          "Do all of it in the outer one, or begin the inner one on another thread.");
+    }
+  }
+
+  private <T> T run(Session session, Options options, long beganNs, Function<Transaction, T> body) {
     try {
-      result = body.apply(new Remote(session));
+      T result = session.call(() -> body.apply(new Remote(session, options)));
+      session.commit();
+      return result;
     } catch (RuntimeException | Error e) {
       try {
         session.rollback();
       } catch (FlotillaException ended) {
-        // It was rolled back where it failed.
+        // It has ended: rolled back where it failed, or the commit said how it went.
+      }
+      boolean late = System.nanoTime() - beganNs >= options.timeout().toNanos();
+      if (late && e instanceof FlotillaException known && known.code() == Code.NOT_FOUND) {
+        throw new FlotillaException(
+            Code.BUSY,
+            "the transaction was open for more than " + options.timeout().toMillis() + " ms",
+            "It was rolled back; begin again, with a longer time-out.",
+            known);
       }
       throw e;
     }
-    session.commit();
-    return result;
   }
 
-  private record Remote(Session session) implements Transaction {
+  private final class Remote implements Transaction {
+    private final Session session;
+    private final Options options;
+
+    Remote(Session session, Options options) {
+      this.session = session;
+      this.options = options;
+    }
+
     @Override
     public String id() {
       return session.id();
@@ -59,20 +98,11 @@ public final class HttpTransactions implements Transactions {
 
     @Override
     public SqlResult sql(String statement, @Nullable Object... arguments) {
-      return session
-          .step(new Step.Statement(statement, new ArrayList<>(Arrays.asList(arguments))))
-          .sql()
-          .orElseThrow();
+      Sql.Request request =
+          new Sql.Request(
+              statement, new ArrayList<>(Arrays.asList(arguments)), Sql.ROWS, options.timeout());
+      return session.call(() -> new HttpSql(client).execute(request, new Sql.Cancel()));
     }
-  }
-
-  /** Refused: only a list of steps can carry the caller's id over HTTP. */
-  @Override
-  public <T> Optional<T> runOnce(String id, Options options, Function<Transaction, T> body) {
-    throw new FlotillaException(
-        Code.INVALID,
-        "a body that runs once, over HTTP",
-        "Send a list of steps with an id instead.");
   }
 
   private static ObjectNode options(Options options) {
@@ -84,6 +114,7 @@ public final class HttpTransactions implements Transactions {
 
   @Override
   public Outcome run(Options options, List<Step> steps, Optional<String> id) {
+    refuseInner();
     ObjectNode body = options(options);
     id.ifPresent(name -> body.put("id", name));
     ArrayNode array = body.putArray("steps");
@@ -94,6 +125,12 @@ public final class HttpTransactions implements Transactions {
   @Override
   public Session begin(Options options) {
     return new Open(client.post("/api/transactions/begin", options(options)).path("id").asText());
+  }
+
+  @Override
+  public Optional<Session> beginOnce(String id, Options options) {
+    JsonNode begun = client.post("/api/transactions/begin", options(options).put("id", id));
+    return begun.path("repeated").asBoolean() ? Optional.empty() : Optional.of(new Open(id));
   }
 
   @Override
@@ -128,8 +165,24 @@ public final class HttpTransactions implements Transactions {
     }
 
     @Override
+    public <T> T call(Supplier<T> work) {
+      return client.inTransaction(id, work);
+    }
+
+    @Override
     public void commit() {
-      post("commit", Json.MAPPER.createObjectNode());
+      try {
+        post("commit", Json.MAPPER.createObjectNode());
+      } catch (FlotillaException e) {
+        if (e.getCause() instanceof IOException && !(e.getCause() instanceof ConnectException)) {
+          throw new FlotillaException(
+              Code.OUTCOME_UNKNOWN,
+              "the connection broke while transaction " + id + " was being committed",
+              "Look whether it was done; what ran under an id of yours can be run again.",
+              e);
+        }
+        throw e;
+      }
     }
 
     @Override

@@ -1,8 +1,11 @@
 package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 
@@ -47,6 +50,29 @@ public final class Models {
    */
   public void add(String name, String source) {
     client.post("/api/models", Map.of("name", name, "source", source));
+  }
+
+  /**
+   * Embeds texts with a deployed model.
+   *
+   * @param texts at most 2,048, none empty, of at most 300,000 tokens in all
+   * @return for each its vector {@code [width]}, of length 1
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if the model is not deployed, {@code
+   *     INVALID} if a text does not fit its context, {@code BUSY} or {@code UNAVAILABLE} if it
+   *     cannot answer now
+   */
+  public List<float[]> embed(String model, List<String> texts) {
+    JsonNode answer =
+        client.post(
+            "/v1/embeddings", Map.of("model", model, "input", texts, "encoding_format", "base64"));
+    List<float[]> vectors = new ArrayList<>();
+    for (JsonNode one : answer.path("data")) {
+      byte[] bytes = Base64.getDecoder().decode(one.path("embedding").asText());
+      float[] vector = new float[bytes.length / Float.BYTES];
+      ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(vector);
+      vectors.add(vector);
+    }
+    return vectors;
   }
 
   /** Removes a model. */

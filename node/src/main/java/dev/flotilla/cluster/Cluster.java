@@ -38,6 +38,23 @@ public interface Cluster extends AutoCloseable {
   void addReconciler(Reconciler reconciler);
 
   /**
+   * Takes a node out of the cluster for good: its certificate is refused from now on, and the
+   * leader takes it out of the Raft group. Whether it holds something that nobody else has is the
+   * caller's to see to.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such node, {@code
+   *     CONFLICT} if it is this one, or if of the voters left no majority answers; {@code
+   *     NO_MAJORITY}
+   */
+  void remove(String nodeId);
+
+  /** Whether the group of those that decide has let go of a node. */
+  boolean isMember(String nodeId);
+
+  /** How much room the disks have; what stores data asks it first. */
+  DiskSpace disk();
+
+  /**
    * This node's certificate and the cluster's authority, for sockets outside gRPC. A server socket
    * made from it must be told {@code setNeedClientAuth(true)}, or it takes anyone. A client socket
    * must be made with the peer's host and port: where these are a node's (its HTTP port to six

@@ -22,6 +22,7 @@ import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.cert.X509Certificate;
@@ -33,6 +34,7 @@ import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLPeerUnverifiedException;
 import javax.net.ssl.SSLSession;
@@ -60,11 +62,13 @@ public final class ClusterNode implements Cluster {
   private static final String NODE_KIND = "node";
   private static final long ENTER_TIMEOUT_NS = 30_000_000_000L;
   private static final long WAITING_NOTE_NS = 10_000_000_000L;
+  private static final long ASK_NS = 3_000_000_000L;
 
   private final ClusterConfig config;
   private final Identity identity;
   private final NodeFiles.Lock lock;
   private final Tls tls;
+  private final DiskSpace disk;
   private final RaftRegistry registry;
   private final PeerChannels channels;
   private final List<BindableService> services = new ArrayList<>();
@@ -77,6 +81,8 @@ public final class ClusterNode implements Cluster {
   private @Nullable Controller controller;
   private volatile long incarnation;
   private volatile boolean closed;
+  private volatile @Nullable Runnable whenRemoved;
+  private final AtomicBoolean removalNoticed = new AtomicBoolean();
 
   private ClusterNode(
       ClusterConfig config, Identity identity, NodeFiles.Lock lock, RaftRegistry.Tuning tuning) {
@@ -84,8 +90,10 @@ public final class ClusterNode implements Cluster {
     this.identity = identity;
     this.lock = lock;
     this.tls = new Tls(identity, this::nodeAt, this::isRemoved);
+    this.disk = DiskSpace.of(identity.nodeId(), config.dataFolder());
     this.registry =
-        new RaftRegistry(config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning);
+        new RaftRegistry(
+            config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning, disk);
     this.channels = new PeerChannels(tls.client());
     RefusedHandshakes.report();
   }
@@ -162,6 +170,9 @@ public final class ClusterNode implements Cluster {
     NodeFiles.Lock lock = NodeFiles.lock(config.dataFolder());
     try {
       Identity identity = identify.get();
+      if (Files.exists(removalNote(config.dataFolder()))) {
+        throw removed(identity, config.dataFolder());
+      }
       checkAddress(config, identity);
       return new ClusterNode(config, identity, lock, tuning);
     } catch (RuntimeException e) {
@@ -245,22 +256,18 @@ public final class ClusterNode implements Cluster {
     return token.text();
   }
 
-  /**
-   * Takes a node out of the cluster for good: its certificate is refused from now on, and the
-   * leader takes it out of the Raft group. Stop the node first.
-   *
-   * @throws FlotillaException {@code NOT_FOUND} if there is no such node, {@code CONFLICT} if it is
-   *     this one
-   */
+  @Override
   public void remove(String nodeId) {
     if (nodeId.equals(self())) {
       throw new FlotillaException(
           Code.CONFLICT, "a node cannot remove itself", "Ask another node of the cluster.");
     }
+    registry.sync();
     Registry.Key key = nodeKey(nodeId);
     if (registry.get(key).isEmpty()) {
       throw noSuchNode(nodeId);
     }
+    checkVotersLeft(nodeId);
     registry.commit(
         List.of(),
         List.of(
@@ -268,6 +275,87 @@ public final class ClusterNode implements Cluster {
             new Registry.Write(
                 new Registry.Key(Controller.REMOVED_KIND, nodeId),
                 Optional.of(Json.write(nodeId)))));
+  }
+
+  /** The group can change only if a majority of those that are left answers. */
+  private void checkVotersLeft(String nodeId) {
+    List<String> left = new ArrayList<>(registry.voters());
+    left.remove(nodeId);
+    List<String> up =
+        nodes().stream()
+            .filter(node -> node.state() != NodeInfo.State.LOST)
+            .map(NodeInfo::id)
+            .toList();
+    List<String> away = left.stream().filter(id -> !up.contains(id)).toList();
+    if (2 * away.size() >= left.size()) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "without node "
+              + nodeId
+              + " the cluster could decide nothing more: of the voters left, "
+              + String.join(", ", left)
+              + ", these do not answer: "
+              + String.join(", ", away),
+          "Start or remove those first; --force cannot help here.");
+    }
+  }
+
+  /** Calls back, once, when this node has been removed from the cluster. */
+  public void onRemoved(Runnable action) {
+    whenRemoved = action;
+    noticeRemoval();
+  }
+
+  private void noticeRemoval() {
+    if (!isRemoved(self()) || !removalNoticed.compareAndSet(false, true)) {
+      return;
+    }
+    LOG.error("{}", removed(identity, config.dataFolder()).explanation());
+    try {
+      NodeFiles.writeDurably(removalNote(config.dataFolder()), Json.write(clusterId()), false);
+    } catch (IOException e) {
+      LOG.warn("{}: its removal could not be noted", self(), e);
+    }
+    Runnable action = whenRemoved;
+    if (action != null) {
+      Thread.ofPlatform().name("removed-" + self()).start(action);
+    }
+  }
+
+  private static Path removalNote(Path dataFolder) {
+    return Identity.folder(dataFolder).resolve("removed");
+  }
+
+  private static FlotillaException removed(Identity identity, Path dataFolder) {
+    return new FlotillaException(
+        Code.CONFLICT,
+        "node "
+            + identity.nodeId()
+            + " was removed from cluster "
+            + identity.clusterId()
+            + " for good",
+        "To let this machine join anew, move the data folder "
+            + dataFolder
+            + " away, get a token with `flotilla invite` on a node of the cluster, and start with"
+            + " --join and --token.");
+  }
+
+  /** Whoever was down when it was removed hears it from nobody in the group: they refuse it. */
+  private void askWhetherRemoved() {
+    List<Identity.Peer> known = new ArrayList<>(identity.facts().peers());
+    nodes().stream()
+        .filter(node -> !node.id().equals(self()))
+        .forEach(node -> known.add(new Identity.Peer(node.id(), node.host(), node.httpPort())));
+    for (Identity.Peer peer : known) {
+      if (JoinClient.isRemoved(config, identity, peer)) {
+        try {
+          NodeFiles.writeDurably(removalNote(config.dataFolder()), Json.write(clusterId()), false);
+        } catch (IOException e) {
+          LOG.warn("{}: its removal could not be noted", self(), e);
+        }
+        throw removed(identity, config.dataFolder());
+      }
+    }
   }
 
   static Registry.Key nodeKey(String nodeId) {
@@ -343,6 +431,16 @@ public final class ClusterNode implements Cluster {
   }
 
   @Override
+  public boolean isMember(String nodeId) {
+    return registry.members().contains(nodeId);
+  }
+
+  @Override
+  public DiskSpace disk() {
+    return disk;
+  }
+
+  @Override
   public SSLContext tls() {
     return tls.context();
   }
@@ -358,6 +456,7 @@ public final class ClusterNode implements Cluster {
       awaitLeader();
       openJoinServer();
       register();
+      disk.start(registry);
       openController();
       LOG.info(
           "node {} ({}) is in cluster {}, led by {}",
@@ -464,6 +563,9 @@ public final class ClusterNode implements Cluster {
           }
         }
       }
+      if (System.nanoTime() > deadlineNs) {
+        askWhetherRemoved();
+      }
       if (closed || System.nanoTime() > deadlineNs) {
         throw new FlotillaException(
             Code.UNAVAILABLE,
@@ -477,6 +579,7 @@ public final class ClusterNode implements Cluster {
   /** However long it takes: the other nodes may be started by hand, one after the other. */
   private void awaitLeader() {
     long noteNs = System.nanoTime() + WAITING_NOTE_NS;
+    long askNs = System.nanoTime() + ASK_NS;
     while (true) {
       if (leader().isPresent()) {
         try {
@@ -491,6 +594,10 @@ public final class ClusterNode implements Cluster {
       if (closed) {
         throw new FlotillaException(
             Code.UNAVAILABLE, "node " + self() + " was stopped before it found a leader", "");
+      }
+      if (System.nanoTime() > askNs) {
+        askWhetherRemoved();
+        askNs = System.nanoTime() + ASK_NS;
       }
       if (System.nanoTime() > noteNs) {
         LOG.warn(
@@ -550,6 +657,8 @@ public final class ClusterNode implements Cluster {
 
   private void onChange() {
     channels.follow(nodes());
+    noticeRemoval();
+    disk.follow(registry, nodes());
     signalController();
   }
 
@@ -620,6 +729,7 @@ public final class ClusterNode implements Cluster {
     if (controller != null) {
       controller.close();
     }
+    disk.close();
     registry.close();
     channels.close();
     if (server != null) {

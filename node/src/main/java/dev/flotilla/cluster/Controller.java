@@ -138,10 +138,16 @@ final class Controller implements AutoCloseable {
   }
 
   private void expelRemoved() {
+    List<String> alive = nodes.get().stream().filter(liveness::alive).map(NodeInfo::id).toList();
     for (String member : registry.members()) {
       if (registry.get(new Registry.Key(REMOVED_KIND, member)).isPresent()) {
+        if (member.equals(self)) {
+          // Another leader takes this one out.
+          registry.handOver();
+          return;
+        }
         try {
-          registry.expel(member);
+          registry.expel(member, alive);
         } catch (IOException e) {
           LOG.warn("{}: cannot take node {} out of the group yet", self, member, e);
         }

@@ -2,6 +2,7 @@ package dev.flotilla.cluster;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 
 /**
  * Proof of having been given a lock, for a resource to check: of two holders, the later one has the
@@ -14,7 +15,7 @@ public record Fence(String lock, long token) {
 
   /** Checks what a caller sent. */
   public Fence {
-    LockNames.check("lock", lock);
+    Names.check("a lock", lock);
     if (token < 1) {
       throw new FlotillaException(
           Code.INVALID,

@@ -54,6 +54,7 @@ final class JoinClient {
     KeyPair pair = keyPair(keyFile);
     Joining.Request request =
         new Joining.Request(
+            Optional.empty(),
             token.secret(),
             CertificateAuthority.request(pair),
             config.name(),
@@ -61,7 +62,7 @@ final class JoinClient {
             config.httpPort(),
             config.version(),
             config.clock().millis());
-    Joining.Reply reply = exchange(host, port, token, request);
+    Joining.Reply reply = exchange(host, port, token.authorityFingerprint(), request);
     if (reply.refusal().isPresent()) {
       Joining.Refusal refusal = reply.refusal().get();
       throw new FlotillaException(refusal.code(), refusal.message(), refusal.remedy());
@@ -105,9 +106,35 @@ final class JoinClient {
     }
   }
 
+  /** Whether another node of the cluster says that this one was removed; false if it is silent. */
+  static boolean isRemoved(ClusterConfig config, Identity identity, Identity.Peer peer) {
+    Joining.Request request =
+        new Joining.Request(
+            Optional.of(identity.nodeId()),
+            new byte[0],
+            new byte[0],
+            config.name(),
+            config.advertisedHost(),
+            config.httpPort(),
+            config.version(),
+            config.clock().millis());
+    try {
+      return exchange(
+              peer.host(),
+              peer.httpPort(),
+              CertificateAuthority.fingerprint(identity.authority()),
+              request)
+          .refusal()
+          .map(refusal -> refusal.code() == Code.CONFLICT)
+          .orElse(false);
+    } catch (FlotillaException silent) {
+      return false;
+    }
+  }
+
   private static Joining.Reply exchange(
-      String host, int port, JoinToken token, Joining.Request request) {
-    PinnedTrust trust = new PinnedTrust(token.authorityFingerprint());
+      String host, int port, byte[] authority, Joining.Request request) {
+    PinnedTrust trust = new PinnedTrust(authority);
     String where = host + ":" + port;
     try (Socket plain = new Socket()) {
       plain.connect(new InetSocketAddress(host, port + 3), CONNECT_TIMEOUT_MS);

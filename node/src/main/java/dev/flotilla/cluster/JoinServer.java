@@ -131,6 +131,12 @@ final class JoinServer implements AutoCloseable {
   }
 
   private Joining.Welcome admit(Joining.Request request) {
+    if (request.asksAbout().isPresent()) {
+      String id = request.asksAbout().get();
+      throw registry.get(new Registry.Key(Controller.REMOVED_KIND, id)).isPresent()
+          ? new FlotillaException(Code.CONFLICT, "node " + id + " was removed", "")
+          : new FlotillaException(Code.NOT_FOUND, "node " + id + " was not removed", "");
+    }
     if (identity.authorityKey().isEmpty()) {
       throw new FlotillaException(
           Code.UNAVAILABLE,

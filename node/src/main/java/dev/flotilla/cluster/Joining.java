@@ -27,11 +27,15 @@ final class Joining {
   private Joining() {}
 
   /**
+   * @param asksAbout a node's id, of which it is only asked whether it was removed: the others
+   *     refuse its certificate then, so this is the only place that can tell it. Nothing else
+   *     counts in such a request, and the answer is a refusal of code {@code CONFLICT} if it was
    * @param secret of the token
    * @param certificateRequest PKCS #10
    * @param clockMs the joiner's clock, milliseconds since 1970
    */
   record Request(
+      Optional<String> asksAbout,
       byte[] secret,
       byte[] certificateRequest,
       String name,

@@ -41,9 +41,10 @@ public final class LeaderElection implements AutoCloseable {
     this.thread = Thread.ofVirtual().name("election-" + request.name()).unstarted(this::run);
   }
 
-  static LeaderElection stand(Locks locks, String name, String candidate, Candidate duties) {
+  static LeaderElection stand(
+      Locks locks, String name, String candidate, Duration lease, Candidate duties) {
     LeaderElection election =
-        new LeaderElection(locks, Locks.Request.exclusive(name, candidate), duties);
+        new LeaderElection(locks, Locks.Request.exclusive(name, candidate).ttl(lease), duties);
     election.thread.start();
     return election;
   }
@@ -58,7 +59,10 @@ public final class LeaderElection implements AutoCloseable {
       try {
         // A claim of its own each time: one that was given back is not asked for again.
         Optional<Lease> lease =
-            locks.lease(Locks.Request.exclusive(request.name(), request.holder()).await(WAIT));
+            locks.lease(
+                Locks.Request.exclusive(request.name(), request.holder())
+                    .ttl(Duration.ofMillis(request.ttlMs()))
+                    .await(WAIT));
         if (lease.isPresent()) {
           lead(lease.get());
         }

@@ -2,6 +2,7 @@ package dev.flotilla.cluster;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.List;
@@ -58,11 +59,13 @@ public interface Locks {
       long waitMs,
       boolean keepWaiting) {
 
+    private static final int HOLDER_CHARACTERS_MAX = 256;
+
     /** Checks the bounds. */
     public Request {
-      LockNames.check("a lock's name", name);
-      LockNames.checkHolder(holder);
-      LockNames.check("claim", claim);
+      Names.check("a lock", name);
+      checkHolder(holder);
+      Names.check("a claim", claim);
       if (mode == Mode.PERMIT ? permits < 1 || permits > PERMITS_MAX : permits != 0) {
         throw new FlotillaException(
             Code.INVALID,
@@ -78,6 +81,17 @@ public interface Locks {
       if (waitMs < 0) {
         throw new FlotillaException(
             Code.INVALID, "a wait of " + waitMs + " ms is out of range", "Wait 0 ms or more.");
+      }
+    }
+
+    private static void checkHolder(String holder) {
+      if (holder.isBlank()
+          || holder.length() > HOLDER_CHARACTERS_MAX
+          || holder.chars().anyMatch(Character::isISOControl)) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "a lock's holder must be 1 to " + HOLDER_CHARACTERS_MAX + " printable characters",
+            "Name the process and thread that holds it, such as host-1/4711/1.");
       }
     }
 
@@ -203,6 +217,17 @@ public interface Locks {
    * when it dies or resigns the next one takes over.
    */
   default LeaderElection elect(String name, String candidate, LeaderElection.Candidate duties) {
-    return LeaderElection.stand(this, name, candidate, duties);
+    return elect(name, candidate, Duration.ofMillis(TTL_MS), duties);
+  }
+
+  /**
+   * As above.
+   *
+   * @param lease how long the lead of one that died is still its own; shorter leases are renewed
+   *     more often
+   */
+  default LeaderElection elect(
+      String name, String candidate, Duration lease, LeaderElection.Candidate duties) {
+    return LeaderElection.stand(this, name, candidate, lease, duties);
   }
 }

@@ -21,8 +21,11 @@ import java.util.Objects;
 import java.util.Set;
 import java.util.stream.Stream;
 
-/** Durable files in the data folder, and the lock that keeps a second process out of it. */
-final class NodeFiles {
+/**
+ * Files that are whole after any crash, what a disk's errors mean, and the lock that keeps a second
+ * process out of a data folder.
+ */
+public final class NodeFiles {
 
   private NodeFiles() {}
 
@@ -63,8 +66,13 @@ final class NodeFiles {
     }
   }
 
-  /** Writes a file so that it is whole after any crash: temp name, fsync, rename. */
-  static void writeDurably(Path file, byte[] content, boolean secret) throws IOException {
+  /**
+   * Writes a file so that it is whole after any crash, with its old content or the new one: temp
+   * name, fsync, rename, fsync of the folder.
+   *
+   * @param secret only this user may read it
+   */
+  public static void writeDurably(Path file, byte[] content, boolean secret) throws IOException {
     Path temp = file.resolveSibling(file.getFileName() + ".tmp");
     Files.deleteIfExists(temp);
     if (secret && posix(file)) {
@@ -72,15 +80,28 @@ final class NodeFiles {
       Files.createFile(
           temp, PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
     }
+    writeForced(temp, ByteBuffer.wrap(content));
+    publish(temp, file);
+  }
+
+  /** Writes a file and forces it to the disk; its name may not outlive a crash yet. */
+  public static void writeForced(Path file, ByteBuffer content) throws IOException {
     try (FileChannel channel =
-        FileChannel.open(temp, StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
-      ByteBuffer buffer = ByteBuffer.wrap(content);
-      while (buffer.hasRemaining()) {
-        channel.write(buffer);
+        FileChannel.open(
+            file,
+            StandardOpenOption.CREATE,
+            StandardOpenOption.TRUNCATE_EXISTING,
+            StandardOpenOption.WRITE)) {
+      while (content.hasRemaining()) {
+        channel.write(content);
       }
       channel.force(true);
     }
-    Files.move(temp, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+  }
+
+  /** Gives a forced file its name, durably; what had the name is replaced. */
+  public static void publish(Path forced, Path file) throws IOException {
+    Files.move(forced, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
     syncFolder(parent(file));
   }
 
@@ -88,8 +109,8 @@ final class NodeFiles {
     return Objects.requireNonNull(file.toAbsolutePath().getParent());
   }
 
-  /** Makes a rename inside the folder durable. */
-  static void syncFolder(Path folder) throws IOException {
+  /** Makes new names inside the folder durable. */
+  public static void syncFolder(Path folder) throws IOException {
     try (FileChannel channel = FileChannel.open(folder, StandardOpenOption.READ)) {
       channel.force(true);
     }
@@ -114,7 +135,8 @@ final class NodeFiles {
     }
   }
 
-  static void deleteTree(Path folder) throws IOException {
+  /** Deletes a folder and all in it, if it is there. */
+  public static void deleteTree(Path folder) throws IOException {
     if (!Files.exists(folder, LinkOption.NOFOLLOW_LINKS)) {
       return;
     }
@@ -142,7 +164,8 @@ final class NodeFiles {
         cause);
   }
 
-  static boolean isDiskFull(Throwable thrown) {
+  /** Whether the disk has no room, by what the system said, in the words of any cause. */
+  public static boolean isDiskFull(Throwable thrown) {
     Set<Throwable> seen = Collections.newSetFromMap(new IdentityHashMap<>());
     for (Throwable t = thrown; t != null && seen.add(t); t = t.getCause()) {
       String text =

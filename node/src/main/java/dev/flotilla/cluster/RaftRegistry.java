@@ -46,6 +46,7 @@ import org.apache.ratis.protocol.TransferLeadershipRequest;
 import org.apache.ratis.protocol.exceptions.LeaderNotReadyException;
 import org.apache.ratis.protocol.exceptions.RaftException;
 import org.apache.ratis.protocol.exceptions.ReconfigurationInProgressException;
+import org.apache.ratis.protocol.exceptions.StateMachineException;
 import org.apache.ratis.retry.RetryPolicies;
 import org.apache.ratis.server.RaftServer;
 import org.apache.ratis.server.RaftServerConfigKeys;
@@ -109,7 +110,12 @@ final class RaftRegistry implements Registry, AutoCloseable {
    * @param founder whether this node starts the group, alone; all others are let in by the leader
    */
   RaftRegistry(
-      ClusterConfig config, Identity identity, GrpcTlsConfig tls, boolean founder, Tuning tuning) {
+      ClusterConfig config,
+      Identity identity,
+      GrpcTlsConfig tls,
+      boolean founder,
+      Tuning tuning,
+      DiskSpace disk) {
     this.self = identity.nodeId();
     this.commitTimeoutNs = TimeUnit.MILLISECONDS.toNanos(tuning.commitTimeoutMs);
     this.folder = config.dataFolder().resolve("data").resolve("raft");
@@ -127,9 +133,16 @@ final class RaftRegistry implements Registry, AutoCloseable {
               @Override
               public void logFailed(Throwable cause) {
                 logFailure = cause;
+                disk.needsRestart(
+                    "the registry's log in "
+                        + folder
+                        + " could not be written ("
+                        + rootCause(cause)
+                        + "); once its disk has room, this node must be started again");
                 LOG.error("{}: the registry's log cannot be written", self, cause);
               }
-            });
+            },
+            disk);
     RaftPeer selfPeer =
         RaftPeer.newBuilder()
             .setId(self)
@@ -327,8 +340,12 @@ final class RaftRegistry implements Registry, AutoCloseable {
     return configure(voters, listeners);
   }
 
-  /** Takes a node out of the group and makes a listener a voter in its place; only the leader. */
-  synchronized boolean expel(String nodeId) throws IOException {
+  /**
+   * Takes a node out of the group and makes a listener a voter in its place; only the leader.
+   *
+   * @param alive those that may become voters
+   */
+  synchronized boolean expel(String nodeId, List<String> alive) throws IOException {
     if (!leads()) {
       return false;
     }
@@ -340,11 +357,11 @@ final class RaftRegistry implements Registry, AutoCloseable {
     if (!voted && !listened) {
       return true;
     }
-    if (voters.size() < MAX_VOTERS && !listeners.isEmpty()) {
-      voters.add(
-          RaftPeer.newBuilder(listeners.removeFirst())
-              .setStartupRole(RaftPeerRole.FOLLOWER)
-              .build());
+    Optional<RaftPeer> promoted =
+        listeners.stream().filter(peer -> alive.contains(peer.getId().toString())).findFirst();
+    if (voters.size() < MAX_VOTERS && promoted.isPresent()) {
+      listeners.remove(promoted.get());
+      voters.add(RaftPeer.newBuilder(promoted.get()).setStartupRole(RaftPeerRole.FOLLOWER).build());
     }
     return configure(voters, listeners);
   }
@@ -476,6 +493,13 @@ final class RaftRegistry implements Registry, AutoCloseable {
             return reply.getMessage();
           }
           RaftException refusal = reply.getException();
+          if (refusal instanceof StateMachineException && !ambiguous) {
+            throw new FlotillaException(
+                Code.STORAGE,
+                "the registry decided nothing: " + rootCause(refusal),
+                "Free some space on that node's disk; the registry goes on by itself then.",
+                refusal);
+          }
           last = Optional.ofNullable(refusal);
           // A leader that steps down says "not the leader" of commands it has in its log, too.
           ambiguous |= !(refusal instanceof LeaderNotReadyException);

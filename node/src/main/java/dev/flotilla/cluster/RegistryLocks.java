@@ -3,6 +3,7 @@ package dev.flotilla.cluster;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.LockState.Claim;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
@@ -193,7 +194,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
 
   @Override
   public View show(String name) {
-    LockNames.check("a lock's name", name);
+    Names.check("a lock", name);
     return state(registry.get(key(name))).view(name);
   }
 

@@ -6,11 +6,9 @@ import dev.flotilla.cluster.proto.CommandResult;
 import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.Objects;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -18,6 +16,7 @@ import java.util.stream.Stream;
 import org.apache.ratis.io.MD5Hash;
 import org.apache.ratis.proto.RaftProtos.LogEntryProto;
 import org.apache.ratis.protocol.Message;
+import org.apache.ratis.protocol.RaftClientRequest;
 import org.apache.ratis.protocol.RaftGroupId;
 import org.apache.ratis.protocol.RaftGroupMemberId;
 import org.apache.ratis.protocol.RaftPeerId;
@@ -63,11 +62,13 @@ final class RegistryStateMachine extends BaseStateMachine {
   private final RegistryState state = new RegistryState();
   private final SimpleStateMachineStorage storage = new SimpleStateMachineStorage();
   private final Listener listener;
+  private final DiskSpace disk;
   private final Object applied = new Object();
   private final AtomicInteger snapshotsInstalled = new AtomicInteger();
 
-  RegistryStateMachine(Listener listener) {
+  RegistryStateMachine(Listener listener, DiskSpace disk) {
     this.listener = listener;
+    this.disk = disk;
   }
 
   RegistryState state() {
@@ -136,6 +137,17 @@ final class RegistryStateMachine extends BaseStateMachine {
     return storage;
   }
 
+  /** On the leader, before a command comes into its log: a log that finds no room is broken. */
+  @Override
+  public TransactionContext startTransaction(RaftClientRequest request) throws IOException {
+    TransactionContext transaction = super.startTransaction(request);
+    if (disk.isExhausted()) {
+      transaction.setException(
+          new IOException("the disk of node " + getId() + ", which leads, is full"));
+    }
+    return transaction;
+  }
+
   @Override
   public CompletableFuture<Message> applyTransaction(TransactionContext transaction) {
     LogEntryProto entry = Objects.requireNonNull(transaction.getLogEntry());
@@ -200,22 +212,10 @@ final class RegistryStateMachine extends BaseStateMachine {
     }
     File file = storage.getSnapshotFile(last.getTerm(), last.getIndex());
     Path temp = file.toPath().resolveSibling(file.getName() + ".tmp");
-    try (FileChannel channel =
-        FileChannel.open(
-            temp,
-            StandardOpenOption.CREATE,
-            StandardOpenOption.WRITE,
-            StandardOpenOption.TRUNCATE_EXISTING)) {
-      ByteBuffer bytes = ByteBuffer.wrap(state.toSnapshot());
-      while (bytes.hasRemaining()) {
-        channel.write(bytes);
-      }
-      channel.force(true);
-    }
+    NodeFiles.writeForced(temp, ByteBuffer.wrap(state.toSnapshot()));
     MD5Hash checksum = MD5FileUtil.computeMd5ForFile(temp.toFile());
     MD5FileUtil.saveMD5File(file, checksum);
-    Files.move(temp, file.toPath(), StandardCopyOption.ATOMIC_MOVE);
-    NodeFiles.syncFolder(NodeFiles.parent(temp));
+    NodeFiles.publish(temp, file.toPath());
     storage.updateLatestSnapshot(
         new SingleFileSnapshotInfo(
             new FileInfo(file.toPath(), checksum), last.getTerm(), last.getIndex()));

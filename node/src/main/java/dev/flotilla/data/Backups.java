@@ -8,17 +8,24 @@ import java.util.Optional;
  * Copies of all that the data grid holds (tables, caches, queues, and what the registry says of
  * their shape), to go back to.
  *
- * <p>A backup is a full copy, consistent over all nodes, and any number of points added to it
- * later, which cost only what was written in between. One can go back to the full copy or to any of
- * the points, not to moments between them: so how much is lost at worst is how seldom points are
- * added. Points need the write-ahead log since the last one; a node keeps 128 MB of it, and after
- * more (or after a node has joined or left) a new backup is due, which is said then. What a cache
- * of atomicity {@code ATOMIC} was given in the moment of a point may be on one copy and not on
- * another; transactional ones are exact.
+ * <p>A backup is a full copy, consistent over all nodes. From then on, until the next backup is
+ * made, each node writes behind it what changes, about twice a second: so one can go back to any
+ * moment between the copy and the last that was written, to the millisecond as the nodes' clocks
+ * have it, with whole transactions only. That a table or cache was made, altered or dropped is
+ * placed to within a second. These changes do not depend on which nodes wrote them: they can be
+ * taken to another cluster of any size together with the copy.
+ *
+ * <p>Going back ends the writing: make a new backup then. So does losing the thread on too many
+ * nodes at once (a start of all nodes of several; more than 128 MB written while a node was away):
+ * {@link Backup#anyMoment} says up to when it is good.
+ *
+ * <p>Points added by hand are the engine's own, and only the nodes that made them can go back to
+ * them.
  *
  * <p>Each node writes its part to its own disk, below its data folder or in a folder named by an
  * absolute path. Only where that folder is shared by all nodes, or the parts are brought together,
- * can it be restored by another cluster.
+ * can it be restored by another cluster; of the changes those of one node are enough where there
+ * are at most three, and those of all but two where there are more.
  */
 public interface Backups {
 
@@ -27,14 +34,26 @@ public interface Backups {
    *
    * @param folder where each node's part lies; empty if below its data folder
    * @param points everything acknowledged before these moments is in; the first is the full copy
+   * @param anyMoment the moments to which one can go back exactly; empty if only to the points
    */
-  record Backup(String name, Optional<String> folder, List<Instant> points) {
+  record Backup(
+      String name, Optional<String> folder, List<Instant> points, Optional<Moments> anyMoment) {
 
     /** Copies the list. */
     public Backup {
       points = List.copyOf(points);
     }
   }
+
+  /**
+   * A time all of whose moments can be gone back to.
+   *
+   * @param to grows while the nodes write changes behind this backup, seldom more than two or three
+   *     seconds behind; what was written after it is lost if all nodes are
+   * @param trouble why a node does not write changes now; empty if all do or another backup is
+   *     followed
+   */
+  record Moments(Instant from, Instant to, String trouble) {}
 
   /**
    * Makes a full copy while the grid goes on working.
@@ -71,4 +90,20 @@ public interface Backups {
    *     is running
    */
   Instant restore(String name, Optional<String> folder, Optional<Instant> at);
+
+  /**
+   * Deletes a backup, on every node.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND}
+   */
+  void delete(String name);
+
+  /**
+   * Deletes old backups, never the last one.
+   *
+   * @param age those whose last moment is older
+   * @param bytes those that, counted from the newest, take more on this node
+   * @return the names of those deleted
+   */
+  List<String> prune(Optional<java.time.Duration> age, Optional<Long> bytes);
 }

@@ -37,8 +37,10 @@ import dev.flotilla.data.sql.Transactions;
 import dev.flotilla.data.usage.GridUsage;
 import dev.flotilla.data.usage.Usage;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -58,6 +60,7 @@ public final class DataPlane implements AutoCloseable {
   private final GridUsage usage;
   private final Fences fences;
   private final GridSharding sharding;
+  private final ChangeJournal journal;
   private final GridBackups backups;
   private final Path logFolder;
   private final String self;
@@ -82,7 +85,14 @@ public final class DataPlane implements AutoCloseable {
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
-    backups = new GridBackups(environment.cluster(), grid, environment.clock(), BACKED_UP_KINDS);
+    journal = new ChangeJournal(environment, grid, BACKED_UP_KINDS);
+    backups =
+        new GridBackups(
+            environment.cluster(),
+            grid,
+            environment.clock(),
+            BACKED_UP_KINDS,
+            Optional.of(journal));
     self = environment.cluster().self();
     logFolder = environment.folder().toAbsolutePath().resolve("data").resolve("log");
     nodeLog =
@@ -131,6 +141,7 @@ public final class DataPlane implements AutoCloseable {
   /** Starts the grid, then the parts that stand on it. */
   public void start() {
     grid.start();
+    journal.start();
     caches.start();
     nodeLog.start();
     search.start();
@@ -241,6 +252,24 @@ public final class DataPlane implements AutoCloseable {
     jobs.register(job);
   }
 
+  /**
+   * What would be lost with a node: what no other node that answers has, for people.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NO_MAJORITY}, {@code UNAVAILABLE}
+   */
+  public List<String> onlyOn(String nodeId) {
+    List<String> lost = new ArrayList<>();
+    List<String> caches = grid.onlyOn(nodeId);
+    if (!caches.isEmpty()) {
+      lost.add("parts of " + String.join(", ", caches));
+    }
+    long chunks = blobs.chunksOnlyOn(nodeId);
+    if (chunks > 0) {
+      lost.add(chunks + " chunks of blobs");
+    }
+    return lost;
+  }
+
   /** The queues. */
   public Queues queues() {
     return queues;
@@ -248,6 +277,7 @@ public final class DataPlane implements AutoCloseable {
 
   @Override
   public void close() {
+    journal.close();
     queues.close();
     jobs.close();
     usage.close();

@@ -4,27 +4,31 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
+import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Grid;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
+import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.persistence.snapshot.IgniteSnapshotManager;
 import org.slf4j.Logger;
@@ -36,20 +40,25 @@ import org.slf4j.LoggerFactory;
  */
 final class GridBackups implements Backups {
 
-  /** The registry's and the manifest's record. */
-  record Stored(String name, String folder, List<Long> pointsMs) {
+  /**
+   * The registry's and the manifest's record.
+   *
+   * @param changesFromMs since when changes are written behind the copy; 0 if they are not
+   * @param changesToMs up to when, once they are not any more; 0 before
+   */
+  record Stored(
+      String name, String folder, List<Long> pointsMs, long changesFromMs, long changesToMs) {
 
-    Backup view() {
-      return new Backup(
-          name,
-          folder.isEmpty() ? Optional.empty() : Optional.of(folder),
-          pointsMs.stream().map(Instant::ofEpochMilli).toList());
+    Optional<String> place() {
+      return folder.isEmpty() ? Optional.empty() : Optional.of(folder);
     }
   }
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
   private static final String KIND = "backup";
   private static final String REGISTRY_CACHE = "flotilla.registry";
+  static final String DELETED_KIND = "backup-deleted";
+  private static final long JOURNALS_NS = 60_000_000_000L;
   private static final long FOLDERS_GONE_NS = 30_000_000_000L;
   private static final Pattern NAME = Pattern.compile("[A-Za-z0-9_]{1,64}");
 
@@ -57,15 +66,23 @@ final class GridBackups implements Backups {
   private final Grid grid;
   private final InstantSource clock;
   private final List<String> kinds;
+  private final Optional<ChangeJournal> journal;
 
   /**
+   * @param journal writes changes behind the last backup
    * @param kinds those entries of the registry that say what the grid's contents mean
    */
-  GridBackups(Cluster cluster, Grid grid, InstantSource clock, List<String> kinds) {
+  GridBackups(
+      Cluster cluster,
+      Grid grid,
+      InstantSource clock,
+      List<String> kinds,
+      Optional<ChangeJournal> journal) {
     this.cluster = cluster;
     this.grid = grid;
     this.clock = clock;
     this.kinds = List.copyOf(kinds);
+    this.journal = journal;
   }
 
   @Override
@@ -76,12 +93,132 @@ final class GridBackups implements Backups {
       throw new FlotillaException(
           Code.CONFLICT, "there is a backup " + name, "Choose another name, or add a point to it.");
     }
+    Optional<ChangeJournal.Current> followedBefore = current();
+    if (journal.isPresent()) {
+      follow(Optional.of(new ChangeJournal.Current(name, folder.orElse(""))), name);
+      awaitJournals(name);
+    }
     long nowMs = clock.millis();
-    snapshot(name, folder, false);
-    Stored stored = new Stored(name, folder.orElse(""), List.of(nowMs));
+    try {
+      snapshot(name, folder, false);
+    } catch (RuntimeException e) {
+      journal.ifPresent(each -> follow(followedBefore, ""));
+      throw e;
+    }
+    // The copy is of some moment since its beginning: what was changed until now may be in or not.
+    Stored stored =
+        new Stored(
+            name, folder.orElse(""), List.of(nowMs), journal.isPresent() ? clock.millis() : 0, 0);
     store(0, stored);
     log.info("backup {} made", name);
-    return stored.view();
+    return view(stored);
+  }
+
+  private Optional<ChangeJournal.Current> current() {
+    return cluster
+        .registry()
+        .get(ChangeJournal.CURRENT)
+        .map(entry -> Json.read(entry.value(), ChangeJournal.Current.class));
+  }
+
+  /** From now on changes are written behind that backup; the one before is good up to now. */
+  private void follow(Optional<ChangeJournal.Current> wanted, String fresh) {
+    List<Registry.Write> writes = new ArrayList<>();
+    writes.add(new Registry.Write(ChangeJournal.CURRENT, wanted.map(Json::write)));
+    writes.add(new Registry.Write(new Registry.Key(DELETED_KIND, fresh), Optional.empty()));
+    current()
+        .flatMap(before -> cluster.registry().get(key(before.backup())))
+        .map(entry -> Json.read(entry.value(), Stored.class))
+        .filter(before -> before.changesFromMs() > 0)
+        .ifPresent(
+            before -> {
+              Stored ended =
+                  new Stored(
+                      before.name(),
+                      before.folder(),
+                      before.pointsMs(),
+                      before.changesFromMs(),
+                      JournalCover.goodUntil(before.changesFromMs(), sessions(before.name())));
+              writes.add(new Registry.Write(key(before.name()), Optional.of(Json.write(ended))));
+            });
+    var _ = cluster.registry().commit(List.of(), writes).orElseThrow();
+  }
+
+  private List<ChangeJournal.Progress> progress(String name) {
+    return cluster.registry().list(ChangeJournal.PROGRESS_KIND).stream()
+        .map(entry -> Json.read(entry.value(), ChangeJournal.Progress.class))
+        .filter(each -> each.backup().equals(name))
+        .toList();
+  }
+
+  private List<ChangeJournal.Session> sessions(String name) {
+    return progress(name).stream().flatMap(each -> each.sessions().stream()).toList();
+  }
+
+  /** What changes behind the copy must be written from before it on, by every node. */
+  private void awaitJournals(String name) {
+    long deadlineNs = System.nanoTime() + JOURNALS_NS;
+    while (true) {
+      Set<String> missing = new HashSet<>();
+      for (NodeInfo node : cluster.nodes()) {
+        if (node.state() != NodeInfo.State.LOST && grid.isMember(node.id())) {
+          missing.add(node.id());
+        }
+      }
+      for (Registry.Entry entry : cluster.registry().list(ChangeJournal.PROGRESS_KIND)) {
+        ChangeJournal.Progress said = Json.read(entry.value(), ChangeJournal.Progress.class);
+        if (said.backup().equals(name) && !said.sessions().isEmpty()) {
+          missing.remove(entry.key().name());
+        }
+      }
+      if (missing.isEmpty()) {
+        return;
+      }
+      if (System.nanoTime() > deadlineNs) {
+        follow(Optional.empty(), "");
+        throw new FlotillaException(
+            Code.FAILED,
+            "backup " + name + " was not made: these nodes do not write changes: " + missing,
+            "Look at their logs and disks, and whether they have all their copies.");
+      }
+      pause(100);
+    }
+  }
+
+  private static void pause(long ms) {
+    try {
+      Thread.sleep(ms);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new IgniteException(e);
+    }
+  }
+
+  private Backup view(Stored stored) {
+    Optional<Moments> moments = Optional.empty();
+    if (stored.changesFromMs() > 0) {
+      long toMs =
+          stored.changesToMs() > 0
+              ? stored.changesToMs()
+              : JournalCover.goodUntil(stored.changesFromMs(), sessions(stored.name()));
+      String trouble =
+          progress(stored.name()).stream()
+              .map(ChangeJournal.Progress::trouble)
+              .filter(each -> !each.isEmpty())
+              .findFirst()
+              .orElse("");
+      moments =
+          Optional.of(
+              new Moments(
+                  Instant.ofEpochMilli(stored.changesFromMs()),
+                  Instant.ofEpochMilli(toMs),
+                  stored.changesToMs() > 0 ? "" : trouble));
+    }
+    return new Backup(
+        stored.name(),
+        stored.place(),
+        stored.pointsMs().stream().map(Instant::ofEpochMilli).toList(),
+        moments);
   }
 
   @Override
@@ -91,11 +228,12 @@ final class GridBackups implements Backups {
     Stored before = Json.read(entry.value(), Stored.class);
     List<Long> points = new ArrayList<>(before.pointsMs());
     points.add(clock.millis());
-    snapshot(name, before.view().folder(), true);
-    Stored stored = new Stored(name, before.folder(), points);
+    snapshot(name, before.place(), true);
+    Stored stored =
+        new Stored(name, before.folder(), points, before.changesFromMs(), before.changesToMs());
     store(entry.epoch(), stored);
     log.info("backup {}: point {} added", name, points.size() - 1);
-    return stored.view();
+    return view(stored);
   }
 
   private void store(long epoch, Stored stored) {
@@ -147,8 +285,7 @@ final class GridBackups implements Backups {
   }
 
   private IgniteCache<String, byte[]> registryCache(Ignite ignite) {
-    return ignite.getOrCreateCache(
-        grid.<String, byte[]>cacheConfig(REGISTRY_CACHE, CacheAtomicityMode.TRANSACTIONAL));
+    return ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(REGISTRY_CACHE));
   }
 
   @Override
@@ -156,7 +293,7 @@ final class GridBackups implements Backups {
     return cluster.registry().list(KIND).stream()
         .map(entry -> Json.read(entry.value(), Stored.class))
         .sorted(Comparator.comparing(stored -> stored.pointsMs().getFirst()))
-        .map(Stored::view)
+        .map(this::view)
         .toList();
   }
 
@@ -171,20 +308,109 @@ final class GridBackups implements Backups {
             .map(entry -> Json.read(entry.value(), Stored.class))
             .or(() -> folder.flatMap(f -> readManifest(f, name)))
             .orElseThrow(() -> missing(name));
+    Optional<String> place = folder.or(stored::place);
+    if (at.isPresent()
+        && journal.isPresent()
+        && stored.changesFromMs() > 0
+        && at.get().toEpochMilli() >= stored.changesFromMs()) {
+      return restoreMoment(stored, place, at.get());
+    }
     int point = pointAt(stored, at);
-    Optional<String> place = folder.or(() -> stored.view().folder());
     grid.restoring("restoring backup " + name, ignite -> check(ignite, name, place, point));
     long closed = grid.close("restoring backup " + name);
     grid.restoring(
         "restoring backup " + name,
         ignite -> {
           replace(ignite, name, place, point);
-          bringRegistry(ignite);
+          bringRegistry(copied(ignite));
           return true;
         });
+    endJournal();
     grid.open(closed);
     log.warn("backup {}: gone back to point {}", name, point);
     return Instant.ofEpochMilli(stored.pointsMs().get(point));
+  }
+
+  private Instant restoreMoment(Stored stored, Optional<String> place, Instant moment) {
+    String name = stored.name();
+    String what = "restoring backup " + name;
+    JournalReplay replay =
+        JournalReplay.plan(
+            journal.orElseThrow().folder(place.orElse(""), name),
+            name,
+            stored.changesFromMs(),
+            moment.toEpochMilli());
+    grid.restoring(what, ignite -> check(ignite, name, place, 0));
+    long closed = grid.close(what);
+    // Before anything is changed: the lists behind the last backup end with what there was.
+    endJournal();
+    grid.restoring(
+        what,
+        ignite -> {
+          replace(ignite, name, place, 0);
+          try {
+            replay.apply(ignite, clock.millis());
+          } catch (IgniteCheckedException e) {
+            throw new IgniteException(e);
+          }
+          bringRegistry(
+              replay.registry().stream()
+                  .collect(
+                      Collectors.toMap(
+                          each -> new Registry.Key(each.kind(), each.name()),
+                          JournalFrames.Meaning::value)));
+          return true;
+        });
+    grid.open(closed);
+    log.warn("backup {}: gone back to {}", name, moment);
+    return moment;
+  }
+
+  /** What is there from now on does not follow from the copy. */
+  private void endJournal() {
+    if (journal.isPresent() && current().isPresent()) {
+      follow(Optional.empty(), "");
+    }
+  }
+
+  @Override
+  public void delete(String name) {
+    checkName(name);
+    Registry.Entry entry = cluster.registry().get(key(name)).orElseThrow(() -> missing(name));
+    Stored stored = Json.read(entry.value(), Stored.class);
+    if (current().filter(each -> each.backup().equals(name)).isPresent()) {
+      follow(Optional.empty(), "");
+    }
+    var _ =
+        cluster
+            .registry()
+            .commit(
+                List.of(),
+                List.of(
+                    new Registry.Write(key(name), Optional.empty()),
+                    new Registry.Write(
+                        new Registry.Key(DELETED_KIND, name),
+                        Optional.of(Json.write(stored.folder())))))
+            .orElseThrow();
+    log.info("backup {} is deleted", name);
+  }
+
+  @Override
+  public List<String> prune(Optional<Duration> age, Optional<Long> bytes) {
+    List<String> deleted = new ArrayList<>();
+    List<Backup> newestFirst = list().reversed();
+    long sum = 0;
+    for (Backup backup : newestFirst) {
+      Instant last = backup.anyMoment().map(Moments::to).orElse(backup.points().getLast());
+      sum += journal.map(each -> each.bytes(backup.folder().orElse(""), backup.name())).orElse(0L);
+      boolean old = age.isPresent() && last.isBefore(clock.instant().minus(age.get()));
+      boolean large = bytes.isPresent() && sum > bytes.get();
+      if (!backup.equals(newestFirst.getFirst()) && (old || large)) {
+        delete(backup.name());
+        deleted.add(backup.name());
+      }
+    }
+    return deleted;
   }
 
   /** The last point that is not after the moment. */
@@ -253,26 +479,25 @@ final class GridBackups implements Backups {
           throw e;
         }
       }
-      try {
-        Thread.sleep(200);
-      } catch (InterruptedException e) {
-        Thread.currentThread().interrupt();
-        throw new IgniteException(e);
-      }
+      pause(200);
     }
   }
 
-  /** The registry's entries of our kinds become those of the backup. */
-  private void bringRegistry(Ignite ignite) {
-    List<Registry.Write> writes = new ArrayList<>();
-    Set<Registry.Key> kept = new HashSet<>();
+  private static Map<Registry.Key, byte[]> copied(Ignite ignite) {
+    Map<Registry.Key, byte[]> entries = new HashMap<>();
     IgniteCache<String, byte[]> copy = ignite.cache(REGISTRY_CACHE);
     for (Cache.Entry<String, byte[]> entry : copy) {
       String[] parts = entry.getKey().split("\n", 2);
-      Registry.Key key = new Registry.Key(parts[0], parts[1]);
-      kept.add(key);
-      writes.add(new Registry.Write(key, Optional.of(entry.getValue())));
+      entries.put(new Registry.Key(parts[0], parts[1]), entry.getValue());
     }
+    return entries;
+  }
+
+  /** The registry's entries of our kinds become those of the backup. */
+  private void bringRegistry(Map<Registry.Key, byte[]> entries) {
+    List<Registry.Write> writes = new ArrayList<>();
+    Set<Registry.Key> kept = entries.keySet();
+    entries.forEach((key, value) -> writes.add(new Registry.Write(key, Optional.of(value))));
     for (String kind : kinds) {
       for (Registry.Entry entry : cluster.registry().list(kind)) {
         if (!kept.contains(entry.key())) {
@@ -296,10 +521,7 @@ final class GridBackups implements Backups {
   private static void writeManifest(Stored stored) {
     Path file = manifest(stored.folder(), stored.name());
     try {
-      Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
-      Files.write(temporary, Json.write(stored));
-      Files.move(
-          temporary, file, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+      NodeFiles.writeDurably(file, Json.write(stored), false);
     } catch (IOException e) {
       throw new FlotillaException(
           Code.STORAGE,

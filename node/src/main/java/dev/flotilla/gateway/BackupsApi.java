@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.data.Backups;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
 
@@ -15,8 +16,10 @@ import java.util.List;
  * <pre>
  * POST /api/backups {"name","folder"} → {"name","folder","points_ms":[…]}
  * POST /api/backups/{name}/points {} → the same, with one point more
- * GET  /api/backups → [{"name","folder","points_ms"}]
+ * GET  /api/backups → [{"name","folder","points_ms","restorable":{"from_ms","to_ms","trouble"}}]
  * POST /api/backups/{name}/restore {"folder","at_ms"} → {"name","point_ms"}
+ * DELETE /api/backups/{name} → {"name","state":"deleted"}
+ * POST /api/backup-prunes {"older_than_ms","bytes_max"} → {"deleted":[names]}
  * </pre>
  */
 final class BackupsApi {
@@ -31,6 +34,8 @@ final class BackupsApi {
     return List.of(
         Route.of("GET", "/api/backups", Access.KEY, this::list),
         Route.of("POST", "/api/backups", Access.WORK, this::create),
+        Route.named("DELETE", "/api/backups/*", Access.WORK, this::delete),
+        Route.of("POST", "/api/backup-prunes", Access.WORK, this::prune),
         Route.named("POST", "/api/backups/*/points", Access.WORK, this::addPoint),
         Route.named("POST", "/api/backups/*/restore", Access.WORK, this::restore));
   }
@@ -54,6 +59,23 @@ final class BackupsApi {
     exchange.send(200, node(backups().addPoint(name)));
   }
 
+  private void delete(Exchange exchange, String name) {
+    backups().delete(name);
+    exchange.send(200, Json.MAPPER.createObjectNode().put("name", name).put("state", "deleted"));
+  }
+
+  private void prune(Exchange exchange) {
+    Fields fields = exchange.json();
+    ObjectNode answer = Json.MAPPER.createObjectNode();
+    ArrayNode deleted = answer.putArray("deleted");
+    backups()
+        .prune(
+            fields.integer("older_than_ms", 0, Long.MAX_VALUE).map(Duration::ofMillis),
+            fields.integer("bytes_max", 0, Long.MAX_VALUE))
+        .forEach(deleted::add);
+    exchange.send(200, answer);
+  }
+
   private void restore(Exchange exchange, String name) {
     Fields fields = exchange.json();
     Instant point =
@@ -72,6 +94,14 @@ final class BackupsApi {
     backup.folder().ifPresent(folder -> node.put("folder", folder));
     ArrayNode points = node.putArray("points_ms");
     backup.points().forEach(point -> points.add(point.toEpochMilli()));
+    backup
+        .anyMoment()
+        .ifPresent(
+            moments ->
+                node.putObject("restorable")
+                    .put("from_ms", moments.from().toEpochMilli())
+                    .put("to_ms", moments.to().toEpochMilli())
+                    .put("trouble", moments.trouble()));
     return node;
   }
 }

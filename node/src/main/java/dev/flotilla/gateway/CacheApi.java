@@ -62,8 +62,8 @@ final class CacheApi {
         route("POST", "/compare-and-set", Access.WORK, this::compareAndSet),
         route("POST", "/swap", Access.WORK, this::swap),
         route("POST", "/take", Access.WORK, this::take),
-        Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll),
-        Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll),
+        inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll)),
+        inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll)),
         Route.named("POST", "/api/caches/*/clear", Access.WORK, this::clear));
   }
 
@@ -72,12 +72,17 @@ final class CacheApi {
     void run(Exchange exchange, String cache, String key);
   }
 
-  private static Route route(String method, String suffix, Access access, EntryAction action) {
-    return new Route(
-        method,
-        "/api/caches/*/*" + suffix,
-        access,
-        (exchange, segments) -> action.run(exchange, segments.get(0), segments.get(1)));
+  private Route route(String method, String suffix, Access access, EntryAction action) {
+    return inTransactions(
+        new Route(
+            method,
+            "/api/caches/*/*" + suffix,
+            access,
+            (exchange, segments) -> action.run(exchange, segments.get(0), segments.get(1))));
+  }
+
+  private Route inTransactions(Route route) {
+    return TransactionsApi.takingPart(services, route);
   }
 
   private Caches caches() {

@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.gateway.proto.TrafficReport;
@@ -19,12 +20,10 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
-import java.util.regex.Pattern;
 
 /** The cluster's own API, {@code /api/…}: see {@code docs/contract.md}. */
 final class ClusterApi {
 
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final int COUNT_MAX = 1000;
 
   private final GatewayServices services;
@@ -221,7 +220,7 @@ final class ClusterApi {
   }
 
   private static String validName(String field, String name) {
-    if (!NAME.matcher(name).matches()) {
+    if (!Names.fits(name)) {
       throw ApiError.invalid(
           field,
           field

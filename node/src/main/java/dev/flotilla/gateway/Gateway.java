@@ -57,8 +57,15 @@ public final class Gateway implements AutoCloseable {
     services.cluster().addService(clusterTraffic);
     ServedModels models = new ServedModels(services.deployments(), services.clock());
     ApiKeys keys = new ApiKeys(services.cluster()::registry, services.nanoTime());
+    Embeddings embeddings =
+        new Embeddings(
+            services.embedder(), new EmbeddingCache(services.data().caches()), services.metrics());
+    TextVectors vectors = new TextVectors(models, embeddings, services::newRequestId);
+    services.data().registerJob(new EmbedJob(services.data().search(), vectors));
     List<Route> routes =
         routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
+    routes.addAll(new EmbeddingsApi(services, models, traffic, embeddings).routes());
+    routes.addAll(new SearchApi(services, vectors).routes());
     routes.addAll(new JdbcApi(services, keys).routes());
     this.handler = new GatewayHandler(routes, keys, config.limits());
     QueuedThreadPool threads = new QueuedThreadPool(16, 2);
@@ -146,6 +153,7 @@ public final class Gateway implements AutoCloseable {
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
     routes.addAll(new LocksApi(services).routes());
+    routes.addAll(new NodesApi(services).routes());
     routes.addAll(new BackupsApi(services).routes());
     routes.addAll(new JobsApi(services).routes());
     routes.addAll(new CacheApi(services).routes());
@@ -154,7 +162,6 @@ public final class Gateway implements AutoCloseable {
     routes.addAll(new LogApi(services, this::draining).routes());
     routes.addAll(new SqlApi(services).routes());
     routes.addAll(new TransactionsApi(services).routes());
-    routes.addAll(new SearchApi(services).routes());
     routes.addAll(new UsageApi(services).routes());
     routes.addAll(new BlobApi(services).routes());
     return routes;

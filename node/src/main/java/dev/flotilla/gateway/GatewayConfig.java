@@ -38,7 +38,9 @@ public record GatewayConfig(String host, int port, boolean insecureHttp, Limits 
     /** For production. */
     public static final Limits DEFAULTS =
         new Limits(
-            Duration.ofSeconds(30),
+            // Longer than clients keep unused connections (Java's: 30 s), or one would now and then
+            // send a request into a connection that is just being closed.
+            Duration.ofSeconds(75),
             Duration.ofSeconds(15),
             Duration.ofSeconds(60),
             Duration.ofSeconds(20),

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.serve.Deployments;
+import dev.flotilla.serve.Embedder;
 import dev.flotilla.serve.Generator;
 import dev.flotilla.train.TrainingJobs;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
@@ -23,6 +24,7 @@ public record GatewayServices(
     DataPlane data,
     Deployments deployments,
     Generator generator,
+    Embedder embedder,
     TrainingJobs training,
     ModelImports imports,
     Invites invites,
@@ -31,6 +33,11 @@ public record GatewayServices(
     InstantSource clock,
     LongSupplier nanoTime,
     SecureRandom random) {
+
+  /** For a request that comes in here; no other in the cluster has it. */
+  String newRequestId() {
+    return cluster.self() + "-" + Long.toHexString(random.nextLong());
+  }
 
   /**
    * Whether this node can answer.

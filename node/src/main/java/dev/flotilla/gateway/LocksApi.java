@@ -10,6 +10,7 @@ import dev.flotilla.cluster.Locks.Mode;
 import dev.flotilla.cluster.Locks.Request;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
+import java.math.BigDecimal;
 import java.time.InstantSource;
 import java.util.List;
 import java.util.Locale;
@@ -132,7 +133,7 @@ final class LocksApi {
     return Json.MAPPER
         .createObjectNode()
         .put("token", grant.token())
-        .put("expires_at", (clock.millis() + grant.ttlMs()) / 1000.0)
+        .put("expires_at", BigDecimal.valueOf(clock.millis() + grant.ttlMs(), 3))
         .put("ttl_ms", grant.ttlMs())
         .put("claim", grant.claim());
   }

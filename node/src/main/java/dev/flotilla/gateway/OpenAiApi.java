@@ -1,6 +1,5 @@
 package dev.flotilla.gateway;
 
-import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
@@ -85,7 +84,7 @@ final class OpenAiApi {
       List<int[]> prompts = new ArrayList<>();
       List<String> echoes = new ArrayList<>();
       int promptTokens = 0;
-      for (int[] prompt : prompts(fields, model)) {
+      for (int[] prompt : TokenLists.read(fields, "prompt", PROMPTS_MAX, model)) {
         maxTokens = Math.min(maxTokens, model.roomAfter(prompt.length, "prompt"));
         promptTokens += prompt.length;
         String text = echo ? model.text().tokenizer().decode(prompt) : "";
@@ -108,59 +107,6 @@ final class OpenAiApi {
         prefix + Long.toHexString(services.random().nextLong()),
         services.clock().millis() / 1000,
         model.name());
-  }
-
-  /** A string, an array of strings, an array of token ids, or an array of such arrays. */
-  private static List<int[]> prompts(Fields fields, ServedModel model) {
-    JsonNode prompt =
-        fields
-            .node("prompt")
-            .orElseThrow(
-                () ->
-                    new ApiError(
-                        400,
-                        "missing_required_parameter",
-                        Optional.of("prompt"),
-                        "prompt is required."));
-    boolean several =
-        prompt.isArray()
-            && !prompt.isEmpty()
-            && (prompt.get(0).isTextual() || prompt.get(0).isArray());
-    if (!several) {
-      return List.of(prompt(prompt, "prompt", model));
-    }
-    if (prompt.size() > PROMPTS_MAX) {
-      throw ApiError.invalid("prompt", "prompt may hold at most " + PROMPTS_MAX + " prompts.");
-    }
-    List<int[]> prompts = new ArrayList<>();
-    for (int i = 0; i < prompt.size(); i++) {
-      prompts.add(prompt(prompt.get(i), "prompt[" + i + "]", model));
-    }
-    return prompts;
-  }
-
-  private static int[] prompt(JsonNode prompt, String path, ServedModel model) {
-    int[] tokens;
-    if (prompt.isTextual()) {
-      tokens = model.text().encode(prompt.textValue());
-    } else if (prompt.isArray()) {
-      int vocabulary = model.view().config().vocabularySize();
-      tokens = new int[prompt.size()];
-      for (int i = 0; i < tokens.length; i++) {
-        JsonNode token = prompt.get(i);
-        if (!token.isInt() || token.intValue() < 0 || token.intValue() >= vocabulary) {
-          throw ApiError.invalid(
-              path, path + "[" + i + "] must be a token id below " + vocabulary + ".");
-        }
-        tokens[i] = token.intValue();
-      }
-    } else {
-      throw ApiError.invalid(path, path + " must be a string or an array of token ids.");
-    }
-    if (tokens.length == 0) {
-      throw ApiError.invalid(path, path + " must not be empty.");
-    }
-    return tokens;
   }
 
   /**
@@ -209,7 +155,7 @@ final class OpenAiApi {
       Recorder recorder) {}
 
   private void answer(Exchange exchange, Plan plan) throws InterruptedException {
-    String id = services.cluster().self() + "-" + Long.toHexString(services.random().nextLong());
+    String id = services.newRequestId();
     Traffic.Request measured = traffic.request(plan.promptTokens());
     try (Answers answers = new Answers(exchange.limits().tokensBehind(), measured::token);
         DisconnectWatch _ =

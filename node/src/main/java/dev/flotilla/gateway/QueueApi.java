@@ -19,7 +19,10 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Optional;
 
-/** Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent. */
+/**
+ * Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent, or the
+ * first call that waits for one.
+ */
 final class QueueApi {
 
   private static final long VISIBILITY_MS = 30_000;
@@ -38,13 +41,17 @@ final class QueueApi {
         Route.named("GET", "/api/queues/*", Access.KEY, this::stats),
         Route.named("POST", "/api/queues/*", Access.WORK, this::create),
         Route.named("DELETE", "/api/queues/*", Access.WORK, this::delete),
-        Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send),
+        inTransactions(Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send)),
         Route.named("POST", "/api/queues/*/receive", Access.WORK, this::receive),
-        Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge),
-        Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack),
+        inTransactions(Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge)),
+        inTransactions(Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack)),
         Route.named("GET", "/api/queues/*/dead", Access.KEY, this::dead),
         Route.named("POST", "/api/queues/*/redrive", Access.WORK, this::redrive),
         Route.named("POST", "/api/queues/*/replay", Access.WORK, this::replay));
+  }
+
+  private Route inTransactions(Route route) {
+    return TransactionsApi.takingPart(services, route);
   }
 
   private Queues queues() {
@@ -136,7 +143,8 @@ final class QueueApi {
   private void receive(Exchange exchange, String name) throws InterruptedException {
     Fields fields = exchange.json();
     List<Queue.Message> messages =
-        existing(name)
+        queues()
+            .queue(name)
             .receive(
                 fields.text("group").orElse(Queue.DEFAULT_GROUP),
                 fields.text("consumer").orElse(""),

@@ -1,9 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
-import dev.flotilla.data.cache.Cache;
 import dev.flotilla.data.cache.CacheConfig;
 import dev.flotilla.data.cache.Caches;
 import dev.flotilla.serve.GenerationRequest;
@@ -14,13 +12,9 @@ import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
-import java.util.concurrent.atomic.AtomicBoolean;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -49,19 +43,14 @@ final class ResponseCache {
           .withTtlMs(TimeUnit.HOURS.toMillis(1))
           .withBounds(100_000, 256L << 20)
           .withNearBytes(16L << 20);
-  private static final long OPEN_AGAIN_MS = 5000;
-  private static final int KEEPING_MAX = 32;
   private static final Logger log = LoggerFactory.getLogger(ResponseCache.class);
 
-  private final Caches caches;
+  private final PatientCache cache;
   private final Counter hits;
   private final Counter misses;
-  private final AtomicBoolean opening = new AtomicBoolean();
-  private final Semaphore keeping = new Semaphore(KEEPING_MAX);
-  private volatile Optional<Cache> opened = Optional.empty();
 
   ResponseCache(Caches caches, MeterRegistry metrics) {
-    this.caches = caches;
+    this.cache = new PatientCache(caches, NAME, CONFIG, PATIENCE_MS);
     this.hits = counter(metrics, "hit");
     this.misses = counter(metrics, "miss");
   }
@@ -75,10 +64,13 @@ final class ResponseCache {
 
   /** Whether the request determines its answer, and its client lets it be repeated. */
   static boolean wanted(Exchange exchange, Fields fields, GenerationOptions options) {
+    return (greedy(options) || fields.node("seed").isPresent()) && wanted(exchange, fields);
+  }
+
+  /** Whether the client lets what is known be used for it. */
+  static boolean wanted(Exchange exchange, Fields fields) {
     String control = exchange.header("Cache-Control").orElse("").toLowerCase(Locale.ROOT);
-    boolean determined = greedy(options) || fields.node("seed").isPresent();
     return fields.flag("cache", true)
-        && determined
         && !control.contains("no-cache")
         && !control.contains("no-store");
   }
@@ -127,92 +119,22 @@ final class ResponseCache {
 
   /** The answer, if it is there at once. */
   Optional<Recording> find(String key) {
-    Optional<Recording> found = opened.isPresent() ? find(opened.get(), key) : Optional.empty();
-    if (opened.isEmpty()) {
-      open();
+    Optional<Recording> found = Optional.empty();
+    try {
+      found =
+          cache
+              .find(List.of(key))
+              .map(there -> there.get(key))
+              .map(json -> Json.read(json, Recording.class));
+    } catch (FlotillaException e) {
+      log.debug("another version's answer: {}", e.toString());
     }
     (found.isPresent() ? hits : misses).increment();
     return found;
   }
 
-  private static Optional<Recording> find(Cache cache, String key) {
-    CompletableFuture<Optional<byte[]>> found = new CompletableFuture<>();
-    Thread.startVirtualThread(
-        () -> {
-          try {
-            found.complete(cache.get(key));
-          } catch (RuntimeException e) {
-            found.completeExceptionally(e);
-          }
-        });
-    try {
-      return found
-          .get(PATIENCE_MS, TimeUnit.MILLISECONDS)
-          .map(json -> Json.read(json, Recording.class));
-    } catch (TimeoutException | ExecutionException | FlotillaException e) {
-      log.debug("the response cache does not answer: {}", e.toString());
-      return Optional.empty();
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      return Optional.empty();
-    }
-  }
-
   /** Keeps an answer, later and if it can. */
   void keep(String key, Recording recording) {
-    Optional<Cache> cache = opened;
-    if (cache.isEmpty() || !keeping.tryAcquire()) {
-      return;
-    }
-    Thread.startVirtualThread(
-        () -> {
-          try {
-            byte[] json = Json.write(recording);
-            if (json.length <= Cache.VALUE_BYTES_MAX) {
-              cache.get().put(key, json);
-            }
-          } catch (FlotillaException e) {
-            log.debug("an answer could not be kept: {}", e.getMessage());
-          } finally {
-            keeping.release();
-          }
-        });
-  }
-
-  /** Makes the cache in the background; until then, and where there is no grid, all miss. */
-  private void open() {
-    if (!opening.compareAndSet(false, true)) {
-      return;
-    }
-    Thread.startVirtualThread(
-        () -> {
-          try {
-            opened = Optional.of(made());
-          } catch (RuntimeException e) {
-            log.debug("the response cache cannot be used yet: {}", e.toString());
-            pause();
-            opening.set(false);
-          }
-        });
-  }
-
-  private static void pause() {
-    try {
-      Thread.sleep(OPEN_AGAIN_MS);
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-  }
-
-  private Cache made() {
-    try {
-      return caches.create(NAME, CONFIG);
-    } catch (FlotillaException e) {
-      if (e.code() == Code.CONFLICT) {
-        // Made by another version with other bounds, which serve as well.
-        return caches.cache(NAME);
-      }
-      throw e;
-    }
+    cache.keep(Map.of(key, Json.write(recording)));
   }
 }

@@ -16,7 +16,9 @@ import java.io.IOException;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 
 /**
@@ -31,7 +33,10 @@ final class SearchApi {
 
   private final SearchIndexes indexes;
 
-  SearchApi(GatewayServices services) {
+  private final TextVectors vectors;
+
+  SearchApi(GatewayServices services, TextVectors vectors) {
+    this.vectors = vectors;
     this.indexes = services.data().search();
   }
 
@@ -99,8 +104,11 @@ final class SearchApi {
     exchange.send(200, Json.MAPPER.createObjectNode().put("deleted", true));
   }
 
-  private void search(Exchange exchange, String index) {
-    SearchRequest request = SearchRequest.fromJson(json(exchange));
+  /** As JSON of a {@link SearchRequest}; {@code "embed"} names the model of the query's vector. */
+  private void search(Exchange exchange, String index) throws InterruptedException {
+    JsonNode body = json(exchange);
+    embed(exchange, List.of(body), "query");
+    SearchRequest request = SearchRequest.fromJson(body);
     exchange.send(200, indexes.index(index).search(request).toJson());
   }
 
@@ -130,9 +138,40 @@ final class SearchApi {
     return body;
   }
 
-  /** {@code {"text","vector","fields"} → {"id","shard","sequence","searchable"}}. */
-  private void put(Exchange exchange, List<String> path) {
-    IndexDocument document = IndexDocument.fromJson(id(path), json(exchange));
+  /** Puts the vector of its text into each object that names a model under {@code "embed"}. */
+  private void embed(Exchange exchange, List<? extends JsonNode> objects, String text)
+      throws InterruptedException {
+    Map<String, List<ObjectNode>> byModel = new LinkedHashMap<>();
+    for (JsonNode one : objects) {
+      if (!(one instanceof ObjectNode object) || !object.hasNonNull("embed")) {
+        continue;
+      }
+      JsonNode model = object.remove("embed");
+      if (!model.isTextual() || object.hasNonNull("vector")) {
+        throw ApiError.invalid("embed", "embed must name a model, in place of a vector.");
+      }
+      byModel.computeIfAbsent(model.textValue(), m -> new ArrayList<>()).add(object);
+    }
+    for (Map.Entry<String, List<ObjectNode>> entry : byModel.entrySet()) {
+      List<String> texts = entry.getValue().stream().map(o -> o.path(text).asText()).toList();
+      List<float[]> embedded = vectors.embed(exchange, entry.getKey(), texts);
+      for (int i = 0; i < embedded.size(); i++) {
+        ArrayNode vector = entry.getValue().get(i).putArray("vector");
+        for (float number : embedded.get(i)) {
+          vector.add(number);
+        }
+      }
+    }
+  }
+
+  /**
+   * {@code {"text","vector","fields"} → {"id","shard","sequence","searchable"}}; {@code "embed"} in
+   * place of the vector names the model that makes it of the text.
+   */
+  private void put(Exchange exchange, List<String> path) throws InterruptedException {
+    JsonNode body = json(exchange);
+    embed(exchange, List.of(body), "text");
+    IndexDocument document = IndexDocument.fromJson(id(path), body);
     exchange.send(
         200,
         receipt(
@@ -140,11 +179,12 @@ final class SearchApi {
   }
 
   /** {@code {"documents":[{"id","text","vector","fields"},…]} → {"receipts":[…]}}. */
-  private void putMany(Exchange exchange, String index) {
+  private void putMany(Exchange exchange, String index) throws InterruptedException {
     JsonNode documents = json(exchange).path("documents");
     if (!documents.isArray()) {
       throw ApiError.invalid("documents", "documents must be an array of documents.");
     }
+    embed(exchange, documents.valueStream().toList(), "text");
     List<IndexDocument> all = new ArrayList<>();
     for (JsonNode one : documents) {
       String at = "documents[" + all.size() + "]";

@@ -1,5 +1,6 @@
 package dev.flotilla.gateway;
 
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.text.ModelText;
 import java.util.Map;
@@ -9,9 +10,15 @@ import java.util.Optional;
  * A deployed model in use by one request, with all that is needed to talk to it.
  *
  * @param sampling what its files recommend
+ * @param pooling how it embeds; empty if it is not made to
  * @param release called when the request no longer needs the tokenizer
  */
-record ServedModel(ModelView view, ModelText text, DefaultSampling sampling, Runnable release)
+record ServedModel(
+    ModelView view,
+    ModelText text,
+    DefaultSampling sampling,
+    Optional<Pooling> pooling,
+    Runnable release)
     implements AutoCloseable {
 
   /** Sampling for requests that do not say. */

@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.gateway.ServedModel.DefaultSampling;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Deployments.DeploymentView;
 import dev.flotilla.serve.Deployments.ModelView;
@@ -23,6 +24,7 @@ final class ServedModels {
   private final class Loaded {
     private Optional<ModelText> text = Optional.empty();
     private DefaultSampling sampling = DefaultSampling.of(Map.of());
+    private Optional<Pooling> pooling = Optional.empty();
     private int users;
     private boolean evicted;
 
@@ -32,9 +34,10 @@ final class ServedModels {
         Map<String, Object> metadata = deployments.metadata(view.name());
         text = Optional.of(ModelText.fromGguf(metadata, view.name(), clock));
         sampling = DefaultSampling.of(metadata);
+        pooling = Pooling.of(metadata);
       }
       users++;
-      return new ServedModel(view, text.get(), sampling, this::release);
+      return new ServedModel(view, text.get(), sampling, pooling, this::release);
     }
 
     private synchronized void release() {

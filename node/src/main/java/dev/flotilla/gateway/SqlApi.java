@@ -38,7 +38,8 @@ final class SqlApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("POST", "/api/sql", Access.WORK, this::execute),
+        TransactionsApi.takingPart(
+            services, Route.of("POST", "/api/sql", Access.WORK, this::execute)),
         Route.of("POST", "/api/sql/describe", Access.KEY, this::describe),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),

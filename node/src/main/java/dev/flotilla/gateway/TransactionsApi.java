@@ -18,6 +18,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 
 /**
@@ -26,14 +27,20 @@ import java.util.TreeMap;
  * <pre>
  * POST /api/transactions {"steps":[…],"mode","timeout_ms","id"} → {"id","results","repeated"}
  * GET  /api/transactions → {"transactions":[…]}, without steps; GET /api/transactions/{id}
- * POST /api/transactions/begin {"mode","timeout_ms"} → {"id"}, open on this node
+ * POST /api/transactions/begin {"mode","timeout_ms","id"} → {"id","repeated"}, open on this node
  * POST /api/transactions/{id}/steps (a step) → its result
  * POST /api/transactions/{id}/commit, …/rollback
- * GET  /api/sagas/{id} → {"id","saga","state","steps_done","results","error","updated_at_ms"}
+ * GET  /api/sagas/{id}?wait_ms= → {"id","saga","state","steps_done","results","error","updated_at_ms"}
  * POST /api/sagas {"saga","id","parameters"}
  * </pre>
+ *
+ * <p>While a transaction is open, what is asked of caches, queues and {@code /api/sql} with its id
+ * in the header {@value #PART_OF} is a part of it.
  */
 final class TransactionsApi {
+
+  private static final String PART_OF = "X-Flotilla-Transaction";
+  private static final int WAIT_MS_MAX = 20_000;
 
   private final GatewayServices services;
 
@@ -52,6 +59,35 @@ final class TransactionsApi {
         Route.named("POST", "/api/transactions/*/rollback", Access.KEY, this::rollback),
         Route.of("POST", "/api/sagas", Access.WORK, this::startSaga),
         Route.named("GET", "/api/sagas/*", Access.KEY, this::saga));
+  }
+
+  /** The same route, whose requests may be parts of open transactions. */
+  static Route takingPart(GatewayServices services, Route route) {
+    return new Route(
+        route.method(),
+        route.path(),
+        route.access(),
+        (exchange, segments) -> {
+          Optional<String> id = exchange.header(PART_OF);
+          if (id.isEmpty()) {
+            route.action().run(exchange, segments);
+            return;
+          }
+          boolean interrupted =
+              session(services, id.get())
+                  .call(
+                      () -> {
+                        try {
+                          route.action().run(exchange, segments);
+                          return false;
+                        } catch (InterruptedException e) {
+                          return true;
+                        }
+                      });
+          if (interrupted) {
+            throw new InterruptedException();
+          }
+        });
   }
 
   private Transactions transactions() {
@@ -106,15 +142,29 @@ final class TransactionsApi {
   }
 
   private void begin(Exchange exchange) {
+    Fields fields = exchange.json();
+    Options options = options(fields);
+    Optional<String> mine = fields.text("id");
+    Optional<Transactions.Session> session =
+        mine.isPresent()
+            ? transactions().beginOnce(mine.get(), options)
+            : Optional.of(transactions().begin(options));
     exchange.send(
         200,
         Json.MAPPER
             .createObjectNode()
-            .put("id", transactions().begin(options(exchange.json())).id()));
+            .put("id", session.map(Transactions.Session::id).orElseGet(mine::orElseThrow))
+            .put("repeated", session.isEmpty()));
   }
 
   private Transactions.Session session(String id) {
-    return transactions()
+    return session(services, id);
+  }
+
+  private static Transactions.Session session(GatewayServices services, String id) {
+    return services
+        .data()
+        .transactions()
         .session(id)
         .orElseThrow(() -> notFound("there is no open transaction " + id + " on this node"));
   }
@@ -144,21 +194,39 @@ final class TransactionsApi {
             node ->
                 node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText())));
     services.data().sagas().start(fields.requiredText("saga"), id, parameters);
-    saga(exchange, id);
+    exchange.send(200, json(saga(id)));
   }
 
-  private void saga(Exchange exchange, String id) {
-    Sagas.View view =
-        services
-            .data()
-            .sagas()
-            .find(id)
-            .orElseThrow(
-                () ->
-                    new FlotillaException(
-                        FlotillaException.Code.NOT_FOUND,
-                        "there is no saga " + id,
-                        "An ended one is known for a day."));
+  private Sagas.View saga(String id) {
+    return services
+        .data()
+        .sagas()
+        .find(id)
+        .orElseThrow(
+            () ->
+                new FlotillaException(
+                    FlotillaException.Code.NOT_FOUND,
+                    "there is no saga " + id,
+                    "An ended one is known for a day."));
+  }
+
+  private void saga(Exchange exchange, String id) throws InterruptedException {
+    Sagas.View view = saga(id);
+    long waitMs = exchange.query("wait_ms").map(TransactionsApi::waitMs).orElse(0L);
+    if (waitMs > 0) {
+      view = services.data().sagas().await(id, Duration.ofMillis(waitMs));
+    }
+    exchange.send(200, json(view));
+  }
+
+  private static long waitMs(String text) {
+    if (!text.matches("\\d{1,6}") || Long.parseLong(text) > WAIT_MS_MAX) {
+      throw ApiError.invalid("wait_ms", "wait_ms must be from 0 to " + WAIT_MS_MAX + ".");
+    }
+    return Long.parseLong(text);
+  }
+
+  private static ObjectNode json(Sagas.View view) {
     ObjectNode json =
         Json.MAPPER
             .createObjectNode()
@@ -170,6 +238,6 @@ final class TransactionsApi {
             .put("updated_at_ms", view.updatedAtMs());
     json.set("parameters", Json.MAPPER.valueToTree(view.parameters()));
     json.set("results", Json.MAPPER.valueToTree(view.results()));
-    exchange.send(200, json);
+    return json;
   }
 }

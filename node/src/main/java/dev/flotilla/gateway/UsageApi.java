@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
 import dev.flotilla.data.usage.Usage;
+import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.time.DateTimeException;
@@ -15,11 +16,15 @@ import java.util.List;
 /**
  * The usage ledger over HTTP: {@code GET /api/usage?from=&to=&by=model|key|day}, where times are
  * milliseconds since 1970, {@code 2026-11-24} or {@code 2026-11-24T10:00:00Z}, the last day and the
- * models by default; {@code POST /api/usage/rebuild} makes the views again from the log.
+ * models by default; {@code POST /api/usage {"request_id","model","prompt_tokens",
+ * "completion_tokens","time_ms","key","cached"}} notes a request that was not one of this API,
+ * once; {@code POST /api/usage/rebuild} makes the views again from the log.
  */
 final class UsageApi {
 
   private static final long DAY_MS = 24 * 3_600_000L;
+  private static final long TOKENS_MAX = 1L << 40;
+  private static final int NAME_MAX = 256;
 
   private final GatewayServices services;
 
@@ -30,6 +35,7 @@ final class UsageApi {
   List<Route> routes() {
     return List.of(
         Route.of("GET", "/api/usage", Access.KEY, this::report),
+        Route.of("POST", "/api/usage", Access.WORK, this::append),
         Route.of("POST", "/api/usage/rebuild", Access.WORK, this::rebuild));
   }
 
@@ -81,6 +87,31 @@ final class UsageApi {
           name,
           name + " must be milliseconds since 1970, or like 2026-11-24 or 2026-11-24T10:00:00Z.");
     }
+  }
+
+  private void append(Exchange exchange) {
+    Fields fields = exchange.json();
+    String id = name("request_id", fields.requiredText("request_id"));
+    services
+        .data()
+        .usage()
+        .append(
+            new UsageEvent(
+                id,
+                fields.integer("time_ms", 0, Long.MAX_VALUE).orElseGet(services.clock()::millis),
+                name("key", fields.text("key").orElseGet(exchange::keyName)),
+                name("model", fields.requiredText("model")),
+                fields.integer("prompt_tokens", 0, TOKENS_MAX).orElse(0L),
+                fields.integer("completion_tokens", 0, TOKENS_MAX).orElse(0L),
+                fields.flag("cached", false)));
+    exchange.send(200, Json.MAPPER.createObjectNode().put("request_id", id));
+  }
+
+  private static String name(String field, String text) {
+    if (text.isEmpty() || text.length() > NAME_MAX) {
+      throw ApiError.invalid(field, field + " must have from 1 to " + NAME_MAX + " characters.");
+    }
+    return text;
   }
 
   private void rebuild(Exchange exchange) {

@@ -40,6 +40,7 @@ public final class GgufConverter {
       ModelConfig config = source.config();
       Map<String, Object> metadata = LlamaMetadata.of(name, config, type);
       addTokenizer(metadata, folder, config.vocabularySize());
+      addPooling(metadata, folder);
       List<GgufWriter.Tensor> tensors = new ArrayList<>();
       LlamaTensors.shapes(config)
           .forEach((tensor, shape) -> tensors.add(tensor(source, config, tensor, shape, type)));
@@ -186,6 +187,22 @@ public final class GgufConverter {
       }
     } catch (IOException e) {
       throw WeightFiles.failure("read", file, e);
+    }
+  }
+
+  /** How it pools, where sentence-transformers' files say so. */
+  private static void addPooling(Map<String, Object> metadata, Path folder) {
+    JsonNode config = optional(folder.resolve("1_Pooling").resolve("config.json"));
+    for (Pooling pooling : Pooling.values()) {
+      String mode =
+          switch (pooling) {
+            case MEAN -> "mean_tokens";
+            case FIRST -> "cls_token";
+            case LAST -> "lasttoken";
+          };
+      if (config.path("pooling_mode_" + mode).asBoolean()) {
+        metadata.put(Pooling.KEY, pooling.number());
+      }
     }
   }
 

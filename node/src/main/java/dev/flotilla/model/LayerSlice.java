@@ -3,7 +3,7 @@ package dev.flotilla.model;
 /**
  * A run of a model's layers, ready to run on this machine, with the KV cache of every sequence that
  * passes through it. The slice with layer 0 also embeds; the one with the last layer also computes
- * logits.
+ * logits and what embeddings are pooled from.
  *
  * <p>Not thread-safe: one stage thread drives it. A row's bits depend on nothing but its own
  * sequence: not on the rows beside it, the number of threads, how rows were cut into calls, or how
@@ -54,6 +54,16 @@ public interface LayerSlice extends AutoCloseable {
    * @return {@code [rows.length, vocabularySize]}, row after row
    */
   float[] logits(float[] hidden, int[] rows);
+
+  /**
+   * Hidden states of the rows asked for, after the model's last norm: what an embedding is pooled
+   * from.
+   *
+   * @param hidden {@code [rows, width]}
+   * @param rows indexes of the rows wanted
+   * @return {@code [rows.length, width]}, row after row
+   */
+  float[] normalised(float[] hidden, int[] rows);
 
   /** Forgets a sequence and frees its positions; unknown ones are ignored. */
   void release(long sequence);

@@ -52,9 +52,14 @@ public final class Llama<T, W> {
     return hidden;
   }
 
+  /** Hidden states after the last norm, {@code [rows, width]}. */
+  public T normalised(T hidden, W finalNorm) {
+    return ops.rmsNorm(hidden, finalNorm, config.rmsEpsilon());
+  }
+
   /** Hidden states to logits {@code [rows, vocabularySize]}. */
   public T logits(T hidden, W finalNorm, W output) {
-    return ops.linear(ops.rmsNorm(hidden, finalNorm, config.rmsEpsilon()), output);
+    return ops.linear(normalised(hidden, finalNorm), output);
   }
 
   private T block(int layer, Block<W> w, T hidden, int[] positions, Attention<T> attention) {

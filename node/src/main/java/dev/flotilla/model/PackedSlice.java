@@ -142,12 +142,23 @@ public final class PackedSlice implements LayerSlice {
 
   @Override
   public float[] logits(float[] hidden, int[] rows) {
+    return llama
+        .logits(chosen(hidden, rows), held(finalNorm, "output norm"), held(output, "output"))
+        .values();
+  }
+
+  @Override
+  public float[] normalised(float[] hidden, int[] rows) {
+    return llama.normalised(chosen(hidden, rows), held(finalNorm, "output norm")).values();
+  }
+
+  private Matrix chosen(float[] hidden, int[] rows) {
     int width = config.width();
-    Matrix wanted = new Matrix(rows.length, width);
+    Matrix chosen = new Matrix(rows.length, width);
     for (int i = 0; i < rows.length; i++) {
-      System.arraycopy(hidden, rows[i] * width, wanted.values(), i * width, width);
+      System.arraycopy(hidden, rows[i] * width, chosen.values(), i * width, width);
     }
-    return llama.logits(wanted, held(finalNorm, "output norm"), held(output, "output")).values();
+    return chosen;
   }
 
   private Weights held(@Nullable Weights weights, String what) {

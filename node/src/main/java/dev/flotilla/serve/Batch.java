@@ -1,5 +1,6 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.model.Pooling;
 import java.util.List;
 
 /**
@@ -10,6 +11,7 @@ import java.util.List;
  * @param sequences the cache sequence of each row
  * @param positions the position of each row in its sequence
  * @param draws the rows whose successor is to be drawn
+ * @param pools the rows that add to embeddings
  * @param releases sequences that every stage forgets before it runs the rows
  */
 record Batch(
@@ -18,6 +20,7 @@ record Batch(
     long[] sequences,
     int[] positions,
     List<Draw> draws,
+    List<Pool> pools,
     long[] releases) {
 
   /**
@@ -27,6 +30,15 @@ record Batch(
    * @param position of the drawn token in its sequence
    */
   record Draw(int row, int position, SamplingParameters sampling) {}
+
+  /**
+   * Rows of one sequence that add to its embedding.
+   *
+   * @param row the first of them
+   * @param rows how many follow one another
+   * @param length tokens of the whole sequence: with the last one's row the embedding is complete
+   */
+  record Pool(int row, int rows, int length, Pooling pooling) {}
 
   int rows() {
     return tokens.length;

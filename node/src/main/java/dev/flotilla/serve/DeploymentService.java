@@ -70,6 +70,19 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   // What is wanted.
 
   @Override
+  public List<String> modelsOnlyOn(String node) {
+    List<String> others =
+        cluster.nodes().stream()
+            .filter(n -> n.state() != NodeInfo.State.LOST && !n.id().equals(node))
+            .map(NodeInfo::id)
+            .toList();
+    return ModelRecord.all(cluster.registry()).stream()
+        .filter(m -> m.holders().contains(node) && m.holders().stream().noneMatch(others::contains))
+        .map(ModelRecord::name)
+        .toList();
+  }
+
+  @Override
   public List<ModelView> models() {
     return ModelRecord.all(cluster.registry()).stream()
         .map(m -> new ModelView(m.name(), m.digest(), m.bytes(), m.createdAtMs(), m.config()))

@@ -45,6 +45,13 @@ public interface Deployments {
   List<ModelView> models();
 
   /**
+   * Models of which no other node that answers has the file, by name.
+   *
+   * @param node a node's id
+   */
+  List<String> modelsOnlyOn(String node);
+
+  /**
    * The GGUF metadata of a model, tokenizer and chat template included; fetched from a node that
    * has it, then kept.
    *

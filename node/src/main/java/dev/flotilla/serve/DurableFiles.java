@@ -1,13 +1,12 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
-import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
@@ -20,21 +19,9 @@ final class DurableFiles {
 
   /** Writes under a temporary name, forces it to the disk, and renames. */
   static void write(Path file, byte[] content) {
-    Path temporary = file.resolveSibling(file.getFileName() + ".new");
     try {
       Files.createDirectories(parent(file));
-      try (FileChannel channel =
-          FileChannel.open(
-              temporary,
-              StandardOpenOption.CREATE,
-              StandardOpenOption.WRITE,
-              StandardOpenOption.TRUNCATE_EXISTING)) {
-        ByteBuffer buffer = ByteBuffer.wrap(content);
-        while (buffer.hasRemaining()) {
-          channel.write(buffer);
-        }
-      }
-      publish(temporary, file);
+      NodeFiles.writeDurably(file, content, false);
     } catch (IOException e) {
       throw failure("cannot write " + file, e);
     }
@@ -42,16 +29,10 @@ final class DurableFiles {
 
   /** Forces a finished temporary file to the disk and gives it its name. */
   static void publish(Path temporary, Path file) throws IOException {
-    force(temporary);
-    Files.move(
-        temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
-    force(parent(file));
-  }
-
-  private static void force(Path path) throws IOException {
-    try (FileChannel channel = FileChannel.open(path, StandardOpenOption.READ)) {
+    try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.READ)) {
       channel.force(true);
     }
+    NodeFiles.publish(temporary, file);
   }
 
   private static Path parent(Path file) {
@@ -104,7 +85,7 @@ final class DurableFiles {
     return new FlotillaException(
         FlotillaException.Code.STORAGE,
         what + ": " + (message.isEmpty() ? cause.toString() : message),
-        message.contains("No space left")
+        NodeFiles.isDiskFull(cause)
             ? "Free disk space, then try again."
             : "Check the disk and its permissions.",
         cause);

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -137,7 +138,10 @@ final class Head implements AutoCloseable {
     if (chain != null) {
       chain.send(Wire.step(batch, hidden));
     } else {
-      scheduler.deliver(batch.number(), stage.draw(hidden, batch.draws()));
+      scheduler.deliver(
+          batch.number(),
+          stage.draw(hidden, batch.draws()),
+          stage.pool(hidden, batch.sequences(), batch.positions(), batch.pools()));
     }
     metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows());
   }
@@ -233,10 +237,11 @@ final class Head implements AutoCloseable {
     @Override
     public void result(StepResult result) {
       int[] tokens = Wire.ints(result.getTokensList());
+      List<float[]> vectors = Wire.vectors(result);
       post(
           () -> {
             if (chain == Head.this.chain) {
-              scheduler.deliver(result.getNumber(), tokens);
+              scheduler.deliver(result.getNumber(), tokens, vectors);
             }
           });
     }

@@ -1,9 +1,11 @@
 package dev.flotilla.serve;
 
+import com.google.protobuf.Message;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.serve.Placement.Placed;
+import dev.flotilla.serve.proto.EmbedRequest;
 import dev.flotilla.serve.proto.GenerateEvent;
 import dev.flotilla.serve.proto.GenerateRequest;
 import dev.flotilla.serve.proto.GenerationGrpc;
@@ -27,6 +29,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -36,9 +39,10 @@ import org.slf4j.LoggerFactory;
  * Sends requests to replicas, and keeps them going. A running request is its tokens so far; an
  * attempt is a call to the head of one placement of a replica. When an attempt breaks, or its
  * placement is no more, the tokens so far go to a replica that is ready. Words of an attempt that
- * was given up count no more, and every token carries its position, so none is lost or doubled.
+ * was given up count no more, and every token carries its position, so none is lost or doubled. A
+ * text to embed is such a request too; nothing of it is left when an attempt breaks.
  */
-final class Router implements Generator, AutoCloseable {
+final class Router implements Generator, Embedder, AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(Router.class);
   private static final long START_WAIT_NS = TimeUnit.SECONDS.toNanos(5);
@@ -73,17 +77,11 @@ final class Router implements Generator, AutoCloseable {
   }
 
   @Override
-  public Generation start(GenerationRequest request, Sink sink) {
-    Registry registry = cluster.registry();
-    ModelRecord model = ModelRecord.existing(registry, request.model());
-    if (registry.get(DeploymentService.key(request.model())).isEmpty()) {
-      throw notDeployed(request.model());
-    }
+  public Generation start(GenerationRequest request, Generator.Sink sink) {
+    ModelRecord model = deployed(request.model());
     check(request, model);
-    Running generation = new Running(request, sink, model.maxLength());
-    running.add(generation);
-    metrics.prompt(request.prompt().length);
-    generation.attempt();
+    Generating generation = new Generating(request, sink, model.maxLength());
+    begin(generation, request.prompt().length);
     try {
       generation.accepted.get(RESUME_WAIT_NS, TimeUnit.NANOSECONDS);
     } catch (TimeoutException e) {
@@ -107,6 +105,29 @@ final class Router implements Generator, AutoCloseable {
     return generation;
   }
 
+  @Override
+  public Runnable embed(EmbeddingRequest request, Embedder.Sink sink) {
+    ModelRecord model = deployed(request.model());
+    check(request.tokens(), model, model.maxLength());
+    Embedding embedding = new Embedding(request, sink);
+    begin(embedding, request.tokens().length);
+    return embedding::cancel;
+  }
+
+  private void begin(Running request, int promptTokens) {
+    running.add(request);
+    metrics.prompt(promptTokens);
+    request.attempt();
+  }
+
+  private ModelRecord deployed(String model) {
+    ModelRecord record = ModelRecord.existing(cluster.registry(), model);
+    if (cluster.registry().get(DeploymentService.key(model)).isEmpty()) {
+      throw notDeployed(model);
+    }
+    return record;
+  }
+
   private static FlotillaException notDeployed(String model) {
     return new FlotillaException(
         FlotillaException.Code.NOT_FOUND,
@@ -115,18 +136,7 @@ final class Router implements Generator, AutoCloseable {
   }
 
   private static void check(GenerationRequest request, ModelRecord model) {
-    int[] prompt = request.prompt();
-    if (prompt.length == 0 || prompt.length >= model.maxLength()) {
-      throw Scheduler.tooLong(prompt.length, model.maxLength());
-    }
-    for (int token : prompt) {
-      if (token < 0 || token >= model.config().vocabularySize()) {
-        throw new FlotillaException(
-            FlotillaException.Code.INVALID,
-            "token " + token + " is not one of the model's " + model.config().vocabularySize(),
-            "Use the model's own tokenizer.");
-      }
-    }
+    check(request.prompt(), model, model.maxLength() - 1);
     SamplingParameters sampling = request.sampling();
     if (request.maxTokens() < 1
         || !(sampling.temperature() >= 0 && sampling.temperature() < Float.POSITIVE_INFINITY)
@@ -137,6 +147,20 @@ final class Router implements Generator, AutoCloseable {
           "max_tokens " + request.maxTokens() + ", " + sampling + " are out of range",
           "max_tokens is at least 1, temperature finite and not negative, top_p from 0 to 1, top_k"
               + " not negative.");
+    }
+  }
+
+  private static void check(int[] tokens, ModelRecord model, int longest) {
+    if (tokens.length == 0 || tokens.length > longest) {
+      throw Scheduler.tooLong(tokens.length, model.maxLength(), longest);
+    }
+    for (int token : tokens) {
+      if (token < 0 || token >= model.config().vocabularySize()) {
+        throw new FlotillaException(
+            FlotillaException.Code.INVALID,
+            "token " + token + " is not one of the model's " + model.config().vocabularySize(),
+            "Use the model's own tokenizer.");
+      }
     }
   }
 
@@ -183,8 +207,8 @@ final class Router implements Generator, AutoCloseable {
   @Override
   public void close() {
     Closing.unsubscribe(subscription);
-    for (Running generation : running) {
-      generation.fail(
+    for (Running request : running) {
+      request.fail(
           new FlotillaException(
               FlotillaException.Code.UNAVAILABLE, "this node stops", "Ask another node."));
     }
@@ -192,60 +216,57 @@ final class Router implements Generator, AutoCloseable {
   }
 
   /** One request, from its start to its end, over all its attempts. */
-  private final class Running implements Generation {
-    final GenerationRequest request;
-    final Sink sink;
-    final int maxLength;
+  private abstract class Running {
+    final String id;
+    final String model;
     final CompletableFuture<Boolean> accepted = new CompletableFuture<>();
     // Guarded by this:
-    private int[] tokens;
-    private int length;
-    private @Nullable Attempt attempt;
-    private boolean ended;
-    private boolean resuming;
-    private long progressNs = nanoTime.getAsLong();
+    @Nullable Attempt attempt;
+    boolean ended;
+    boolean resuming;
+    long progressNs = nanoTime.getAsLong();
     private final Set<Target> avoided = new HashSet<>();
 
-    Running(GenerationRequest request, Sink sink, int maxLength) {
-      this.request = request;
-      this.sink = sink;
-      this.maxLength = maxLength;
-      this.tokens = request.prompt().clone();
-      this.length = tokens.length;
+    Running(String id, String model) {
+      this.id = id;
+      this.model = model;
     }
 
-    private int generated() {
-      return length - request.prompt().length;
-    }
+    /** Ends it if an end was lost with the last attempt; whether it has ended. */
+    abstract boolean complete();
+
+    /** The call that makes an attempt. */
+    abstract Consumer<GenerationGrpc.GenerationStub> call(Attempt attempt);
+
+    /** What an attempt brings. */
+    abstract void event(Attempt from, GenerateEvent event);
+
+    /** It cannot go on. */
+    abstract void tell(FlotillaException error);
 
     /** Makes an attempt, unless one runs. */
     void attempt() {
       Attempt next;
-      GenerateRequest value;
+      Consumer<GenerationGrpc.GenerationStub> call;
       synchronized (this) {
-        if (ended || attempt != null) {
+        if (ended || attempt != null || complete()) {
           return;
         }
-        // The end itself may have been lost with the last attempt.
-        if (generated() >= request.maxTokens() || length >= maxLength) {
-          end(FinishReason.LENGTH);
+        if (cluster.registry().get(DeploymentService.key(model)).isEmpty()) {
+          fail(notDeployed(model));
           return;
         }
-        if (cluster.registry().get(DeploymentService.key(request.model())).isEmpty()) {
-          fail(notDeployed(request.model()));
-          return;
-        }
-        Optional<Target> target = choose(request.model(), avoided);
+        Optional<Target> target = choose(model, avoided);
         if (target.isEmpty()) {
-          later("no replica of " + request.model() + " is ready");
+          later("no replica of " + model + " is ready");
           return;
         }
         next = new Attempt(this, target.get());
         attempt = next;
-        value = value(target.get());
+        call = call(next);
       }
       load(next.target).incrementAndGet();
-      next.begin(value);
+      next.begin(call);
     }
 
     private void later(String reason) {
@@ -259,26 +280,6 @@ final class Router implements Generator, AutoCloseable {
         return;
       }
       timer.schedule(this::attempt, RETRY_MS, TimeUnit.MILLISECONDS);
-    }
-
-    private GenerateRequest value(Target target) {
-      GenerateRequest.Builder value =
-          GenerateRequest.newBuilder()
-              .setReplica(target.replica())
-              .setEpoch(target.epoch())
-              .setId(request.id())
-              .setTemperature(request.sampling().temperature())
-              .setTopP(request.sampling().topP())
-              .setTopK(request.sampling().topK())
-              .setSeed(request.sampling().seed())
-              .setMaxTokens(request.maxTokens() - generated());
-      for (int i = 0; i < length; i++) {
-        value.addTokens(tokens[i]);
-      }
-      for (int token : request.endTokens()) {
-        value.addEndTokens(token);
-      }
-      return value.build();
     }
 
     void placementsChanged() {
@@ -299,12 +300,12 @@ final class Router implements Generator, AutoCloseable {
     }
 
     /** The attempt is over; what it still says counts no more. */
-    private void giveUp(String reason) {
+    void giveUp(String reason) {
       attempt = null;
       if (accepted.isDone() && !resuming) {
         resuming = true;
         metrics.resumed();
-        log.info("request {} goes on elsewhere after {}: {}", request.id(), length, reason);
+        log.info("request {} goes on elsewhere: {}", id, reason);
       }
     }
 
@@ -318,7 +319,118 @@ final class Router implements Generator, AutoCloseable {
       accepted.complete(true);
     }
 
-    synchronized void token(Attempt from, Token token) {
+    void failed(Attempt from, FlotillaException error) {
+      synchronized (this) {
+        if (attempt != from || ended) {
+          return;
+        }
+        boolean busy = error.code() == FlotillaException.Code.BUSY;
+        if (!busy && error.code() != FlotillaException.Code.UNAVAILABLE) {
+          fail(error);
+          return;
+        }
+        avoided.add(from.target);
+        if (busy && !accepted.isDone() && avoided.containsAll(all(model))) {
+          fail(error);
+          return;
+        }
+        giveUp(String.valueOf(error.getMessage()));
+        later(String.valueOf(error.getMessage()));
+      }
+    }
+
+    private Set<Target> all(String model) {
+      Set<Target> all = new HashSet<>();
+      for (Placed p : Placement.all(cluster.registry())) {
+        if (p.placement().model().equals(model)
+            && ReplicaStatus.ready(cluster.registry(), p.placement().replica(), p.epoch())) {
+          all.add(new Target(p.placement().replica(), p.epoch(), p.placement().head()));
+        }
+      }
+      return all;
+    }
+
+    /** Ends it; whether it had not ended before. */
+    synchronized boolean end() {
+      boolean first = !ended;
+      ended = true;
+      running.remove(this);
+      accepted.complete(true);
+      return first;
+    }
+
+    synchronized void fail(FlotillaException error) {
+      if (!ended) {
+        ended = true;
+        running.remove(this);
+        tell(error);
+      }
+    }
+  }
+
+  /** A generation: its state is its tokens so far. */
+  private final class Generating extends Running implements Generation {
+    private final GenerationRequest request;
+    private final Generator.Sink sink;
+    private final int maxLength;
+    // Guarded by this:
+    private int[] tokens;
+    private int length;
+
+    Generating(GenerationRequest request, Generator.Sink sink, int maxLength) {
+      super(request.id(), request.model());
+      this.request = request;
+      this.sink = sink;
+      this.maxLength = maxLength;
+      this.tokens = request.prompt().clone();
+      this.length = tokens.length;
+    }
+
+    private int generated() {
+      return length - request.prompt().length;
+    }
+
+    @Override
+    boolean complete() {
+      boolean complete = generated() >= request.maxTokens() || length >= maxLength;
+      if (complete) {
+        end(FinishReason.LENGTH);
+      }
+      return complete;
+    }
+
+    @Override
+    Consumer<GenerationGrpc.GenerationStub> call(Attempt attempt) {
+      GenerateRequest.Builder value =
+          GenerateRequest.newBuilder()
+              .setReplica(attempt.target.replica())
+              .setEpoch(attempt.target.epoch())
+              .setId(id)
+              .setTemperature(request.sampling().temperature())
+              .setTopP(request.sampling().topP())
+              .setTopK(request.sampling().topK())
+              .setSeed(request.sampling().seed())
+              .setMaxTokens(request.maxTokens() - generated());
+      for (int i = 0; i < length; i++) {
+        value.addTokens(tokens[i]);
+      }
+      for (int token : request.endTokens()) {
+        value.addEndTokens(token);
+      }
+      GenerateRequest built = value.build();
+      return stub -> stub.generate(built, attempt);
+    }
+
+    @Override
+    void event(Attempt from, GenerateEvent event) {
+      if (event.hasToken()) {
+        token(from, event.getToken());
+      } else if (event.hasFinished()) {
+        finished(from, FinishReason.valueOf(event.getFinished().getReason()));
+      }
+    }
+
+    private synchronized void token(Attempt from, Token token) {
       if (attempt != from || ended) {
         return;
       }
@@ -345,66 +457,29 @@ final class Router implements Generator, AutoCloseable {
       try {
         sink.token(token.getToken());
       } catch (RuntimeException e) {
-        log.error("request {}: its receiver failed, so it is cancelled", request.id(), e);
+        log.error("request {}: its receiver failed, so it is cancelled", id, e);
         end(FinishReason.CANCELLED);
         from.cancel();
       }
     }
 
-    synchronized void finished(Attempt from, FinishReason reason) {
+    private synchronized void finished(Attempt from, FinishReason reason) {
       if (attempt == from) {
         end(reason);
       }
     }
 
-    void failed(Attempt from, FlotillaException error) {
-      synchronized (this) {
-        if (attempt != from || ended) {
-          return;
-        }
-        boolean busy = error.code() == FlotillaException.Code.BUSY;
-        if (!busy && error.code() != FlotillaException.Code.UNAVAILABLE) {
-          fail(error);
-          return;
-        }
-        avoided.add(from.target);
-        if (busy && !accepted.isDone() && avoided.containsAll(all(request.model()))) {
-          fail(error);
-          return;
-        }
-        giveUp(String.valueOf(error.getMessage()));
-        later(String.valueOf(error.getMessage()));
-      }
-    }
-
-    private Set<Target> all(String model) {
-      Set<Target> all = new HashSet<>();
-      for (Placed p : Placement.all(cluster.registry())) {
-        if (p.placement().model().equals(model)
-            && ReplicaStatus.ready(cluster.registry(), p.placement().replica(), p.epoch())) {
-          all.add(new Target(p.placement().replica(), p.epoch(), p.placement().head()));
-        }
-      }
-      return all;
-    }
-
     private synchronized void end(FinishReason reason) {
-      if (!ended) {
-        ended = true;
-        running.remove(this);
-        accepted.complete(true);
+      if (end()) {
         sink.finished(reason);
       }
     }
 
-    private synchronized void fail(FlotillaException error) {
-      if (!ended) {
-        ended = true;
-        running.remove(this);
-        // Before it was accepted, start() throws it.
-        if (!accepted.completeExceptionally(error)) {
-          sink.failed(error);
-        }
+    @Override
+    void tell(FlotillaException error) {
+      // Before it was accepted, start() throws it.
+      if (!accepted.completeExceptionally(error)) {
+        sink.failed(error);
       }
     }
 
@@ -421,12 +496,88 @@ final class Router implements Generator, AutoCloseable {
     }
   }
 
+  /** A text to embed: each attempt begins it anew. */
+  private final class Embedding extends Running {
+    private final EmbeddingRequest request;
+    private final Embedder.Sink sink;
+
+    Embedding(EmbeddingRequest request, Embedder.Sink sink) {
+      super(request.id(), request.model());
+      this.request = request;
+      this.sink = sink;
+    }
+
+    @Override
+    boolean complete() {
+      return false;
+    }
+
+    @Override
+    Consumer<GenerationGrpc.GenerationStub> call(Attempt attempt) {
+      EmbedRequest.Builder value =
+          EmbedRequest.newBuilder()
+              .setReplica(attempt.target.replica())
+              .setEpoch(attempt.target.epoch())
+              .setId(id)
+              .setPooling(request.pooling().name());
+      for (int token : request.tokens()) {
+        value.addTokens(token);
+      }
+      EmbedRequest built = value.build();
+      return stub -> stub.embed(built, attempt);
+    }
+
+    @Override
+    void event(Attempt from, GenerateEvent event) {
+      synchronized (this) {
+        if (!event.hasEmbedded() || attempt != from || !end()) {
+          return;
+        }
+      }
+      metrics.embedded();
+      sink.embedded(Wire.floats(event.getEmbedded().getVector()));
+    }
+
+    @Override
+    synchronized void giveUp(String reason) {
+      if (!resuming) {
+        // Nothing is heard of a long text while it is computed: patience counts from its loss.
+        progressNs = accepted.isDone() ? nanoTime.getAsLong() : progressNs;
+      }
+      super.giveUp(reason);
+    }
+
+    @Override
+    void accepted(Attempt from) {
+      super.accepted(from);
+      synchronized (this) {
+        resuming &= attempt != from;
+      }
+    }
+
+    @Override
+    void tell(FlotillaException error) {
+      sink.failed(error);
+    }
+
+    void cancel() {
+      Attempt last;
+      synchronized (this) {
+        last = attempt;
+        end();
+      }
+      if (last != null) {
+        last.cancel();
+      }
+    }
+  }
+
   /** One call to one head. */
-  private final class Attempt implements ClientResponseObserver<GenerateRequest, GenerateEvent> {
+  private final class Attempt implements ClientResponseObserver<Message, GenerateEvent> {
     private final Running owner;
     private final Target target;
     private final AtomicInteger counted = new AtomicInteger(1);
-    private volatile @Nullable ClientCallStreamObserver<GenerateRequest> call;
+    private volatile @Nullable ClientCallStreamObserver<Message> call;
     private volatile boolean cancelled;
 
     Attempt(Running owner, Target target) {
@@ -434,10 +585,10 @@ final class Router implements Generator, AutoCloseable {
       this.target = target;
     }
 
-    void begin(GenerateRequest value) {
+    void begin(Consumer<GenerationGrpc.GenerationStub> invocation) {
       try {
         ManagedChannel channel = cluster.channel(target.head());
-        GenerationGrpc.newStub(channel).generate(value, this);
+        invocation.accept(GenerationGrpc.newStub(channel));
       } catch (FlotillaException e) {
         over();
         owner.failed(
@@ -448,7 +599,7 @@ final class Router implements Generator, AutoCloseable {
 
     void cancel() {
       cancelled = true;
-      ClientCallStreamObserver<GenerateRequest> started = call;
+      ClientCallStreamObserver<Message> started = call;
       if (started != null) {
         started.cancel("the request does not want it any more", null);
       }
@@ -461,7 +612,7 @@ final class Router implements Generator, AutoCloseable {
     }
 
     @Override
-    public void beforeStart(ClientCallStreamObserver<GenerateRequest> started) {
+    public void beforeStart(ClientCallStreamObserver<Message> started) {
       call = started;
     }
 
@@ -473,9 +624,7 @@ final class Router implements Generator, AutoCloseable {
       }
       switch (event.getKindCase()) {
         case ACCEPTED -> owner.accepted(this);
-        case TOKEN -> owner.token(this, event.getToken());
-        case FINISHED ->
-            owner.finished(this, FinishReason.valueOf(event.getFinished().getReason()));
+        case TOKEN, FINISHED, EMBEDDED -> owner.event(this, event);
         case FAILED -> owner.failed(this, Wire.error(event.getFailed()));
         case KIND_NOT_SET -> {} // a newer version's
       }

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.Pooling;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -23,6 +24,8 @@ import java.util.function.Predicate;
  * its share of the sequences, so that all stages work at once; a sequence whose next token is still
  * on its way sits a step out. When the KV cache is full, the youngest sequence loses its positions
  * and goes back to the head of the queue: it is a value, and its cache is rebuilt later.
+ *
+ * <p>A text to embed is a prompt like others; with its last row it is done.
  *
  * <p>Pure: no clock, thread or network. One thread drives it.
  */
@@ -54,16 +57,27 @@ final class Scheduler {
     /** A token was drawn; {@code position} is its place in the sequence. */
     void token(int position, int token);
 
-    /** The end. */
+    /** The end of a generation. */
     void finished(Generator.FinishReason reason);
+
+    /** The end of a text to embed; {@code [width]}, of length 1. */
+    void embedded(float[] vector);
 
     /** The end, because it cannot go on here. */
     void failed(FlotillaException error);
   }
 
+  /** What is to be done with a sequence. */
+  sealed interface Goal {}
+
+  /** To go on with it. */
+  record Continue(SamplingParameters sampling, int maxTokens, int[] endTokens) implements Goal {}
+
+  /** To embed it. */
+  record Embed(Pooling pooling) implements Goal {}
+
   /** A request as it comes to a replica: prompt and what was generated before, as one. */
-  record Submission(
-      String id, int[] tokens, SamplingParameters sampling, int maxTokens, int[] endTokens) {}
+  record Submission(String id, int[] tokens, Goal goal) {}
 
   private static final class Sequence {
     final Submission submission;
@@ -78,7 +92,7 @@ final class Scheduler {
     /** Positions in the cache or on their way there. */
     int computed;
 
-    /** Its next token is on its way back. */
+    /** Its next token, or its embedding, is on its way back. */
     boolean drawing;
 
     Sequence(Submission submission, Listener listener) {
@@ -104,7 +118,15 @@ final class Scheduler {
   /** Positions that a cache hands out at once, to one sequence. */
   static final int BLOCK = 32;
 
-  private record Drawn(Sequence sequence, long cacheId) {}
+  /** A result that a step is to bring. */
+  private record Due(Sequence sequence, long cacheId) {
+
+    boolean counts() {
+      return cacheId == sequence.cacheId;
+    }
+  }
+
+  private record InFlight(List<Due> tokens, List<Due> vectors) {}
 
   private final Limits limits;
   private final Deque<Sequence> waiting = new ArrayDeque<>();
@@ -116,7 +138,7 @@ final class Scheduler {
   private final Deque<Sequence> turns = new ArrayDeque<>();
 
   private final Map<String, Sequence> byId = new HashMap<>();
-  private final Map<Long, List<Drawn>> inFlight = new LinkedHashMap<>();
+  private final Map<Long, InFlight> inFlight = new LinkedHashMap<>();
   private final List<Long> releases = new ArrayList<>();
   private int usedBlocks;
   private long lastNumber;
@@ -148,8 +170,10 @@ final class Scheduler {
               "Try again later, or add replicas."));
       return;
     }
-    if (submission.tokens().length == 0 || submission.tokens().length >= limits.maxLength()) {
-      listener.failed(tooLong(submission.tokens().length, limits.maxLength()));
+    int length = submission.tokens().length;
+    int longest = limits.maxLength() - (submission.goal() instanceof Embed ? 0 : 1);
+    if (length == 0 || length > longest) {
+      listener.failed(tooLong(length, limits.maxLength(), longest));
       return;
     }
     Sequence sequence = new Sequence(submission, listener);
@@ -159,11 +183,11 @@ final class Scheduler {
     listener.accepted();
   }
 
-  static FlotillaException tooLong(int tokens, int maxLength) {
+  static FlotillaException tooLong(int tokens, int maxLength, int longest) {
     return new FlotillaException(
         FlotillaException.Code.INVALID,
         "the prompt has " + tokens + " tokens, and the context holds " + maxLength,
-        "Send a prompt of 1 to " + (maxLength - 1) + " tokens.");
+        "Send a prompt of 1 to " + longest + " tokens.");
   }
 
   /** Stops a request within this step; unknown ids are ignored. */
@@ -203,52 +227,70 @@ final class Scheduler {
     }
     Batch batch = rows.batch(++lastNumber, releases);
     releases.clear();
-    inFlight.put(batch.number(), rows.drawn);
+    inFlight.put(batch.number(), new InFlight(rows.drawn, rows.embedded));
     return Optional.of(batch);
   }
 
   /**
-   * Takes a step's tokens: one per draw, in order, negative where the output was not a number.
-   * Steps come back in the order in which they were scheduled.
+   * Takes what a step brings: a token per draw, negative where the output was not a number, and a
+   * vector per embedding that it completed, empty where it was not; both in order. Steps come back
+   * in the order in which they were scheduled.
    */
-  void deliver(long number, int[] tokens) {
-    List<Drawn> drawn = inFlight.remove(number);
-    if (drawn == null) {
+  void deliver(long number, int[] tokens, List<float[]> vectors) {
+    InFlight due = inFlight.remove(number);
+    if (due == null) {
       return; // from before the caches were lost
     }
-    assert drawn.size() == tokens.length : drawn.size() + " draws, " + tokens.length + " tokens";
+    assert due.tokens.size() == tokens.length && due.vectors.size() == vectors.size()
+        : due + ", but " + tokens.length + " tokens, " + vectors.size() + " vectors";
     for (int i = 0; i < tokens.length; i++) {
-      Sequence sequence = drawn.get(i).sequence();
-      if (drawn.get(i).cacheId() == sequence.cacheId) {
+      Sequence sequence = due.tokens.get(i).sequence();
+      if (due.tokens.get(i).counts() && sequence.submission.goal() instanceof Continue goal) {
         sequence.drawing = false;
-        take(sequence, tokens[i]);
+        take(sequence, goal, tokens[i]);
+      }
+    }
+    for (int i = 0; i < vectors.size(); i++) {
+      if (due.vectors.get(i).counts()) {
+        take(due.vectors.get(i).sequence(), vectors.get(i));
       }
     }
   }
 
-  private void take(Sequence sequence, int token) {
+  private void take(Sequence sequence, Continue goal, int token) {
     Listener listener = sequence.listener;
     if (token < 0) {
       end(sequence);
-      listener.failed(
-          new FlotillaException(
-              FlotillaException.Code.FAILED,
-              "the model's output is not a number at position " + sequence.length,
-              "Its weights are damaged or were trained wrongly; add it again."));
+      listener.failed(notANumber(sequence));
       return;
     }
-    if (contains(sequence.submission.endTokens(), token)) {
+    if (contains(goal.endTokens(), token)) {
       end(sequence);
       listener.finished(Generator.FinishReason.STOP);
       return;
     }
     sequence.append(token);
     listener.token(sequence.length - 1, token);
-    if (sequence.generated >= sequence.submission.maxTokens()
-        || sequence.length >= limits.maxLength()) {
+    if (sequence.generated >= goal.maxTokens() || sequence.length >= limits.maxLength()) {
       end(sequence);
       listener.finished(Generator.FinishReason.LENGTH);
     }
+  }
+
+  private void take(Sequence sequence, float[] vector) {
+    end(sequence);
+    if (vector.length == 0) {
+      sequence.listener.failed(notANumber(sequence));
+    } else {
+      sequence.listener.embedded(vector);
+    }
+  }
+
+  private static FlotillaException notANumber(Sequence sequence) {
+    return new FlotillaException(
+        FlotillaException.Code.FAILED,
+        "the model's output is not a number at position " + sequence.length,
+        "Its weights are damaged or were trained wrongly; add it again.");
   }
 
   private static boolean contains(int[] values, int value) {
@@ -342,7 +384,8 @@ final class Scheduler {
     final List<Sequence> members = new ArrayList<>();
     final List<Integer> starts = new ArrayList<>();
     final List<Integer> counts = new ArrayList<>();
-    final List<Drawn> drawn = new ArrayList<>();
+    final List<Due> drawn = new ArrayList<>();
+    final List<Due> embedded = new ArrayList<>();
     int count;
     int sequences;
 
@@ -363,6 +406,7 @@ final class Scheduler {
       long[] ids = new long[count];
       int[] positions = new int[count];
       List<Batch.Draw> draws = new ArrayList<>();
+      List<Batch.Pool> pools = new ArrayList<>();
       int row = 0;
       for (int i = 0; i < members.size(); i++) {
         Sequence sequence = members.get(i);
@@ -371,9 +415,20 @@ final class Scheduler {
           tokens[row] = sequence.tokens[positions[row]];
           ids[row] = sequence.cacheId;
         }
-        if (positions[row - 1] == sequence.length - 1) {
-          draws.add(new Batch.Draw(row - 1, sequence.length, sequence.submission.sampling()));
-          drawn.add(new Drawn(sequence, sequence.cacheId));
+        boolean whole = positions[row - 1] == sequence.length - 1;
+        switch (sequence.submission.goal()) {
+          case Continue(SamplingParameters sampling, int _, int[] _) -> {
+            if (whole) {
+              draws.add(new Batch.Draw(row - 1, sequence.length, sampling));
+              drawn.add(new Due(sequence, sequence.cacheId));
+            }
+          }
+          case Embed(Pooling pooling) -> {
+            pools.add(new Batch.Pool(row - counts.get(i), counts.get(i), sequence.length, pooling));
+            if (whole) {
+              embedded.add(new Due(sequence, sequence.cacheId));
+            }
+          }
         }
       }
       return new Batch(
@@ -382,6 +437,7 @@ final class Scheduler {
           ids,
           positions,
           Collections.unmodifiableList(draws),
+          Collections.unmodifiableList(pools),
           releases.stream().mapToLong(Long::longValue).toArray());
     }
   }

@@ -55,6 +55,11 @@ public final class Serving implements AutoCloseable {
     return router;
   }
 
+  /** Embeds token lists with deployed models. */
+  public Embedder embedder() {
+    return router;
+  }
+
   /** What is wanted to run, and what runs. */
   public Deployments deployments() {
     return deployments;

@@ -51,6 +51,7 @@ final class ServingMetrics {
   private final Map<String, Replica> replicas = new ConcurrentHashMap<>();
   private final Counter promptTokens;
   private final Counter generatedTokens;
+  private final Counter embeddings;
   private final Counter resumptions;
   private final Timer firstToken;
   private final Timer perToken;
@@ -60,6 +61,7 @@ final class ServingMetrics {
     this.registry = registry;
     this.promptTokens = counter("prompt.tokens", "Prompt tokens of requests started here");
     this.generatedTokens = counter("generated.tokens", "Tokens delivered here");
+    this.embeddings = counter("embeddings", "Embeddings computed for requests started here");
     this.resumptions = counter("resumptions", "Requests continued after a replica was lost");
     this.firstToken = timer("first.token", "Time from a request to its first token");
     this.perToken = timer("per.token", "Time between two tokens of a request");
@@ -124,6 +126,10 @@ final class ServingMetrics {
   void nextToken(long elapsedNs) {
     generatedTokens.increment();
     perToken.record(elapsedNs, TimeUnit.NANOSECONDS);
+  }
+
+  void embedded() {
+    embeddings.increment();
   }
 
   void resumed() {

@@ -2,18 +2,24 @@ package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerSlice;
+import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import java.util.stream.IntStream;
 
 /**
- * A loaded slice at work: forgets, runs, and at the end of the chain draws. Driven by one thread.
+ * A loaded slice at work: forgets, runs, and at the end of the chain draws and pools. Driven by one
+ * thread.
  */
 final class Stage implements AutoCloseable {
 
   private final LayerSlice slice;
   private final boolean last;
   private final Set<Long> cached = new HashSet<>();
+  private final Map<Long, PooledStates> pooled = new HashMap<>();
   private volatile int freePositions;
 
   Stage(LayerSlice slice) {
@@ -39,6 +45,7 @@ final class Stage implements AutoCloseable {
   void reset() {
     cached.forEach(slice::release);
     cached.clear();
+    pooled.clear();
     freePositions = slice.freePositions();
   }
 
@@ -51,6 +58,7 @@ final class Stage implements AutoCloseable {
     for (long sequence : releases) {
       slice.release(sequence);
       cached.remove(sequence);
+      pooled.remove(sequence);
     }
     if (sequences.length > 0) {
       for (long sequence : sequences) {
@@ -80,6 +88,32 @@ final class Stage implements AutoCloseable {
       }
     }
     return tokens;
+  }
+
+  /**
+   * Adds a step's rows to the embeddings they belong to.
+   *
+   * @return the embeddings that are now complete, in the order of the pools
+   */
+  List<float[]> pool(float[] hidden, long[] sequences, int[] positions, List<Batch.Pool> pools) {
+    List<float[]> complete = new ArrayList<>();
+    for (Batch.Pool pool : pools) {
+      long sequence = sequences[pool.row()];
+      PooledStates states =
+          pooled.computeIfAbsent(sequence, s -> new PooledStates(slice.config().width()));
+      int[] rows =
+          IntStream.range(pool.row(), pool.row() + pool.rows())
+              .filter(row -> pool.pooling().takes(positions[row], pool.length()))
+              .toArray();
+      if (rows.length > 0) {
+        states.add(slice.normalised(hidden, rows));
+      }
+      if (positions[pool.row()] + pool.rows() == pool.length()) {
+        pooled.remove(sequence);
+        complete.add(states.direction());
+      }
+    }
+    return complete;
   }
 
   @Override

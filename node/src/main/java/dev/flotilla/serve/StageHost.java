@@ -5,10 +5,13 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.LayerSlice;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Placement.Placed;
 import dev.flotilla.serve.proto.Accepted;
 import dev.flotilla.serve.proto.ChainMessage;
 import dev.flotilla.serve.proto.ChainReply;
+import dev.flotilla.serve.proto.EmbedRequest;
+import dev.flotilla.serve.proto.Embedded;
 import dev.flotilla.serve.proto.Finished;
 import dev.flotilla.serve.proto.GenerateEvent;
 import dev.flotilla.serve.proto.GenerateRequest;
@@ -384,16 +387,48 @@ final class StageHost implements AutoCloseable {
 
     @Override
     public void generate(GenerateRequest request, StreamObserver<GenerateEvent> responses) {
-      ServerCallStreamObserver<GenerateEvent> call =
-          (ServerCallStreamObserver<GenerateEvent>) responses;
+      submit(
+          request.getReplica(),
+          request.getEpoch(),
+          new Scheduler.Submission(
+              request.getId(),
+              Wire.ints(request.getTokensList()),
+              new Scheduler.Continue(
+                  new SamplingParameters(
+                      request.getTemperature(),
+                      request.getTopP(),
+                      request.getTopK(),
+                      request.getSeed()),
+                  request.getMaxTokens(),
+                  Wire.ints(request.getEndTokensList()))),
+          (ServerCallStreamObserver<GenerateEvent>) responses);
+    }
+
+    @Override
+    public void embed(EmbedRequest request, StreamObserver<GenerateEvent> responses) {
+      submit(
+          request.getReplica(),
+          request.getEpoch(),
+          new Scheduler.Submission(
+              request.getId(),
+              Wire.ints(request.getTokensList()),
+              new Scheduler.Embed(Pooling.valueOf(request.getPooling()))),
+          (ServerCallStreamObserver<GenerateEvent>) responses);
+    }
+
+    private void submit(
+        String replica,
+        long epoch,
+        Scheduler.Submission submission,
+        ServerCallStreamObserver<GenerateEvent> call) {
       Outgoing outgoing = new Outgoing(new Replies<>(call));
       Head head;
       try {
-        head = current(request.getReplica(), request.getEpoch()).head;
+        head = current(replica, epoch).head;
         if (head == null) {
           throw new FlotillaException(
               FlotillaException.Code.CONFLICT,
-              "node " + cluster.self() + " is not the head of " + request.getReplica(),
+              "node " + cluster.self() + " is not the head of " + replica,
               "");
         }
       } catch (FlotillaException e) {
@@ -403,21 +438,10 @@ final class StageHost implements AutoCloseable {
         return;
       }
       // A request may come back before its cancelled predecessor is gone: the call names it here.
-      String id = request.getId() + "#" + calls.incrementAndGet();
+      String id = submission.id() + "#" + calls.incrementAndGet();
       Head chosen = head;
       call.setOnCancelHandler(() -> chosen.cancel(id));
-      head.submit(
-          new Scheduler.Submission(
-              id,
-              Wire.ints(request.getTokensList()),
-              new SamplingParameters(
-                  request.getTemperature(),
-                  request.getTopP(),
-                  request.getTopK(),
-                  request.getSeed()),
-              request.getMaxTokens(),
-              Wire.ints(request.getEndTokensList())),
-          outgoing);
+      head.submit(new Scheduler.Submission(id, submission.tokens(), submission.goal()), outgoing);
     }
   }
 
@@ -441,6 +465,15 @@ final class StageHost implements AutoCloseable {
       replies.send(
           GenerateEvent.newBuilder()
               .setFinished(Finished.newBuilder().setReason(reason.name()))
+              .build());
+      replies.complete();
+    }
+
+    @Override
+    public void embedded(float[] vector) {
+      replies.send(
+          GenerateEvent.newBuilder()
+              .setEmbedded(Embedded.newBuilder().setVector(Wire.bytes(vector)))
               .build());
       replies.complete();
     }

@@ -3,9 +3,12 @@ package dev.flotilla.serve;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.proto.Draw;
 import dev.flotilla.serve.proto.Failed;
+import dev.flotilla.serve.proto.Pool;
 import dev.flotilla.serve.proto.Step;
+import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.ByteBuffer;
@@ -49,7 +52,28 @@ final class Wire {
               .setTopK(sampling.topK())
               .setSeed(sampling.seed()));
     }
+    for (Batch.Pool pool : batch.pools()) {
+      step.addPools(
+          Pool.newBuilder()
+              .setRow(pool.row())
+              .setRows(pool.rows())
+              .setLength(pool.length())
+              .setPooling(pool.pooling().name()));
+    }
     return step.build();
+  }
+
+  static List<Batch.Pool> pools(Step step) {
+    return step.getPoolsList().stream()
+        .map(
+            p ->
+                new Batch.Pool(
+                    p.getRow(), p.getRows(), p.getLength(), Pooling.valueOf(p.getPooling())))
+        .toList();
+  }
+
+  static List<float[]> vectors(StepResult result) {
+    return result.getVectorsList().stream().map(Wire::floats).toList();
   }
 
   static List<Batch.Draw> draws(Step step) {

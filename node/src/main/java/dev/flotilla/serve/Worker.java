@@ -131,11 +131,9 @@ final class Worker implements AutoCloseable {
       return; // of a chain that ended
     }
     float[] hidden = Wire.floats(step.getHidden());
-    stage.forward(
-        hidden,
-        Wire.longs(step.getSequencesList()),
-        Wire.ints(step.getPositionsList()),
-        Wire.longs(step.getReleasesList()));
+    long[] sequences = Wire.longs(step.getSequencesList());
+    int[] positions = Wire.ints(step.getPositionsList());
+    stage.forward(hidden, sequences, positions, Wire.longs(step.getReleasesList()));
     if (session.downstream != null) {
       session.downstream.send(step.toBuilder().setHidden(Wire.bytes(hidden)).build());
       return;
@@ -143,6 +141,9 @@ final class Worker implements AutoCloseable {
     StepResult.Builder result = StepResult.newBuilder().setNumber(step.getNumber());
     for (int token : stage.draw(hidden, Wire.draws(step))) {
       result.addTokens(token);
+    }
+    for (float[] vector : stage.pool(hidden, sequences, positions, Wire.pools(step))) {
+      result.addVectors(Wire.bytes(vector));
     }
     session.upstream.send(ChainReply.newBuilder().setResult(result).build());
   }

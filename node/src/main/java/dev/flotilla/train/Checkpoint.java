@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.model.HuggingFaceFolder;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Safetensors;
@@ -16,10 +17,8 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
-import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
-import java.util.stream.Stream;
 
 /**
  * A trained model as a Hugging Face folder that other programs can load: weights in safetensors
@@ -38,7 +37,7 @@ final class Checkpoint {
   static void write(Path folder, TrainingModel model, TrainingData data) {
     Path temporary = folder.resolveSibling("." + folder.getFileName() + ".part");
     try {
-      delete(temporary);
+      NodeFiles.deleteTree(temporary);
       Files.createDirectories(temporary);
       writeWeights(temporary.resolve("model.safetensors"), model);
       ModelConfig config = model.config();
@@ -50,7 +49,7 @@ final class Checkpoint {
       writeJson(temporary, "tokenizer_config.json", tokenizer(config, data.chatTemplate()));
       writeJson(temporary, "special_tokens_map.json", specialTokens());
       write(temporary.resolve("chat_template.jinja"), data.chatTemplate());
-      delete(folder);
+      NodeFiles.deleteTree(folder);
       Files.move(temporary, folder, StandardCopyOption.ATOMIC_MOVE);
     } catch (IOException e) {
       throw new FlotillaException(
@@ -122,16 +121,6 @@ final class Checkpoint {
   private static void writeFully(FileChannel channel, ByteBuffer bytes) throws IOException {
     while (bytes.hasRemaining()) {
       channel.write(bytes);
-    }
-  }
-
-  private static void delete(Path folder) throws IOException {
-    if (Files.exists(folder)) {
-      try (Stream<Path> files = Files.walk(folder)) {
-        for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
-          Files.delete(file);
-        }
-      }
     }
   }
 }

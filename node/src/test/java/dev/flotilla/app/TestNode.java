@@ -37,6 +37,11 @@ final class TestNode implements AutoCloseable {
         Optional.of(new Node.Join("127.0.0.1:" + port, token)));
   }
 
+  /** A new process, as it were, in the folder of this one, which was stopped. */
+  TestNode again() {
+    return new TestNode(folder, port, Optional.empty());
+  }
+
   String url() {
     return "http://127.0.0.1:" + port;
   }

@@ -15,7 +15,6 @@ import java.time.Instant;
 import java.time.InstantSource;
 import java.util.List;
 import java.util.Optional;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -30,10 +29,7 @@ class BackupsTest {
     grid.write(
         "a test",
         ignite -> {
-          ignite
-              .getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("things", CacheAtomicityMode.TRANSACTIONAL))
-              .put(key, value);
+          ignite.getOrCreateCache(grid.<Integer, Integer>cacheConfig("things")).put(key, value);
           return true;
         });
   }
@@ -57,7 +53,11 @@ class BackupsTest {
 
   private static Backups backups(TestGrids.Member member) {
     return new GridBackups(
-        member.cluster(), member.grid(), InstantSource.system(), List.of("cache"));
+        member.cluster(),
+        member.grid(),
+        InstantSource.system(),
+        List.of("cache"),
+        Optional.empty());
   }
 
   private static void decide(TestGrids.Member member, String value) {

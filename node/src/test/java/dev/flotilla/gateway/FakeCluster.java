@@ -24,6 +24,22 @@ import javax.net.ssl.SSLContext;
 /** A membership whose nodes and states a test sets; gRPC between them is real, without TLS. */
 final class FakeCluster implements Cluster {
 
+  @Override
+  public void remove(String nodeId) {
+    throw new UnsupportedOperationException();
+  }
+
+  @Override
+  public boolean isMember(String nodeId) {
+    return true;
+  }
+
+  @Override
+  public dev.flotilla.cluster.DiskSpace disk() {
+    return dev.flotilla.cluster.DiskSpace.of(
+        self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
+  }
+
   private final String self;
   private final FakeRegistry registry;
   private final Map<String, Integer> peerPorts = new ConcurrentHashMap<>();

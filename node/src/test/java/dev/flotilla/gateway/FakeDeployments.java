@@ -40,6 +40,11 @@ final class FakeDeployments implements Deployments {
   }
 
   @Override
+  public List<String> modelsOnlyOn(String node) {
+    return List.of();
+  }
+
+  @Override
   public List<ModelView> models() {
     return models;
   }

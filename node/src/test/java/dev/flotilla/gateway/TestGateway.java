@@ -48,6 +48,7 @@ final class TestGateway implements AutoCloseable {
   final FakeCluster cluster;
   final FakeDeployments deployments = new FakeDeployments();
   final FakeGenerator generator = new FakeGenerator();
+  final FakeEmbedder embedder = new FakeEmbedder();
   final FakeTraining training = new FakeTraining();
   final List<String> imported = new ArrayList<>();
   volatile GatewayServices.Health health = GatewayServices.Health.OK;
@@ -102,6 +103,7 @@ final class TestGateway implements AutoCloseable {
                     new Random(1))),
             deployments,
             generator,
+            embedder,
             training,
             new ModelImports() {
               @Override

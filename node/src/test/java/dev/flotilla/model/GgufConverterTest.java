@@ -12,6 +12,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
+import java.util.Map;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -39,6 +40,42 @@ class GgufConverterTest {
         }
       }
     }
+  }
+
+  @Test
+  void whatEmbeddingsArePooledFromAreTheReferencesStates() throws IOException {
+    ModelConfig config = TestFolders.write(folder, true);
+    Path gguf = folder.resolve("model.gguf");
+    GgufConverter.convert(folder, gguf, "test", WeightType.F32);
+    int[] tokens = {0, 65, 110, 40, 7, 7};
+    try (HuggingFaceFolder source = HuggingFaceFolder.open(folder);
+        GgufFile file = GgufFile.open(gguf);
+        LayerSlice slice = PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, 64)) {
+      double[][] wanted = new ReferenceLlama(source).normalised(tokens);
+      float[] hidden = slice.embed(tokens);
+      slice.forward(hidden, new long[6], new int[] {0, 1, 2, 3, 4, 5});
+      float[] states = slice.normalised(hidden, new int[] {0, 1, 2, 3, 4, 5});
+      for (int t = 0; t < tokens.length; t++) {
+        for (int i = 0; i < config.width(); i++) {
+          assertThat((double) states[t * config.width() + i]).isCloseTo(wanted[t][i], within(2e-4));
+        }
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"MEAN, mean_tokens", "FIRST, cls_token", "LAST, lasttoken"})
+  void howAModelPoolsComesAlong(Pooling pooling, String mode) throws IOException {
+    TestFolders.write(folder, true);
+    Path gguf = folder.resolve("model.gguf");
+    GgufConverter.convert(folder, gguf, "test", WeightType.Q8_0);
+    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).contains(Pooling.MEAN);
+    Files.createDirectory(folder.resolve("1_Pooling"));
+    Files.writeString(
+        folder.resolve("1_Pooling/config.json"), "{\"pooling_mode_" + mode + "\": true}");
+    GgufConverter.convert(folder, gguf, "test", WeightType.Q8_0);
+    assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).contains(pooling);
+    assertThat(Pooling.of(Map.of("llama.pooling_type", 4L))).isEmpty();
   }
 
   @ParameterizedTest

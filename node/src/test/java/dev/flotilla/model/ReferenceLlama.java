@@ -18,6 +18,20 @@ final class ReferenceLlama {
 
   /** Logits of every position. */
   double[][] logits(int[] tokens) {
+    double[][] output =
+        c.tiedEmbeddings()
+            ? matrix("model.embed_tokens", c.vocabularySize(), c.width())
+            : matrix("lm_head", c.vocabularySize(), c.width());
+    double[][] states = normalised(tokens);
+    double[][] logits = new double[tokens.length][];
+    for (int t = 0; t < tokens.length; t++) {
+      logits[t] = times(output, states[t]);
+    }
+    return logits;
+  }
+
+  /** Hidden states of every position after the last norm. */
+  double[][] normalised(int[] tokens) {
     double[][] table = matrix("model.embed_tokens", c.vocabularySize(), c.width());
     double[][] x = new double[tokens.length][];
     for (int t = 0; t < tokens.length; t++) {
@@ -28,14 +42,12 @@ final class ReferenceLlama {
       addAttention(x, prefix);
       addFeedForward(x, prefix);
     }
-    double[][] output =
-        c.tiedEmbeddings() ? table : matrix("lm_head", c.vocabularySize(), c.width());
     double[] norm = vector("model.norm", c.width());
-    double[][] logits = new double[tokens.length][];
+    double[][] states = new double[tokens.length][];
     for (int t = 0; t < tokens.length; t++) {
-      logits[t] = times(output, normalised(x[t], norm));
+      states[t] = normalised(x[t], norm);
     }
-    return logits;
+    return states;
   }
 
   private void addAttention(double[][] x, String prefix) {

@@ -115,6 +115,23 @@ final class FakeWorld implements AutoCloseable {
   }
 
   final class Node implements Cluster, Registry, Cluster.Leadership {
+
+    @Override
+    public void remove(String nodeId) {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public boolean isMember(String nodeId) {
+      return true;
+    }
+
+    @Override
+    public dev.flotilla.cluster.DiskSpace disk() {
+      return dev.flotilla.cluster.DiskSpace.of(
+          self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
+    }
+
     private final String id;
     private final long memoryBytes;
     private final List<BindableService> services = new ArrayList<>();

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerRange;
+import dev.flotilla.model.Pooling;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -43,8 +44,10 @@ final class SchedulerTest {
             for (Stage stage : stages) {
               stage.forward(hidden, b.sequences(), b.positions(), b.releases());
             }
-            int[] tokens = stages.get(stages.size() - 1).draw(hidden, b.draws());
-            returning.add(() -> scheduler.deliver(b.number(), tokens));
+            Stage last = stages.get(stages.size() - 1);
+            int[] tokens = last.draw(hidden, b.draws());
+            List<float[]> vectors = last.pool(hidden, b.sequences(), b.positions(), b.pools());
+            returning.add(() -> scheduler.deliver(b.number(), tokens, vectors));
           });
       if (!returning.isEmpty() && (batch.isEmpty() || random.nextBoolean())) {
         returning.poll().run();
@@ -57,6 +60,7 @@ final class SchedulerTest {
   private static final class Heard implements Scheduler.Listener {
     final List<Integer> tokens = new ArrayList<>();
     String end = "";
+    float[] vector = new float[0];
     int expectedPosition;
 
     Heard(int prompt) {
@@ -80,6 +84,13 @@ final class SchedulerTest {
     }
 
     @Override
+    public void embedded(float[] result) {
+      assertThat(end).isEmpty();
+      end = "EMBEDDED";
+      vector = result;
+    }
+
+    @Override
     public void failed(FlotillaException error) {
       assertThat(end).isEmpty();
       end = error.code().name();
@@ -92,7 +103,8 @@ final class SchedulerTest {
 
   private static Scheduler.Submission submission(
       String id, int[] prompt, SamplingParameters sampling, int maxTokens, int... endTokens) {
-    return new Scheduler.Submission(id, prompt, sampling, maxTokens, endTokens);
+    return new Scheduler.Submission(
+        id, prompt, new Scheduler.Continue(sampling, maxTokens, endTokens));
   }
 
   @Test
@@ -146,6 +158,59 @@ final class SchedulerTest {
   }
 
   @Test
+  void embeddingsDoNotDependOnBatchesChunksDepthOrEvictions() {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int round = 0; round < 60; round++) {
+      int depth = 1 + random.nextInt(3);
+      int positions = random.nextBoolean() ? 2048 : 224 + 32 * random.nextInt(4);
+      Chain chain = new Chain(limits(1 + random.nextInt(64), positions, depth));
+      String what = "seed " + seed + " round " + round;
+      List<int[]> texts = new ArrayList<>();
+      List<Pooling> poolings = new ArrayList<>();
+      List<Heard> heard = new ArrayList<>();
+      for (int i = 0; i < 1 + random.nextInt(12); i++) {
+        texts.add(random.ints(1 + random.nextInt(200), 0, 97).toArray());
+        poolings.add(List.of(Pooling.values()).get(random.nextInt(3)));
+        heard.add(new Heard(0));
+        chain.scheduler.submit(
+            new Scheduler.Submission("e" + i, texts.get(i), new Scheduler.Embed(poolings.get(i))),
+            heard.get(i));
+        Heard beside = new Heard(20);
+        chain.scheduler.submit(
+            submission("g" + i, new int[20], SamplingParameters.GREEDY, 50), beside);
+        if (random.nextInt(4) == 0) {
+          chain.turn(random);
+          chain.scheduler.cancel("g" + i);
+        }
+      }
+      while (chain.turn(random)) {}
+      for (int i = 0; i < heard.size(); i++) {
+        assertThat(heard.get(i).end).as(what).isEqualTo("EMBEDDED");
+        assertThat(heard.get(i).vector)
+            .as(what)
+            .isEqualTo(ToySlice.embedding(texts.get(i), poolings.get(i)));
+      }
+      for (ToySlice slice : chain.slices) {
+        assertThat(slice.freePositions()).as(what).isEqualTo(positions);
+      }
+    }
+  }
+
+  @Test
+  void aTextToEmbedMayFillTheContextAndNoMore() {
+    Chain chain = new Chain(limits(64, 320, 1));
+    Heard whole = new Heard(0);
+    Heard longer = new Heard(0);
+    Scheduler.Embed mean = new Scheduler.Embed(Pooling.MEAN);
+    chain.scheduler.submit(new Scheduler.Submission("a", new int[200], mean), whole);
+    chain.scheduler.submit(new Scheduler.Submission("b", new int[201], mean), longer);
+    while (chain.turn(new Random(3))) {}
+    assertThat(whole.end).isEqualTo("EMBEDDED");
+    assertThat(longer.end).isEqualTo("INVALID");
+  }
+
+  @Test
   void whoDecodesIsNotHeldUpByALongPrompt() {
     Chain chain = new Chain(limits(16, 2048, 1));
     Random never = new Random(1);
@@ -193,7 +258,7 @@ final class SchedulerTest {
     Optional<Batch> batch = chain.scheduler.schedule();
     chain.scheduler.cancel("a");
     assertThat(heard.end).isEqualTo("CANCELLED");
-    chain.scheduler.deliver(batch.orElseThrow().number(), new int[] {4});
+    chain.scheduler.deliver(batch.orElseThrow().number(), new int[] {4}, List.of());
     assertThat(heard.tokens).isEmpty();
     Batch release = chain.scheduler.schedule().orElseThrow();
     assertThat(release.rows()).isZero();
@@ -213,7 +278,9 @@ final class SchedulerTest {
     }
     assertThat(heard).extracting(h -> h.end).containsExactly("", "", "BUSY", "BUSY");
     Optional<Batch> _ = scheduler.schedule();
-    assertThat(Scheduler.tooLong(201, 200)).hasMessageContaining("201").hasMessageContaining("200");
+    assertThat(Scheduler.tooLong(201, 200, 199))
+        .hasMessageContaining("201")
+        .hasMessageContaining("200");
     Heard tooLong = new Heard(0);
     scheduler.submit(submission("long", new int[200], SamplingParameters.GREEDY, 5), tooLong);
     assertThat(tooLong.end).isEqualTo("INVALID");
@@ -239,7 +306,7 @@ final class SchedulerTest {
     chain.scheduler.submit(submission("a", new int[] {1}, SamplingParameters.GREEDY, 5), heard);
     Batch lost = chain.scheduler.schedule().orElseThrow();
     chain.scheduler.fail(new FlotillaException(FlotillaException.Code.UNAVAILABLE, "lost", ""));
-    chain.scheduler.deliver(lost.number(), new int[] {7});
+    chain.scheduler.deliver(lost.number(), new int[] {7}, List.of());
     assertThat(heard.end).isEqualTo("UNAVAILABLE");
     assertThat(heard.tokens).isEmpty();
     assertThat(chain.scheduler.freePositions()).isEqualTo(512);

@@ -8,6 +8,7 @@ import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.PackedSlice;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
@@ -218,6 +219,158 @@ final class ServingTest {
         }
       }
     }
+  }
+
+  private CompletableFuture<float[]> embed(String node, String id, int[] tokens, Pooling pooling) {
+    CompletableFuture<float[]> embedded = new CompletableFuture<>();
+    Runnable _ =
+        nodes
+            .get(node)
+            .embedder()
+            .embed(
+                new EmbeddingRequest(id, "m", tokens, pooling),
+                new Embedder.Sink() {
+                  @Override
+                  public void embedded(float[] vector) {
+                    assertThat(embedded.complete(vector)).isTrue();
+                  }
+
+                  @Override
+                  public void failed(FlotillaException error) {
+                    assertThat(embedded.completeExceptionally(error)).isTrue();
+                  }
+                });
+    return embedded;
+  }
+
+  /** Pooled here, from the states of one sequence, one row at a time, all layers in one slice. */
+  private static float[] embedding(int[] tokens, Pooling pooling) {
+    try (GgufFile file = GgufFile.open(gguf);
+        PackedSlice slice =
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, 1024)) {
+      int width = slice.config().width();
+      double[] sums = new double[width];
+      for (int position = 0; position < tokens.length; position++) {
+        float[] hidden = slice.embed(new int[] {tokens[position]});
+        slice.forward(hidden, new long[] {1}, new int[] {position});
+        float[] states = slice.normalised(hidden, new int[] {0});
+        if (pooling == Pooling.MEAN || position == tokens.length - 1) {
+          for (int i = 0; i < width; i++) {
+            sums[i] += states[i];
+          }
+        }
+      }
+      double squares = 0;
+      for (double sum : sums) {
+        squares += sum * sum;
+      }
+      float[] vector = new float[width];
+      for (int i = 0; i < width; i++) {
+        vector[i] = (float) (sums[i] / Math.sqrt(squares));
+      }
+      return vector;
+    }
+  }
+
+  @Test
+  void oneTwoAndThreeStagesGiveTheSameEmbeddingsAtAnyBatchSize() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    Random random = new Random(6);
+    List<int[]> texts = new ArrayList<>();
+    List<float[]> expected = new ArrayList<>();
+    for (int i = 0; i < 8; i++) {
+      texts.add(random.ints(1 + random.nextInt(150), 0, TestModel.VOCABULARY).toArray());
+      expected.add(embedding(texts.get(i), i % 2 == 0 ? Pooling.MEAN : Pooling.LAST));
+    }
+    for (int stages = 1; stages <= 3; stages++) {
+      deploy(1, stages);
+      for (int batch : new int[] {1, 3, 8}) {
+        Collected beside = generate("b", stages + "-" + batch, PROMPT, SEEDED, 24);
+        List<CompletableFuture<float[]>> running = new ArrayList<>();
+        for (int i = 0; i < batch; i++) {
+          String node = List.of("a", "b", "c").get(i % 3);
+          running.add(
+              embed(
+                  node, stages + "-e" + i, texts.get(i), i % 2 == 0 ? Pooling.MEAN : Pooling.LAST));
+        }
+        for (int i = 0; i < batch; i++) {
+          assertThat(running.get(i).get(60, TimeUnit.SECONDS))
+              .as("%d stages, %d at once, text %d", stages, batch, i)
+              .isEqualTo(expected.get(i));
+        }
+        assertThat(beside.all()).isEqualTo(expected(PROMPT, SEEDED, 24));
+      }
+    }
+  }
+
+  @Test
+  void aNodeLostWhileTextsAreEmbeddedChangesNoBit() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(1, 3);
+    int[] text = new Random(8).ints(1000, 0, TestModel.VOCABULARY).toArray();
+    float[] expected = embedding(text, Pooling.MEAN);
+    List<Deployments.StageView> stages = view().replicas().get(0).stages();
+    String gateway = stages.get(2).node();
+    List<CompletableFuture<float[]>> running = new ArrayList<>();
+    for (int i = 0; i < 4; i++) {
+      running.add(embed(gateway, "e" + i, text, Pooling.MEAN));
+    }
+    await(
+        "rows on their way",
+        () ->
+            meters.get(stages.get(0).node()).find("flotilla.serve.rows").counters().stream()
+                .anyMatch(c -> c.count() > 64));
+    lose(stages.get(1).node());
+    assertThat(running).anyMatch(r -> !r.isDone());
+    for (CompletableFuture<float[]> embedded : running) {
+      assertThat(embedded.get(60, TimeUnit.SECONDS)).isEqualTo(expected);
+    }
+    assertThat(meters.get(gateway).get("flotilla.serve.resumptions").counter().count())
+        .isPositive();
+    assertThat(meters.get(gateway).get("flotilla.serve.embeddings").counter().count()).isEqualTo(4);
+  }
+
+  @Test
+  void anEmbeddingThatNobodyWantsAnyMoreFreesEveryStage() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 2);
+    List<Runnable> cancels = new ArrayList<>();
+    AtomicLong heard = new AtomicLong();
+    for (int i = 0; i < 40; i++) {
+      cancels.add(
+          nodes
+              .get("c")
+              .embedder()
+              .embed(
+                  new EmbeddingRequest("e" + i, "m", new int[1024], Pooling.MEAN),
+                  new Embedder.Sink() {
+                    @Override
+                    public void embedded(float[] vector) {
+                      heard.incrementAndGet();
+                    }
+
+                    @Override
+                    public void failed(FlotillaException error) {
+                      heard.incrementAndGet();
+                    }
+                  }));
+    }
+    cancels.forEach(Runnable::run);
+    for (SimpleMeterRegistry registry : meters.values()) {
+      await(
+          "all positions free",
+          () ->
+              registry.find("flotilla.serve.kv.free.positions").gauges().stream()
+                  .allMatch(g -> g.value() == 4096));
+    }
+    assertThat(heard.get()).isLessThan(40);
+    assertThat(embed("a", "after", PROMPT, Pooling.LAST).get(20, TimeUnit.SECONDS))
+        .isEqualTo(embedding(PROMPT, Pooling.LAST));
+    assertThatThrownBy(() -> embed("a", "long", new int[1025], Pooling.MEAN))
+        .hasMessageContaining("1025 tokens, and the context holds 1024");
+    assertThatThrownBy(() -> embed("a", "none", new int[0], Pooling.MEAN))
+        .hasMessageContaining("0 tokens");
   }
 
   @Test

@@ -6,7 +6,9 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.Pooling;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -118,6 +120,18 @@ final class ToySlice implements LayerSlice {
   }
 
   @Override
+  public float[] normalised(float[] hidden, int[] rows) {
+    float[] states = new float[rows.length * 4];
+    for (int i = 0; i < rows.length; i++) {
+      int state = (int) hidden[4 * rows[i]];
+      states[4 * i] = state % 1009 / 7f - 50;
+      states[4 * i + 1] = state % 101 / 3f;
+      states[4 * i + 2] = 1;
+    }
+    return states;
+  }
+
+  @Override
   public void release(long sequence) {
     Cached cached = cache.remove(sequence);
     if (cached != null) {
@@ -128,6 +142,32 @@ final class ToySlice implements LayerSlice {
   @Override
   public void close() {
     cache.clear();
+  }
+
+  /** What one text alone, one row at a time, gives. */
+  static float[] embedding(int[] tokens, Pooling pooling) {
+    ToySlice whole = new ToySlice(new LayerRange(0, 5), 1000, 0);
+    double[] sums = new double[4];
+    for (int position = 0; position < tokens.length; position++) {
+      float[] hidden = whole.embed(new int[] {tokens[position]});
+      whole.forward(hidden, new long[] {1}, new int[] {position});
+      boolean counts =
+          switch (pooling) {
+            case MEAN -> true;
+            case FIRST -> position == 0;
+            case LAST -> position == tokens.length - 1;
+          };
+      float[] states = whole.normalised(hidden, new int[] {0});
+      for (int i = 0; i < 4 && counts; i++) {
+        sums[i] += states[i];
+      }
+    }
+    double length = Math.sqrt(Arrays.stream(sums).map(s -> s * s).sum());
+    float[] vector = new float[4];
+    for (int i = 0; i < 4; i++) {
+      vector[i] = (float) (sums[i] / length);
+    }
+    return vector;
   }
 
   /** What one sequence alone, one row at a time, gives. */

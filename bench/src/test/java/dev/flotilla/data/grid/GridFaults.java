@@ -8,6 +8,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -17,6 +18,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -67,6 +69,7 @@ final class GridFaults implements AutoCloseable {
 
   private final Path folder;
   private final FaultNet net;
+  private final boolean planted;
   private final List<Member> nodes = new ArrayList<>();
 
   /** By key: the values that it may have now, {@link #GONE} among them. */
@@ -79,8 +82,14 @@ final class GridFaults implements AutoCloseable {
   private final Map<String, Integer> outcomes = new TreeMap<>();
   private long acknowledged;
 
-  GridFaults(Path folder, int subnet) throws IOException {
+  /**
+   * Starts them.
+   *
+   * @param planted whether they acknowledge without a majority, to see that it is found
+   */
+  GridFaults(Path folder, int subnet, boolean planted) throws IOException {
     this.folder = folder;
+    this.planted = planted;
     this.net = new FaultNet(subnet);
     for (int number = 1; number <= 3; number++) {
       net.add();
@@ -125,7 +134,7 @@ final class GridFaults implements AutoCloseable {
       command.addAll(
           List.of(
               "-Xmx400m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dflotilla.logs=" + own));
-      if (Boolean.getBoolean(PLANTED)) {
+      if (planted) {
         command.add("-D" + PLANTED + "=true");
       }
       command.addAll(
@@ -231,6 +240,9 @@ final class GridFaults implements AutoCloseable {
     if (!words[0].equals("begin")) {
       outcomes.merge(words[0] + (code.isEmpty() ? "" : " " + code), 1, Integer::sum);
     }
+    if (words[0].equals("unknown")) {
+      System.err.println(Instant.now() + " " + line);
+    }
     if (words[0].equals("begin") && pair) {
       pairs.add(new String[] {words[3], words[4]});
     }
@@ -311,9 +323,11 @@ final class GridFaults implements AutoCloseable {
   }
 
   private void cut(long forMs, Cut cut) throws IOException, InterruptedException {
+    System.err.println(Instant.now() + " cut");
     cut.make();
     Thread.sleep(forMs);
     net.heal();
+    System.err.println(Instant.now() + " healed");
   }
 
   private static void pause(Member node, long forMs) throws IOException, InterruptedException {
@@ -369,7 +383,7 @@ final class GridFaults implements AutoCloseable {
     int torn = 0;
     int diverged = new HashSet<>(contents).size() - 1;
     if (diverged > 0) {
-      System.err.println("diverged: " + contents.stream().map(Map::size).toList());
+      tellDifferences(contents);
     }
     for (Map<String, String> own : contents) {
       for (Map.Entry<String, Set<String>> expected : possible.entrySet()) {
@@ -401,6 +415,19 @@ final class GridFaults implements AutoCloseable {
     return tally;
   }
 
+  private static void tellDifferences(List<Map<String, String>> contents) {
+    Set<String> keys = new TreeSet<>();
+    contents.forEach(own -> keys.addAll(own.keySet()));
+    int told = 0;
+    for (String key : keys) {
+      List<String> values = contents.stream().map(own -> own.getOrDefault(key, GONE)).toList();
+      if (new HashSet<>(values).size() > 1 && told++ < 20) {
+        System.err.printf("differs: %s is %s%n", key, values);
+      }
+    }
+    System.err.printf("%d keys differ of %d%n", told, keys.size());
+  }
+
   synchronized Map<String, Integer> outcomes() {
     return new TreeMap<>(outcomes);
   }
@@ -427,7 +454,8 @@ final class GridFaults implements AutoCloseable {
     Random random = new Random(seed);
     Tally total = Tally.none();
     Path folder = Files.createTempDirectory("grid-faults");
-    try (GridFaults grids = new GridFaults(folder, 30 + (int) (seed % 200))) {
+    try (GridFaults grids =
+        new GridFaults(folder, 30 + (int) (seed % 200), Boolean.getBoolean(PLANTED))) {
       for (int cycle = 0; cycle < cycles; cycle++) {
         Fault fault = faults.get(cycle % faults.size());
         long beganNs = System.nanoTime();

@@ -15,7 +15,6 @@ import java.util.Map;
 import java.util.TreeMap;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CachePeekMode;
 
 /**
@@ -63,7 +62,7 @@ final class GridProcess {
     grid.start();
     GridProcess process = new GridProcess(cluster, grid, folder);
     String run = Long.toString(ProcessHandle.current().pid());
-    for (String cache : new String[] {"atomic", "transactional"}) {
+    for (String cache : new String[] {"single", "pairs"}) {
       Thread.ofPlatform().daemon().name("writer-" + cache).start(() -> process.write(cache, run));
     }
     say("ready");
@@ -110,7 +109,7 @@ final class GridProcess {
             "dumping",
             ignite -> {
               Map<String, String> entries = new TreeMap<>();
-              for (String name : new String[] {"atomic", "transactional"}) {
+              for (String name : new String[] {"single", "pairs"}) {
                 for (Cache.Entry<String, Long> entry :
                     cache(ignite, name).localEntries(CachePeekMode.PRIMARY, CachePeekMode.BACKUP)) {
                   entries.put(name + "/" + entry.getKey(), Long.toString(entry.getValue()));
@@ -126,10 +125,7 @@ final class GridProcess {
   }
 
   private org.apache.ignite.IgniteCache<String, Long> cache(Ignite ignite, String name) {
-    return ignite.getOrCreateCache(
-        grid.<String, Long>cacheConfig(
-            name,
-            name.equals("atomic") ? CacheAtomicityMode.ATOMIC : CacheAtomicityMode.TRANSACTIONAL));
+    return ignite.getOrCreateCache(grid.<String, Long>cacheConfig(name));
   }
 
   /** New keys, keys written over and over, and keys removed: each key is one thread's own. */
@@ -144,7 +140,7 @@ final class GridProcess {
       if (n % 4 == 3) {
         remove(cache, run + "-" + (n - 2));
       }
-      if (cache.equals("transactional")) {
+      if (cache.equals("pairs")) {
         long value = n;
         String left = run + "-left-" + n;
         String right = run + "-right-" + n;

@@ -180,13 +180,33 @@ final class BlobKeeper implements AutoCloseable {
     return members;
   }
 
+  /** How many chunks in use are on no node that answers but this one; from any node. */
+  long onlyOn(String nodeId) {
+    if (objects.isPresent()) {
+      return 0;
+    }
+    Set<String> live = new HashSet<>(catalog.live().orElse(Set.of()));
+    Set<String> others = new HashSet<>();
+    for (NodeInfo node : cluster.nodes()) {
+      if (node.state() != NodeInfo.State.LOST && !node.id().equals(nodeId)) {
+        others.add(node.id());
+      }
+    }
+    held(others).values().forEach(live::removeAll);
+    return live.size();
+  }
+
   private Map<String, Set<String>> held() {
-    Map<String, Future<Set<String>>> asked = new TreeMap<>();
     Set<String> answering;
     synchronized (lostSinceNs) {
       answering = alive;
     }
-    for (String node : answering) {
+    return held(answering);
+  }
+
+  private Map<String, Set<String>> held(Set<String> nodes) {
+    Map<String, Future<Set<String>>> asked = new TreeMap<>();
+    for (String node : nodes) {
       asked.put(node, threads.submit(() -> heldBy(node)));
     }
     Map<String, Set<String>> held = new TreeMap<>();

@@ -11,19 +11,35 @@ import java.util.HexFormat;
 import java.util.List;
 
 /**
- * What a content consists of: chunks of one size, the last one shorter. The same content and chunk
- * size give the same manifest.
+ * What a content consists of: chunks of one size, the last one shorter; or, where it is small
+ * against a chunk, itself.
  *
- * @param chunks their digests in hexadecimal, in order; none for an empty content
+ * @param chunks their digests in hexadecimal, in order; none for an empty or small content
+ * @param content of a small one; empty where there are chunks
  */
-record BlobManifest(long size, int chunkBytes, List<String> chunks) {
+record BlobManifest(long size, int chunkBytes, List<String> chunks, byte[] content) {
 
   static final String PREFIX = "sha256:";
   private static final byte VERSION = 1;
+  private static final byte SMALL = 2;
   private static final HexFormat HEX = HexFormat.of();
 
   BlobManifest {
     chunks = List.copyOf(chunks);
+  }
+
+  BlobManifest(long size, int chunkBytes, List<String> chunks) {
+    this(size, chunkBytes, chunks, new byte[0]);
+  }
+
+  /** Of a small content. */
+  static BlobManifest of(byte[] content, int chunkBytes) {
+    return new BlobManifest(content.length, chunkBytes, List.of(), content);
+  }
+
+  /** Up to how many bytes a content is kept in the data grid itself. */
+  static int smallBytes(int chunkBytes) {
+    return chunkBytes / 256;
   }
 
   /** How long a chunk is. */
@@ -31,8 +47,12 @@ record BlobManifest(long size, int chunkBytes, List<String> chunks) {
     return (int) Math.min(chunkBytes, size - (long) index * chunkBytes);
   }
 
-  /** Version, size, chunk size, then 32 bytes per chunk. */
+  /** Version, size, chunk size, then 32 bytes per chunk, or the content. */
   byte[] encode() {
+    if (content.length > 0) {
+      ByteBuffer small = ByteBuffer.allocate(13 + content.length);
+      return small.put(SMALL).putLong(size).putInt(chunkBytes).put(content).array();
+    }
     ByteBuffer bytes = ByteBuffer.allocate(13 + 32 * chunks.size());
     bytes.put(VERSION).putLong(size).putInt(chunkBytes);
     chunks.forEach(chunk -> bytes.put(HEX.parseHex(chunk)));
@@ -43,14 +63,19 @@ record BlobManifest(long size, int chunkBytes, List<String> chunks) {
     try {
       ByteBuffer bytes = ByteBuffer.wrap(encoded);
       byte version = bytes.get();
-      if (version != VERSION) {
+      if (version != VERSION && version != SMALL) {
         throw new FlotillaException(
             Code.BAD_FILE,
-            "a blob's manifest has version " + version + ", and this node knows " + VERSION,
+            "a blob's manifest has version " + version + ", and this node knows " + SMALL,
             "Upgrade this node.");
       }
       long size = bytes.getLong();
       int chunkBytes = bytes.getInt();
+      if (version == SMALL) {
+        byte[] content = new byte[bytes.remaining()];
+        bytes.get(content);
+        return new BlobManifest(size, chunkBytes, List.of(), content);
+      }
       List<String> chunks = new ArrayList<>();
       byte[] digest = new byte[32];
       while (bytes.hasRemaining()) {

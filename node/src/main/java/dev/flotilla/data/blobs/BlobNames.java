@@ -2,30 +2,28 @@ package dev.flotilla.data.blobs;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import java.util.regex.Pattern;
+import dev.flotilla.Names;
 
 /** Which names buckets, and blobs in them, may have. */
 final class BlobNames {
 
   private static final int NAME_MAX = 512;
-  private static final Pattern PART = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
 
   private BlobNames() {}
 
   static void bucket(String bucket) {
-    if (!PART.matcher(bucket).matches()) {
-      throw invalid("bucket", bucket);
-    }
+    Names.check("a bucket", bucket);
   }
 
   static void name(String name) {
     if (name.length() > NAME_MAX) {
-      throw invalid("name", name);
+      throw new FlotillaException(
+          Code.INVALID,
+          "a blob's name has " + name.length() + " characters",
+          "It may have " + NAME_MAX + ".");
     }
     for (String part : name.split("/", -1)) {
-      if (!PART.matcher(part).matches()) {
-        throw invalid("name", name);
-      }
+      Names.check("a part between the slashes of a blob's name", part);
     }
   }
 
@@ -35,15 +33,5 @@ final class BlobNames {
     } else {
       name(name);
     }
-  }
-
-  private static FlotillaException invalid(String what, String name) {
-    String shown = name.length() > 100 ? name.substring(0, 100) + "…" : name;
-    return new FlotillaException(
-        Code.INVALID,
-        what + " '" + shown + "' is malformed",
-        "It begins with a letter or digit, and goes on with up to 127 letters, digits, '.', '_' or"
-            + " '-'"
-            + (what.equals("name") ? "; a name may have several such parts, joined by '/'." : "."));
   }
 }

@@ -1,11 +1,14 @@
 package dev.flotilla.data.blobs;
 
+import java.io.IOException;
 import java.io.InputStream;
+import java.io.OutputStream;
 import java.util.ArrayDeque;
 import java.util.Objects;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Future;
+import java.util.function.DoubleConsumer;
 import java.util.function.Function;
 
 /**
@@ -21,6 +24,7 @@ final class BlobReader extends InputStream {
   private final Function<String, byte[]> load;
   private final ExecutorService threads;
   private final ChunkBudget budget;
+  private final DoubleConsumer handedOut;
   private final ArrayDeque<Future<byte[]>> coming = new ArrayDeque<>();
   private int nextToAsk;
   private final int end;
@@ -37,11 +41,13 @@ final class BlobReader extends InputStream {
       long length,
       Function<String, byte[]> load,
       ExecutorService threads,
-      ChunkBudget budget) {
+      ChunkBudget budget,
+      DoubleConsumer handedOut) {
     this.manifest = manifest;
     this.load = load;
     this.threads = threads;
     this.budget = budget;
+    this.handedOut = handedOut;
     this.left = Math.min(length, manifest.size() - offset);
     this.nextToAsk = (int) (offset / manifest.chunkBytes());
     this.skip = (int) (offset % manifest.chunkBytes());
@@ -115,13 +121,31 @@ final class BlobReader extends InputStream {
     }
     int count = (int) Math.min(Math.min(length, chunk.length - position), left);
     System.arraycopy(chunk, position, bytes, offset, count);
+    passed(count);
+    return count;
+  }
+
+  private void passed(int count) {
     position += count;
     left -= count;
+    handedOut.accept(count);
     if (left == 0) {
       chunk = new byte[0];
       position = 0;
     }
-    return count;
+  }
+
+  /** Without a copy in between. */
+  @Override
+  public long transferTo(OutputStream out) throws IOException {
+    long all = 0;
+    while (fill()) {
+      int count = (int) Math.min(chunk.length - position, left);
+      out.write(chunk, position, count);
+      passed(count);
+      all += count;
+    }
+    return all;
   }
 
   @Override

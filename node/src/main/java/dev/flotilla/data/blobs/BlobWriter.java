@@ -1,8 +1,10 @@
 package dev.flotilla.data.blobs;
 
+import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Future;
@@ -10,7 +12,7 @@ import java.util.function.LongSupplier;
 
 /**
  * Cuts a content into chunks and stores them, a few at once. While one is filled the ones before it
- * are on their way.
+ * are digested and on their way.
  */
 final class BlobWriter implements AutoCloseable {
 
@@ -23,7 +25,9 @@ final class BlobWriter implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final long touchEveryNs;
   private final List<String> chunks = new ArrayList<>();
-  private final ArrayDeque<Future<?>> storing = new ArrayDeque<>();
+  private final ArrayDeque<Future<String>> storing = new ArrayDeque<>();
+  private final MessageDigest all = BlobManifest.sha256();
+  private final boolean digested;
   private byte[] filling = new byte[0];
   private int filled;
   private long whole;
@@ -34,6 +38,7 @@ final class BlobWriter implements AutoCloseable {
    * @param kept chunks that are stored already, and all full
    * @param touchEvery chunks stored for longer are touched, so that none is collected before the
    *     blob is known
+   * @param digested whether {@link #digest} will be asked for
    */
   BlobWriter(
       ChunkVault vault,
@@ -42,12 +47,14 @@ final class BlobWriter implements AutoCloseable {
       ExecutorService threads,
       ChunkBudget budget,
       LongSupplier nanoTime,
-      Duration touchEvery) {
+      Duration touchEvery,
+      boolean digested) {
     this.vault = vault;
     this.chunkBytes = chunkBytes;
     this.threads = threads;
     this.budget = budget;
     this.nanoTime = nanoTime;
+    this.digested = digested;
     this.touchEveryNs = touchEvery.toNanos();
     this.touchedNs = nanoTime.getAsLong();
     this.chunks.addAll(kept);
@@ -82,30 +89,46 @@ final class BlobWriter implements AutoCloseable {
     if (filled < filling.length) {
       return;
     }
-    long wanted = Math.max((long) filled + Math.min(more, 1 << 16), 2L * filling.length);
+    long wanted =
+        whole > 0
+            ? chunkBytes
+            : Math.max((long) filled + Math.min(more, 1 << 16), 4L * filling.length);
     filling = java.util.Arrays.copyOf(filling, (int) Math.min(chunkBytes, wanted));
   }
 
   private void send() {
     byte[] content = filling;
     int length = filled;
-    String chunk = BlobManifest.sha256(content, length);
-    chunks.add(chunk);
     whole += length;
     filling = new byte[0];
     filled = 0;
     if (storing.size() >= IN_FLIGHT || !budget.another()) {
       if (storing.isEmpty()) {
         // No room for two: store this one before the next is filled.
-        vault.store(chunk, content, length);
+        chunks.add(store(content, length));
+        digest(content, length);
         return;
       }
-      BlobReader.result(storing.remove());
+      chunks.add(BlobReader.result(storing.remove()));
     } else {
       held++;
     }
-    storing.add(threads.submit(() -> vault.store(chunk, content, length)));
+    storing.add(threads.submit(() -> store(content, length)));
+    digest(content, length);
     keepAlive();
+  }
+
+  private void digest(byte[] content, int length) {
+    // A single chunk's digest is the content's.
+    if (digested && (whole > length || length == chunkBytes)) {
+      all.update(content, 0, length);
+    }
+  }
+
+  private String store(byte[] content, int length) {
+    String chunk = BlobManifest.sha256(content, length);
+    vault.store(chunk, content, length);
+    return chunk;
   }
 
   private void keepAlive() {
@@ -118,8 +141,13 @@ final class BlobWriter implements AutoCloseable {
 
   private void settle() {
     while (!storing.isEmpty()) {
-      BlobReader.result(storing.remove());
+      chunks.add(BlobReader.result(storing.remove()));
     }
+  }
+
+  /** Of all bytes, after {@link #flush}; only for a content that was begun here. */
+  String digest() {
+    return chunks.size() == 1 ? chunks.getFirst() : HexFormat.of().formatHex(all.digest());
   }
 
   /** Returns the chunks once all bytes so far are safe; the last one may be short. */

@@ -2,20 +2,23 @@ package dev.flotilla.data.blobs;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.NodeFiles;
+import java.io.EOFException;
 import java.io.IOException;
+import java.io.InputStream;
 import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.FileTime;
+import java.security.MessageDigest;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
@@ -34,6 +37,7 @@ final class ChunkFiles {
 
   private static final Logger log = LoggerFactory.getLogger(ChunkFiles.class);
   private static final int STRIPES = 64;
+  private static final int PIECE_BYTES = 128 << 10;
 
   private final Path folder;
   private final Path fresh;
@@ -77,7 +81,7 @@ final class ChunkFiles {
           Files.delete(file);
         }
       }
-      force(folder);
+      NodeFiles.syncFolder(folder);
     } catch (IOException e) {
       throw failure("cannot use " + folder, e);
     }
@@ -108,19 +112,12 @@ final class ChunkFiles {
     Path half = fresh.resolve(chunk + "." + temporary.incrementAndGet());
     try {
       try {
-        try (FileChannel channel =
-            FileChannel.open(half, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
-          ByteBuffer buffer = ByteBuffer.wrap(content, 0, length);
-          while (buffer.hasRemaining()) {
-            channel.write(buffer);
-          }
-          channel.force(true);
-        }
+        NodeFiles.writeForced(half, ByteBuffer.wrap(content, 0, length));
         Files.setLastModifiedTime(half, FileTime.from(clock.instant()));
         synchronized (stripe(chunk)) {
           Files.move(half, file, StandardCopyOption.ATOMIC_MOVE);
         }
-        force(folder.resolve(chunk.substring(0, 2)));
+        NodeFiles.syncFolder(folder.resolve(chunk.substring(0, 2)));
       } finally {
         Files.deleteIfExists(half);
       }
@@ -186,17 +183,19 @@ final class ChunkFiles {
    * @throws FlotillaException {@code BAD_FILE} if it was damaged; it no longer is there then
    */
   Optional<byte[]> read(String chunk) {
+    MessageDigest digest = BlobManifest.sha256();
     byte[] content;
     try {
-      content = Files.readAllBytes(file(chunk));
+      content = read(file(chunk), digest);
     } catch (NoSuchFileException absent) {
       return Optional.empty();
     } catch (IOException e) {
       // A disk that cannot read a file any more has damaged it.
       content = new byte[0];
+      digest.reset();
       log.warn("cannot read chunk {}: {}", chunk, e.toString());
     }
-    if (!BlobManifest.sha256(content, content.length).equals(chunk)) {
+    if (!HexFormat.of().formatHex(digest.digest()).equals(chunk)) {
       synchronized (stripe(chunk)) {
         setAside(chunk, "its content has another digest");
       }
@@ -206,6 +205,26 @@ final class ChunkFiles {
           "Check the disk; another node's copy is used.");
     }
     return Optional.of(content);
+  }
+
+  /**
+   * Each piece is digested while it is still in the processor's cache. By a stream, since a channel
+   * fails when its reader is interrupted, which would be taken for damage.
+   */
+  private static byte[] read(Path file, MessageDigest digest) throws IOException {
+    try (InputStream in = Files.newInputStream(file)) {
+      byte[] content = new byte[Math.toIntExact(Files.size(file))];
+      int at = 0;
+      while (at < content.length) {
+        int count = in.read(content, at, Math.min(PIECE_BYTES, content.length - at));
+        if (count < 0) {
+          throw new EOFException(file + " was cut short");
+        }
+        digest.update(content, at, count);
+        at += count;
+      }
+      return content;
+    }
   }
 
   private void setAside(String chunk, String why) {
@@ -302,18 +321,11 @@ final class ChunkFiles {
     }
   }
 
-  private static void force(Path directory) throws IOException {
-    try (FileChannel channel = FileChannel.open(directory, StandardOpenOption.READ)) {
-      channel.force(true);
-    }
-  }
-
   static FlotillaException failure(String what, IOException cause) {
-    String message = String.valueOf(cause.getMessage());
     return new FlotillaException(
         Code.STORAGE,
         what + ": " + cause,
-        message.contains("No space left")
+        NodeFiles.isDiskFull(cause)
             ? "Remove blobs or add a node with room, then try again."
             : "Check the disk and its permissions.",
         cause);

@@ -17,7 +17,7 @@ import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.Timer;
-import java.io.FilterInputStream;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -35,6 +35,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.function.DoubleConsumer;
 import java.util.function.LongSupplier;
 import java.util.random.RandomGenerator;
 
@@ -96,7 +97,9 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     this.nanoTime = nanoTime;
     this.random = random;
     Path folder = dataFolder.toAbsolutePath().resolve("data").resolve("blobs");
-    files = ChunkFiles.on(folder, config.reserveBytes(), clock);
+    files =
+        ChunkFiles.on(
+            folder, Math.max(config.reserveBytes(), cluster.disk().reserveBytes()), clock);
     replicated = new ReplicatedChunks(cluster, files, config.copies(), threads);
     objects =
         config
@@ -184,21 +187,54 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     BlobNames.bucket(bucket);
     long start = nanoTime.getAsLong();
     long room = Math.min(BLOB_BYTES_MAX, catalog.room(bucket));
-    MessageDigest whole = BlobManifest.sha256();
+    byte[] first = firstBytes(content);
+    // What lies in an object store outlives the cluster: small ones too.
+    boolean small = objects.isEmpty() && first.length <= smallBytes();
+    Blob blob = small ? putSmall(bucket, first, room) : putLarge(bucket, first, content, room);
+    bytesWritten.increment((double) blob.size());
+    puts.record(nanoTime.getAsLong() - start, TimeUnit.NANOSECONDS);
+    return blob;
+  }
+
+  private int smallBytes() {
+    return BlobManifest.smallBytes(config.chunkBytes());
+  }
+
+  /** All of a small content, or enough to see that it is none. */
+  private byte[] firstBytes(InputStream content) {
+    try {
+      return content.readNBytes(smallBytes() + 1);
+    } catch (IOException e) {
+      throw unreadable(e);
+    }
+  }
+
+  private static UncheckedIOException unreadable(IOException e) {
+    return new UncheckedIOException("the content could not be read to its end", e);
+  }
+
+  private Blob putSmall(String bucket, byte[] content, long room) {
+    bound(bucket, content.length, room);
+    String digest = BlobManifest.sha256(content, content.length);
+    var _ = catalog.keep(digest, BlobManifest.of(content, config.chunkBytes()), bucket);
+    return new Blob(BlobManifest.PREFIX + digest, content.length);
+  }
+
+  private Blob putLarge(String bucket, byte[] first, InputStream content, long room) {
     BlobManifest manifest;
-    try (BlobWriter writer = writer(List.of())) {
+    String digest;
+    try (BlobWriter writer = writer(List.of(), true)) {
+      writer.write(first, 0, first.length);
+      bound(bucket, writer.size(), room);
       byte[] piece = new byte[PIECE_BYTES];
       for (int count = read(content, piece); count >= 0; count = read(content, piece)) {
-        whole.update(piece, 0, count);
         writer.write(piece, 0, count);
         bound(bucket, writer.size(), room);
       }
       manifest = new BlobManifest(writer.size(), config.chunkBytes(), writer.flush());
+      digest = writer.digest();
     }
-    String digest = HexFormat.of().formatHex(whole.digest());
-    var _ = catalog.keep(digest, manifest, bucket, Optional.empty());
-    bytesWritten.increment((double) manifest.size());
-    puts.record(nanoTime.getAsLong() - start, TimeUnit.NANOSECONDS);
+    var _ = catalog.keep(digest, manifest, bucket);
     return new Blob(BlobManifest.PREFIX + digest, manifest.size());
   }
 
@@ -218,11 +254,11 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     try {
       return content.read(piece);
     } catch (IOException e) {
-      throw new UncheckedIOException("the content could not be read to its end", e);
+      throw unreadable(e);
     }
   }
 
-  private BlobWriter writer(List<String> kept) {
+  private BlobWriter writer(List<String> kept, boolean digested) {
     return new BlobWriter(
         vault,
         kept,
@@ -230,7 +266,8 @@ public final class GridBlobs implements Blobs, AutoCloseable {
         threads,
         budget,
         nanoTime,
-        config.collectDelay().dividedBy(4));
+        config.collectDelay().dividedBy(4),
+        digested);
   }
 
   @Override
@@ -249,18 +286,24 @@ public final class GridBlobs implements Blobs, AutoCloseable {
           "bytes from " + offset + " are not in " + digest + ", which has " + manifest.size(),
           "Ask for bytes that are there.");
     }
-    return new FilterInputStream(reader(manifest, offset, length)) {
-      @Override
-      public int read(byte[] bytes, int at, int most) throws IOException {
-        int count = super.read(bytes, at, most);
-        bytesRead.increment(Math.max(0, count));
-        return count;
-      }
-    };
+    return manifest.content().length > 0
+        ? small(digest, manifest.content(), offset, length)
+        : reader(manifest, offset, length, bytesRead::increment);
   }
 
-  private BlobReader reader(BlobManifest manifest, long offset, long length) {
-    return new BlobReader(manifest, offset, length, vault::load, threads, budget);
+  private InputStream small(String digest, byte[] content, long offset, long length) {
+    if (!digest.equals(BlobManifest.PREFIX + BlobManifest.sha256(content, content.length))) {
+      throw new FlotillaException(
+          Code.BAD_FILE, "blob " + digest + " is damaged in the data grid", "Put it again.");
+    }
+    int count = (int) Math.min(length, content.length - offset);
+    bytesRead.increment(count);
+    return new ByteArrayInputStream(content, (int) offset, count);
+  }
+
+  private BlobReader reader(
+      BlobManifest manifest, long offset, long length, DoubleConsumer handedOut) {
+    return new BlobReader(manifest, offset, length, vault::load, threads, budget, handedOut);
   }
 
   private BlobManifest manifest(String digest) {
@@ -373,7 +416,7 @@ public final class GridBlobs implements Blobs, AutoCloseable {
     if (from.offset() % from.chunkBytes() != 0) {
       tail = vault.load(kept.removeLast());
     }
-    try (BlobWriter writer = writer(kept)) {
+    try (BlobWriter writer = writer(kept, false)) {
       writer.write(tail, 0, tail.length);
       byte[] piece = new byte[PIECE_BYTES];
       Optional<RuntimeException> broken = Optional.empty();
@@ -464,7 +507,7 @@ public final class GridBlobs implements Blobs, AutoCloseable {
             .orElseGet(() -> digest(manifest));
     Blob blob = new Blob(BlobManifest.PREFIX + digest, manifest.size());
     var _ = matching(id, blob, expected);
-    var _ = catalog.keep(digest, manifest, row.bucket(), Optional.of(id));
+    var _ = catalog.complete(digest, manifest, row.bucket(), id);
     return blob;
   }
 
@@ -487,7 +530,7 @@ public final class GridBlobs implements Blobs, AutoCloseable {
   private String digest(BlobManifest manifest) {
     MessageDigest whole = BlobManifest.sha256();
     byte[] piece = new byte[PIECE_BYTES];
-    try (BlobReader reader = reader(manifest, 0, manifest.size())) {
+    try (BlobReader reader = reader(manifest, 0, manifest.size(), bytes -> {})) {
       for (int count = reader.read(piece, 0, piece.length);
           count >= 0;
           count = reader.read(piece, 0, piece.length)) {
@@ -536,6 +579,11 @@ public final class GridBlobs implements Blobs, AutoCloseable {
   @Override
   public List<NodeState> scrub() {
     return each(stub -> stub.scrub(ScrubRequest.getDefaultInstance()));
+  }
+
+  /** How many chunks of blobs are on no node that answers but this one. */
+  public long chunksOnlyOn(String nodeId) {
+    return keeper.onlyOn(nodeId);
   }
 
   @Override

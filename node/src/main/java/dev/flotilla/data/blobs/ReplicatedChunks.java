@@ -18,6 +18,7 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
@@ -318,7 +319,7 @@ final class ReplicatedChunks implements ChunkVault {
               .withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS)
               .load(ChunkRequest.newBuilder().setDigest(bytes(chunk)).build());
       while (pieces.hasNext()) {
-        content.writeBytes(pieces.next().getContent().toByteArray());
+        pieces.next().getContent().writeTo(content);
       }
       byte[] whole = content.toByteArray();
       if (!BlobManifest.sha256(whole, whole.length).equals(chunk)) {
@@ -328,6 +329,8 @@ final class ReplicatedChunks implements ChunkVault {
       return whole;
     } catch (StatusRuntimeException e) {
       throw known(node, e);
+    } catch (IOException e) {
+      throw new IllegalStateException("memory cannot be written", e);
     }
   }
 

@@ -12,7 +12,6 @@ import java.util.Optional;
 import java.util.Set;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
@@ -97,9 +96,7 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
 
   private IgniteCache<String, Long> marks(Ignite ignite) {
     IgniteCache<String, Long> there = ignite.cache(MARKS);
-    return there == null
-        ? ignite.getOrCreateCache(grid.cacheConfig(MARKS, CacheAtomicityMode.TRANSACTIONAL))
-        : there;
+    return there == null ? ignite.getOrCreateCache(grid.cacheConfig(MARKS)) : there;
   }
 
   private void unmark(String chunk) {

@@ -18,7 +18,6 @@ import javax.cache.expiry.CreatedExpiryPolicy;
 import javax.cache.expiry.Duration;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -88,7 +87,7 @@ final class CacheLoads {
     return claims != null
         ? claims
         : ignite.getOrCreateCache(
-            grid.<String, String>cacheConfig(CLAIMS, CacheAtomicityMode.TRANSACTIONAL)
+            grid.<String, String>cacheConfig(CLAIMS)
                 .setExpiryPolicyFactory(
                     CreatedExpiryPolicy.factoryOf(new Duration(TimeUnit.MINUTES, 20))));
   }

@@ -26,7 +26,6 @@ import java.util.function.LongSupplier;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CacheMode;
 import org.apache.ignite.cache.CachePeekMode;
 import org.apache.ignite.configuration.CacheConfiguration;
@@ -111,8 +110,7 @@ final class GridCache implements Cache {
   // The engine's cache.
 
   private CacheConfiguration<String, byte[]> engineConfig() {
-    CacheConfiguration<String, byte[]> made =
-        grid.cacheConfig(gridName(name), CacheAtomicityMode.TRANSACTIONAL);
+    CacheConfiguration<String, byte[]> made = grid.cacheConfig(gridName(name));
     // Caches of one mode share partitions, and files: a new one costs little.
     return config.mode() == CacheConfig.Mode.REPLICATED
         ? made.setCacheMode(CacheMode.REPLICATED).setGroupName("flotilla.caches.replicated")

@@ -3,16 +3,17 @@ package dev.flotilla.data.cache;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
+import dev.flotilla.data.grid.GridMembers;
 import dev.flotilla.data.proto.Invalidation;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.regex.Pattern;
 
 /**
  * The caches, each an engine cache {@code flotilla.cache.NAME}; how each was made stands in the
@@ -21,7 +22,6 @@ import java.util.regex.Pattern;
 public final class GridCaches implements Caches, AutoCloseable {
 
   static final String KIND = "cache";
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
 
   private final Environment environment;
   private final Grid grid;
@@ -54,6 +54,16 @@ public final class GridCaches implements Caches, AutoCloseable {
 
   /** Begins to keep near caches and bounds; the grid is up. */
   public void start() {
+    // While a backup is restored nothing comes near, and what is near is of before.
+    Registry registry = environment.cluster().registry();
+    var _ =
+        registry.subscribe(
+            () -> {
+              if (registry.get(GridMembers.GATE).isPresent()) {
+                open.values().forEach(GridCache::forgetAll);
+                coherence.forgetAll();
+              }
+            });
     coherence.start();
     bounds.start();
   }
@@ -136,6 +146,12 @@ public final class GridCaches implements Caches, AutoCloseable {
     Registry registry = environment.cluster().registry();
     Registry.Key key = new Registry.Key(KIND, name);
     if (config(name).isEmpty()) {
+      if (grid.inTransaction()) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "cache " + name + " does not exist, and cannot be made inside a transaction",
+            "Make it first.");
+      }
       var _ =
           registry.commit(
               List.of(new Registry.Condition(key, 0)),
@@ -155,12 +171,7 @@ public final class GridCaches implements Caches, AutoCloseable {
   }
 
   static void checkName(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "a cache's name must match " + NAME.pattern() + ", which this one does not",
-          "Choose another name.");
-    }
+    Names.check("a cache", name);
   }
 
   @Override

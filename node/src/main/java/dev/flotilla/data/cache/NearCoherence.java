@@ -191,6 +191,11 @@ final class NearCoherence extends NearCachesGrpc.NearCachesImplBase implements A
     reply.onCompleted();
   }
 
+  /** Whatever any near cache of this node holds is not to be used any more. */
+  void forgetAll() {
+    leases.forgetAll();
+  }
+
   private void forget(Invalidation written) {
     local.invalidate(written);
     if (written.getAll()) {

@@ -16,6 +16,7 @@ import org.apache.ignite.configuration.WALMode;
 import org.apache.ignite.events.EventType;
 import org.apache.ignite.failure.AbstractFailureHandler;
 import org.apache.ignite.failure.FailureContext;
+import org.apache.ignite.failure.FailureType;
 import org.apache.ignite.logger.slf4j.Slf4jLogger;
 import org.apache.ignite.plugin.segmentation.SegmentationPolicy;
 import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
@@ -33,7 +34,11 @@ final class EngineConfiguration {
 
   private EngineConfiguration() {}
 
-  static IgniteConfiguration of(GridConfig config, Cluster cluster) {
+  /**
+   * @param onFailure called when a part of the engine has ended for good, and it must be started
+   *     again
+   */
+  static IgniteConfiguration of(GridConfig config, Cluster cluster, Runnable onFailure) {
     TcpDiscoverySpi discovery = new TcpDiscoverySpi();
     discovery.setIpFinder(
         new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
@@ -58,16 +63,21 @@ final class EngineConfiguration {
         .setCommunicationSpi(communication)
         .setFailureDetectionTimeout(config.failureDetection().toMillis())
         .setIncludeEventTypes(
-            EventType.EVT_NODE_LEFT, EventType.EVT_NODE_FAILED, EventType.EVT_NODE_SEGMENTED)
+            EventType.EVT_NODE_JOINED,
+            EventType.EVT_NODE_LEFT,
+            EventType.EVT_NODE_FAILED,
+            EventType.EVT_NODE_SEGMENTED,
+            EventType.EVT_CACHE_STARTED,
+            EventType.EVT_CACHE_STOPPED)
         .setSegmentationPolicy(SegmentationPolicy.NOOP)
-        .setFailureHandler(new Report())
+        .setFailureHandler(new Report(onFailure))
         .setDataStorageConfiguration(storage(config))
         .setPluginProviders(new CommitLog())
         .setTransactionConfiguration(
             new TransactionConfiguration()
                 .setTxAwareQueriesEnabled(true)
-                .setDefaultTxTimeout(TRANSACTION_TIMEOUT_MS)
-                .setTxTimeoutOnPartitionMapExchange(TRANSACTION_TIMEOUT_MS))
+                // No time-out at changes of the topology: see TransactionWatch.
+                .setDefaultTxTimeout(TRANSACTION_TIMEOUT_MS))
         .setSqlConfiguration(
             new SqlConfiguration()
                 .setQueryEnginesConfiguration(
@@ -105,7 +115,7 @@ final class EngineConfiguration {
         .setSystemDataRegionConfiguration(
             new SystemDataRegionConfiguration().setInitialSize(12L << 20).setMaxSize(40L << 20))
         .setWalMode(WALMode.FSYNC)
-        // It would wait a microsecond for others to join, which takes sixty, and more under load.
+        // Not to gather writers: each would sleep before it forces the log, and Combiner gathers.
         .setWalFsyncDelayNanos(0)
         .setFileIOFactory(new CommitLog.Files())
         .setWalSegmentSize(8 << 20)
@@ -120,9 +130,20 @@ final class EngineConfiguration {
 
   /** The engine's own handler would halt the process, and models with it. */
   private static final class Report extends AbstractFailureHandler {
+
+    private final Runnable onFailure;
+
+    Report(Runnable onFailure) {
+      this.onFailure = onFailure;
+    }
+
     @Override
     protected boolean handle(Ignite ignite, FailureContext failure) {
       log.error("data grid: {}", failure.type(), failure.error());
+      if (failure.type() == FailureType.CRITICAL_ERROR
+          || failure.type() == FailureType.SYSTEM_WORKER_TERMINATION) {
+        onFailure.run();
+      }
       return false;
     }
   }

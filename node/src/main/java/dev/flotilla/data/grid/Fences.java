@@ -5,7 +5,6 @@ import dev.flotilla.cluster.Fencing;
 import java.util.Optional;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 
 /**
  * Guards what lives in the grid: keeps the highest token that each resource has seen of each lock,
@@ -16,10 +15,7 @@ public final class Fences {
   private static final String CACHE = "flotilla.fences";
 
   public Fences(Grid grid) {
-    grid.onStart(
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, Long>cacheConfig(CACHE, CacheAtomicityMode.TRANSACTIONAL)));
+    grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, Long>cacheConfig(CACHE)));
   }
 
   /**

@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
@@ -22,7 +23,9 @@ import org.apache.ignite.cache.PartitionLossPolicy;
 import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterTopologyException;
 import org.apache.ignite.configuration.CacheConfiguration;
+import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
+import org.apache.ignite.internal.processors.cache.CacheGroupContext;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
 import org.apache.ignite.internal.util.typedef.X;
 import org.apache.ignite.transactions.Transaction;
@@ -127,20 +130,26 @@ public final class Grid implements AutoCloseable {
     }
   }
 
+  /** Whether a node belongs to the grid, as the registry has decided. */
+  public boolean isMember(String nodeId) {
+    return keeper.isMember(nodeId);
+  }
+
   /** Whether this node is part of the majority now. */
   public boolean hasMajority() {
     return keeper.hasMajority();
   }
 
   /**
-   * A cache with all that safety needs: copies, synchronous writes, a majority, no use of lost
-   * partitions. Add to it what the use needs (expiry, affinity, SQL), and hand it to {@code
-   * getOrCreateCache} inside {@link #write}.
+   * A cache with all that safety needs: transactions (the engine's atomic caches do not settle what
+   * was on its way when a node went, and end with copies that differ), copies, synchronous writes,
+   * a majority, no use of lost partitions. Add to it what the use needs (expiry, affinity, SQL),
+   * and hand it to {@code getOrCreateCache} inside {@link #write}.
    */
-  public <K, V> CacheConfiguration<K, V> cacheConfig(String name, CacheAtomicityMode atomicity) {
+  public <K, V> CacheConfiguration<K, V> cacheConfig(String name) {
     return new CacheConfiguration<K, V>(name)
         .setCacheMode(CacheMode.PARTITIONED)
-        .setAtomicityMode(atomicity)
+        .setAtomicityMode(CacheAtomicityMode.TRANSACTIONAL)
         .setBackups(BACKUPS)
         .setWriteSynchronizationMode(CacheWriteSynchronizationMode.FULL_SYNC)
         .setPartitionLossPolicy(PartitionLossPolicy.READ_WRITE_SAFE)
@@ -171,7 +180,7 @@ public final class Grid implements AutoCloseable {
       Ignite running = running(what);
       try {
         T value = operation.apply(running);
-        return new Seen<>(value, !keeper.confirmMajority());
+        return new Seen<>(value, !keeper.confirmMajority(running));
       } catch (CacheException | IgniteException | IllegalStateException e) {
         if (!isPassing(e)
             || inTransaction(running)
@@ -219,16 +228,17 @@ public final class Grid implements AutoCloseable {
   private <T> T write(String what, Ignite running, Function<Ignite, T> operation) {
     // Refused for certain only here: what fails later may have been applied by others all the same,
     // even if the engine says that it refused it (as after a pause in the middle of a commit).
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
       throw noMajority(what);
     }
+    cluster.disk().checkRoom(what);
     T result;
     try {
       result = operation.apply(running);
     } catch (CacheException | IgniteException | IllegalStateException e) {
-      throw failedWrite(what, e);
+      throw failedWrite(what, running, e);
     }
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority()) {
+    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
       throw unknown(what, null);
     }
     return result;
@@ -331,6 +341,35 @@ public final class Grid implements AutoCloseable {
     return write(what, engine(what), operation);
   }
 
+  /**
+   * Tables, caches and the like of which some partition has its only complete copy on a node, or
+   * none on any other that is there; by name.
+   */
+  public List<String> onlyOn(String nodeId) {
+    return read(
+        "looking for last copies",
+        running -> {
+          List<String> names = new ArrayList<>();
+          for (CacheGroupContext group : ((IgniteEx) running).context().cache().cacheGroups()) {
+            if (!group.systemCache() && hasPartitionOnlyOn(group, nodeId)) {
+              names.add(group.cacheOrGroupName());
+            }
+          }
+          Collections.sort(names);
+          return names;
+        });
+  }
+
+  private static boolean hasPartitionOnlyOn(CacheGroupContext group, String nodeId) {
+    for (int partition = 0; partition < group.affinity().partitions(); partition++) {
+      if (group.topology().owners(partition).stream()
+          .allMatch(owner -> String.valueOf(owner.consistentId()).equals(nodeId))) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   private Ignite running(String what) {
     if (keeper.isGateShut()) {
       throw new FlotillaException(
@@ -358,7 +397,13 @@ public final class Grid implements AutoCloseable {
         Code.UNAVAILABLE, what + " failed: " + e.getMessage(), "Try again soon.", e);
   }
 
-  private static FlotillaException failedWrite(String what, RuntimeException e) {
+  private FlotillaException failedWrite(String what, Ignite running, RuntimeException e) {
+    // A node that stood still or was cut off may have been given up by the others, who then finish
+    // its transactions as they find them: what the engine says here of one is certain only while
+    // this node belongs to them.
+    if (!keeper.confirmMajority(running)) {
+      return unknown(what, e);
+    }
     if (X.hasCause(e, TransactionOptimisticException.class)) {
       return new FlotillaException(
           Code.CONFLICT, what + ": another transaction came first", "Nothing was done; try again.");

@@ -48,8 +48,8 @@ public record GridConfig(
     return folder.resolve("wal");
   }
 
-  /** There while this node's data is in doubt. */
-  Path doubt() {
-    return folder.resolve("in-doubt");
+  /** There if this node was active without a majority, until it is of a view again. */
+  Path alone() {
+    return folder.resolve("alone");
   }
 }

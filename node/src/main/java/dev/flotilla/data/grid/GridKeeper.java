@@ -3,34 +3,29 @@ package dev.flotilla.data.grid;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.grid.Rejoining.Action;
-import dev.flotilla.data.grid.Rejoining.Doubt;
 import dev.flotilla.data.grid.Rejoining.Own;
 import dev.flotilla.data.grid.Rejoining.Peer;
 import dev.flotilla.data.proto.GridStatus;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
-import java.nio.file.LinkOption;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
-import java.util.Comparator;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
-import java.util.stream.Stream;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.Ignition;
-import org.apache.ignite.cache.affinity.Affinity;
+import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterState;
 import org.apache.ignite.events.Event;
 import org.apache.ignite.events.EventType;
@@ -57,7 +52,7 @@ final class GridKeeper implements AutoCloseable {
   /** How long an operation waits for such a confirmation where the engine sees a majority. */
   private static final long CONFIRM_NS = 3_000_000_000L;
 
-  /** How long it lets another start first. */
+  /** How long it lets others start first, or answer. */
   private static final long PATIENCE_NS = 15_000_000_000L;
 
   private final Cluster cluster;
@@ -67,13 +62,17 @@ final class GridKeeper implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
   private final CountDownLatch ready = new CountDownLatch(1);
+  private final Semaphore wake = new Semaphore(0);
   private volatile @Nullable Ignite engine;
   private long stoppedNs;
+  private long lastMajorityNs;
   private volatile boolean segmented;
+  private volatile boolean broken;
   private volatile boolean announced;
   private volatile boolean closed;
   private volatile @Nullable Thread thread;
   private volatile @Nullable Thread asking;
+  private volatile @Nullable Thread deciding;
 
   GridKeeper(Cluster cluster, GridConfig config, LongSupplier nanoTime) {
     this.cluster = cluster;
@@ -95,9 +94,12 @@ final class GridKeeper implements AutoCloseable {
   void start() {
     members.found();
     stoppedNs = nanoTime.getAsLong();
+    lastMajorityNs = stoppedNs;
     // Apart from the keeper, which may wait for the engine for long: what others say must stay
     // fresh.
     asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
+    // Apart from it too, since what the keeper calls at a start may wait for a decision.
+    deciding = Thread.ofPlatform().name("grid-members").daemon().start(this::decideOnAndOn);
     thread = Thread.ofPlatform().name("grid-keeper").daemon().start(this::run);
   }
 
@@ -114,16 +116,28 @@ final class GridKeeper implements AutoCloseable {
     return engine;
   }
 
-  /**
-   * Whether this node is certainly part of the majority: the engine sees one, and a majority has
-   * confirmed within the lease that it sees this node. The second finds what the engine cannot:
-   * that this process stood still, or that a cut has not been noticed yet.
-   */
+  /** Whether this node is certainly part of the majority; see {@link #confirmMajority}. */
   boolean hasMajority() {
     Ignite running = engine;
-    return running != null
-        && engineHasMajority(running)
-        && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+    return running != null && hasMajority(running);
+  }
+
+  /**
+   * Two things must hold: the engine sees a majority, and a majority has confirmed within the lease
+   * that it sees this node. The second finds what the engine cannot: that this process stood still,
+   * or that a cut has not been noticed yet.
+   */
+  private boolean hasMajority(Ignite running) {
+    try {
+      return engineHasMajority(running)
+          && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
+    } catch (IllegalStateException stopped) {
+      return false;
+    }
+  }
+
+  boolean isMember(String nodeId) {
+    return members.current().nodes().contains(nodeId);
   }
 
   /** Whether the grid's contents are being replaced. */
@@ -144,22 +158,31 @@ final class GridKeeper implements AutoCloseable {
   /**
    * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they
    * may be slow, or this node may have been.
+   *
+   * @param running the engine on which something was done; another one cannot speak for it
    */
-  boolean confirmMajority() {
+  boolean confirmMajority(Ignite running) {
     long deadlineNs = nanoTime.getAsLong() + CONFIRM_NS;
-    while (!hasMajority()) {
-      Ignite running = engine;
-      if (running == null || !engineHasMajority(running) || nanoTime.getAsLong() > deadlineNs) {
+    while (!hasMajority(running)) {
+      if (!isSame(engine, running)
+          || !engineHasMajority(running)
+          || nanoTime.getAsLong() > deadlineNs) {
         return false;
       }
       try {
-        Thread.sleep(10);
+        Thread.sleep(5);
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
         return false;
       }
     }
-    return true;
+    return isSame(engine, running);
+  }
+
+  /** What was done on one start of the engine says nothing of another. */
+  @SuppressWarnings("ReferenceEquality")
+  private static boolean isSame(@Nullable Ignite one, @Nullable Ignite other) {
+    return one == other;
   }
 
   private void askOnAndOn() {
@@ -172,6 +195,29 @@ final class GridKeeper implements AutoCloseable {
       } catch (RuntimeException e) {
         if (!closed) {
           log.warn("data grid: the others could not be asked: {}", e.toString());
+        }
+      }
+    }
+  }
+
+  private void decideOnAndOn() {
+    while (!closed) {
+      try {
+        Ignite running = engine;
+        if (running != null) {
+          Map<String, String> filled = new HashMap<>();
+          peers.fresh().forEach((id, status) -> filled.put(id, status.getFilled()));
+          members.manage(running, filled);
+        }
+        var _ = wake.tryAcquire(PERIOD_MS, TimeUnit.MILLISECONDS);
+        wake.drainPermits();
+      } catch (InterruptedException e) {
+        return;
+      } catch (IgniteException | IllegalStateException stopped) {
+        // The keeper has stopped the engine, or the engine itself.
+      } catch (RuntimeException e) {
+        if (!closed) {
+          log.warn("data grid: {}", e.toString(), e);
         }
       }
     }
@@ -194,6 +240,15 @@ final class GridKeeper implements AutoCloseable {
 
   private void pass() throws InterruptedException {
     Ignite running = engine;
+    if (running != null && broken) {
+      log.warn("data grid: the engine cannot go on (such as after a full disk); it starts again");
+      stopEngine();
+      running = null;
+    }
+    if (running == null && cluster.disk().isExhausted()) {
+      // Started without room for its write-ahead log it would only break again.
+      return;
+    }
     if (running != null) {
       tend(running);
     }
@@ -203,8 +258,9 @@ final class GridKeeper implements AutoCloseable {
             running != null,
             running != null && sees(running),
             rank(),
-            nanoTime.getAsLong() - stoppedNs < PATIENCE_NS);
+            nanoTime.getAsLong() - Math.max(stoppedNs, lastMajorityNs) < PATIENCE_NS);
     if (own.majority()) {
+      lastMajorityNs = nanoTime.getAsLong();
       return;
     }
     Map<String, GridStatus> answers = peers.fresh();
@@ -229,6 +285,11 @@ final class GridKeeper implements AutoCloseable {
             others,
             current.nodes().size(),
             current.nodes().contains(cluster.self()));
+    if (action == Action.CLAIM_VIEW
+        && running != null
+        && current.view().equals(List.of(cluster.self()))) {
+      return;
+    }
     if (action != Action.STAY) {
       log.info("data grid: {} (rank {}), others {}", action, rank(), others);
     }
@@ -236,10 +297,16 @@ final class GridKeeper implements AutoCloseable {
       case STAY -> {}
       case STOP -> stopEngine();
       case START -> startEngine();
+      case CLAIM_VIEW -> {
+        if (members.claimView() && running == null) {
+          startEngine();
+        }
+      }
       case START_EMPTY -> {
-        noteDoubt(Doubt.FILLING);
-        deleteData();
-        startEngine();
+        if (members.leaveView()) {
+          deleteData();
+          startEngine();
+        }
       }
     }
   }
@@ -257,7 +324,6 @@ final class GridKeeper implements AutoCloseable {
   }
 
   private void tend(Ignite running) {
-    members.manage(running);
     boolean active;
     try {
       active = running.cluster().state() == ClusterState.ACTIVE;
@@ -273,23 +339,25 @@ final class GridKeeper implements AutoCloseable {
       return;
     }
     if (!engineHasMajority(running)) {
-      noteDoubt(Doubt.ALONE);
-    } else if (hasMajority() && GridMembers.baseline(running).contains(cluster.self())) {
-      if (!announced) {
-        announced = true;
-        onStart.forEach(action -> action.accept(running));
-        log.info("data grid up, members {}", members.current().nodes());
-        ready.countDown();
-      }
-      if (Files.exists(config.doubt()) && isFilled(running)) {
-        delete(config.doubt());
-        log.info("data grid: this node's data is whole");
-      }
+      noteAlone();
+      return;
+    }
+    if (!hasMajority(running) || !GridMembers.baseline(running).contains(cluster.self())) {
+      return;
+    }
+    if (!announced) {
+      announced = true;
+      onStart.forEach(action -> action.accept(running));
+      log.info("data grid up, members {}", members.current().nodes());
+      ready.countDown();
+    }
+    if (wasAlone() && members.current().view().contains(cluster.self())) {
+      delete(config.alone());
     }
   }
 
   private int rank() {
-    return Rejoining.rank(members.current().view().contains(cluster.self()), doubt());
+    return Rejoining.rank(members.current().view().contains(cluster.self()), wasAlone());
   }
 
   private static Peer peer(String id, GridStatus status, GridMembers.Members current) {
@@ -300,15 +368,11 @@ final class GridKeeper implements AutoCloseable {
         status.getMajority(),
         status.getSeesAsker(),
         status.getWhole(),
-        Rejoining.rank(
-            current.view().contains(id),
-            status.getFilling() ? Doubt.FILLING : status.getInDoubt() ? Doubt.ALONE : Doubt.NONE));
+        Rejoining.rank(current.view().contains(id), status.getAlone()));
   }
 
   private GridStatus status(String asker) {
-    Doubt doubt = doubt();
-    GridStatus.Builder status =
-        GridStatus.newBuilder().setInDoubt(doubt != Doubt.NONE).setFilling(doubt == Doubt.FILLING);
+    GridStatus.Builder status = GridStatus.newBuilder().setAlone(wasAlone());
     Ignite running = engine;
     if (running == null) {
       return status.build();
@@ -321,6 +385,8 @@ final class GridKeeper implements AutoCloseable {
           .setMajority(sees(running))
           .setSeesAsker(!segmented && visible.contains(asker))
           .setWhole(isWhole(running))
+          .setFilled(
+              members.current().view().contains(cluster.self()) ? "" : filledTopology(running))
           .addAllVisible(visible)
           .build();
     } catch (IgniteException | IllegalStateException e) {
@@ -339,53 +405,93 @@ final class GridKeeper implements AutoCloseable {
     return true;
   }
 
-  /** Whether this node has all of what it is to hold. */
+  /** The topology for which this node has all that it is to hold; empty if it has not. */
+  private String filledTopology(Ignite running) {
+    String topology = GridMembers.topology(running);
+    return GridMembers.baseline(running).contains(cluster.self())
+            && isFilled(running)
+            && topology.equals(GridMembers.topology(running))
+        ? topology
+        : "";
+  }
+
   private static boolean isFilled(Ignite running) {
-    for (CacheGroupContext group : ((IgniteEx) running).context().cache().cacheGroups()) {
+    var caches = ((IgniteEx) running).context().cache();
+    var exchange = caches.context().exchange().lastTopologyFuture();
+    if (exchange == null || !exchange.isDone()) {
+      return false;
+    }
+    ClusterNode self = running.cluster().localNode();
+    int groups = 0;
+    int owned = 0;
+    for (CacheGroupContext group : caches.cacheGroups()) {
+      List<List<ClusterNode>> wanted = group.affinity().idealAssignmentRaw();
       if (group.systemCache()) {
         continue;
       }
-      for (GridDhtLocalPartition partition : group.topology().localPartitions()) {
-        if (partition.state() == GridDhtPartitionState.MOVING) {
-          return false;
-        }
-      }
-      Affinity<?> affinity = running.affinity(group.config().getName());
-      if (group.topology().localPartitions().isEmpty() && affinity.partitions() > 0) {
+      groups++;
+      if (wanted == null) {
         return false;
       }
+      for (int partition = 0; partition < wanted.size(); partition++) {
+        if (!wanted.get(partition).contains(self)) {
+          continue;
+        }
+        GridDhtLocalPartition local = group.topology().localPartition(partition);
+        if (local == null || local.state() != GridDhtPartitionState.OWNING) {
+          return false;
+        }
+        owned++;
+      }
     }
-    return true;
+    return groups == 0 || owned > 0;
   }
 
   private void startEngine() {
     segmented = false;
+    broken = false;
     announced = false;
     try {
-      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster));
+      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
+      storeBaselineHistory(started);
       started
           .events()
           .localListen(
-              event -> left(started, event),
+              event -> changed(started, event),
+              EventType.EVT_NODE_JOINED,
               EventType.EVT_NODE_LEFT,
               EventType.EVT_NODE_FAILED,
               EventType.EVT_NODE_SEGMENTED);
       engine = started;
-    } catch (IgniteException e) {
+    } catch (IgniteException | IgniteCheckedException e) {
       // What it began must not go on half started.
       Ignition.stop(cluster.self(), true);
       log.warn("data grid: the engine did not start: {}", e.toString());
     }
   }
 
+  /**
+   * A node that starts empty is sent the history of the engine's baselines when it joins, but keeps
+   * it in memory only, and without it does not start again on its own data.
+   */
+  private static void storeBaselineHistory(Ignite started) throws IgniteCheckedException {
+    var context = ((IgniteEx) started).context();
+    var database = context.cache().context().database();
+    if (database.metaStorage() != null
+        && context.state().clusterState().baselineTopology() != null) {
+      context.state().onReadyForReadWrite(database.metaStorage());
+    }
+  }
+
   /** Notes at once that this node is alone, before a write that ends now can be taken for done. */
-  private boolean left(Ignite running, Event event) {
+  private boolean changed(Ignite running, Event event) {
     if (event.type() == EventType.EVT_NODE_SEGMENTED) {
       segmented = true;
     }
-    if (!engineHasMajority(running)) {
-      noteDoubt(Doubt.ALONE);
+    if (event.type() != EventType.EVT_NODE_JOINED && !engineHasMajority(running)) {
+      noteAlone();
     }
+    wake.release();
     return true;
   }
 
@@ -399,72 +505,32 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  private Doubt doubt() {
-    if (!Files.exists(config.doubt())) {
-      return Doubt.NONE;
-    }
-    try {
-      // A file cut short by a crash must not be trusted more than it deserves.
-      return Files.readString(config.doubt()).equals(Doubt.ALONE.name())
-          ? Doubt.ALONE
-          : Doubt.FILLING;
-    } catch (IOException e) {
-      return Doubt.FILLING;
-    }
+  private boolean wasAlone() {
+    return Files.exists(config.alone());
   }
 
-  /** Durably, before anything that rests on it; what is being filled stays so until it is. */
-  private synchronized void noteDoubt(Doubt why) {
-    Doubt now = doubt();
-    if (now == why || now == Doubt.FILLING) {
+  /** Durably, before anything that rests on it. */
+  private synchronized void noteAlone() {
+    if (wasAlone()) {
       return;
     }
     try {
       Files.createDirectories(config.folder());
-      Path temporary = config.doubt().resolveSibling("in-doubt.tmp");
-      try (FileChannel file =
-          FileChannel.open(
-              temporary,
-              StandardOpenOption.CREATE,
-              StandardOpenOption.TRUNCATE_EXISTING,
-              StandardOpenOption.WRITE)) {
-        ByteBuffer bytes = ByteBuffer.wrap(why.name().getBytes(StandardCharsets.UTF_8));
-        while (bytes.hasRemaining()) {
-          file.write(bytes);
-        }
-        file.force(true);
-      }
-      Files.move(
-          temporary,
-          config.doubt(),
-          StandardCopyOption.REPLACE_EXISTING,
-          StandardCopyOption.ATOMIC_MOVE);
-      try (FileChannel folder = FileChannel.open(config.folder(), StandardOpenOption.READ)) {
-        folder.force(true);
-      }
-      log.warn(
-          "data grid: this node's data is in doubt ({}) until it is part of the majority", why);
+      NodeFiles.writeDurably(config.alone(), new byte[0], false);
+      log.warn("data grid: this node is alone; what it does now counts for nothing");
     } catch (IOException e) {
-      throw storage("cannot note that this node's data is in doubt", e);
+      throw storage("cannot note that this node was alone", e);
     }
   }
 
   private void deleteData() {
     log.warn("data grid: this node's older data is deleted; the others fill it again");
-    deleteTree(config.pages());
-    deleteTree(config.writeAheadLog());
-  }
-
-  private static void deleteTree(Path folder) {
-    if (!Files.exists(folder, LinkOption.NOFOLLOW_LINKS)) {
-      return;
-    }
-    try (Stream<Path> tree = Files.walk(folder)) {
-      for (Path path : tree.sorted(Comparator.reverseOrder()).toList()) {
-        Files.delete(path);
-      }
+    try {
+      NodeFiles.deleteTree(config.pages());
+      NodeFiles.deleteTree(config.writeAheadLog());
+      Files.deleteIfExists(config.alone());
     } catch (IOException e) {
-      throw storage("cannot delete " + folder, e);
+      throw storage("cannot delete this node's older data in " + config.folder(), e);
     }
   }
 
@@ -487,15 +553,15 @@ final class GridKeeper implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
-    Thread asks = asking;
-    if (asks != null) {
-      asks.interrupt();
+    for (Thread each : new Thread[] {asking, deciding, thread}) {
+      if (each != null) {
+        each.interrupt();
+      }
     }
-    Thread running = thread;
-    if (running != null) {
-      running.interrupt();
+    Thread keeper = thread;
+    if (keeper != null) {
       try {
-        running.join();
+        keeper.join();
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
       }

@@ -7,11 +7,14 @@ import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Comparator;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.UnaryOperator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.cluster.BaselineNode;
@@ -21,15 +24,27 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Who belongs to the grid, as the registry has decided: its members, whose majority counts, and the
- * view, the members that the majority last consisted of (see {@link Rejoining}). The oldest node of
- * an engine that has a majority brings the engine to it: activates it, takes in nodes that have
- * come, lets go of those that were removed, and has the view decided when it changes.
+ * Who belongs to the grid, as the registry has decided. The oldest node of an engine that has a
+ * majority of the members brings the engine to it: activates it, takes in nodes that have come,
+ * lets go of those that were removed, and decides the view.
+ *
+ * <p>The <em>view</em> are the members that have everything that was ever acknowledged: who left is
+ * out of it, who came back or is new enters it when it has been filled, who is about to delete its
+ * data leaves it first. It is decided as soon as the topology has changed, but what is acknowledged
+ * does not wait for that (docs/ARCHITECTURE.md, Limits).
  */
 public final class GridMembers {
 
-  /** The registry's record, kind {@code grid}. */
-  record Members(List<String> nodes, List<String> view) {}
+  /**
+   * The registry's record, kind {@code grid}.
+   *
+   * @param nodes whose majority must be there for anything to go on: the engine's baseline
+   * @param view who has everything
+   */
+  record Members(List<String> nodes, List<String> view) {
+
+    private static final Members NONE = new Members(List.of(), List.of());
+  }
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
 
@@ -50,14 +65,15 @@ public final class GridMembers {
         .registry()
         .get(KEY)
         .map(entry -> Json.read(entry.value(), Members.class))
-        .orElse(new Members(List.of(), List.of()));
+        .orElse(Members.NONE);
   }
 
   /** The first node makes the grid; all others join it. */
   void found() {
     cluster.registry().sync();
     if (cluster.registry().get(KEY).isEmpty()) {
-      decide(0, new Members(List.of(cluster.self()), List.of(cluster.self())));
+      List<String> self = List.of(cluster.self());
+      decide(0, new Members(self, self));
     }
   }
 
@@ -70,8 +86,55 @@ public final class GridMembers {
         .isPresent();
   }
 
-  /** One pass; only on an engine that is part of a majority, and only by its oldest node. */
-  void manage(Ignite engine) {
+  /** Names a topology: what two nodes call the same is the same. */
+  static String topology(Ignite engine) {
+    long version = engine.cluster().topologyVersion();
+    return engine.cluster().forServers().nodes().stream()
+            .min(Comparator.comparingLong(ClusterNode::order))
+            .map(oldest -> oldest.id().toString())
+            .orElse("")
+        + ":"
+        + version;
+  }
+
+  /**
+   * Makes this node the only one of the view, before it starts with data that nobody else has just
+   * so: what others have of writes of unknown outcome must not be mixed with what it has.
+   *
+   * @return false if another came first
+   */
+  boolean claimView() {
+    return reviewed(view -> List.of(cluster.self()));
+  }
+
+  /**
+   * Takes this node out of the view, before it deletes its data.
+   *
+   * @return false if it is the only one there, or another decided something at the same time
+   */
+  boolean leaveView() {
+    return reviewed(view -> view.stream().filter(id -> !id.equals(cluster.self())).toList());
+  }
+
+  private boolean reviewed(UnaryOperator<List<String>> change) {
+    Optional<Registry.Entry> entry = cluster.registry().get(KEY);
+    if (entry.isEmpty()) {
+      return true;
+    }
+    Members members = Json.read(entry.get().value(), Members.class);
+    if (!members.view().contains(cluster.self())) {
+      return true;
+    }
+    List<String> view = change.apply(members.view());
+    return !view.isEmpty() && decide(entry.get().epoch(), new Members(members.nodes(), view));
+  }
+
+  /**
+   * One pass; only on an engine that is part of a majority, and only by its oldest node.
+   *
+   * @param filled the topologies for which nodes outside of the view say that they have everything
+   */
+  void manage(Ignite engine, Map<String, String> filled) {
     Optional<Registry.Entry> entry = cluster.registry().get(KEY);
     if (entry.isEmpty() || !isOldest(engine)) {
       return;
@@ -87,8 +150,15 @@ public final class GridMembers {
         engine.cluster().state(ClusterState.ACTIVE);
         engine.cluster().baselineAutoAdjustEnabled(false);
       }
-      Members wanted = wanted(members, visible);
-      if (wanted.equals(members) || decide(entry.get().epoch(), wanted)) {
+      String topology = topology(engine);
+      Members wanted = wanted(members, visible, topology, filled);
+      if (!topology.equals(topology(engine))) {
+        return;
+      }
+      if (wanted.equals(members)) {
+        setBaseline(engine, wanted.nodes());
+      } else if (decide(entry.get().epoch(), wanted)) {
+        log.info("data grid: the view is now {} of {}", wanted.view(), wanted.nodes());
         setBaseline(engine, wanted.nodes());
       }
     } catch (FlotillaException | IgniteException | IllegalStateException e) {
@@ -96,7 +166,8 @@ public final class GridMembers {
     }
   }
 
-  private Members wanted(Members members, Set<String> visible) {
+  private Members wanted(
+      Members members, Set<String> visible, String topology, Map<String, String> filled) {
     Set<String> known = new HashSet<>(cluster.nodes().stream().map(NodeInfo::id).toList());
     List<String> nodes = new ArrayList<>(members.nodes());
     nodes.removeIf(id -> !known.contains(id) && !visible.contains(id));
@@ -108,7 +179,18 @@ public final class GridMembers {
       log.warn(
           "data grid of two nodes: nothing can be written while either is away; three are safer");
     }
-    return new Members(nodes, nodes.stream().filter(visible::contains).toList());
+    List<String> view = new ArrayList<>();
+    for (String id : nodes) {
+      if (visible.contains(id)
+          && (members.view().contains(id) || topology.equals(filled.get(id)))) {
+        view.add(id);
+      }
+    }
+    if (members.view().stream().noneMatch(visible::contains)) {
+      // Nobody here has everything; that must stay known.
+      return new Members(nodes, members.view());
+    }
+    return new Members(nodes, view);
   }
 
   private static void setBaseline(Ignite engine, List<String> wanted) {

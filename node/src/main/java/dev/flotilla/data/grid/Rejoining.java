@@ -8,28 +8,23 @@ import java.util.List;
  * it keeps its data. A pure function of what it knows of itself and what the others answer.
  *
  * <p>The engine does not rejoin by itself, and a node that comes back with data of a minority may
- * keep values that nobody acknowledged and lack some that were. What is newest is known so: the
- * registry keeps the <em>view</em>, the members that the majority last consisted of, as the leader
- * saw them; it changes only by a decision, so it names the holders of the newest data even while
- * nobody can decide. And a node that finds itself active without a majority notes durably that it
- * was <em>alone</em>; one that is emptied notes that it is <em>being filled</em>; until it is part
- * of a majority and filled. Hence four ranks: in the view and clean; in the view, but was alone; in
- * the view, but being filled; outside of the view. From them follow the rules:
+ * keep values that nobody acknowledged and lack some that were. Who has everything is known: the
+ * registry's view ({@link GridMembers}). And a node that finds itself active without a majority
+ * notes durably that it was <em>alone</em>, until it is of a view again: beside everything it may
+ * have leftovers of its own. Hence three ranks: in the view and clean; in the view, but was alone;
+ * outside of the view. From them follow the rules:
  *
  * <ul>
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
  *       does one of two equal lone parts, the one with the larger id.
- *   <li>A part starts only if a majority of the members answers (itself counted): a view is a
- *       majority, so somebody who holds the newest data is among these.
+ *   <li>A part starts only if a majority of the members answers (itself counted).
  *   <li>The highest start as they are; but not while a lower one still runs, whose data they would
  *       be made to take. Of several one goes first, since engines that seek each other all at once
  *       take half a minute.
- *   <li>If all were alone at once, each has everything that was acknowledged, for the view was one
- *       then, and each may have its own leftovers of writes whose outcome is unknown. So with three
- *       members or fewer the first one's data counts; the second starts empty beside it; the third
- *       keeps its data until these two are a majority and active.
+ *   <li>If all were alone at once, then with three members or fewer one of them claims the view for
+ *       itself, and its data counts; the others start empty beside it.
  *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
- *       by it.
+ *       by it. Who is outside of the view never starts without one that is in it.
  *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
  *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
  *       hold the only copy of something.
@@ -41,7 +36,7 @@ final class Rejoining {
    * This node.
    *
    * @param majority whether it sees a majority of the members
-   * @param patient whether it still waits for somebody else to start first
+   * @param patient whether it has stopped, or lost the majority, only a while ago
    */
   record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}
 
@@ -63,34 +58,19 @@ final class Rejoining {
     STOP,
     /** Start it with the data that is there. */
     START,
+    /** See to it that this node alone makes up the view, then start it so; or go on if it runs. */
+    CLAIM_VIEW,
     /** Delete its data, then start it. */
     START_EMPTY
   }
 
-  /** Why a node's data is not to be trusted like the others'. */
-  enum Doubt {
-    NONE,
-    /** It was active without a majority: it may hold what nobody acknowledged. */
-    ALONE,
-    /** It was emptied and is being filled: it may lack anything. */
-    FILLING
-  }
-
   static final int CLEAN = 2;
   static final int ALONE = 1;
-  static final int FILLING = 0;
-  static final int OUTSIDE = -1;
+  static final int OUTSIDE = 0;
 
-  /** How far a node's data is to be trusted: higher is newer. */
-  static int rank(boolean inView, Doubt doubt) {
-    if (!inView) {
-      return OUTSIDE;
-    }
-    return switch (doubt) {
-      case NONE -> CLEAN;
-      case ALONE -> ALONE;
-      case FILLING -> FILLING;
-    };
+  /** How far a node's data is to be trusted: higher is better. */
+  static int rank(boolean inView, boolean wasAlone) {
+    return !inView ? OUTSIDE : wasAlone ? ALONE : CLEAN;
   }
 
   private Rejoining() {}
@@ -102,10 +82,12 @@ final class Rejoining {
    * @param isMember whether this node is one of them
    */
   static Action decide(Own own, Collection<Peer> answers, int members, boolean isMember) {
-    return own.running() ? whileRunning(own, answers) : atStart(own, answers, members, isMember);
+    return own.running()
+        ? whileRunning(own, answers, members)
+        : atStart(own, answers, members, isMember);
   }
 
-  private static Action whileRunning(Own own, Collection<Peer> answers) {
+  private static Action whileRunning(Own own, Collection<Peer> answers, int members) {
     if (own.majority()) {
       return Action.STAY;
     }
@@ -113,14 +95,33 @@ final class Rejoining {
       if (peer.seesUs()) {
         continue;
       }
-      boolean better = peer.running() && peer.majority() && peer.active();
+      // Of nodes outside of the view not even a majority can go on.
+      boolean better =
+          peer.running()
+              && peer.majority()
+              && peer.active()
+              && (peer.rank() > OUTSIDE || own.rank() == OUTSIDE);
       boolean higher = peer.rank() > own.rank();
       boolean equal = peer.rank() == own.rank();
       if (better || higher || (equal && peer.running() && peer.id().compareTo(own.id()) < 0)) {
         return Action.STOP;
       }
     }
-    return Action.STAY;
+    boolean others = answers.stream().anyMatch(p -> p.seesUs() || p.running());
+    return own.rank() == ALONE && !others && mayClaim(own, answers, members)
+        ? Action.CLAIM_VIEW
+        : Action.STAY;
+  }
+
+  /**
+   * With so few members each of them has everything, and one can stand for all; but others of the
+   * view may only be slow to answer.
+   */
+  private static boolean mayClaim(Own own, Collection<Peer> answers, int members) {
+    int present = answers.size() + 1;
+    return members <= Grid.BACKUPS + 1
+        && 2 * present > members
+        && (present == members || !own.patient());
   }
 
   /** Of equals that all begin, the one with the smallest id does so alone, and the others join. */
@@ -149,10 +150,14 @@ final class Rejoining {
       if (lowerRuns || isToWait(own, answers)) {
         return Action.STAY;
       }
+      if (own.rank() == OUTSIDE) {
+        return Action.STAY;
+      }
+      if (own.rank() == CLEAN || members > Grid.BACKUPS + 1) {
+        return Action.START;
+      }
       boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
-      return own.rank() == ALONE && equalRuns && members <= Grid.BACKUPS + 1
-          ? Action.START_EMPTY
-          : Action.START;
+      return equalRuns || !mayClaim(own, answers, members) ? Action.STAY : Action.CLAIM_VIEW;
     }
     if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;

@@ -18,7 +18,6 @@ import java.util.TreeMap;
 import javax.cache.Cache;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.QueryEntity;
 import org.apache.ignite.cache.query.QueryCursor;
 import org.apache.ignite.cache.query.ScanQuery;
@@ -86,12 +85,9 @@ final class JobStore {
     this.fences = fences;
     grid.onStart(
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(JOBS, CacheAtomicityMode.TRANSACTIONAL));
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(OUTPUTS, CacheAtomicityMode.TRANSACTIONAL));
-          CacheConfiguration<String, String> rows =
-              grid.<String, String>cacheConfig(ROWS, CacheAtomicityMode.TRANSACTIONAL);
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(JOBS));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(OUTPUTS));
+          CacheConfiguration<String, String> rows = grid.<String, String>cacheConfig(ROWS);
           ignite.getOrCreateCache(
               rows.setSqlSchema("PUBLIC")
                   .setQueryEntities(

@@ -3,6 +3,7 @@ package dev.flotilla.data.log;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
@@ -116,6 +117,7 @@ final class LogSegments implements AutoCloseable {
       synchronized (this) {
         segments.put(first, file);
       }
+      NodeFiles.syncFolder(folder);
     }
     return channel;
   }

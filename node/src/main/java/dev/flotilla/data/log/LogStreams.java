@@ -2,6 +2,7 @@ package dev.flotilla.data.log;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.time.InstantSource;
@@ -12,10 +13,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.regex.Pattern;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.ScanQuery;
 
 /**
@@ -27,7 +26,6 @@ public final class LogStreams {
 
   private static final String BOUNDS = "flotilla.streams";
   private static final String RECORDS = "flotilla.stream-records";
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final int RECORDS_MAX = 1000;
   private static final long BYTES_MAX = 8L << 20;
   private static final long POLL_MS = 50;
@@ -41,20 +39,12 @@ public final class LogStreams {
   }
 
   private static void checkName(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "a stream cannot be called " + name,
-          "Names have up to 128 letters, digits, dots, dashes and underscores.");
-    }
+    Names.check("a stream", name);
   }
 
   private <T> IgniteCache<String, T> cache(Ignite ignite, String name) {
     IgniteCache<String, T> cache = ignite.cache(name);
-    return cache != null
-        ? cache
-        : ignite.getOrCreateCache(
-            grid.<String, T>cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL));
+    return cache != null ? cache : ignite.getOrCreateCache(grid.<String, T>cacheConfig(name));
   }
 
   /** Made outside of transactions, in which the engine makes no caches. */

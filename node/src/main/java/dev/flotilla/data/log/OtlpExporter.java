@@ -5,17 +5,15 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
-import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -205,17 +203,7 @@ public final class OtlpExporter implements AutoCloseable {
   }
 
   private void remember(long seq) throws IOException {
-    Path temporary = offsetFile.resolveSibling("otlp.offset.new");
-    try (FileChannel file =
-        FileChannel.open(
-            temporary,
-            StandardOpenOption.CREATE,
-            StandardOpenOption.TRUNCATE_EXISTING,
-            StandardOpenOption.WRITE)) {
-      file.write(StandardCharsets.UTF_8.encode(Long.toString(seq)));
-      file.force(true);
-    }
-    Files.move(temporary, offsetFile, StandardCopyOption.ATOMIC_MOVE);
+    NodeFiles.writeDurably(offsetFile, Long.toString(seq).getBytes(StandardCharsets.UTF_8), false);
   }
 
   @Override

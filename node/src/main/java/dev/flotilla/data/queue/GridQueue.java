@@ -4,6 +4,8 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
+import dev.flotilla.data.grid.Combiner;
+import dev.flotilla.data.grid.Combiner;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;
@@ -32,7 +34,6 @@ import java.util.random.RandomGenerator;
 import java.util.stream.IntStream;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.affinity.AffinityKey;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionIsolation;
@@ -129,8 +130,7 @@ final class GridQueue implements Queue {
         "making queue " + queue,
         ignite -> {
           ignite.getOrCreateCache(
-              grid.<AffinityKey<String>, byte[]>cacheConfig(
-                  QueueCells.cacheName(queue), CacheAtomicityMode.TRANSACTIONAL));
+              grid.<AffinityKey<String>, byte[]>cacheConfig(QueueCells.cacheName(queue)));
           return true;
         });
   }

@@ -3,6 +3,7 @@ package dev.flotilla.data.queue;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
@@ -15,10 +16,8 @@ import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.random.RandomGenerator;
-import java.util.regex.Pattern;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.query.ScanQuery;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -28,7 +27,6 @@ public final class GridQueues implements Queues, AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(GridQueues.class);
   private static final String CATALOG = "flotilla.queues";
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final long CLEAN_EVERY_MS = 5_000;
 
   private final Grid grid;
@@ -54,10 +52,7 @@ public final class GridQueues implements Queues, AutoCloseable {
     this.random = random;
     this.metrics = new QueueMetrics(metrics);
     this.peers = new QueuePeers(cluster, this::present);
-    grid.onStart(
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, byte[]>cacheConfig(CATALOG, CacheAtomicityMode.TRANSACTIONAL)));
+    grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CATALOG)));
   }
 
   public void start() {
@@ -70,12 +65,7 @@ public final class GridQueues implements Queues, AutoCloseable {
   }
 
   private static void check(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "a queue cannot be called that",
-          "Use 1 to 128 letters, digits, dots, dashes or underscores.");
-    }
+    Names.check("a queue", name);
   }
 
   @Override

@@ -86,7 +86,8 @@ public interface Queue {
   }
 
   /**
-   * Hands out what is there.
+   * Hands out what is there. A group that receives for the first time gets what is sent from then
+   * on, and older messages after a {@link #replay}; {@link #DEFAULT_GROUP} gets all of them.
    *
    * @param consumer who asks, for people
    * @param visibility how long they stay invisible to others

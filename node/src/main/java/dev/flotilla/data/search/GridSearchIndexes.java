@@ -3,6 +3,7 @@ package dev.flotilla.data.search;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;
@@ -29,7 +30,6 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.function.LongSupplier;
 import java.util.random.RandomGenerator;
-import java.util.regex.Pattern;
 
 /**
  * Search indexes whose documents lie in the data grid. Make it before the cluster starts; start it
@@ -37,7 +37,6 @@ import java.util.regex.Pattern;
  */
 public final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
 
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final int BULK_MAX = 10_000;
   private static final long VISIBLE_MS = 10_000;
   private static final long STATE_MS = 2_000;
@@ -89,14 +88,7 @@ public final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
 
   @Override
   public SearchIndex index(String name) {
-    if (!NAME.matcher(name).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "an index cannot be called so: "
-              + (name.length() > 64 ? name.substring(0, 64) + "…" : name),
-          "A name has up to 128 letters, digits, . _ -, and starts with a letter or digit.");
-    }
-    return new GridIndex(name);
+    return new GridIndex(Names.check("an index", name));
   }
 
   /** One index, named, which may not exist yet. */

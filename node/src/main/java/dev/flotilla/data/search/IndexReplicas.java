@@ -3,6 +3,7 @@ package dev.flotilla.data.search;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.proto.IndexShardsGrpc;
 import dev.flotilla.data.proto.ShardAddress;
@@ -60,6 +61,8 @@ public final class IndexReplicas implements AutoCloseable {
   private final Map<Address, IndexShard> held = new ConcurrentHashMap<>();
   private final Map<String, Long> lostSinceNs = new ConcurrentHashMap<>();
   private final ScheduledThreadPoolExecutor workers;
+  private volatile List<String> seen = List.of();
+  private volatile AutoCloseable changes = () -> {};
   private boolean tidied;
   private long tidiedNs;
 
@@ -84,9 +87,24 @@ public final class IndexReplicas implements AutoCloseable {
 
   void start() {
     workers.execute(this::lookAndGoOn);
+    // An index that was just made is waited for.
+    changes = cluster.registry().subscribe(this::lookIfChanged);
+  }
+
+  private void lookIfChanged() {
+    List<String> now = catalog.names();
+    if (!now.equals(seen)) {
+      seen = now;
+      schedule(this::lookOnce, 0);
+    }
   }
 
   private void lookAndGoOn() {
+    lookOnce();
+    schedule(this::lookAndGoOn, tuning.lookMs);
+  }
+
+  private void lookOnce() {
     try {
       look();
     } catch (FlotillaException e) {
@@ -94,7 +112,6 @@ public final class IndexReplicas implements AutoCloseable {
     } catch (RuntimeException | IOException e) {
       log.warn("indexes cannot be looked at", e);
     }
-    schedule(this::lookAndGoOn, tuning.lookMs);
   }
 
   private void schedule(Runnable task, long delayMs) {
@@ -155,7 +172,7 @@ public final class IndexReplicas implements AutoCloseable {
     return order;
   }
 
-  private void look() throws IOException {
+  private synchronized void look() throws IOException {
     Map<Address, IndexCatalog.Known> wanted = new HashMap<>();
     Set<Address> fallen = new HashSet<>();
     for (IndexCatalog.Known index : catalog.all()) {
@@ -258,7 +275,7 @@ public final class IndexReplicas implements AutoCloseable {
     }
     for (Path one : found) {
       if (!known.contains(one)) {
-        IndexShard.deleteFolder(one);
+        NodeFiles.deleteTree(one);
       }
     }
     try (Stream<Path> folders = Files.list(folder)) {
@@ -392,6 +409,11 @@ public final class IndexReplicas implements AutoCloseable {
 
   @Override
   public void close() {
+    try {
+      changes.close();
+    } catch (Exception e) {
+      log.warn("no longer following the registry: {}", e.toString());
+    }
     // Not interrupted: that would close the files under the writers.
     workers.shutdown();
     try {

@@ -2,15 +2,14 @@ package dev.flotilla.data.search;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
@@ -32,22 +31,12 @@ import org.apache.lucene.index.IndexWriterConfig;
 import org.apache.lucene.index.LeafReaderContext;
 import org.apache.lucene.index.SegmentReadState;
 import org.apache.lucene.index.SegmentWriteState;
-import org.apache.lucene.index.StoredFields;
 import org.apache.lucene.index.Term;
-import org.apache.lucene.search.FieldDoc;
 import org.apache.lucene.search.IndexSearcher;
-import org.apache.lucene.search.Query;
-import org.apache.lucene.search.ScoreDoc;
 import org.apache.lucene.search.SearcherFactory;
 import org.apache.lucene.search.SearcherManager;
-import org.apache.lucene.search.Sort;
-import org.apache.lucene.search.SortField;
-import org.apache.lucene.search.TopDocs;
-import org.apache.lucene.search.TotalHits;
-import org.apache.lucene.search.uhighlight.UnifiedHighlighter;
 import org.apache.lucene.store.Directory;
 import org.apache.lucene.store.FSDirectory;
-import org.apache.lucene.util.BytesRef;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -66,10 +55,7 @@ final class IndexShard implements AutoCloseable {
 
   private static final long COMMIT_NS = 10_000_000_000L;
   private static final long COMMIT_CHANGES = 50_000;
-  private static final int QUICK_DOCUMENTS = 1_000_000;
   private static final long SHOW_NS = 500_000_000L;
-  private static final int ANSWER_BYTES_MAX = 16 << 20;
-  private static final int HIGHLIGHT_CHARACTERS_MAX = 200_000;
 
   /** Looks in a row that find the place lost before the replica starts anew: copies may lag. */
   private static final int LOST_MAX = 5;
@@ -294,7 +280,7 @@ final class IndexShard implements AutoCloseable {
       return openFolder();
     } catch (IOException | IllegalArgumentException | UncheckedIOException e) {
       // Torn, damaged or of another version: what it held is in the grid.
-      if (String.valueOf(e.getMessage()).contains("No space left")) {
+      if (NodeFiles.isDiskFull(e)) {
         throw e;
       }
       log.warn("index {}: its folder cannot be used and is made anew: {}", name, e.toString());
@@ -419,19 +405,8 @@ final class IndexShard implements AutoCloseable {
 
   private void deleteFolder() throws IOException {
     ready = false;
-    deleteFolder(folder);
+    NodeFiles.deleteTree(folder);
     damaged = false;
-  }
-
-  static void deleteFolder(Path folder) throws IOException {
-    if (!Files.exists(folder)) {
-      return;
-    }
-    try (Stream<Path> files = Files.walk(folder)) {
-      for (Path file : files.sorted(java.util.Comparator.reverseOrder()).toList()) {
-        Files.delete(file);
-      }
-    }
   }
 
   /** Borrows the searcher of what is visible now. */
@@ -476,200 +451,38 @@ final class IndexShard implements AutoCloseable {
   }
 
   /**
-   * Searches this shard.
+   * Searches this shard, for a node that puts several together.
    *
    * @param frequencies of all shards; none if this is the only one
    */
   SearchHits search(SearchPlan plan, @Nullable SearchFrequencies frequencies) {
-    return search(
-        mine -> {
-          IndexReader reader = mine.getIndexReader();
-          boolean timed = plan.isExpanding() || reader.maxDoc() > QUICK_DOCUMENTS;
-          IndexSearcher searcher =
-              frequencies != null
-                  ? frequencies.searcher(reader)
-                  : timed ? new IndexSearcher(reader) : mine;
-          if (timed) {
-            // Not for words over few documents: they end soon, and looking at the clock costs.
-            long deadlineNs = nanoTime.getAsLong() + plan.request().timeoutMs() * 1_000_000L;
-            searcher.setTimeout(() -> nanoTime.getAsLong() > deadlineNs);
-          }
-          Fetch fetch = new Fetch(plan, searcher);
-          List<SearchHits.ShardHit> list = List.of();
-          TotalHits total = new TotalHits(0, TotalHits.Relation.EQUAL_TO);
-          if (plan.hasList()) {
-            TopDocs found = list(plan, searcher);
-            total = found.totalHits;
-            list = fetch.of(found.scoreDocs, plan.sort(), true);
-            if (plan.isByScore()) {
-              list = list.stream().sorted(SearchHits.BY_SCORE).toList();
-            }
-          }
-          List<SearchHits.ShardHit> nearest = List.of();
-          if (plan.hasVector()) {
-            ScoreDoc[] found =
-                bestByScore(searcher, searcher.rewrite(plan.vectorQuery()), plan.depth()).scoreDocs;
-            nearest =
-                fetch.of(found, SearchPlan.BY_SCORE, false).stream()
-                    .sorted(SearchHits.BY_SCORE)
-                    .toList();
-          }
-          return new SearchHits(
-              list,
-              nearest,
-              total.value(),
-              total.relation() == TotalHits.Relation.EQUAL_TO,
-              searcher.timedOut());
-        });
+    return search(mine -> new ShardSearch(plan, mine, frequencies, nanoTime).all());
   }
 
-  private static TopDocs list(SearchPlan plan, IndexSearcher searcher) throws IOException {
-    Query query = plan.listQuery();
-    if (plan.after().isPresent()) {
-      return searcher.searchAfter(
-          after(plan.after().get(), searcher), query, plan.depth(), plan.sort());
-    }
-    return plan.isByScore()
-        ? bestByScore(searcher, query, plan.depth())
-        : searcher.search(query, plan.depth(), plan.sort());
-  }
-
-  /**
-   * The best, and among equal scores the first by id. The library breaks ties by its own numbers,
-   * which differ from replica to replica; only a tie across the end of the list needs the slower
-   * search that compares ids.
-   */
-  private static TopDocs bestByScore(IndexSearcher searcher, Query query, int count)
-      throws IOException {
-    TopDocs best = searcher.search(query, count + 1);
-    ScoreDoc[] found = best.scoreDocs;
-    if (found.length <= count) {
-      return best;
-    }
-    if (found[count - 1].score == found[count].score) {
-      return searcher.search(query, count, SearchPlan.BY_SCORE);
-    }
-    return new TopDocs(best.totalHits, java.util.Arrays.copyOf(found, count));
-  }
-
-  /** Ids are unique, so that what equals the last hit is the last hit. */
-  private static FieldDoc after(List<Object> values, IndexSearcher searcher) {
-    Object[] fields =
-        values.stream().map(value -> value instanceof SearchPlan.Missing ? null : value).toArray();
-    return new FieldDoc(Math.max(0, searcher.getIndexReader().maxDoc() - 1), Float.NaN, fields);
-  }
-
-  /** Reads what hits show, within a bound on all of them together. */
-  private static final class Fetch {
-    private final SearchPlan plan;
+  /** What is visible now, borrowed: close it. */
+  static final class Borrowed implements AutoCloseable {
+    private final SearcherManager from;
     private final IndexSearcher searcher;
-    private final StoredFields stored;
-    private int bytes;
 
-    Fetch(SearchPlan plan, IndexSearcher searcher) throws IOException {
-      this.plan = plan;
-      this.searcher = searcher;
-      this.stored = searcher.storedFields();
+    private Borrowed(SearcherManager from) throws IOException {
+      this.from = from;
+      this.searcher = from.acquire();
     }
 
-    List<SearchHits.ShardHit> of(ScoreDoc[] found, Sort sort, boolean highlighted)
-        throws IOException {
-      List<SearchHits.ShardHit> hits = new ArrayList<>(found.length);
-      for (ScoreDoc one : found) {
-        Document document = stored.document(one.doc);
-        String id = document.get(IndexSchema.ID);
-        BytesRef source = document.getBinaryValue(IndexSchema.SOURCE);
-        byte[] json = shown(plan, bytes(source));
-        bytes += json.length;
-        if (bytes > ANSWER_BYTES_MAX) {
-          throw new FlotillaException(
-              Code.TOO_LARGE,
-              "the hits hold more than " + (ANSWER_BYTES_MAX >> 20) + " MB",
-              "Ask for fewer with k, or for some of their fields with return_fields.");
-        }
-        float score = plan.isScored() || !highlighted ? score(one, sort) : 1f;
-        hits.add(
-            new SearchHits.ShardHit(
-                id,
-                score,
-                sortValues(one, score, id),
-                json,
-                highlighted ? highlights(bytes(source)) : Map.of()));
-      }
-      return hits;
+    IndexSearcher searcher() {
+      return searcher;
     }
 
-    private byte[] bytes(BytesRef ref) {
-      return ref.offset == 0 && ref.length == ref.bytes.length
-          ? ref.bytes
-          : java.util.Arrays.copyOfRange(ref.bytes, ref.offset, ref.offset + ref.length);
-    }
-
-    private float score(ScoreDoc one, Sort sort) {
-      if (one instanceof FieldDoc doc) {
-        for (int i = 0; i < sort.getSort().length; i++) {
-          if (sort.getSort()[i].getType() == SortField.Type.SCORE) {
-            return (Float) doc.fields[i];
-          }
-        }
-        return 0f;
-      }
-      return one.score;
-    }
-
-    private static List<Object> sortValues(ScoreDoc one, float score, String id) {
-      if (!(one instanceof FieldDoc doc)) {
-        return List.of(score, new BytesRef(id));
-      }
-      List<Object> values = new ArrayList<>();
-      for (Object value : doc.fields) {
-        values.add(value == null ? SearchPlan.Missing.MISSING : value);
-      }
-      return values;
-    }
-
-    private Map<String, String> highlights(byte[] source) throws IOException {
-      if (plan.request().highlight().isEmpty() || plan.words().isEmpty()) {
-        return Map.of();
-      }
-      Map<String, String> shown = new LinkedHashMap<>();
-      var json = Json.MAPPER.readTree(source);
-      UnifiedHighlighter highlighter =
-          UnifiedHighlighter.builderWithoutSearcher(plan.schema().analyzer())
-              .withMaxLength(HIGHLIGHT_CHARACTERS_MAX)
-              .withFormatter(
-                  new org.apache.lucene.search.uhighlight.DefaultPassageFormatter(
-                      "<em>", "</em>", " … ", false))
-              .withMaxNoHighlightPassages(0)
-              .build();
-      Query query = searcher.rewrite(plan.words().get());
-      for (String field : plan.request().highlight()) {
-        String text =
-            field.equals(IndexSchema.TEXT)
-                ? json.path("text").asText()
-                : json.path("fields").path(field).asText();
-        Object passage =
-            text.isEmpty() ? null : highlighter.highlightWithoutSearcher(field, query, text, 3);
-        if (passage instanceof String marked) {
-          shown.put(field, marked);
-        }
-      }
-      return shown;
+    @Override
+    public void close() throws IOException {
+      from.release(searcher);
     }
   }
 
-  private static byte[] shown(SearchPlan plan, byte[] source) throws IOException {
-    List<String> wanted = plan.request().returnFields();
-    if (wanted.isEmpty()) {
-      return source;
-    }
-    var json = (com.fasterxml.jackson.databind.node.ObjectNode) Json.MAPPER.readTree(source);
-    var fields = (com.fasterxml.jackson.databind.node.ObjectNode) json.get("fields");
-    fields.retain(wanted);
-    if (!wanted.contains(IndexSchema.TEXT)) {
-      json.remove("text");
-    }
-    return Json.write(json);
+  /** Empty while it does not answer. */
+  Optional<Borrowed> borrow() throws IOException {
+    Opened at = opened;
+    return at == null || !ready ? Optional.empty() : Optional.of(new Borrowed(at.searchers));
   }
 
   /** How it stands; numbers are zero while it is not open. */

@@ -9,8 +9,10 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -21,7 +23,6 @@ import java.util.concurrent.CompletableFuture;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.affinity.AffinityKey;
 import org.jspecify.annotations.Nullable;
 
@@ -106,8 +107,7 @@ final class IndexStore {
             ignite -> {
               var _ =
                   ignite.getOrCreateCache(
-                      grid.<AffinityKey<String>, byte[]>cacheConfig(
-                              cacheName, CacheAtomicityMode.TRANSACTIONAL)
+                      grid.<AffinityKey<String>, byte[]>cacheConfig(cacheName)
                           .setGroupName("flotilla.index"));
               return true;
             });
@@ -184,10 +184,16 @@ final class IndexStore {
         Grid.TransactionMode.PESSIMISTIC,
         ignite -> {
           IgniteCache<AffinityKey<String>, byte[]> cache = cache(ignite);
-          Position last = position(cache.get(counter(shard)));
-          Set<AffinityKey<String>> touched = new HashSet<>();
-          writes.forEach(write -> touched.add(document(shard, write.id)));
+          // The counter first, in one go: all writes of a shard queue there, so none waits for
+          // another's document while it holds one itself.
+          Set<AffinityKey<String>> touched = new LinkedHashSet<>();
+          touched.add(counter(shard));
+          writes.stream()
+              .map(write -> document(shard, write.id))
+              .sorted(Comparator.comparing(AffinityKey::key))
+              .forEach(touched::add);
           Map<AffinityKey<String>, byte[]> before = new HashMap<>(cache.getAll(touched));
+          Position last = position(before.remove(counter(shard)));
           Map<AffinityKey<String>, byte[]> former = formerChanges(cache, shard, before);
           Map<AffinityKey<String>, byte[]> puts = new HashMap<>();
           Set<AffinityKey<String>> removals = new HashSet<>();
@@ -222,7 +228,9 @@ final class IndexStore {
           if (!puts.isEmpty()) {
             puts.put(counter(shard), encode(last));
             cache.putAll(puts);
-            cache.removeAll(removals);
+            if (!removals.isEmpty()) {
+              cache.removeAll(removals);
+            }
           }
           return sequences;
         });

@@ -1,10 +1,8 @@
 package dev.flotilla.data.search;
 
-import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.Json;
-import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Comparator;
@@ -424,23 +422,33 @@ final class SearchPlan {
     };
   }
 
-  /** Where the next page starts. */
+  /** Where the next page starts: each value as text, behind its length. */
   static String next(List<Object> sortValues) {
+    StringBuilder text = new StringBuilder();
+    for (Object value : sortValues) {
+      String one = encode(value);
+      text.append(one.length()).append(':').append(one);
+    }
     return Base64.getUrlEncoder()
         .withoutPadding()
-        .encodeToString(Json.write(sortValues.stream().map(SearchPlan::encode).toList()));
+        .encodeToString(text.toString().getBytes(StandardCharsets.UTF_8));
   }
 
   private static List<Object> after(String text, Sort sort) {
     try {
       List<Object> values = new ArrayList<>();
-      for (JsonNode one : Json.MAPPER.readTree(Base64.getUrlDecoder().decode(text))) {
-        values.add(decode(one.asText()));
+      String all = new String(Base64.getUrlDecoder().decode(text), StandardCharsets.UTF_8);
+      int at = 0;
+      while (at < all.length()) {
+        int colon = all.indexOf(':', at);
+        int end = colon + 1 + Integer.parseInt(all.substring(at, colon));
+        values.add(decode(all.substring(colon + 1, end)));
+        at = end;
       }
       if (values.size() == sort.getSort().length && fits(values, sort)) {
         return values;
       }
-    } catch (IllegalArgumentException | StringIndexOutOfBoundsException | IOException e) {
+    } catch (IllegalArgumentException | StringIndexOutOfBoundsException e) {
       // Said below.
     }
     throw new FlotillaException(

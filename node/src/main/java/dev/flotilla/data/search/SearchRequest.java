@@ -11,6 +11,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.function.Consumer;
 
 /**
  * What is searched for. Words alone rank by BM25; a vector alone by nearness; both together by
@@ -143,184 +144,100 @@ public record SearchRequest(
     return ALL.withVector(vector);
   }
 
-  /** The same by these words. */
-  public SearchRequest withQuery(String other) {
+  /** A request in the making: what the next one does not change stays. */
+  private static final class Draft {
+    private String query;
+    private float[] vector;
+    private int k;
+    private Optional<SearchFilter> filter;
+    private Syntax syntax;
+    private List<String> searchFields;
+    private List<Order> sort;
+    private String searchAfter;
+    private List<String> highlight;
+    private int candidates;
+
+    Draft(SearchRequest from) {
+      query = from.query;
+      vector = from.vector;
+      k = from.k;
+      filter = from.filter;
+      syntax = from.syntax;
+      searchFields = from.searchFields;
+      sort = from.sort;
+      searchAfter = from.searchAfter;
+      highlight = from.highlight;
+      candidates = from.candidates;
+    }
+  }
+
+  private SearchRequest but(Consumer<Draft> change) {
+    Draft draft = new Draft(this);
+    change.accept(draft);
     return new SearchRequest(
-        other,
-        vector,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
+        draft.query,
+        draft.vector,
+        draft.k,
+        draft.filter,
+        draft.syntax,
+        draft.searchFields,
+        draft.sort,
+        draft.searchAfter,
+        draft.highlight,
         returnFields,
-        candidates,
+        draft.candidates,
         timeoutMs,
         allowStale);
+  }
+
+  /** The same by these words. */
+  public SearchRequest withQuery(String other) {
+    return but(draft -> draft.query = other);
   }
 
   /** The same by this vector. */
   public SearchRequest withVector(float[] other) {
-    return new SearchRequest(
-        query,
-        other,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.vector = other);
   }
 
   /** The same for so many hits. */
   public SearchRequest withK(int other) {
-    return new SearchRequest(
-        query,
-        vector,
-        other,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.k = other);
   }
 
   /** The same among these. */
   public SearchRequest withFilter(SearchFilter other) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        Optional.of(other),
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.filter = Optional.of(other));
   }
 
   /** The same with the query read so. */
   public SearchRequest withSyntax(Syntax other) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        other,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.syntax = other);
   }
 
   /** The same in these fields. */
   public SearchRequest withSearchFields(String... fields) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        syntax,
-        List.of(fields),
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.searchFields = List.of(fields));
   }
 
   /** The same in this order. */
   public SearchRequest withSort(Order... keys) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        List.of(keys),
-        searchAfter,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.sort = List.of(keys));
   }
 
   /** The next page. */
   public SearchRequest after(String next) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        next,
-        highlight,
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.searchAfter = next);
   }
 
   /** The same with matches shown in these. */
   public SearchRequest withHighlight(String... fields) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        List.of(fields),
-        returnFields,
-        candidates,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.highlight = List.of(fields));
   }
 
   /** The same with so many nearest weighed on each shard. */
   public SearchRequest withCandidates(int other) {
-    return new SearchRequest(
-        query,
-        vector,
-        k,
-        filter,
-        syntax,
-        searchFields,
-        sort,
-        searchAfter,
-        highlight,
-        returnFields,
-        other,
-        timeoutMs,
-        allowStale);
+    return but(draft -> draft.candidates = other);
   }
 
   /** In the form above. */

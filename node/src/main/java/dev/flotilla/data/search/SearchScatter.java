@@ -16,6 +16,7 @@ import dev.flotilla.data.proto.ShardFrequenciesRequest;
 import dev.flotilla.data.proto.ShardSearchRequest;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
+import java.io.IOException;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -25,30 +26,45 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
+import org.apache.lucene.index.IndexReader;
+import org.apache.lucene.index.MultiReader;
 import org.apache.lucene.index.Term;
+import org.apache.lucene.search.IndexSearcher;
+import org.apache.lucene.store.AlreadyClosedException;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Searches all shards of an index, each on one of its replicas, and puts their hits together.
  *
- * <p>Two rounds, where words are ranked and there is more than one shard: first all shards count
- * the words, then each searches with the sums, so that scores do not depend on how documents are
- * spread. A replica that fails is followed by another at once, and one that is slow by another
- * beside it; the first to answer counts. A shard none of whose replicas answers in time is missing
- * from the answer, which says so.
+ * <p>Shards that are all on this node are searched as one. Else there are two rounds, where words
+ * are ranked and there is more than one shard: first all shards count the words, then each searches
+ * with the sums, so that scores do not depend on how documents are spread. A replica that fails is
+ * followed by another at once, and one that is slow by another beside it; the first to answer
+ * counts. A shard none of whose replicas answers in time is missing from the answer, which says so.
  */
 final class SearchScatter implements AutoCloseable {
 
+  private static final Logger log = LoggerFactory.getLogger(SearchScatter.class);
   private static final long GRACE_MS = 250;
+
+  /** The replicas of an index that was just made are up within this, as a rule. */
+  private static final long FIRST_NS = 5_000_000_000L;
+
+  private static final long FIRST_LOOK_MS = 20;
   private static final long MAJORITY_NS = 20_000_000;
 
   private record Majority(boolean seen, long atNs) {}
@@ -60,6 +76,10 @@ final class SearchScatter implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final ExecutorService waiters = Executors.newVirtualThreadPerTaskExecutor();
   private final AtomicInteger turns = new AtomicInteger();
+
+  /** Generations of which this node once gave a whole answer, or waited for one in vain. */
+  private final Set<String> answered = ConcurrentHashMap.newKeySet();
+
   private final Counter hedges;
   private final Counter partials;
   private volatile Majority majority = new Majority(false, 0);
@@ -89,13 +109,56 @@ final class SearchScatter implements AutoCloseable {
           "Try another node, or allow stale answers.");
     }
     SearchPlan plan = SearchPlan.of(index.schema(), request);
-    if (index.settings().shards() == 1 && !Thread.currentThread().isVirtual()) {
-      Optional<SearchHits> mine = here(index, plan);
-      if (mine.isPresent()) {
-        return answer(plan, List.of(mine.get()), List.of(), stale);
+    long beganNs = nanoTime.getAsLong();
+    long deadlineNs = beganNs + (request.timeoutMs() + GRACE_MS) * 1_000_000;
+    SearchAnswer answer = once(index, plan, deadlineNs, stale);
+    if (answer.partial() && !answered.contains(index.generation())) {
+      answer = untilWhole(index, plan, Math.min(deadlineNs, beganNs + FIRST_NS), stale, answer);
+      answered.add(index.generation());
+    } else if (!answer.partial()) {
+      answered.add(index.generation());
+    }
+    if (answer.missingShards().size() == index.settings().shards()) {
+      throw new FlotillaException(
+          Code.UNAVAILABLE,
+          "no replica of index " + index.name() + " answered",
+          "They may be catching up; try again soon.");
+    }
+    if (answer.partial()) {
+      partials.increment();
+    }
+    return answer;
+  }
+
+  /** Of an index that never answered whole, replicas may still be on their way: waits for them. */
+  private SearchAnswer untilWhole(
+      IndexCatalog.Known index, SearchPlan plan, long untilNs, boolean stale, SearchAnswer first) {
+    SearchAnswer answer = first;
+    while (answer.partial() && nanoTime.getAsLong() < untilNs) {
+      try {
+        Thread.sleep(FIRST_LOOK_MS);
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw new FlotillaException(Code.FAILED, "interrupted", "", e);
+      }
+      SearchAnswer now = once(index, plan, untilNs, stale);
+      // Towards the end there is no time left for those that answered before.
+      if (now.missingShards().size() <= answer.missingShards().size()) {
+        answer = now;
       }
     }
-    long deadlineNs = nanoTime.getAsLong() + (request.timeoutMs() + GRACE_MS) * 1_000_000;
+    return answer;
+  }
+
+  private SearchAnswer once(
+      IndexCatalog.Known index, SearchPlan plan, long deadlineNs, boolean stale) {
+    return here(index, plan, deadlineNs)
+        .map(best -> answer(plan, best, stale))
+        .orElseGet(() -> everywhere(index, plan, deadlineNs, stale));
+  }
+
+  private SearchAnswer everywhere(
+      IndexCatalog.Known index, SearchPlan plan, long deadlineNs, boolean stale) {
     Set<Integer> shards = new HashSet<>();
     for (int shard = 0; shard < index.settings().shards(); shard++) {
       shards.add(shard);
@@ -113,15 +176,6 @@ final class SearchScatter implements AutoCloseable {
         missing.add(shard);
       }
     }
-    if (hits.isEmpty()) {
-      throw new FlotillaException(
-          Code.UNAVAILABLE,
-          "no replica of index " + index.name() + " answered",
-          "They may be catching up; try again soon.");
-    }
-    if (!missing.isEmpty()) {
-      partials.increment();
-    }
     return answer(plan, List.copyOf(hits.values()), missing, stale);
   }
 
@@ -136,18 +190,74 @@ final class SearchScatter implements AutoCloseable {
     return last.seen;
   }
 
-  /** The only shard, if it is here: on the caller's own thread. */
-  private Optional<SearchHits> here(IndexCatalog.Known index, SearchPlan plan) {
-    Optional<IndexShard> replica = replicas.local(index.name(), index.generation(), 0);
-    if (replica.isEmpty() || !replica.get().ready()) {
+  /**
+   * All shards as one, if all are here: a single search, which knows all frequencies by itself. On
+   * the caller's own thread, unless that is a virtual one, which would keep others from running.
+   */
+  private Optional<ShardSearch.Best> here(
+      IndexCatalog.Known index, SearchPlan plan, long deadlineNs) {
+    List<IndexShard> shards = new ArrayList<>(index.settings().shards());
+    for (int shard = 0; shard < index.settings().shards(); shard++) {
+      Optional<IndexShard> replica = replicas.local(index.name(), index.generation(), shard);
+      if (replica.isEmpty() || !replica.get().ready()) {
+        return Optional.empty();
+      }
+      shards.add(replica.get());
+    }
+    if (!Thread.currentThread().isVirtual()) {
+      return together(shards, plan);
+    }
+    CompletableFuture<Optional<ShardSearch.Best>> searching =
+        pool.submit(() -> together(shards, plan));
+    try {
+      return searching.get(Math.max(1, deadlineNs - nanoTime.getAsLong()), TimeUnit.NANOSECONDS);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new FlotillaException(Code.FAILED, "interrupted", "", e);
+    } catch (ExecutionException e) {
+      Throwable cause = e.getCause() == null ? e : e.getCause();
+      Optional<FlotillaException> refused = IndexShardService.refusal(cause);
+      if (refused.isPresent()) {
+        throw refused.get();
+      }
+      log.debug("not searched here: {}", cause.toString());
+      return Optional.empty();
+    } catch (TimeoutException e) {
+      searching.cancel(true);
       return Optional.empty();
     }
+  }
+
+  /** Empty if one of them fails: asked one by one, it shows which. */
+  private Optional<ShardSearch.Best> together(List<IndexShard> shards, SearchPlan plan) {
+    List<IndexShard.Borrowed> borrowed = new ArrayList<>(shards.size());
     try {
-      return Optional.of(replica.get().search(plan, null));
-    } catch (FlotillaException e) {
-      if (IndexShardService.refusal(e).isPresent()) {
-        throw e;
+      try {
+        for (IndexShard shard : shards) {
+          Optional<IndexShard.Borrowed> one = shard.borrow();
+          if (one.isEmpty()) {
+            return Optional.empty();
+          }
+          borrowed.add(one.get());
+        }
+        if (borrowed.size() == 1) {
+          return Optional.of(
+              new ShardSearch(plan, borrowed.getFirst().searcher(), null, nanoTime).best());
+        }
+        IndexReader[] readers =
+            borrowed.stream()
+                .map(one -> one.searcher().getIndexReader())
+                .toArray(IndexReader[]::new);
+        try (MultiReader all = new MultiReader(readers, false)) {
+          return Optional.of(new ShardSearch(plan, new IndexSearcher(all), null, nanoTime).best());
+        }
+      } finally {
+        for (IndexShard.Borrowed one : borrowed) {
+          one.close();
+        }
       }
+    } catch (IOException | AlreadyClosedException e) {
+      log.debug("not searched as one: {}", e.toString());
       return Optional.empty();
     }
   }
@@ -228,7 +338,7 @@ final class SearchScatter implements AutoCloseable {
           } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
             throw new FlotillaException(Code.FAILED, "interrupted", "", e);
-          } catch (java.util.concurrent.ExecutionException e) {
+          } catch (ExecutionException e) {
             throw e.getCause() instanceof FlotillaException refused
                 ? refused
                 : new IllegalStateException("a search failed", e.getCause());
@@ -293,6 +403,17 @@ final class SearchScatter implements AutoCloseable {
         },
         MoreExecutors.directExecutor());
     return theirs;
+  }
+
+  private static SearchAnswer answer(SearchPlan plan, ShardSearch.Best best, boolean stale) {
+    List<SearchAnswer.Hit> hits = new ArrayList<>(best.hits().size());
+    best.hits().forEach(one -> hits.add(hit(one.hit(), one.score())));
+    String next =
+        !plan.isFused() && plan.hasList() && hits.size() == plan.request().k()
+            ? SearchPlan.next(best.hits().getLast().hit().sort())
+            : "";
+    return new SearchAnswer(
+        hits, List.of(), best.timedOut(), stale, best.total(), best.totalIsExact(), next);
   }
 
   private static SearchAnswer answer(

@@ -3,6 +3,7 @@ package dev.flotilla.data.sql;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
@@ -14,11 +15,10 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
-import java.util.regex.Pattern;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -27,6 +27,10 @@ import org.slf4j.LoggerFactory;
  * Sagas on the grid. The registry says which node drives each (kind {@code "saga"}); the epoch of
  * that entry is a fencing token: a driver records a step only if the saga's record carries no newer
  * token, so that a node that was only thought dead cannot write after its successor.
+ *
+ * <p>The record is written first, the driver's entry second, so that a driver always finds what it
+ * is to drive: an entry without a record is one whose saga ended long ago, and goes. What begins to
+ * drive is one thread, whether the start or the registry's news comes first.
  */
 public final class GridSagas implements Sagas, AutoCloseable {
 
@@ -68,12 +72,12 @@ public final class GridSagas implements Sagas, AutoCloseable {
   private static final String CACHE = "flotilla.sagas";
   private static final int ATTEMPTS_MAX = 8;
   private static final int TEXT_MAX = 64 << 10;
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
 
   private final Cluster cluster;
   private final Grid grid;
   private final InstantSource clock;
   private final Map<String, List<Step>> known = new ConcurrentHashMap<>();
+  private final Set<String> unknown = ConcurrentHashMap.newKeySet();
   private final Map<String, Long> driving = new ConcurrentHashMap<>();
   private @Nullable AutoCloseable subscription;
   private volatile boolean closed;
@@ -85,8 +89,7 @@ public final class GridSagas implements Sagas, AutoCloseable {
     cluster.addReconciler(this::replaceDead);
     grid.onStart(
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(CACHE, CacheAtomicityMode.TRANSACTIONAL));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CACHE));
           subscribe();
         });
   }
@@ -100,6 +103,7 @@ public final class GridSagas implements Sagas, AutoCloseable {
   @Override
   public void register(String saga, List<Step> steps) {
     known.put(saga, List.copyOf(steps));
+    unknown.remove(saga);
     if (subscription != null) {
       look();
     }
@@ -111,62 +115,52 @@ public final class GridSagas implements Sagas, AutoCloseable {
       throw new FlotillaException(
           Code.NOT_FOUND, "there is no saga " + saga + " on this node", "Register it first.");
     }
-    if (!NAME.matcher(id).matches() || parameters.toString().length() > TEXT_MAX) {
+    Names.check("a saga", id);
+    if (parameters.toString().length() > TEXT_MAX) {
       throw new FlotillaException(
-          Code.INVALID,
-          "the saga's id is not a name, or its parameters are too large",
-          "An id has up to 128 letters, digits, dots, hyphens and underscores; parameters 64 KiB.");
+          Code.INVALID, "the saga's parameters are too large", "They may have 64 KiB.");
     }
-    if (stored(id).isPresent()) {
-      return;
-    }
-    // First who drives it, then what: a record without a driver would lie there for ever, a driver
-    // without a record finds nothing and goes.
-    Registry.Key key = new Registry.Key(KIND, id);
-    Optional<Long> token =
-        cluster
-            .registry()
-            .commit(
-                List.of(new Registry.Condition(key, 0)),
-                List.of(
-                    new Registry.Write(key, Optional.of(Json.write(new Driver(cluster.self()))))));
-    if (token.isEmpty()) {
-      return;
-    }
-    driving.put(id, token.get());
     Stored begun =
-        new Stored(
-            id, saga, State.RUNNING, parameters, Map.of(), 0, "", token.get(), clock.millis());
-    try {
-      grid.transact(
-          "starting saga " + id,
-          Grid.TransactionMode.PESSIMISTIC,
-          ignite -> {
-            ignite.<String, byte[]>cache(CACHE).putIfAbsent(id, Json.write(begun));
-            return true;
-          });
-    } catch (FlotillaException e) {
-      driving.remove(id);
-      look();
-      throw e;
+        new Stored(id, saga, State.RUNNING, parameters, Map.of(), 0, "", 0, clock.millis());
+    long claimed =
+        grid.transact(
+            "starting saga " + id,
+            Grid.TransactionMode.PESSIMISTIC,
+            ignite -> {
+              IgniteCache<String, byte[]> sagas = ignite.cache(CACHE);
+              byte[] bytes = sagas.get(id);
+              if (bytes != null) {
+                return Json.read(bytes, Stored.class).token();
+              }
+              sagas.put(id, Json.write(begun));
+              return 0L;
+            });
+    if (claimed != 0) {
+      return;
     }
-    run(id, token.get());
+    // Also where another start was cut off between the two writes: nobody would drive it otherwise.
+    Registry.Key key = new Registry.Key(KIND, id);
+    cluster
+        .registry()
+        .commit(
+            List.of(new Registry.Condition(key, 0)),
+            List.of(new Registry.Write(key, Optional.of(Json.write(new Driver(cluster.self()))))))
+        .ifPresent(token -> take(id, token));
   }
 
   /** Takes up what this node is to drive and does not yet. */
   private void look() {
     for (Registry.Entry entry : cluster.registry().list(KIND)) {
-      String id = entry.key().name();
-      if (closed || !Json.read(entry.value(), Driver.class).node().equals(cluster.self())) {
-        continue;
-      }
-      if (driving.putIfAbsent(id, entry.epoch()) == null) {
-        run(id, entry.epoch());
+      if (!closed && mine(entry)) {
+        take(entry.key().name(), entry.epoch());
       }
     }
   }
 
-  private void run(String id, long token) {
+  private void take(String id, long token) {
+    if (driving.putIfAbsent(id, token) != null) {
+      return;
+    }
     Thread.ofVirtual()
         .name("saga-" + id)
         .start(
@@ -181,8 +175,22 @@ public final class GridSagas implements Sagas, AutoCloseable {
                 log.error("saga {} stops here", id, e);
               } finally {
                 driving.remove(id, token);
+                takeAgain(id, token);
               }
             });
+  }
+
+  /** It went to another node and came back while this one still drove it. */
+  private void takeAgain(String id, long token) {
+    cluster
+        .registry()
+        .get(new Registry.Key(KIND, id))
+        .filter(entry -> entry.epoch() > token && !closed && mine(entry))
+        .ifPresent(entry -> take(id, entry.epoch()));
+  }
+
+  private boolean mine(Registry.Entry entry) {
+    return Json.read(entry.value(), Driver.class).node().equals(cluster.self());
   }
 
   private void drive(String id, long token) throws InterruptedException {
@@ -194,10 +202,12 @@ public final class GridSagas implements Sagas, AutoCloseable {
     Stored saga = found.get();
     List<Step> steps = known.get(saga.saga());
     if (steps == null) {
-      log.error("saga {} is of the kind {}, which is not registered here", id, saga.saga());
+      if (unknown.add(saga.saga())) {
+        log.error("saga {} is of the kind {}, which is not registered here", id, saga.saga());
+      }
       return;
     }
-    while (saga.state() == State.RUNNING || saga.state() == State.COMPENSATING) {
+    while (!over(saga.state())) {
       Stored next = saga.state() == State.RUNNING ? forward(saga, steps) : back(saga, steps);
       saga = insist(() -> save(next, token));
     }
@@ -212,9 +222,17 @@ public final class GridSagas implements Sagas, AutoCloseable {
     Step step = steps.get(saga.stepsDone());
     try {
       Map<String, String> results = new LinkedHashMap<>(saga.results());
-      results.put(step.name(), attempt(step.action(), context(saga, step, "")));
+      String result = attempt(step.action(), context(saga, step, ""));
+      if (result.length() > TEXT_MAX) {
+        throw new FlotillaException(
+            Code.TOO_LARGE,
+            "a result of " + result.length() + " characters",
+            "A step returns up to 64 KiB; keep more in a blob, and return its digest.");
+      }
+      results.put(step.name(), result);
       return saga.next(State.RUNNING, results, saga.stepsDone() + 1, "");
     } catch (RuntimeException e) {
+      unlessClosed(e);
       log.warn("saga {} failed at step {} and is undone", saga.id(), step.name(), e);
       return saga.next(
           State.COMPENSATING,
@@ -235,12 +253,21 @@ public final class GridSagas implements Sagas, AutoCloseable {
       }
       return saga.next(State.COMPENSATING, saga.results(), saga.stepsDone() - 1, saga.error());
     } catch (RuntimeException e) {
+      unlessClosed(e);
       log.error("saga {} cannot undo step {}", saga.id(), step.name(), e);
       return saga.next(
           State.STUCK,
           saga.results(),
           saga.stepsDone(),
           saga.error() + "; undoing " + step.name() + ": " + e.getMessage());
+    }
+  }
+
+  /** What fails because its node stops under it has not failed: another node tries again. */
+  private void unlessClosed(RuntimeException failure) {
+    if (closed) {
+      log.info("a saga's step was cut off: {}", failure.toString());
+      throw new Superseded();
     }
   }
 
@@ -269,16 +296,23 @@ public final class GridSagas implements Sagas, AutoCloseable {
 
   /** Until the grid takes it: what has been done must be recorded. */
   private <T> T insist(java.util.function.Supplier<T> operation) throws InterruptedException {
-    while (true) {
+    for (long tries = 0; ; tries++) {
       try {
         return operation.get();
       } catch (FlotillaException e) {
         if (closed) {
           throw new Superseded();
         }
+        if (tries % 50 == 25) {
+          log.warn("a saga waits for the grid: {}", e.explanation());
+        }
         Thread.sleep(200);
       }
     }
+  }
+
+  private static boolean over(State state) {
+    return state != State.RUNNING && state != State.COMPENSATING;
   }
 
   private Optional<Stored> claim(String id, long token) {
@@ -294,6 +328,9 @@ public final class GridSagas implements Sagas, AutoCloseable {
           Stored now = Json.read(bytes, Stored.class);
           if (now.token() > token) {
             throw new Superseded();
+          }
+          if (over(now.state())) {
+            return Optional.of(now);
           }
           Stored mine =
               new Stored(
@@ -321,9 +358,8 @@ public final class GridSagas implements Sagas, AutoCloseable {
           if (bytes == null || Json.read(bytes, Stored.class).token() != token) {
             throw new Superseded();
           }
-          boolean over = next.state() != State.RUNNING && next.state() != State.COMPENSATING;
           IgniteCache<String, byte[]> target =
-              over
+              over(next.state())
                   ? sagas.withExpiryPolicy(
                       new javax.cache.expiry.ModifiedExpiryPolicy(
                           new javax.cache.expiry.Duration(TimeUnit.DAYS, 1)))
@@ -386,8 +422,7 @@ public final class GridSagas implements Sagas, AutoCloseable {
                   () ->
                       new FlotillaException(
                           Code.NOT_FOUND, "there is no saga " + id, "Start it first."));
-      boolean over = view.state() != State.RUNNING && view.state() != State.COMPENSATING;
-      if (over || clock.millis() >= deadlineMs) {
+      if (over(view.state()) || clock.millis() >= deadlineMs) {
         return view;
       }
       Thread.sleep(20);

@@ -31,7 +31,6 @@ import org.apache.calcite.sql.ddl.SqlDropTable;
 import org.apache.calcite.sql.ddl.SqlKeyConstraint;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.binary.BinaryObject;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.affinity.AffinityFunction;
 import org.apache.ignite.cache.affinity.rendezvous.RendezvousAffinityFunction;
 import org.apache.ignite.cache.query.ScanQuery;
@@ -393,8 +392,7 @@ public final class GridSharding implements Sharding {
     grid.write(
         "preparing table " + stored.table(),
         ignite -> {
-          CacheConfiguration<Object, Object> config =
-              grid.cacheConfig(template(stored) + "*", CacheAtomicityMode.TRANSACTIONAL);
+          CacheConfiguration<Object, Object> config = grid.cacheConfig(template(stored) + "*");
           config.setAffinity(function(stored));
           ignite.addCacheConfiguration(config);
           return true;

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.Names;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;
@@ -19,11 +20,11 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
-import java.util.regex.Pattern;
 import javax.cache.expiry.CreatedExpiryPolicy;
 import org.apache.ignite.Ignite;
-import org.apache.ignite.cache.CacheAtomicityMode;
+import org.apache.ignite.IgniteException;
 import org.apache.ignite.transactions.TransactionConcurrency;
 import org.apache.ignite.transactions.TransactionIsolation;
 import org.jspecify.annotations.Nullable;
@@ -41,7 +42,6 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   private static final Duration RECORD_TIME = Duration.ofDays(1);
   private static final int RECORD_BYTES_MAX = 64 << 10;
   private static final int STEPS_MAX = 1_000;
-  private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
   private static final long RETRY_NS = 10_000_000_000L;
   private static final long SETTLE_NS = 15_000_000_000L;
 
@@ -57,7 +57,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   private final InstantSource clock;
   private final MeterRegistry metrics;
   private final TransactionSessions sessions;
-  private final DeadlockWatch deadlocks;
+  private final TransactionWatch watch;
   private volatile Steps otherSteps =
       step -> {
         throw new FlotillaException(
@@ -71,13 +71,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     this.clock = environment.clock();
     this.metrics = environment.metrics();
     this.log = new TransactionLog(environment.cluster(), clock);
-    this.deadlocks = new DeadlockWatch(environment.nanoTime());
+    this.watch = new TransactionWatch(environment.nanoTime());
     this.sessions = new TransactionSessions(this, environment.nanoTime());
     grid.onStart(
         ignite -> {
           SqlLocks.start(grid, ignite);
-          ignite.getOrCreateCache(
-              grid.<String, byte[]>cacheConfig(RECORDS, CacheAtomicityMode.TRANSACTIONAL));
+          ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(RECORDS));
         });
   }
 
@@ -105,12 +104,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   }
 
   private static void checkId(String id) {
-    if (!NAME.matcher(id).matches()) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "the transaction's id is not a name",
-          "Use up to 128 letters, digits, dots, hyphens and underscores.");
-    }
+    Names.check("a transaction", id);
   }
 
   @Override
@@ -283,11 +277,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
           "a transaction's time-out of " + timeoutMs + " ms",
           "Choose from 100 ms to 10 minutes.");
     }
+    // What may hold SQL is timed by TransactionWatch, not by the engine.
     return options.mode() == Mode.OPTIMISTIC
         ? new TransactionMode(
             TransactionConcurrency.OPTIMISTIC, TransactionIsolation.SERIALIZABLE, timeoutMs)
         : new TransactionMode(
-            TransactionConcurrency.PESSIMISTIC, TransactionIsolation.REPEATABLE_READ, timeoutMs);
+            TransactionConcurrency.PESSIMISTIC, TransactionIsolation.REPEATABLE_READ, 0);
   }
 
   /** The one way every transaction runs. */
@@ -301,6 +296,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     TransactionMode mode = engineMode(options);
     TransactionLog.Entry entry = log.begin(id, options.mode());
     TransactionScope scope = new TransactionScope(id, entry::step);
+    AtomicReference<TransactionWatch.Watched> watched = new AtomicReference<>();
     try (ShardGate.Pass pass = sharding.pass()) {
       T result =
           grid.transact(
@@ -308,13 +304,16 @@ public final class GridTransactions implements Transactions, AutoCloseable {
               mode,
               ignite -> {
                 scope.enter();
-                deadlocks.watch(id, ignite);
+                TransactionWatch.Watched own =
+                    watch.watch(id, ignite, options.timeout().toMillis());
+                watched.set(own);
                 try {
-                  Bound transaction = new Bound(id, options, ignite, pass, entry);
+                  Bound transaction = new Bound(id, options, ignite, pass, entry, own);
                   RUNNING.set(transaction);
-                  T value = body.apply(transaction);
+                  T value = applied(body, transaction);
                   pass.mirror(ignite);
                   entry.look(ignite);
+                  own.commit();
                   entry.state(State.COMMITTING, "");
                   return value;
                 } finally {
@@ -339,21 +338,62 @@ public final class GridTransactions implements Transactions, AutoCloseable {
       throw ended(
           entry,
           options,
-          deadlocks.ended(id)
-              ? new FlotillaException(
-                  Code.CONFLICT,
-                  "transaction "
-                      + id
-                      + " and another waited for each other, and this one was rolled back",
-                  "Nothing was done; try again, and take locks in one order.",
-                  e)
-              : e);
+          Optional.ofNullable(watched.get())
+              .flatMap(TransactionWatch.Watched::end)
+              .map(reason -> said(id, reason, e))
+              .orElse(e));
+    } catch (BodyFailed e) {
+      rolledBack(entry, options, e);
+      throw e.exception;
     } catch (RuntimeException | Error e) {
-      entry.state(State.ROLLED_BACK, String.valueOf(e.getMessage()));
-      count(options.mode(), "rolled_back");
+      rolledBack(entry, options, e);
       throw e;
     } finally {
-      deadlocks.ended(id);
+      Optional.ofNullable(watched.get()).ifPresent(TransactionWatch.Watched::end);
+    }
+  }
+
+  private static FlotillaException said(
+      String id, TransactionWatch.Reason reason, FlotillaException cause) {
+    return switch (reason) {
+      case DEADLOCK ->
+          new FlotillaException(
+              Code.CONFLICT,
+              "transaction "
+                  + id
+                  + " and another waited for each other, and this one was rolled back",
+              "Nothing was done; try again, and take locks in one order.",
+              cause);
+      case TIMEOUT ->
+          new FlotillaException(
+              Code.BUSY,
+              "transaction " + id + " took too long, and was rolled back",
+              "Nothing was done; try again, or give it more time.",
+              cause);
+    };
+  }
+
+  private void rolledBack(TransactionLog.Entry entry, Options options, Throwable why) {
+    entry.state(State.ROLLED_BACK, String.valueOf(why.getMessage()));
+    count(options.mode(), "rolled_back");
+  }
+
+  /** The body threw what the engine, too, throws when it stops. */
+  private static final class BodyFailed extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+    private final IllegalStateException exception;
+
+    BodyFailed(IllegalStateException exception) {
+      super(exception.getMessage(), exception, false, false);
+      this.exception = exception;
+    }
+  }
+
+  private static <T> T applied(Function<Transaction, T> body, Transaction transaction) {
+    try {
+      return body.apply(transaction);
+    } catch (IllegalStateException e) {
+      throw new BodyFailed(e);
     }
   }
 
@@ -394,7 +434,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
 
   /** A transaction on the thread that runs its body. */
   private record Bound(
-      String id, Options options, Ignite ignite, ShardGate.Pass pass, TransactionLog.Entry entry)
+      String id,
+      Options options,
+      Ignite ignite,
+      ShardGate.Pass pass,
+      TransactionLog.Entry entry,
+      TransactionWatch.Watched watched)
       implements Transaction {
 
     @Override
@@ -420,10 +465,24 @@ public final class GridTransactions implements Transactions, AutoCloseable {
             "Change the schema before it; begin, commit and roll back by their own calls.");
       }
       SqlEngine.checkArguments(statement, request.arguments());
+      try {
+        return run(statement, request, cancel);
+      } catch (IllegalStateException e) {
+        throw new IgniteException("the engine stops: " + e.getMessage(), e);
+      }
+    }
+
+    private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
-      SqlResult result = SqlEngine.run(ignite, statement.text(), request, cancel);
+      SqlResult result;
+      watched.enterStatement();
+      try {
+        result = SqlEngine.run(ignite, statement.text(), request, cancel);
+      } finally {
+        watched.leaveStatement();
+      }
       entry.step("sql: " + statement.text() + (locked.isEmpty() ? "" : " (locked " + locked + ")"));
       entry.look(ignite);
       return result;
@@ -442,6 +501,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   @Override
   public Session begin(Options options) {
     return sessions.begin(options);
+  }
+
+  @Override
+  public Optional<Session> beginOnce(String id, Options options) {
+    checkId(id);
+    return sessions.begin(options, Optional.of(id));
   }
 
   @Override
@@ -478,7 +543,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
 
   @Override
   public void close() {
-    deadlocks.close();
+    watch.close();
     sessions.close();
   }
 }

@@ -37,7 +37,7 @@ public interface Sagas {
      * {@code UNAVAILABLE}, {@code NO_MAJORITY}, {@code OUTCOME_UNKNOWN}, {@code CONFLICT}) is tried
      * again, some times; any other exception is a failure for good.
      *
-     * @return a result for the steps after it
+     * @return a result for the steps after it, up to 64 KiB
      */
     String run(Context context);
   }
@@ -77,9 +77,11 @@ public interface Sagas {
 
   /**
    * Starts one; it runs on whether the caller waits or not. A second start under the same id does
-   * nothing, for a day after its end.
+   * nothing, for a day after its end. When this returns, some node drives it; when it fails it may
+   * have begun or not, and is to be started again under the same id.
    *
-   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if it is not registered here
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if it is not registered here, {@code
+   *     INVALID} for a bad id or parameters of more than 64 KiB
    */
   void start(String saga, String id, Map<String, String> parameters);
 

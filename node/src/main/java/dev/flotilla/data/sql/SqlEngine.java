@@ -212,6 +212,13 @@ final class SqlEngine {
               Code.INVALID, "the statement failed: " + message, "Nothing was done.", e)
           : e;
     }
+    if (message.contains("ode is stopping")) {
+      return new FlotillaException(
+          Code.OUTCOME_UNKNOWN,
+          "the data grid of this node stopped meanwhile (" + message + ")",
+          "Look whether it was done, then try again.",
+          e);
+    }
     return switch (sql.statusCode()) {
       case IgniteQueryErrorCode.DUPLICATE_KEY ->
           new FlotillaException(

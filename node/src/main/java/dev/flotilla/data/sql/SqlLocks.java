@@ -12,7 +12,6 @@ import java.util.Set;
 import java.util.TreeSet;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.binary.BinaryObjectBuilder;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.QueryEntity;
 import org.apache.ignite.cache.affinity.Affinity;
 import org.apache.ignite.cache.affinity.AffinityFunction;
@@ -54,7 +53,7 @@ final class SqlLocks {
 
   /** How a table without a sharding of its own is kept. */
   static CacheConfiguration<Object, Object> tableConfig(Grid grid, String name) {
-    return grid.cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL).setGroupName(GROUP);
+    return grid.cacheConfig(name).setGroupName(GROUP);
   }
 
   /** Called at each start of the engine. */
@@ -73,7 +72,7 @@ final class SqlLocks {
     AffinityFunction function = function(ignite, table);
     if (function != null && !isDefault(function)) {
       ignite.getOrCreateCache(
-          grid.<Object, Object>cacheConfig(CACHE + "." + table, CacheAtomicityMode.TRANSACTIONAL)
+          grid.<Object, Object>cacheConfig(CACHE + "." + table)
               .setAffinity(new LockAffinity(function)));
     }
   }

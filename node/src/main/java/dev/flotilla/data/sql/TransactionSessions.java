@@ -16,6 +16,7 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
+import java.util.function.Supplier;
 
 /**
  * Transactions that stay open across calls. The engine binds a transaction to a thread, so each has
@@ -48,13 +49,18 @@ final class TransactionSessions implements AutoCloseable {
   }
 
   Session begin(Options options) {
+    return begin(options, Optional.empty()).orElseThrow();
+  }
+
+  /** Empty if a transaction of the caller's id had committed before. */
+  Optional<Session> begin(Options options, Optional<String> callersId) {
     if (open.size() >= OPEN_MAX) {
       throw new FlotillaException(
           Code.BUSY,
           "this node has " + OPEN_MAX + " open transactions",
           "Commit or roll back some, or try again later.");
     }
-    Open session = new Open(options);
+    Open session = new Open(options, callersId);
     Thread.ofVirtual().name("transaction-session").start(session);
     return session.begun();
   }
@@ -66,32 +72,31 @@ final class TransactionSessions implements AutoCloseable {
   private final class Open implements Session, Runnable {
 
     private final Options options;
+    private final Optional<String> callersId;
     private final long deadlineNs;
     private final LinkedBlockingQueue<Task> tasks = new LinkedBlockingQueue<>();
-    private final CompletableFuture<String> id = new CompletableFuture<>();
+    private final CompletableFuture<Optional<String>> id = new CompletableFuture<>();
     private final CompletableFuture<Void> ended = new CompletableFuture<>();
 
-    Open(Options options) {
+    Open(Options options, Optional<String> callersId) {
       this.options = options;
+      this.callersId = callersId;
       this.deadlineNs = nanoTime.getAsLong() + options.timeout().toNanos();
     }
 
-    Open begun() {
-      get(id);
-      return this;
+    Optional<Session> begun() {
+      return get(id).map(_ -> this);
     }
 
     @Override
     public void run() {
       try {
-        transactions.run(
-            options,
-            transaction -> {
-              open.put(transaction.id(), this);
-              id.complete(transaction.id());
-              work(transaction);
-              return true;
-            });
+        if (callersId.isPresent()) {
+          var _ = transactions.runOnce(callersId.get(), options, this::opened);
+        } else {
+          transactions.run(options, this::opened);
+        }
+        id.complete(Optional.empty());
         ended.complete(null);
       } catch (RolledBack e) {
         ended.complete(null);
@@ -99,11 +104,18 @@ final class TransactionSessions implements AutoCloseable {
         id.completeExceptionally(e);
         ended.completeExceptionally(e);
       } finally {
-        id.thenAccept(open::remove);
+        id.thenAccept(name -> name.ifPresent(open::remove));
         for (Task left = tasks.poll(); left != null; left = tasks.poll()) {
           left.result().completeExceptionally(over());
         }
       }
+    }
+
+    private boolean opened(Transaction transaction) {
+      open.put(transaction.id(), this);
+      id.complete(Optional.of(transaction.id()));
+      work(transaction);
+      return true;
     }
 
     private void work(Transaction transaction) {
@@ -151,7 +163,7 @@ final class TransactionSessions implements AutoCloseable {
 
     @Override
     public String id() {
-      return get(id);
+      return get(id).orElseThrow();
     }
 
     @Override
@@ -162,6 +174,30 @@ final class TransactionSessions implements AutoCloseable {
     @Override
     public SqlResult sql(Sql.Request request, Sql.Cancel cancel) {
       return (SqlResult) act(_ -> GridTransactions.inThisTransaction(request, cancel), false);
+    }
+
+    /** What work brought, or how it failed: in the latter case, too, the transaction goes on. */
+    private record Done<T>(Supplier<T> result) {}
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public <T> T call(Supplier<T> work) {
+      return ((Done<T>)
+              act(
+                  transaction -> {
+                    try {
+                      T result = work.get();
+                      return new Done<>(() -> result);
+                    } catch (RuntimeException | Error e) {
+                      return new Done<>(
+                          () -> {
+                            throw e;
+                          });
+                    }
+                  },
+                  false))
+          .result()
+          .get();
     }
 
     @Override

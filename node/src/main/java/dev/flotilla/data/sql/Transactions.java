@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -115,6 +116,13 @@ public interface Transactions {
   /** Opens a transaction that is worked on step by step, from any thread. */
   Session begin(Options options);
 
+  /**
+   * As {@link #begin}, once for an id that the caller chose, as in {@link #runOnce}.
+   *
+   * @return empty if a transaction with this id had committed before
+   */
+  Optional<Session> beginOnce(String id, Options options);
+
   /** A session that is open on this node. */
   Optional<Session> session(String id);
 
@@ -137,6 +145,12 @@ public interface Transactions {
 
     /** As {@link #step}, for a statement with limits of its own, and a way to stop it. */
     SqlResult sql(Sql.Request request, Sql.Cancel cancel);
+
+    /**
+     * Runs some work as a part of the transaction: what it does on its thread with caches, queues
+     * and SQL belongs to it. If the work fails, the transaction stays open.
+     */
+    <T> T call(Supplier<T> work);
 
     /** Commits. */
     void commit();

@@ -28,7 +28,6 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -136,9 +135,7 @@ public final class GridUsage implements Usage, AutoCloseable {
     IgniteCache<K, V> found = ignite.cache(name);
     return found != null
         ? found
-        : ignite.getOrCreateCache(
-            grid.<K, V>cacheConfig(name, CacheAtomicityMode.TRANSACTIONAL)
-                .setGroupName("flotilla.usage"));
+        : ignite.getOrCreateCache(grid.<K, V>cacheConfig(name).setGroupName("flotilla.usage"));
   }
 
   private IgniteCache<Long, byte[]> events(Ignite ignite) {

@@ -1,6 +1,7 @@
 package dev.flotilla.data.usage;
 
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.DataInputStream;
 import java.io.EOFException;
 import java.io.IOException;
@@ -78,6 +79,7 @@ final class UsageJournal implements AutoCloseable {
       Path next = folder.resolve(String.format("%012d", nextNumber++) + SUFFIX);
       open = FileChannel.open(next, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
       channel = open;
+      NodeFiles.syncFolder(folder);
     }
     List<byte[]> records = events.stream().map(Json::write).toList();
     ByteBuffer frames =

@@ -115,6 +115,21 @@ class ChunkFilesTest {
   }
 
   @Test
+  void anInterruptedReaderDoesNotTakeAChunkForDamaged() {
+    ChunkFiles files = files();
+    byte[] content = content(1, 300_000);
+    String chunk = write(files, content);
+    Thread.currentThread().interrupt();
+    try {
+      assertThat(files.read(chunk)).hasValue(content);
+    } finally {
+      assertThat(Thread.interrupted()).isTrue();
+    }
+    assertThat(files.damaged()).isZero();
+    assertThat(files.has(chunk)).isTrue();
+  }
+
+  @Test
   void aScrubFindsWhatIsDamagedAndGoesOnWhereItWas() throws Exception {
     ChunkFiles files = files();
     List<String> chunks = new ArrayList<>();

@@ -448,18 +448,6 @@ class CachesTest {
   }
 
   @Test
-  @Order(13)
-  void embeddingsAreKeptByModelAndText() {
-    List<Cache> caches = everywhere("embeddings", CacheConfig.DEFAULT);
-    float[] vector = {1.5f, -0f, Float.MIN_VALUE, 3e38f};
-    new EmbeddingCache(caches.get(0)).put("digest-a", "some text", vector);
-    EmbeddingCache elsewhere = new EmbeddingCache(caches.get(2));
-    assertThat(elsewhere.find("digest-a", "some text")).contains(vector);
-    assertThat(elsewhere.find("digest-b", "some text")).isEmpty();
-    assertThat(elsewhere.find("digest-a", "some other text")).isEmpty();
-  }
-
-  @Test
   @Order(20)
   void aNodeThatStopsDelaysWritesForOneLeaseAtMostAndNearReadsGoOn() {
     List<Cache> caches = everywhere("outage", CacheConfig.DEFAULT);

@@ -2,10 +2,17 @@ package dev.flotilla.data.grid;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.TestNodes;
 import java.nio.file.Path;
 import java.time.Duration;
-import org.apache.ignite.cache.CacheAtomicityMode;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -18,9 +25,7 @@ class GridTest {
     grid.write(
         "a test",
         ignite -> {
-          var cache =
-              ignite.getOrCreateCache(
-                  grid.<Integer, Integer>cacheConfig("test", CacheAtomicityMode.TRANSACTIONAL));
+          var cache = ignite.getOrCreateCache(grid.<Integer, Integer>cacheConfig("test"));
           cache.put(key, value);
           return true;
         });
@@ -59,6 +64,66 @@ class GridTest {
         "a test",
         ignite ->
             ignite.cache("test").localSizeLong(org.apache.ignite.cache.CachePeekMode.ALL) == 100);
+  }
+
+  @Test
+  void transactionsOverSeveralPartitionsFromAllNodesAtOnceLoseNoUpdate() throws Exception {
+    int counters = 6;
+    int each = 40;
+    long seed = System.nanoTime();
+    try (TestGrids grids = new TestGrids(folder)) {
+      var members = grids.add(3);
+      for (int key = 0; key < counters; key++) {
+        put(members.getFirst().grid(), key, 0);
+      }
+      AtomicInteger committed = new AtomicInteger();
+      List<Thread> threads = new ArrayList<>();
+      for (int t = 0; t < 6; t++) {
+        Random random = new Random(seed + t);
+        Grid grid = members.get(t % 3).grid();
+        threads.add(
+            Thread.ofPlatform()
+                .start(
+                    () -> {
+                      for (int i = 0; i < each; i++) {
+                        TreeSet<Integer> keys = new TreeSet<>();
+                        while (keys.size() < 3) {
+                          keys.add(random.nextInt(counters));
+                        }
+                        if (addOne(grid, keys)) {
+                          committed.incrementAndGet();
+                        }
+                      }
+                    }));
+      }
+      for (Thread thread : threads) {
+        thread.join();
+      }
+      int sum = 0;
+      for (int key = 0; key < counters; key++) {
+        sum += get(members.getLast().grid(), key);
+      }
+      assertThat(committed.get()).as("seed %d", seed).isPositive();
+      assertThat(sum).as("seed %d", seed).isEqualTo(3 * committed.get());
+    }
+  }
+
+  private static boolean addOne(Grid grid, Set<Integer> keys) {
+    try {
+      return grid.transact(
+          "a test",
+          Grid.TransactionMode.PESSIMISTIC,
+          ignite -> {
+            var cache = ignite.<Integer, Integer>cache("test");
+            for (int key : keys) {
+              cache.put(key, cache.get(key) + 1);
+            }
+            return true;
+          });
+    } catch (FlotillaException e) {
+      assertThat(e.code()).isIn(Code.BUSY, Code.CONFLICT);
+      return false;
+    }
   }
 
   @Test

@@ -1,5 +1,8 @@
 package dev.flotilla.data.grid;
 
+import static dev.flotilla.data.grid.Rejoining.ALONE;
+import static dev.flotilla.data.grid.Rejoining.CLEAN;
+import static dev.flotilla.data.grid.Rejoining.OUTSIDE;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.data.grid.Rejoining.Action;
@@ -19,7 +22,7 @@ class RejoiningTest {
   }
 
   private static Peer leading(String id) {
-    return new Peer(id, true, true, true, false, true, 2);
+    return new Peer(id, true, true, true, false, true, CLEAN);
   }
 
   private static Peer lone(String id, int rank) {
@@ -31,7 +34,7 @@ class RejoiningTest {
   }
 
   private static Peer inactive(String id) {
-    return new Peer(id, true, false, false, false, false, 2);
+    return new Peer(id, true, false, false, false, false, CLEAN);
   }
 
   private static Action of3(Own own, Peer... answers) {
@@ -40,135 +43,136 @@ class RejoiningTest {
 
   @Test
   void whoHasAMajorityStays() {
-    assertThat(of3(running(true, 2), lone("a", 1), down("z", 2))).isEqualTo(Action.STAY);
+    assertThat(of3(running(true, CLEAN), lone("a", ALONE), down("z", CLEAN)))
+        .isEqualTo(Action.STAY);
   }
 
   @Test
   void whoIsAloneStaysWhileNobodyAnswers() {
-    assertThat(of3(running(false, 0))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, OUTSIDE))).isEqualTo(Action.STAY);
   }
 
   @Test
   void whoIsAloneStopsForAMajorityThatGoesOnWithoutItAndComesBackEmpty() {
-    assertThat(of3(running(false, 0), leading("z"))).isEqualTo(Action.STOP);
-    assertThat(of3(stopped(0), leading("z"))).isEqualTo(Action.START_EMPTY);
+    assertThat(of3(running(false, OUTSIDE), leading("z"))).isEqualTo(Action.STOP);
+    assertThat(of3(stopped(OUTSIDE), leading("z"))).isEqualTo(Action.START_EMPTY);
   }
 
   @Test
   void whoIsSeenByThemIsOnItsWayAlready() {
-    assertThat(of3(running(false, 2), new Peer("z", true, true, true, true, true, 2)))
+    assertThat(of3(running(false, CLEAN), new Peer("z", true, true, true, true, true, CLEAN)))
         .isEqualTo(Action.STAY);
   }
 
   @Test
   void ofTwoEqualLoneHalvesTheOneWithTheLargerIdGivesUp() {
-    assertThat(of3(running(false, 2), inactive("a"))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, 2), inactive("z"))).isEqualTo(Action.STAY);
-    assertThat(of3(running(false, 0), lone("a", 0))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, 0), lone("z", 0))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, CLEAN), inactive("a"))).isEqualTo(Action.STOP);
+    assertThat(of3(running(false, CLEAN), inactive("z"))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, OUTSIDE), lone("a", OUTSIDE))).isEqualTo(Action.STOP);
+    assertThat(of3(running(false, OUTSIDE), lone("z", OUTSIDE))).isEqualTo(Action.STAY);
   }
 
   @Test
   void theOlderGivesWayToTheNewerEvenIfThatOneIsDown() {
-    assertThat(of3(running(false, 0), down("z", 2))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, 0), down("z", 1))).isEqualTo(Action.STOP);
-    assertThat(of3(running(false, 1), down("a", 0))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, OUTSIDE), down("z", CLEAN))).isEqualTo(Action.STOP);
+    assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
+    assertThat(of3(running(false, ALONE), down("a", OUTSIDE))).isEqualTo(Action.STAY);
   }
 
   @Test
   void theNewestDoesNotStartIntoAnOlderOnesArms() {
-    assertThat(of3(stopped(2), lone("a", 0))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(2), down("a", 0))).isEqualTo(Action.START);
+    assertThat(of3(stopped(CLEAN), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(CLEAN), down("a", OUTSIDE))).isEqualTo(Action.START);
   }
 
   @Test
   void ofEqualsThatBeginTogetherTheOneWithTheSmallestIdGoesFirst() {
-    assertThat(of3(stopped(2), down("a", 2))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(2), down("a", 2), down("z", 2))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(2), down("n", 2), down("z", 2))).isEqualTo(Action.START);
-    assertThat(of3(stopped(2), inactive("a"), down("b", 2))).isEqualTo(Action.START);
-    assertThat(of3(new Own("m", false, false, 2, false), down("a", 2))).isEqualTo(Action.START);
+    assertThat(of3(stopped(CLEAN), down("a", CLEAN))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(CLEAN), down("a", CLEAN), down("z", CLEAN))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(CLEAN), down("n", CLEAN), down("z", CLEAN))).isEqualTo(Action.START);
+    assertThat(of3(stopped(CLEAN), inactive("a"), down("b", CLEAN))).isEqualTo(Action.START);
+    assertThat(of3(new Own("m", false, false, CLEAN, false), down("a", CLEAN)))
+        .isEqualTo(Action.START);
   }
 
   @Test
   void afterAFullStopTheyStartAsTheyAreOnceAMajorityAnswers() {
-    assertThat(of3(stopped(2))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(2), down("z", 2))).isEqualTo(Action.START);
-    assertThat(of3(stopped(2), inactive("a"))).isEqualTo(Action.START);
-  }
-
-  @Test
-  void whenAllWereAloneAtOnceNobodyDeletesAnything() {
-    assertThat(of3(stopped(0), down("y", 0), down("z", 0))).isEqualTo(Action.START);
-    assertThat(of3(stopped(0), down("z", 0))).isEqualTo(Action.START);
+    assertThat(of3(stopped(CLEAN))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(CLEAN), down("z", CLEAN))).isEqualTo(Action.START);
+    assertThat(of3(stopped(CLEAN), inactive("a"))).isEqualTo(Action.START);
   }
 
   @Test
   void theOlderWaitsUntilANewerOneRuns() {
-    assertThat(of3(stopped(0), down("a", 2))).isEqualTo(Action.STAY);
-    assertThat(of3(stopped(0), inactive("a"))).isEqualTo(Action.START_EMPTY);
-    assertThat(of3(stopped(0), inactive("a"), down("z", 2))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(OUTSIDE), down("a", CLEAN))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(OUTSIDE), inactive("a"))).isEqualTo(Action.START_EMPTY);
+    assertThat(of3(stopped(OUTSIDE), inactive("a"), down("z", CLEAN))).isEqualTo(Action.STAY);
   }
 
   @Test
   void inALargerGridTheOlderKeepsItsDataIfTheOthersCannotGoOnWithoutIt() {
     assertThat(
             Rejoining.decide(
-                stopped(0), List.of(inactive("a"), inactive("b"), down("c", 0)), 5, true))
+                stopped(OUTSIDE),
+                List.of(inactive("a"), inactive("b"), down("c", OUTSIDE)),
+                5,
+                true))
         .isEqualTo(Action.START);
     assertThat(
             Rejoining.decide(
-                stopped(0), List.of(leading("a"), leading("b"), leading("c")), 5, true))
+                stopped(OUTSIDE), List.of(leading("a"), leading("b"), leading("c")), 5, true))
         .isEqualTo(Action.START_EMPTY);
   }
 
   @Test
   void aNewNodeNeverMakesAGridOfItsOwn() {
-    assertThat(Rejoining.decide(stopped(2), List.of(), 3, false)).isEqualTo(Action.STAY);
-    assertThat(Rejoining.decide(stopped(2), List.of(inactive("a")), 3, false))
+    assertThat(Rejoining.decide(stopped(CLEAN), List.of(), 3, false)).isEqualTo(Action.STAY);
+    assertThat(Rejoining.decide(stopped(CLEAN), List.of(inactive("a")), 3, false))
         .isEqualTo(Action.STAY);
-    assertThat(Rejoining.decide(stopped(2), List.of(leading("a")), 1, false))
+    assertThat(Rejoining.decide(stopped(CLEAN), List.of(leading("a")), 1, false))
         .isEqualTo(Action.START);
   }
 
   @Test
   void aGridOfOneStartsAlone() {
-    assertThat(Rejoining.decide(stopped(2), List.of(), 1, true)).isEqualTo(Action.START);
-    assertThat(Rejoining.decide(stopped(1), List.of(), 1, true)).isEqualTo(Action.START);
+    assertThat(Rejoining.decide(stopped(CLEAN), List.of(), 1, true)).isEqualTo(Action.START);
+    assertThat(Rejoining.decide(stopped(ALONE), List.of(), 1, true)).isEqualTo(Action.START);
   }
 
   @Test
-  void whenAllWereAloneTheFirstOnesDataCountsAndTheThirdKeepsItsOwnUntilTwoAreAMajority() {
-    assertThat(of3(stopped(Rejoining.ALONE), down("z", Rejoining.ALONE))).isEqualTo(Action.START);
-    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.ALONE)))
-        .isEqualTo(Action.START_EMPTY);
+  void whenAllWereAloneOneTakesTheViewAndTheOthersStartEmptyBesideIt() {
+    assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(new Own("m", false, false, ALONE, false), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(stopped(ALONE), down("y", ALONE), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(stopped(ALONE), lone("a", ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, ALONE), down("y", ALONE), down("z", ALONE)))
+        .isEqualTo(Action.CLAIM_VIEW);
+    assertThat(of3(running(false, ALONE))).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, ALONE), lone("z", ALONE))).isEqualTo(Action.STAY);
+    // Once the other has claimed it.
+    assertThat(of3(stopped(OUTSIDE), lone("a", ALONE))).isEqualTo(Action.START_EMPTY);
     assertThat(
-            of3(stopped(Rejoining.ALONE), lone("a", Rejoining.ALONE), lone("b", Rejoining.FILLING)))
-        .isEqualTo(Action.STAY);
-    assertThat(of3(stopped(Rejoining.ALONE), leading("a"), lone("b", Rejoining.FILLING)))
-        .isEqualTo(Action.START_EMPTY);
-    assertThat(
-            Rejoining.decide(
-                stopped(Rejoining.ALONE),
-                List.of(lone("a", Rejoining.ALONE), down("z", Rejoining.ALONE)),
-                5,
-                true))
+            Rejoining.decide(stopped(ALONE), List.of(lone("a", ALONE), down("z", ALONE)), 5, true))
         .isEqualTo(Action.START);
   }
 
   @Test
-  void whoIsBeingFilledIsNoSourceForWhoWasAlone() {
-    assertThat(of3(stopped(Rejoining.ALONE), lone("a", Rejoining.FILLING))).isEqualTo(Action.STAY);
-    assertThat(of3(running(false, Rejoining.FILLING), down("z", Rejoining.ALONE)))
-        .isEqualTo(Action.STOP);
-    assertThat(of3(stopped(Rejoining.FILLING), down("a", Rejoining.ALONE))).isEqualTo(Action.STAY);
+  void whoDoesNotHaveEverythingWaitsForOneWhoHas() {
+    assertThat(of3(stopped(OUTSIDE), down("a", OUTSIDE), lone("b", OUTSIDE)))
+        .isEqualTo(Action.STAY);
+    assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
+    Peer outside = new Peer("z", true, true, true, false, true, OUTSIDE);
+    assertThat(of3(running(false, ALONE), outside, outside)).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(ALONE), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(stopped(OUTSIDE), down("a", ALONE))).isEqualTo(Action.STAY);
   }
 
   @Test
   void theRankFollowsTheViewFirst() {
-    assertThat(Rejoining.rank(false, Rejoining.Doubt.NONE)).isEqualTo(Rejoining.OUTSIDE);
-    assertThat(Rejoining.rank(true, Rejoining.Doubt.NONE)).isEqualTo(Rejoining.CLEAN);
-    assertThat(Rejoining.rank(true, Rejoining.Doubt.ALONE)).isEqualTo(Rejoining.ALONE);
-    assertThat(Rejoining.rank(true, Rejoining.Doubt.FILLING)).isEqualTo(Rejoining.FILLING);
+    assertThat(Rejoining.rank(false, false)).isEqualTo(OUTSIDE);
+    assertThat(Rejoining.rank(true, false)).isEqualTo(CLEAN);
+    assertThat(Rejoining.rank(true, true)).isEqualTo(ALONE);
   }
 }

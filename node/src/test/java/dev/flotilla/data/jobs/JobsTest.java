@@ -28,7 +28,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.function.BiConsumer;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -116,10 +115,7 @@ class JobsTest {
               jobs.put(cluster.self(), new GridJobs(environment, grid, locks, fence, blobs, all));
               fences.put(cluster.self(), fence);
               grid.onStart(
-                  ignite ->
-                      ignite.getOrCreateCache(
-                          grid.<String, String>cacheConfig(
-                              "guarded", CacheAtomicityMode.TRANSACTIONAL)));
+                  ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("guarded")));
             });
     grids.add(3);
     grids.running().forEach(member -> jobs.get(member.id()).start());

@@ -388,6 +388,23 @@ class NodeLogTest {
 
   /** A node by itself, for what needs no others. */
   private record Alone(String self) implements Cluster {
+
+    @Override
+    public void remove(String nodeId) {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public boolean isMember(String nodeId) {
+      return true;
+    }
+
+    @Override
+    public dev.flotilla.cluster.DiskSpace disk() {
+      return dev.flotilla.cluster.DiskSpace.of(
+          self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
+    }
+
     @Override
     public List<NodeInfo> nodes() {
       return List.of();

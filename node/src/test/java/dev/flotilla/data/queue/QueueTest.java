@@ -37,7 +37,6 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.stream.StreamSupport;
-import org.apache.ignite.cache.CacheAtomicityMode;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -529,9 +528,7 @@ class QueueTest {
     Grid grid = grids.running().get(0).grid();
     grid.write(
         "making a table",
-        ignite ->
-            ignite.getOrCreateCache(
-                grid.<String, String>cacheConfig("effects", CacheAtomicityMode.TRANSACTIONAL)));
+        ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("effects")));
     Queue held = queue(0, "held");
     Map<String, Message> inHand = allInHand(held);
     assertThat(receive(queue(1, "held"), 100)).isEmpty();

@@ -23,6 +23,8 @@ import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -250,6 +252,42 @@ class TransactionsTest {
   }
 
   @Test
+  @Order(3)
+  void aStatementThatOutlivesItsTransactionsTimeWritesNothingOutsideOfIt() {
+    var sql = nodes.getFirst().sql();
+    sql.execute("CREATE TABLE long_one (id INT PRIMARY KEY, n INT)");
+    int rows = 3_000;
+    for (int from = 0; from < rows; from += 500) {
+      sql.execute(
+          "INSERT INTO long_one (id, n) VALUES "
+              + IntStream.range(from, from + 500)
+                  .mapToObj(id -> "(" + id + ", 0)")
+                  .collect(Collectors.joining(", ")));
+    }
+    Options brief = new Options(Mode.PESSIMISTIC, Duration.ofMillis(250));
+    int refused = 0;
+    for (int i = 0; i < 4; i++) {
+      try {
+        nodes
+            .getFirst()
+            .transactions()
+            .run(
+                brief,
+                transaction -> {
+                  transaction.sql("UPDATE long_one SET n = n + 1 WHERE id < 100");
+                  transaction.sql("UPDATE long_one SET n = n + 1");
+                  throw new FlotillaException(Code.CONFLICT, "rolled back", "");
+                });
+      } catch (FlotillaException e) {
+        refused++;
+      }
+    }
+    assertThat(refused).isEqualTo(4);
+    assertThat(sql.execute("SELECT COUNT(*) FROM long_one WHERE n <> 0").rows())
+        .isEqualTo(List.of(List.of(0L)));
+  }
+
+  @Test
   @Order(4)
   void aValueReadAndWrittenBackIsNeverStaleWhenPessimistic() throws Exception {
     account(20, "counter", 0);
@@ -455,6 +493,7 @@ class TransactionsTest {
                         });
                   } catch (FlotillaException allowed) {
                     assertThat(allowed.code()).isNotEqualTo(Code.INVALID);
+                    pause(20);
                   }
                 }
               }));
@@ -469,6 +508,15 @@ class TransactionsTest {
       worker.get(30, TimeUnit.SECONDS);
     }
     assertThat(sum(nodes.get(1))).isEqualTo(1000);
+  }
+
+  /** A node that is gone refuses at once, and asking it without pause takes a whole processor. */
+  private static void pause(long ms) {
+    try {
+      Thread.sleep(ms);
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
   }
 
   private static int sum(TestSql.Node node) {

@@ -1,4 +1,4 @@
-package dev.flotilla.data.queue;
+package dev.flotilla.data.grid;
 
 import dev.flotilla.FlotillaException;
 import java.util.ArrayDeque;
@@ -17,7 +17,7 @@ import org.jspecify.annotations.Nullable;
  * does its own alone, so that nobody fails for another's sake; if it cannot be told, all are told
  * so.
  */
-final class Combiner<A, R> {
+public final class Combiner<A, R> {
 
   private static final class Call<A, R> {
     final List<A> items;
@@ -46,7 +46,7 @@ final class Combiner<A, R> {
    * @param shared answers one result for each item, in order
    * @param alone the same for one caller's items, after the shared work has failed
    */
-  Combiner(
+  public Combiner(
       long most,
       ToLongFunction<A> weight,
       Function<List<A>, List<R>> shared,
@@ -57,7 +57,8 @@ final class Combiner<A, R> {
     this.alone = alone;
   }
 
-  List<R> submit(List<A> items) {
+  /** Returns the results of these, done with whatever others wait for. */
+  public List<R> submit(List<A> items) {
     Call<A, R> mine = new Call<>(items);
     boolean lead;
     synchronized (waiting) {

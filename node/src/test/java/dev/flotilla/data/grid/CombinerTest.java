@@ -1,4 +1,4 @@
-package dev.flotilla.data.queue;
+package dev.flotilla.data.grid;
 
 import static org.assertj.core.api.Assertions.assertThat;
 

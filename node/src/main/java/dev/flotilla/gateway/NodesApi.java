@@ -1,0 +1,101 @@
+package dev.flotilla.gateway;
+
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.gateway.GatewayHandler.Access;
+import dev.flotilla.gateway.GatewayHandler.Route;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Nodes that leave for good.
+ *
+ * <pre>
+ * DELETE /api/cluster/nodes/{id or name}[?force=true] → {"id","name","state":"removed"}
+ *        409 if it has the last copy of something; with force that is given up
+ * </pre>
+ */
+final class NodesApi {
+
+  /** How long the group and the grid may take to let go of it, before the answer says so. */
+  private static final Duration PATIENCE = Duration.ofSeconds(30);
+
+  private final GatewayServices services;
+
+  NodesApi(GatewayServices services) {
+    this.services = services;
+  }
+
+  List<Route> routes() {
+    return List.of(Route.named("DELETE", "/api/cluster/nodes/*", Access.WORK, this::remove));
+  }
+
+  private void remove(Exchange exchange, String idOrName) throws InterruptedException {
+    NodeInfo node = find(idOrName);
+    if (!exchange.query("force").orElse("false").equals("true")) {
+      checkNothingLost(node);
+    }
+    services.cluster().remove(node.id());
+    exchange.send(
+        200,
+        Json.MAPPER
+            .createObjectNode()
+            .put("id", node.id())
+            .put("name", node.name())
+            .put("state", awaitGone(node.id()) ? "removed" : "leaving"));
+  }
+
+  private NodeInfo find(String idOrName) {
+    List<NodeInfo> nodes = services.cluster().nodes();
+    List<NodeInfo> found =
+        nodes.stream()
+            .filter(node -> node.id().equals(idOrName) || node.name().equals(idOrName))
+            .toList();
+    if (found.size() == 1) {
+      return found.getFirst();
+    }
+    throw found.isEmpty()
+        ? new FlotillaException(
+            Code.NOT_FOUND, "no node " + idOrName + " in this cluster", "`flotilla ps` lists them.")
+        : new FlotillaException(
+            Code.CONFLICT,
+            "there are " + found.size() + " nodes of the name " + idOrName,
+            "Name it by its id; `flotilla ps` lists them.");
+  }
+
+  private void checkNothingLost(NodeInfo node) {
+    List<String> lost = new ArrayList<>(services.data().onlyOn(node.id()));
+    List<String> models = services.deployments().modelsOnlyOn(node.id());
+    if (!models.isEmpty()) {
+      lost.add("the files of models " + String.join(", ", models));
+    }
+    if (!lost.isEmpty()) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "without node "
+              + node.id()
+              + " ("
+              + node.name()
+              + ") this would be lost, for no other node that answers has a whole copy: "
+              + String.join("; ", lost),
+          "Wait until the other nodes have been filled, start those that are down, or give it up"
+              + " with --force.");
+    }
+  }
+
+  private boolean awaitGone(String id) throws InterruptedException {
+    Cluster cluster = services.cluster();
+    long deadlineNs = services.nanoTime().getAsLong() + PATIENCE.toNanos();
+    while (cluster.isMember(id) || services.data().grid().isMember(id)) {
+      if (services.nanoTime().getAsLong() > deadlineNs) {
+        return false;
+      }
+      Thread.sleep(100);
+    }
+    return true;
+  }
+}

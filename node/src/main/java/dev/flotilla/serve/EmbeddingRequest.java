@@ -1,0 +1,12 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.model.Pooling;
+
+/**
+ * A text to embed, as a value: any replica gives the same bits.
+ *
+ * @param id unique in the cluster
+ * @param model the deployment's model
+ * @param tokens token ids, at least one
+ */
+public record EmbeddingRequest(String id, String model, int[] tokens, Pooling pooling) {}
