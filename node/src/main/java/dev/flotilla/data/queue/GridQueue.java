@@ -361,7 +361,7 @@ final class GridQueue implements Queue {
                         cells, partition, next.getOrDefault(partition, 0L), all, its, ids, entries);
                 entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
               });
-          entries.forEach(cells.cache::put);
+          cells.cache.putAll(entries);
           return true;
         });
     List<String> sent = List.of(ids);

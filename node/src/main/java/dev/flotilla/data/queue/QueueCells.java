@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -20,7 +21,7 @@ import org.jspecify.annotations.Nullable;
 /**
  * The entries of a queue, in a running operation of the grid.
  *
- * <p>All of a partition's have the same affinity. They are: {@code n}, the next sequence; {@code
+ * <p>All of a partition's have the same affinity, and names that begin with it and a slash. They are: {@code n}, the next sequence; {@code
  * b<sequence>}, a {@link QueueBatch} by its first; {@code groups}, their names; for each of them
  * {@code g<group>}, its {@link QueueProgress}, {@code y<group>}, the sequences of its dead, and
  * {@code x<group>~<sequence>}, a dead one; {@code d<id>}, an id seen, until it expires; {@code l},
@@ -45,8 +46,12 @@ final class QueueCells {
     return "flotilla.queue." + queue;
   }
 
+  /**
+   * The partition is part of the name too: to Java, though not to the grid, keys are equal that
+   * differ in their affinity only, and of those a map keeps one.
+   */
   static AffinityKey<String> key(int partition, String cell) {
-    return new AffinityKey<>(cell, partition);
+    return new AffinityKey<>(partition + "/" + cell, partition);
   }
 
   byte @Nullable [] get(int partition, String cell) {
@@ -89,13 +94,13 @@ final class QueueCells {
     return number(get(partition, "n"));
   }
 
-  /**
-   * Of several partitions, in order, so that no two wait for each other. One by one: asked for
-   * several at once, the engine may answer from this node's copies, which may be behind.
-   */
+  /** Of several partitions at once, in order, so that no two wait for each other. */
   Map<Integer, Long> next(Collection<Integer> partitions) {
+    Set<AffinityKey<String>> keys = new LinkedHashSet<>();
+    partitions.stream().sorted().forEach(partition -> keys.add(key(partition, "n")));
+    Map<AffinityKey<String>, byte[]> values = cache.getAll(keys);
     Map<Integer, Long> all = new TreeMap<>();
-    partitions.stream().sorted().forEach(partition -> all.put(partition, next(partition)));
+    partitions.forEach(p -> all.put(p, number(values.get(key(p, "n")))));
     return all;
   }
 

@@ -357,41 +357,62 @@ class QueueTest {
     }
   }
 
+  /** Each call is one commit of several partitions, while the other nodes send to the same ones. */
   @Test
   @Order(12)
-  void sendsOfAllNodesAreAllThere() throws Exception {
-    for (int batch : new int[] {1, 4}) {
-      for (boolean one : new boolean[] {true, false}) {
-        String name = "busy" + batch + one;
-        queue(0, name).stats();
-        List<Thread> threads = new ArrayList<>();
-        ConcurrentLinkedQueue<Throwable> failures = new ConcurrentLinkedQueue<>();
-        ConcurrentLinkedQueue<String> ids = new ConcurrentLinkedQueue<>();
-        for (int node = 0; node < 3; node++) {
-          Queue its = queue(node, name);
-          threads.add(
-              Thread.ofPlatform()
-                  .start(
-                      () -> {
-                        try {
-                          for (int i = 0; i < 60; i += batch) {
-                            List<Outgoing> all = new ArrayList<>();
-                            for (int j = i; j < i + batch; j++) {
-                              all.add(message("k" + (one ? i : j), "" + j));
-                            }
-                            ids.addAll(its.send(all, Optional.empty()));
-                          }
-                        } catch (RuntimeException e) {
-                          failures.add(e);
+  void callsOfAllNodesThatTouchSeveralPartitionsAreAllThereAndHaveIdsOfTheirOwn() throws Exception {
+    int calls = 15;
+    int batch = 8;
+    queue(0, "several").stats();
+    List<Thread> threads = new ArrayList<>();
+    ConcurrentLinkedQueue<Throwable> failures = new ConcurrentLinkedQueue<>();
+    Map<String, String> sent = new ConcurrentHashMap<>();
+    for (int node = 0; node < 3; node++) {
+      Queue its = queue(node, "several");
+      int number = node;
+      threads.add(
+          Thread.ofPlatform()
+              .start(
+                  () -> {
+                    try {
+                      for (int i = 0; i < calls; i++) {
+                        List<Outgoing> all = new ArrayList<>();
+                        for (int j = 0; j < batch; j++) {
+                          all.add(message("k" + j, number + "-" + i + "-" + j));
                         }
-                      }));
-        }
-        for (Thread thread : threads) {
-          thread.join();
-        }
-        System.err.println("STATS " + name + queue(0, name).stats().sent() + " " + new HashSet<>(ids).size() + failures);
-      }
+                        List<String> ids = its.send(all, Optional.empty());
+                        for (int j = 0; j < batch; j++) {
+                          sent.put(ids.get(j), number + "-" + i + "-" + j);
+                        }
+                      }
+                    } catch (RuntimeException e) {
+                      failures.add(e);
+                    }
+                  }));
     }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    assertThat(failures).isEmpty();
+    assertThat(sent).hasSize(3 * calls * batch);
+    assertThat(queue(0, "several").stats().sent()).isEqualTo(3 * calls * batch);
+    Map<String, String> received = new HashMap<>();
+    Map<String, Integer> last = new HashMap<>();
+    while (received.size() < sent.size()) {
+      List<Message> some =
+          queue(1, "several")
+              .receive(Queue.DEFAULT_GROUP, "c", 100, VISIBLE, Duration.ofSeconds(10));
+      assertThat(some).isNotEmpty();
+      for (Message message : some) {
+        assertThat(received.put(message.id(), body(message))).isNull();
+        String[] parts = body(message).split("-");
+        // Of each sender and key, in the order of its calls.
+        assertThat(last.merge(parts[0] + "-" + parts[2], Integer.valueOf(parts[1]), (a, b) -> b - a == 1 ? b : -1))
+            .isEqualTo(Integer.valueOf(parts[1]));
+      }
+      queue(1, "several").acknowledge(some.stream().map(Message::receipt).toList(), Optional.empty());
+    }
+    assertThat(received).isEqualTo(sent);
   }
 
   @Test
@@ -470,7 +491,6 @@ class QueueTest {
     for (Thread thread : threads) {
       thread.join();
     }
-    System.err.println("STATS " + queue(0, "busy").stats() + " SEEN " + seen.size());
     assertThat(failures).isEmpty();
     assertThat(seen).hasSize(3 * each);
     assertThat(twice).hasValue(0);
