@@ -12,7 +12,7 @@ import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.internal.GridKernalContext;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.pagemem.wal.IgniteWriteAheadLogManager;
-import org.apache.ignite.internal.pagemem.wal.record.TxRecord;
+import org.apache.ignite.internal.pagemem.wal.record.DataRecord;
 import org.apache.ignite.internal.pagemem.wal.record.WALRecord;
 import org.apache.ignite.internal.processors.cache.persistence.StorageException;
 import org.apache.ignite.internal.processors.cache.persistence.file.FileIO;
@@ -20,6 +20,7 @@ import org.apache.ignite.internal.processors.cache.persistence.file.FileIOFactor
 import org.apache.ignite.internal.processors.cache.persistence.file.RandomAccessFileIO;
 import org.apache.ignite.internal.processors.cache.persistence.wal.FileWriteAheadLogManager;
 import org.apache.ignite.internal.processors.cache.persistence.wal.WALPointer;
+import org.apache.ignite.internal.processors.cluster.BaselineTopology;
 import org.apache.ignite.internal.util.typedef.internal.U;
 import org.apache.ignite.plugin.CachePluginContext;
 import org.apache.ignite.plugin.CachePluginProvider;
@@ -33,36 +34,61 @@ import org.jspecify.annotations.Nullable;
 /**
  * Lets the engine force its log to the disk once for a transaction, where it does so twice.
  *
- * <p>A commit logs what it changes and forces that: from then on a node that starts again has it,
- * since recovery applies all that was logged of changes. Then the engine logs that the transaction
- * has ended, and forces that too, before it answers. Recovery does not read the second record; only
- * incremental snapshots do, from a log that is whole up to the point they are made at, and a force
- * for anything later covers it. So it is logged here as ever, and not waited for.
+ * <p>A commit logs what it changes and forces that. Then it logs that the transaction has
+ * committed, forces that too, and only then answers: recovery leaves out what transactions changed
+ * that were prepared, if the log does not say that they have committed. So the second force makes
+ * the commit last, and takes along all that was logged before; the first is left out here.
+ *
+ * <p>For that the second must come. The engine leaves it out on a node that is not in its baseline,
+ * and then nothing is left out here. Where a commit fails between the two, it is not acknowledged.
  */
 final class CommitLog implements PluginProvider<PluginConfiguration> {
 
-  /** The place of a record that nobody needs to wait for. */
-  private static final class NotAwaited extends WALPointer {
-    NotAwaited(WALPointer its) {
+  /** The place of a transaction's changes, which are forced along with its end. */
+  private static final class Changes extends WALPointer {
+    Changes(WALPointer its) {
       super(its.index(), its.fileOffset(), its.length());
     }
   }
 
   private static final class Manager extends FileWriteAheadLogManager {
+    private final GridKernalContext context;
+
     Manager(GridKernalContext context) {
       super(context);
+      this.context = context;
     }
 
     @Override
     public @Nullable WALPointer log(WALRecord entry) throws IgniteCheckedException {
       WALPointer place = super.log(entry);
-      return place != null && entry instanceof TxRecord ? new NotAwaited(place) : place;
+      return place != null && isOfTransaction(entry) ? new Changes(place) : place;
+    }
+
+    private static boolean isOfTransaction(WALRecord entry) {
+      if (!(entry instanceof DataRecord data)) {
+        return false;
+      }
+      for (int i = 0; i < data.entryCount(); i++) {
+        if (data.get(i).nearXidVersion() == null) {
+          return false;
+        }
+      }
+      return true;
     }
 
     @Override
     public WALPointer flush(@Nullable WALPointer place, boolean explicitly)
         throws IgniteCheckedException, StorageException {
-      return place instanceof NotAwaited ? place : super.flush(place, explicitly);
+      boolean later = place instanceof Changes && !explicitly && endsAreLogged();
+      return later ? place : super.flush(place, explicitly);
+    }
+
+    /** As the engine decides it. */
+    private boolean endsAreLogged() {
+      BaselineTopology baseline = context.state().clusterState().baselineTopology();
+      return baseline != null
+          && baseline.consistentIds().contains(context.discovery().localNode().consistentId());
     }
   }
 
