@@ -64,7 +64,8 @@ class CommitKillTest {
               var _ =
                   new HttpTransactions(client)
                       .run(
-                          new Transactions.Options(Transactions.Mode.PESSIMISTIC, Duration.ofSeconds(5)),
+                          new Transactions.Options(
+                              Transactions.Mode.PESSIMISTIC, Duration.ofSeconds(5)),
                           List.of(
                               new Step.Put("kept", last, Optional.of(bytes("v"))),
                               new Step.Send("kept", "key", bytes("m"))),

@@ -14,9 +14,9 @@ import org.jspecify.annotations.Nullable;
  * Lets callers that come at once share one commit: whoever finds nobody at work does the work of
  * all who wait, its own included; the next batch gathers meanwhile, and its first caller is told to
  * lead before the others hear of their results. It waits for a moment for as many as came together
- * the last time: they have just heard, and would otherwise take turns in two halves. If the shared work fails and nothing was done, each
- * does its own alone, so that nobody fails for another's sake; if it cannot be told, all are told
- * so.
+ * the last time: they have just heard, and would otherwise take turns in two halves. If the shared
+ * work fails and nothing was done, each does its own alone, so that nobody fails for another's
+ * sake; if it cannot be told, all are told so.
  */
 public final class Combiner<A, R> {
 
@@ -129,6 +129,8 @@ public final class Combiner<A, R> {
     }
   }
 
+  /** Yields, since to park takes about as long as the whole wait. */
+  @SuppressWarnings("ThreadPriorityCheck")
   private void awaitCompany() {
     long untilNs = System.nanoTime() + COMPANY_NS;
     while (!isCompanyThere() && System.nanoTime() - untilNs < 0) {

@@ -80,8 +80,10 @@ final class CommitLog implements PluginProvider<PluginConfiguration> {
     @Override
     public WALPointer flush(@Nullable WALPointer place, boolean explicitly)
         throws IgniteCheckedException, StorageException {
-      boolean later = place instanceof Changes && !explicitly && endsAreLogged();
-      return later ? place : super.flush(place, explicitly);
+      if (place instanceof Changes changes && !explicitly && endsAreLogged()) {
+        return changes;
+      }
+      return super.flush(place, explicitly);
     }
 
     /** As the engine decides it. */

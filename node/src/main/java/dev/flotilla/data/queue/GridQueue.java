@@ -5,7 +5,6 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.data.grid.Combiner;
-import dev.flotilla.data.grid.Combiner;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;

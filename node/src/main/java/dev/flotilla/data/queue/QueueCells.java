@@ -21,11 +21,11 @@ import org.jspecify.annotations.Nullable;
 /**
  * The entries of a queue, in a running operation of the grid.
  *
- * <p>All of a partition's have the same affinity, and names that begin with it and a slash. They are: {@code n}, the next sequence; {@code
- * b<sequence>}, a {@link QueueBatch} by its first; {@code groups}, their names; for each of them
- * {@code g<group>}, its {@link QueueProgress}, {@code y<group>}, the sequences of its dead, and
- * {@code x<group>~<sequence>}, a dead one; {@code d<id>}, an id seen, until it expires; {@code l},
- * the first batch that is not deleted.
+ * <p>All of a partition's have the same affinity, and names that begin with it and a slash. They
+ * are: {@code n}, the next sequence; {@code b<sequence>}, a {@link QueueBatch} by its first; {@code
+ * groups}, their names; for each of them {@code g<group>}, its {@link QueueProgress}, {@code
+ * y<group>}, the sequences of its dead, and {@code x<group>~<sequence>}, a dead one; {@code d<id>},
+ * an id seen, until it expires; {@code l}, the first batch that is not deleted.
  */
 final class QueueCells {
 

@@ -407,10 +407,15 @@ class QueueTest {
         assertThat(received.put(message.id(), body(message))).isNull();
         String[] parts = body(message).split("-");
         // Of each sender and key, in the order of its calls.
-        assertThat(last.merge(parts[0] + "-" + parts[2], Integer.valueOf(parts[1]), (a, b) -> b - a == 1 ? b : -1))
+        assertThat(
+                last.merge(
+                    parts[0] + "-" + parts[2],
+                    Integer.valueOf(parts[1]),
+                    (a, b) -> b - a == 1 ? b : -1))
             .isEqualTo(Integer.valueOf(parts[1]));
       }
-      queue(1, "several").acknowledge(some.stream().map(Message::receipt).toList(), Optional.empty());
+      queue(1, "several")
+          .acknowledge(some.stream().map(Message::receipt).toList(), Optional.empty());
     }
     assertThat(received).isEqualTo(sent);
   }
