@@ -3,6 +3,7 @@ package dev.flotilla.bench;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -205,7 +206,7 @@ final class DataBench implements Callable<Integer> {
     try {
       blobs("plain files", BlobBench.files(folder), "forced to disk, renamed, folder forced", "");
     } finally {
-      ShardingBench.delete(folder);
+      NodeFiles.deleteTree(folder);
     }
   }
 
