@@ -12,8 +12,6 @@ import dev.flotilla.data.sql.Transactions;
 import dev.flotilla.data.sql.Transactions.Step;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.Test;
@@ -26,84 +24,65 @@ import org.junit.jupiter.api.io.TempDir;
 class CommitKillTest {
 
   private static final int LIVES = 3;
-  private static final int KEYS = 20;
+  private static final int PUTS = 20;
 
   @TempDir Path folder;
 
   @Test
   void theVeryLastCommitBeforeAKillIsThere() throws Exception {
-    int port = Demo.freePorts(18_700);
-    List<String> ids = new ArrayList<>();
-    for (int life = 0; life <= LIVES; life++) {
-      DemoNode node = start(port);
-      try {
-        Client client = new Client(node.url(), Client.keyIn(node.folder()));
-        Cache cache = new HttpCaches(client).cache("kept");
-        Queue queue = new HttpQueues(client).queue("kept");
-        for (int i = 0; i < life * KEYS; i++) {
-          assertThat(cache.get("k" + i)).as("of life %d, k%d", life, i).isPresent();
-        }
-        if (life > 0) {
-          assertThat(queue.stats().sent()).as("sent before life %d", life).isEqualTo(ids.size());
-        }
-        if (life < LIVES) {
-          for (int i = life * KEYS; i < (life + 1) * KEYS - 1; i++) {
-            cache.put("k" + i, bytes("v"), Optional.empty());
-          }
-          String last = "k" + ((life + 1) * KEYS - 1);
-          switch (life) {
-            case 0 -> {
-              ids.add(queue.send(Queue.Outgoing.of("key", bytes("m"))));
-              cache.put(last, bytes("v"), Optional.empty());
-            }
-            case 1 -> {
-              cache.put(last, bytes("v"), Optional.empty());
-              ids.add(queue.send(Queue.Outgoing.of("key", bytes("m"))));
-            }
-            default -> {
-              var _ =
-                  new HttpTransactions(client)
-                      .run(
-                          new Transactions.Options(
-                              Transactions.Mode.PESSIMISTIC, Duration.ofSeconds(5)),
-                          List.of(
-                              new Step.Put("kept", last, Optional.of(bytes("v"))),
-                              new Step.Send("kept", "key", bytes("m"))),
-                          Optional.empty());
-              ids.add("sent");
-            }
-          }
-        }
-      } finally {
+    try (TestProcesses nodes = new TestProcesses(folder)) {
+      NodeProcess node = nodes.add("one");
+      for (int life = 0; life < LIVES; life++) {
+        commit(nodes.client(0), life);
         node.kill();
+        node.restart();
+        node.awaitReady();
+        verify(nodes.client(0), life);
       }
     }
   }
 
-  private static byte[] bytes(String text) {
-    return text.getBytes(StandardCharsets.UTF_8);
+  /** In each life another kind of commit comes last. */
+  private static void commit(Client client, int life) {
+    Cache cache = new HttpCaches(client).cache("kept");
+    Queue queue = new HttpQueues(client).queue("kept");
+    for (int i = 1; i < PUTS; i++) {
+      cache.put(life + "-" + i, bytes("v"), Optional.empty());
+    }
+    String last = life + "-0";
+    switch (life) {
+      case 0 -> {
+        var _ = queue.send(Queue.Outgoing.of("key", bytes("m")));
+        cache.put(last, bytes("v"), Optional.empty());
+      }
+      case 1 -> {
+        cache.put(last, bytes("v"), Optional.empty());
+        var _ = queue.send(Queue.Outgoing.of("key", bytes("m")));
+      }
+      default -> {
+        var _ =
+            new HttpTransactions(client)
+                .run(
+                    Transactions.Options.of(Transactions.Mode.PESSIMISTIC),
+                    List.of(
+                        new Step.Put("kept", last, Optional.of(bytes("v"))),
+                        new Step.Send("kept", "key", bytes("m"))),
+                    Optional.empty());
+      }
+    }
   }
 
-  private DemoNode start(int port) throws Exception {
-    DemoNode node =
-        new DemoNode(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-                "-Xmx512m",
-                "-cp",
-                System.getProperty("java.class.path"),
-                "dev.flotilla.app.Main"),
-            "one",
-            folder.resolve("one"),
-            port,
-            List.of());
-    try {
-      node.awaitReady();
-      return node;
-    } catch (Exception e) {
-      node.kill();
-      throw e;
+  private static void verify(Client client, int life) {
+    Cache cache = new HttpCaches(client).cache("kept");
+    for (int each = 0; each <= life; each++) {
+      for (int i = 0; i < PUTS; i++) {
+        assertThat(cache.get(each + "-" + i)).as("%d-%d after life %d", each, i, life).isPresent();
+      }
     }
+    assertThat(new HttpQueues(client).queue("kept").stats().sent()).isEqualTo(life + 1);
+  }
+
+  private static byte[] bytes(String text) {
+    return text.getBytes(StandardCharsets.UTF_8);
   }
 }
