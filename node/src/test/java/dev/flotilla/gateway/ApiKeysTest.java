@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatCode;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.Registry;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
