@@ -42,13 +42,8 @@ final class Nodes implements AutoCloseable {
         }
         add(index);
       }
-<<<<<<< HEAD
-      nodes.forEach(Node::awaitReady);
-    } catch (IOException | RuntimeException e) {
-=======
       awaitReady();
     } catch (IOException | InterruptedException | RuntimeException e) {
->>>>>>> main
       close();
       throw e;
     }
