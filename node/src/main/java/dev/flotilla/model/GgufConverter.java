@@ -38,32 +38,60 @@ public final class GgufConverter {
   public static void convert(Path folder, Path gguf, String name, WeightType type) {
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder)) {
       ModelConfig config = source.config();
-      Map<String, Object> metadata = LlamaMetadata.of(name, config, type);
+      Map<String, Object> metadata = GgufConfig.metadata(name, config, type);
       addTokenizer(metadata, folder, config.vocabularySize());
       addPooling(metadata, folder);
       List<GgufWriter.Tensor> tensors = new ArrayList<>();
-      LlamaTensors.shapes(config)
-          .forEach((tensor, shape) -> tensors.add(tensor(source, config, tensor, shape, type)));
+      for (Part part : ModelTensors.all(config).values()) {
+        tensors.add(tensor(source, part, type));
+      }
+      source.requireAllUsed();
       GgufWriter.write(gguf, metadata, tensors);
     }
   }
 
-  private static GgufWriter.Tensor tensor(
-      HuggingFaceFolder source,
-      ModelConfig config,
-      String name,
-      List<Integer> shape,
-      WeightType type) {
-    Safetensors.Tensor from = source.tensor(HuggingFaceFolder.nameOf(name), shape.reversed());
-    boolean matrix = shape.size() > 1;
-    boolean rotated = name.endsWith("attn_q.weight") || name.endsWith("attn_k.weight");
-    return new GgufWriter.Tensor(
-        name,
-        shape,
-        matrix ? LlamaMetadata.matrixType(type, shape.getFirst()) : WeightType.F32,
-        rotated
-            ? (row, values) -> from.read(LlamaTensors.halfSplitRow(row, config.headWidth()), values)
-            : from::read);
+  private static GgufWriter.Tensor tensor(HuggingFaceFolder source, Part part, WeightType type) {
+    float[] computed = source.ropeFactors().get(part.name());
+    GgufWriter.Rows rows =
+        computed == null
+            ? rows(source, part)
+            : (row, values) -> System.arraycopy(computed, 0, values, 0, values.length);
+    WeightType stored =
+        part.vector() ? WeightType.F32 : GgufTypes.forRows(type, part.shape().getFirst());
+    return new GgufWriter.Tensor(part.name(), part.shape(), stored, rows);
+  }
+
+  /** The rows of a tensor, in the order that GGUF has them. */
+  private static GgufWriter.Rows rows(HuggingFaceFolder source, Part part) {
+    if (part.huggingFace().contains("*")) {
+      return expertRows(source, part);
+    }
+    Safetensors.Tensor from = source.tensor(part.huggingFace(), part.shape().reversed());
+    if (part.interleaved()) {
+      int headWidth = source.config().headWidth();
+      return (row, values) -> from.read(ModelTensors.halfSplitRow(row, headWidth), values);
+    }
+    float offset = source.config().architecture().definition().storedGainOffset();
+    if (part.vector() && offset != 0) {
+      return (row, values) -> {
+        from.read(row, values);
+        for (int i = 0; i < values.length; i++) {
+          values[i] += offset;
+        }
+      };
+    }
+    return from::read;
+  }
+
+  private static GgufWriter.Rows expertRows(HuggingFaceFolder source, Part part) {
+    List<Safetensors.Tensor> experts = new ArrayList<>();
+    List<Integer> shape = part.shape().subList(0, 2).reversed();
+    for (int expert = 0; expert < part.shape().getLast(); expert++) {
+      String name = part.huggingFace().replace("*", String.valueOf(expert));
+      experts.add(source.tensor(name, shape));
+    }
+    int each = part.shape().get(1);
+    return (row, values) -> experts.get(row / each).read(row % each, values);
   }
 
   private static void addTokenizer(Map<String, Object> metadata, Path folder, int size) {
@@ -201,7 +229,7 @@ public final class GgufConverter {
             case LAST -> "lasttoken";
           };
       if (config.path("pooling_mode_" + mode).asBoolean()) {
-        metadata.put(Pooling.KEY, pooling.number());
+        metadata.put(Pooling.key(metadata), pooling.number());
       }
     }
   }

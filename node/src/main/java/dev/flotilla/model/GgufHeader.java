@@ -163,12 +163,12 @@ public final class GgufHeader {
    * @throws FlotillaException {@code BAD_FILE} naming the architecture, key or tensor
    */
   public ModelConfig modelConfig() {
-    return LlamaTensors.config(this);
+    return GgufConfig.read(this);
   }
 
   /** The tensors that a slice of this model needs, embedding and output included where due. */
   public List<TensorInfo> sliceTensors(LayerRange range) {
-    return LlamaTensors.names(modelConfig(), range).stream()
+    return ModelTensors.names(modelConfig(), range).stream()
         .map(name -> tensor(name).orElseThrow())
         .toList();
   }

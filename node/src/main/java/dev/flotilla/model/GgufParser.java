@@ -10,6 +10,7 @@ import java.nio.ByteOrder;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
@@ -201,34 +202,16 @@ final class GgufParser {
   }
 
   private WeightType weightType(int number, String field) {
-    return switch (number) {
-      case 0 -> WeightType.F32;
-      case 1 -> WeightType.F16;
-      case 8 -> WeightType.Q8_0;
-      default ->
-          throw WeightFiles.bad(
-              where,
-              field + " is of type " + typeName(number) + ", which does not run here",
-              "Convert the model to F32, F16 or Q8_0");
-    };
-  }
-
-  private static String typeName(int number) {
-    return switch (number) {
-      case 2 -> "Q4_0";
-      case 3 -> "Q4_1";
-      case 6 -> "Q5_0";
-      case 7 -> "Q5_1";
-      case 10 -> "Q2_K";
-      case 11 -> "Q3_K";
-      case 12 -> "Q4_K";
-      case 13 -> "Q5_K";
-      case 14 -> "Q6_K";
-      case 15 -> "Q8_K";
-      case 28 -> "F64";
-      case 30 -> "BF16";
-      default -> "number " + Integer.toUnsignedString(number);
-    };
+    return GgufTypes.ofNumber(number)
+        .orElseThrow(
+            () ->
+                WeightFiles.bad(
+                    where,
+                    field
+                        + " is of type "
+                        + GgufTypes.name(number)
+                        + ", which does not run here",
+                    "Convert the model to one of " + Arrays.toString(WeightType.values())));
   }
 
   private Object scalar(int type, String field) {

@@ -112,7 +112,7 @@ public final class GgufWriter {
         for (int dimension : tensor.shape()) {
           int64(out, dimension);
         }
-        int32(out, typeNumber(tensor.type()));
+        int32(out, GgufTypes.number(tensor.type()));
         int64(out, offset);
         offset += padded(tensor.bytes());
       }
@@ -121,14 +121,6 @@ public final class GgufWriter {
       throw new IllegalStateException("writing to memory failed", e);
     }
     return bytes.toByteArray();
-  }
-
-  private static int typeNumber(WeightType type) {
-    return switch (type) {
-      case F32 -> 0;
-      case F16 -> 1;
-      case Q8_0 -> 8;
-    };
   }
 
   private static void value(DataOutputStream out, Object value) throws IOException {

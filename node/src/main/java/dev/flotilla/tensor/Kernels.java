@@ -368,6 +368,17 @@ final class Kernels {
     }
   }
 
+  /**
+   * Replaces {@code count} values by {@code cap · tanh(value · scale / cap)}, with {@code tanh(x) =
+   * 1 - 2 / (exp(2x) + 1)}: within 2^-23 of the cap.
+   */
+  static void softCap(float[] values, int first, int count, float scale, float cap) {
+    expAll(values, first, count, 2 * scale / cap, 0);
+    for (int i = first; i < first + count; i++) {
+      values[i] = cap * (1 - 2 / (values[i] + 1));
+    }
+  }
+
   /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
   static float sum(float[] values, int first, int count) {
     float s0 = 0;

@@ -181,16 +181,21 @@ class GgufTest {
 
   @Test
   void otherArchitecturesAndVariantsAreRefusedByName() {
-    Map<String, Object> metadata = LlamaMetadata.of("m", TestModels.TIED, WeightType.F32);
-    metadata.put("general.architecture", "qwen3moe");
-    assertBad(() -> written(metadata).modelConfig(), "\"qwen3moe\"");
+    Map<String, Object> metadata = GgufConfig.metadata("m", TestModels.TIED, WeightType.F32);
+    metadata.put("general.architecture", "mamba");
+    assertBad(() -> written(metadata).modelConfig(), "\"mamba\"");
     metadata.put("general.architecture", "llama");
     assertBad(() -> written(metadata).modelConfig(), "token_embd.weight");
     metadata.put("llama.expert_count", 8);
     assertBad(() -> written(metadata).modelConfig(), "mixtures of experts");
     metadata.remove("llama.expert_count");
     metadata.put("llama.rope.scaling.type", "yarn");
-    assertBad(() -> written(metadata).modelConfig(), "yarn");
+    assertBad(() -> written(metadata).modelConfig(), "original_context_length is missing");
+    metadata.put("llama.rope.scaling.type", "dynamic");
+    assertBad(() -> written(metadata).modelConfig(), "\"dynamic\"");
+    metadata.remove("llama.rope.scaling.type");
+    metadata.put("llama.residual_scale", 2f);
+    assertBad(() -> written(metadata).modelConfig(), "llama.residual_scale is 2.0");
   }
 
   private GgufHeader written(Map<String, Object> metadata) {

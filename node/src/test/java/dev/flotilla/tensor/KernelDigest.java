@@ -32,14 +32,14 @@ final class KernelDigest {
       digest = mix(digest, ops.swiGlu(x, x));
       digest = mix(digest, ops.rmsNorm(x, new Gain(ScalarReference.random(random, 101)), 1e-5f));
       Matrix heads = new Matrix(1, 96, ScalarReference.random(random, 96));
-      digest = mix(digest, ops.rope(heads, 48, new int[] {12345}, 10000));
+      digest = mix(digest, ops.rope(heads, Rope.plain(48, 10000), new int[] {12345}));
       int[] table = {1, 0};
       for (int t = 0; t < 40; t++) {
         Matrix key = new Matrix(1, 96, ScalarReference.random(random, 96));
         blocks.write(0, table[t / 32], t % 32, key, key, 0);
       }
       Matrix query = new Matrix(1, 192, ScalarReference.random(random, 192));
-      digest = mix(digest, blocks.attend(0, query, new int[][] {table}, new int[] {40}));
+      digest = mix(digest, blocks.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
     }
     return digest;
   }

@@ -36,7 +36,7 @@ class KvBlocksTest {
       Matrix query =
           new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
       int[] lengths = {length, (length + 1) / 2};
-      float[] result = blocks.attend(1, query, new int[][] {table, table}, lengths).values();
+      float[] result = blocks.attend(1, query, new int[][] {table, table}, lengths, Scoring.plain(width)).values();
       for (int row = 0; row < 2; row++) {
         for (int head = 0; head < heads; head++) {
           int first = (row * heads + head) * width;

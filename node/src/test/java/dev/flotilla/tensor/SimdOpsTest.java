@@ -112,7 +112,7 @@ class SimdOpsTest {
     int[] positions = {0, 3, 1000};
     Matrix x = new Matrix(3, 16, ScalarReference.random(new Random(SEED), 48));
     try (SimdOps ops = new SimdOps(1)) {
-      float[] result = ops.rope(x, headWidth, positions, 10000).values();
+      float[] result = ops.rope(x, Rope.plain(headWidth, 10000), positions).values();
       for (int row = 0; row < 3; row++) {
         for (int head = 0; head < 2; head++) {
           for (int i = 0; i < 4; i++) {
@@ -127,7 +127,7 @@ class SimdOpsTest {
           }
         }
       }
-      assertThat(ops.rope(x, headWidth, new int[] {0, 0, 0}, 10000).values()).isEqualTo(x.values());
+      assertThat(ops.rope(x, Rope.plain(headWidth, 10000), new int[] {0, 0, 0}).values()).isEqualTo(x.values());
     }
   }
 

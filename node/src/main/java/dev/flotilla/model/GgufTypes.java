@@ -1,0 +1,66 @@
+package dev.flotilla.model;
+
+import dev.flotilla.tensor.WeightType;
+import java.util.Arrays;
+import java.util.Optional;
+
+/** GGUF's numbers of weight types, and of files made mostly of one. */
+final class GgufTypes {
+
+  private GgufTypes() {}
+
+  static int number(WeightType type) {
+    return switch (type) {
+      case F32 -> 0;
+      case F16 -> 1;
+      case Q8_0 -> 8;
+    };
+  }
+
+  static Optional<WeightType> ofNumber(int number) {
+    return Arrays.stream(WeightType.values()).filter(type -> number(type) == number).findFirst();
+  }
+
+  /** {@code general.file_type}. */
+  static int fileType(WeightType type) {
+    return switch (type) {
+      case F32 -> 0;
+      case F16 -> 1;
+      case Q8_0 -> 7;
+    };
+  }
+
+  /** The type that a matrix gets where a model is to be of the given one. */
+  static WeightType forRows(WeightType wanted, int columns) {
+    return columns % wanted.blockElements() == 0 ? wanted : WeightType.F16;
+  }
+
+  /** A type that does not run here, for messages. */
+  static String name(int number) {
+    return switch (number) {
+      case 2 -> "Q4_0";
+      case 3 -> "Q4_1";
+      case 6 -> "Q5_0";
+      case 7 -> "Q5_1";
+      case 10 -> "Q2_K";
+      case 11 -> "Q3_K";
+      case 12 -> "Q4_K";
+      case 13 -> "Q5_K";
+      case 14 -> "Q6_K";
+      case 15 -> "Q8_K";
+      case 16 -> "IQ2_XXS";
+      case 17 -> "IQ2_XS";
+      case 18 -> "IQ3_XXS";
+      case 19 -> "IQ1_S";
+      case 20 -> "IQ4_NL";
+      case 21 -> "IQ3_S";
+      case 22 -> "IQ2_S";
+      case 23 -> "IQ4_XS";
+      case 28 -> "F64";
+      case 29 -> "IQ1_M";
+      case 30 -> "BF16";
+      case 39 -> "MXFP4";
+      default -> "number " + Integer.toUnsignedString(number);
+    };
+  }
+}
