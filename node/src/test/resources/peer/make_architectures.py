@@ -86,7 +86,10 @@ CONFIGS = {
         )
     ),
     "gemma2": Gemma2Config(
-        **shape(num_hidden_layers=3, sliding_window=8, query_pre_attn_scalar=24)
+        **shape(num_hidden_layers=3, sliding_window=8, query_pre_attn_scalar=16)
+    ),
+    "gemma2-scaled": Gemma2Config(
+        **shape(sliding_window=8, query_pre_attn_scalar=24, attn_logit_softcapping=2.0)
     ),
     "gemma3": Gemma3TextConfig(
         **shape(

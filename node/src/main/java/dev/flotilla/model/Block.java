@@ -80,7 +80,9 @@ final class Block<T, W> {
     return ops.geGlu(gate, up);
   }
 
-  /** SwiGLU feed-forward parts, a few of which each row goes through, as the router's scores say. */
+  /**
+   * SwiGLU feed-forward parts, a few of which each row goes through, as the router's scores say.
+   */
   T mixture(T x, T scores) {
     int count = config.variant().experts();
     List<Ops.Expert<W>> experts = new ArrayList<>(count);

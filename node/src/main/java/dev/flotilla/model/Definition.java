@@ -6,8 +6,7 @@ import java.util.List;
  * What one block of an architecture is made of and does, in terms of {@link Block}. Defined once,
  * for training and for serving, whole or cut into slices.
  */
-sealed interface Definition
-    permits Llama, Qwen2, Qwen3, Qwen3Moe, Gemma2, Gemma3, Phi3, SmolLm3 {
+sealed interface Definition permits Llama, Qwen2, Qwen3, Qwen3Moe, Gemma2, Gemma3, Phi3, SmolLm3 {
 
   /** The tensors of a block. */
   List<Part> parts(ModelConfig c);

@@ -3,9 +3,9 @@ package dev.flotilla.model;
 import java.util.List;
 
 /**
- * Gemma 3, Gemma Team 2025: {@link Gemma2} with heads of queries and keys normalised in place of the
- * soft bounds, five windowed layers to each full one, and rotary frequencies of their own in the
- * windowed ones.
+ * Gemma 3, Gemma Team 2025: {@link Gemma2} with heads of queries and keys normalised in place of
+ * the soft bounds, five windowed layers to each full one, and rotary frequencies of their own in
+ * the windowed ones.
  */
 final class Gemma3 implements Definition {
 

@@ -104,8 +104,7 @@ final class GgufConfig {
     return config;
   }
 
-  private Variant variant(
-      int width, int heads, int headWidth, int context, Stretch stretch) {
+  private Variant variant(int width, int heads, int headWidth, int context, Stretch stretch) {
     boolean mixture = architecture == Architecture.QWEN3_MOE;
     int turned = integer("rope.dimension_count", headWidth);
     return new Variant(
@@ -128,7 +127,8 @@ final class GgufConfig {
       case LLAMA, PHI3, GEMMA2, GEMMA3 -> window;
       case QWEN2, QWEN3, QWEN3_MOE, SMOLLM3 -> {
         if (window > 0 && window < context) {
-          throw bad(key("attention.sliding_window") + " is " + window + ", which does not run here");
+          throw bad(
+              key("attention.sliding_window") + " is " + window + ", which does not run here");
         }
         yield 0;
       }
@@ -290,15 +290,14 @@ final class GgufConfig {
         prefix + "rope.dimension_count", v.ropeWidth() > 0 ? v.ropeWidth() : c.headWidth());
     metadata.put(prefix + "rope.freq_base", c.ropeTheta());
     metadata.put(prefix + "attention.layer_norm_rms_epsilon", c.rmsEpsilon());
-    putVariant(metadata, prefix, c.architecture(), v);
+    putVariant(metadata, prefix, v);
     if (v.experts() > 0) {
       metadata.put(prefix + "expert_feed_forward_length", c.feedForward());
     }
     return metadata;
   }
 
-  private static void putVariant(
-      Map<String, Object> metadata, String prefix, Architecture architecture, Variant v) {
+  private static void putVariant(Map<String, Object> metadata, String prefix, Variant v) {
     putIfSet(metadata, prefix + "attention.sliding_window", v.window());
     putIfSet(metadata, prefix + "attention.sliding_window_pattern", v.fullEvery());
     putIfSet(metadata, prefix + "rope.freq_base_swa", v.localRopeTheta());

@@ -207,10 +207,7 @@ final class GgufParser {
             () ->
                 WeightFiles.bad(
                     where,
-                    field
-                        + " is of type "
-                        + GgufTypes.name(number)
-                        + ", which does not run here",
+                    field + " is of type " + GgufTypes.name(number) + ", which does not run here",
                     "Convert the model to one of " + Arrays.toString(WeightType.values())));
   }
 

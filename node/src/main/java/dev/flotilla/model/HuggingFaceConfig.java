@@ -89,7 +89,9 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
                   attentionScale(headWidth),
                   cap("attn_logit_softcapping"),
                   cap("final_logit_softcapping"),
-                  mixture ? integer(json.has("num_experts") ? "num_experts" : "num_local_experts") : 0,
+                  mixture
+                      ? integer(json.has("num_experts") ? "num_experts" : "num_local_experts")
+                      : 0,
                   mixture ? integer("num_experts_per_tok") : 0));
       check(config);
       return new HuggingFaceConfig(config, factors);
@@ -210,8 +212,7 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
     }
 
     private int turned(JsonNode rope, int headWidth) {
-      float share =
-          number(rope, "partial_rotary_factor", number(json, "partial_rotary_factor", 1));
+      float share = number(rope, "partial_rotary_factor", number(json, "partial_rotary_factor", 1));
       return (int) (headWidth * share);
     }
 
@@ -225,8 +226,7 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
       only(rope, "short_mscale", "null");
       return switch (type) {
         case "default" -> Stretch.NONE;
-        case "linear" ->
-            new Stretch(Stretch.Kind.LINEAR, positive(rope, "factor"), 0, 0);
+        case "linear" -> new Stretch(Stretch.Kind.LINEAR, positive(rope, "factor"), 0, 0);
         case "llama3" -> new Stretch(Stretch.Kind.FACTORS, 1, 0, 0);
         case "yarn" -> {
           only(rope, "attention_factor", "null");
@@ -237,9 +237,7 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
           int original = originalContext(rope, context);
           double factor = (double) context / original;
           float usual =
-              factor <= 1
-                  ? 1
-                  : (float) Math.sqrt(1 + Math.log(factor) / Math.log(original));
+              factor <= 1 ? 1 : (float) Math.sqrt(1 + Math.log(factor) / Math.log(original));
           float amplitude = number(rope, "attention_factor", usual);
           yield new Stretch(Stretch.Kind.LONG, 1, original, amplitude);
         }
@@ -252,8 +250,7 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
       return integer(rope, field, integer(field, context));
     }
 
-    private Map<String, float[]> factors(
-        JsonNode rope, int turned, float theta, int context) {
+    private Map<String, float[]> factors(JsonNode rope, int turned, float theta, int context) {
       return switch (ropeType(rope)) {
         case "llama3" -> Map.of(ModelTensors.ROPE_FACTORS, llama3(rope, turned, theta, context));
         case "longrope", "su" ->
@@ -300,7 +297,8 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
           || v.expertsUsed() > v.experts()) {
         throw bad("these sizes make no model: " + c);
       }
-      requireLayers("layer_types", c, layer -> c.windowed(layer), "sliding_attention", "full_attention");
+      requireLayers(
+          "layer_types", c, layer -> c.windowed(layer), "sliding_attention", "full_attention");
       if (architecture == Architecture.SMOLLM3) {
         requireLayers(
             "no_rope_layers", c, layer -> (layer + 1) % SMOLLM3_UNTURNED_EVERY != 0, "1", "0");
@@ -371,7 +369,9 @@ record HuggingFaceConfig(ModelConfig config, Map<String, float[]> ropeFactors) {
     private float[] numbers(JsonNode node, String field, int count) {
       List<Float> values = new ArrayList<>();
       for (JsonNode value : node.path(field)) {
-        if (!value.isNumber() || !(value.floatValue() > 0) || Float.isInfinite(value.floatValue())) {
+        if (!value.isNumber()
+            || !(value.floatValue() > 0)
+            || Float.isInfinite(value.floatValue())) {
           throw bad(field + " has " + value);
         }
         values.add(value.floatValue());

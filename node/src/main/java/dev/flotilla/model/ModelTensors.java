@@ -72,8 +72,7 @@ final class ModelTensors {
     return switch (stretch.kind()) {
       case FACTORS -> Optional.of(ROPE_FACTORS);
       case LONG ->
-          Optional.of(
-              c.contextLength() > stretch.originalContext() ? LONG_FACTORS : SHORT_FACTORS);
+          Optional.of(c.contextLength() > stretch.originalContext() ? LONG_FACTORS : SHORT_FACTORS);
       default -> Optional.empty();
     };
   }

@@ -16,11 +16,7 @@ import java.util.List;
  * @param weights what is cut from its rows, in order; together all of them
  */
 record Part(
-    String name,
-    String huggingFace,
-    List<Integer> shape,
-    boolean interleaved,
-    List<Cut> weights) {
+    String name, String huggingFace, List<Integer> shape, boolean interleaved, List<Cut> weights) {
 
   /** A weight made of the next so many rows. */
   record Cut(String name, int rows) {}
@@ -69,11 +65,7 @@ record Part(
       weights.add(new Cut(name + "." + expert + ".weight", out));
     }
     return new Part(
-        name + "_exps.weight",
-        huggingFace + ".weight",
-        List.of(in, out, experts),
-        false,
-        weights);
+        name + "_exps.weight", huggingFace + ".weight", List.of(in, out, experts), false, weights);
   }
 
   /** Two or more matrices one above the other. */

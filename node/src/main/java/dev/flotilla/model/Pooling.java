@@ -6,8 +6,8 @@ import java.util.Optional;
 
 /**
  * Which positions of a text its embedding is made of: the mean of all, or one of them. A GGUF file
- * says it by a number, under the architecture's key {@code pooling_type}, as llama.cpp defines it; without one it is the
- * mean.
+ * says it by a number, under the architecture's key {@code pooling_type}, as llama.cpp defines it;
+ * without one it is the mean.
  */
 public enum Pooling {
   /** The mean over all positions. */

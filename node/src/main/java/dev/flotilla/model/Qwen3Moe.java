@@ -22,11 +22,9 @@ final class Qwen3Moe implements Definition {
         Part.matrix("attn_output", "self_attn.o_proj", c.queryWidth(), c.width()),
         Part.gain("ffn_norm", "post_attention_layernorm", c.width()),
         Part.matrix("ffn_gate_inp", "mlp.gate", c.width(), experts),
-        Part.experts(
-            "ffn_gate", "mlp.experts.*.gate_proj", c.width(), c.feedForward(), experts),
+        Part.experts("ffn_gate", "mlp.experts.*.gate_proj", c.width(), c.feedForward(), experts),
         Part.experts("ffn_up", "mlp.experts.*.up_proj", c.width(), c.feedForward(), experts),
-        Part.experts(
-            "ffn_down", "mlp.experts.*.down_proj", c.feedForward(), c.width(), experts));
+        Part.experts("ffn_down", "mlp.experts.*.down_proj", c.feedForward(), c.width(), experts));
   }
 
   @Override

@@ -3,8 +3,8 @@ package dev.flotilla.model;
 import java.util.List;
 
 /**
- * SmolLM 3, Hugging Face 2025: {@link Llama}, but every fourth layer has no positions at all
- * (NoPE, Yang et al. 2025).
+ * SmolLM 3, Hugging Face 2025: {@link Llama}, but every fourth layer has no positions at all (NoPE,
+ * Yang et al. 2025).
  */
 final class SmolLm3 implements Definition {
 

@@ -71,8 +71,7 @@ public record Stretch(Kind kind, float factor, int originalContext, float amplit
   /** How much of a pair's frequency YaRN keeps: 1 for the fast ones, 0 for the slow ones. */
   private float kept(int pair, int ropeWidth, float theta) {
     double low = Math.max(0, Math.floor(pairTurning(FAST_TURNS, ropeWidth, theta)));
-    double high =
-        Math.min(ropeWidth - 1, Math.ceil(pairTurning(SLOW_TURNS, ropeWidth, theta)));
+    double high = Math.min(ropeWidth - 1, Math.ceil(pairTurning(SLOW_TURNS, ropeWidth, theta)));
     double ramp = (pair - low) / Math.max(0.001, high - low);
     return (float) (1 - Math.clamp(ramp, 0.0, 1.0));
   }

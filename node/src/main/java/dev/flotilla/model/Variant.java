@@ -30,8 +30,7 @@ public record Variant(
     int expertsUsed) {
 
   /** Nothing beyond the plain decoder. */
-  public static final Variant PLAIN =
-      new Variant(0, 0, 0, 0, Stretch.NONE, 0, 0, 0, 0, 0);
+  public static final Variant PLAIN = new Variant(0, 0, 0, 0, Stretch.NONE, 0, 0, 0, 0, 0);
 
   public Variant {
     stretch = Objects.requireNonNullElse(stretch, Stretch.NONE);

@@ -113,8 +113,7 @@ public final class KvBlocks implements AutoCloseable {
    * @param scoring which of them it sees, and how it weighs them
    * @return {@code [rows, heads · headWidth]}
    */
-  public Matrix attend(
-      int layer, Matrix query, int[][] tables, int[] lengths, Scoring scoring) {
+  public Matrix attend(int layer, Matrix query, int[][] tables, int[] lengths, Scoring scoring) {
     Matrix result = new Matrix(query.rows(), query.width());
     long multiplications = 0;
     for (int length : lengths) {

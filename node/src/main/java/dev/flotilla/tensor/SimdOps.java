@@ -22,7 +22,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static final int PANEL_COLUMNS = 128;
 
   private static final int ROPE_TABLES = 2;
-  private static final float GELU_SLOPE = 0.7978845608f;
+  private static final float GELU_SLOPE = 0.7978846f;
   private static final float GELU_CUBE = 0.044715f;
 
   private final Workers workers;
@@ -317,8 +317,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static Matrix gathered(Matrix x, int[] rows) {
     Matrix result = new Matrix(rows.length, x.width());
     for (int i = 0; i < rows.length; i++) {
-      System.arraycopy(
-          x.values(), rows[i] * x.width(), result.values(), i * x.width(), x.width());
+      System.arraycopy(x.values(), rows[i] * x.width(), result.values(), i * x.width(), x.width());
     }
     return result;
   }

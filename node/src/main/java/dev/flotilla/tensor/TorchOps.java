@@ -51,8 +51,8 @@ public final class TorchOps implements Ops<Tensor, Tensor>, AutoCloseable {
   }
 
   /**
-   * With {@code swap(x)} the two halves of each head's turned part swapped, the rotation is {@code x
-   * · cos + swap(x) · ±sin}, the sine negative in the first half: one roll and two products.
+   * With {@code swap(x)} the two halves of each head's turned part swapped, the rotation is {@code
+   * x · cos + swap(x) · ±sin}, the sine negative in the first half: one roll and two products.
    */
   @Override
   public Tensor rope(Tensor x, Rope rope, int[] positions) {

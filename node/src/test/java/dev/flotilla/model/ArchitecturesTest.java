@@ -38,7 +38,8 @@ class ArchitecturesTest {
   @ParameterizedTest
   @MethodSource("names")
   void transformersHadTheSameLogits(String name) throws IOException {
-    float[][] ours = Greedy.run(converted(name, WeightType.F32), RecordedModels.tokens(), 0).logits();
+    float[][] ours =
+        Greedy.run(converted(name, WeightType.F32), RecordedModels.tokens(), 0).logits();
     assertThat(Arrays.stream(ours).mapToInt(Greedy::argmax).toArray())
         .isEqualTo(RecordedModels.best(name));
     float[][] wanted = RecordedModels.logits(name);
@@ -108,9 +109,7 @@ class ArchitecturesTest {
     return switch (value) {
       case "true", "false" -> nodes.booleanNode(value.equals("true"));
       default ->
-          value.matches("\\d+")
-              ? nodes.numberNode(Integer.parseInt(value))
-              : nodes.textNode(value);
+          value.matches("\\d+") ? nodes.numberNode(Integer.parseInt(value)) : nodes.textNode(value);
     };
   }
 }

@@ -75,7 +75,8 @@ class GgufConverterTest {
         folder.resolve("1_Pooling/config.json"), "{\"pooling_mode_" + mode + "\": true}");
     GgufConverter.convert(folder, gguf, "test", WeightType.Q8_0);
     assertThat(Pooling.of(GgufHeader.read(gguf).metadata())).contains(pooling);
-    assertThat(Pooling.of(Map.of("general.architecture", "llama", "llama.pooling_type", 4L))).isEmpty();
+    assertThat(Pooling.of(Map.of("general.architecture", "llama", "llama.pooling_type", 4L)))
+        .isEmpty();
   }
 
   @ParameterizedTest

@@ -55,8 +55,7 @@ final class TestFolders {
               for (int i = 0; i < values.length; i++) {
                 values[i] = (float) (mean + deviation * random.nextGaussian());
               }
-              tensors.add(
-                  Safetensors.Tensor.of(part.huggingFace(), shape.reversed(), values));
+              tensors.add(Safetensors.Tensor.of(part.huggingFace(), shape.reversed(), values));
             });
     Safetensors.write(folder.resolve("model.safetensors"), Map.of("format", "pt"), tensors);
     return config;

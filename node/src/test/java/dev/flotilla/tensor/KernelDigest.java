@@ -39,7 +39,10 @@ final class KernelDigest {
         blocks.write(0, table[t / 32], t % 32, key, key, 0);
       }
       Matrix query = new Matrix(1, 192, ScalarReference.random(random, 192));
-      digest = mix(digest, blocks.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
+      digest =
+          mix(
+              digest,
+              blocks.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
     }
     return digest;
   }

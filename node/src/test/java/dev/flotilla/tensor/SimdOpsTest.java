@@ -127,7 +127,8 @@ class SimdOpsTest {
           }
         }
       }
-      assertThat(ops.rope(x, Rope.plain(headWidth, 10000), new int[] {0, 0, 0}).values()).isEqualTo(x.values());
+      assertThat(ops.rope(x, Rope.plain(headWidth, 10000), new int[] {0, 0, 0}).values())
+          .isEqualTo(x.values());
     }
   }
 
