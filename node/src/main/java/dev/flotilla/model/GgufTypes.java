@@ -3,6 +3,7 @@ package dev.flotilla.model;
 import dev.flotilla.tensor.WeightType;
 import java.util.Arrays;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /** GGUF's numbers of weight types, and of files made mostly of one. */
 final class GgufTypes {
@@ -13,7 +14,12 @@ final class GgufTypes {
     return switch (type) {
       case F32 -> 0;
       case F16 -> 1;
+      case Q4_0 -> 2;
       case Q8_0 -> 8;
+      case Q4_K -> 12;
+      case Q5_K -> 13;
+      case Q6_K -> 14;
+      case BF16 -> 30;
     };
   }
 
@@ -26,27 +32,31 @@ final class GgufTypes {
     return switch (type) {
       case F32 -> 0;
       case F16 -> 1;
+      case Q4_0 -> 2;
       case Q8_0 -> 7;
+      case Q4_K -> 15;
+      case Q5_K -> 17;
+      case Q6_K -> 18;
+      case BF16 -> 32;
     };
   }
 
   /** The type that a matrix gets where a model is to be of the given one. */
   static WeightType forRows(WeightType wanted, int columns) {
-    return columns % wanted.blockElements() == 0 ? wanted : WeightType.F16;
+    return Stream.of(wanted, WeightType.Q8_0, WeightType.F16)
+        .filter(type -> columns % type.blockElements() == 0)
+        .findFirst()
+        .orElseThrow();
   }
 
   /** A type that does not run here, for messages. */
   static String name(int number) {
     return switch (number) {
-      case 2 -> "Q4_0";
       case 3 -> "Q4_1";
       case 6 -> "Q5_0";
       case 7 -> "Q5_1";
       case 10 -> "Q2_K";
       case 11 -> "Q3_K";
-      case 12 -> "Q4_K";
-      case 13 -> "Q5_K";
-      case 14 -> "Q6_K";
       case 15 -> "Q8_K";
       case 16 -> "IQ2_XXS";
       case 17 -> "IQ2_XS";
@@ -58,7 +68,6 @@ final class GgufTypes {
       case 23 -> "IQ4_XS";
       case 28 -> "F64";
       case 29 -> "IQ1_M";
-      case 30 -> "BF16";
       case 39 -> "MXFP4";
       default -> "number " + Integer.toUnsignedString(number);
     };

@@ -83,6 +83,8 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
         Arrays.fill(scratch, 0, rows * TILE, 0);
         Kernels.addTile(tiles, offset, in, x.values(), 0, in, rows, scratch, 0, TILE);
       }
+      case BF16, Q4_0, Q4_K, Q5_K, Q6_K ->
+          multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
       case F16 -> {
         if (rows == 1) {
           Kernels.oneF16(tiles, offset, in, x.values(), 0, scratch, 0);
@@ -113,10 +115,14 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     Arrays.fill(scratch, 0, x.rows() * TILE, 0);
     for (int column = 0; column < in; column += PANEL_COLUMNS) {
       int columns = Math.min(PANEL_COLUMNS, in - column);
-      if (type == WeightType.F16) {
-        Kernels.decodeF16(tiles, offset, column, columns, panel);
-      } else {
-        Kernels.decodeQ8(tiles, offset, column, columns, panel);
+      switch (type) {
+        case F32 -> throw new IllegalStateException("plain columns need no decoding");
+        case F16 -> Kernels.decodeF16(tiles, offset, column, columns, panel);
+        case BF16 -> Kernels.decodeBf16(tiles, offset, column, columns, panel);
+        case Q8_0 -> Kernels.decodeQ8(tiles, offset, column, columns, panel);
+        case Q4_0 -> Kernels.decodeQ4(tiles, offset, column, columns, panel);
+        case Q4_K, Q5_K -> Kernels.decodeWithMinima(type, tiles, offset, column, columns, panel);
+        case Q6_K -> Kernels.decodeQ6(tiles, offset, column, columns, panel);
       }
       Kernels.addTile(panel, 0, columns, x.values(), column, in, x.rows(), scratch, 0, TILE);
     }

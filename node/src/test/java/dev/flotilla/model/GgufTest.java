@@ -162,7 +162,7 @@ class GgufTest {
     assertBad(tensor(2, new long[] {large, large}, 0, 0), "multiply to more than 2^63 bytes");
     assertBad(tensor(2, new long[] {large, 1 << 20}, 0, 0), "ends beyond the file");
     assertBad(tensor(2, new long[] {33, 1}, 8, 0), "rows of 33");
-    assertBad(tensor(1, new long[] {4}, 12, 0), "Q4_K");
+    assertBad(tensor(1, new long[] {4}, 10, 0), "Q2_K");
     assertBad(tensor(1, new long[] {4}, 4711, 0), "number 4711");
     assertBad(tensor(1, new long[] {4}, 0, 1), "not a multiple of the alignment");
     assertBad(tensor(1, new long[] {4}, 0, Long.MAX_VALUE - 31), "ends beyond the file");

@@ -30,7 +30,7 @@ class PackedSliceTest {
   @BeforeEach
   void writeModels() {
     for (WeightType type : WeightType.values()) {
-      RandomModel.write(file(type), TestModels.TIED, type, SEED);
+      RandomModel.write(file(type), TestModels.of(type), type, SEED);
     }
     RandomModel.write(folder.resolve("untied"), TestModels.UNTIED, WeightType.Q8_0, SEED);
   }

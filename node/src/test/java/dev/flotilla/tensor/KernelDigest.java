@@ -20,11 +20,12 @@ final class KernelDigest {
         SimdOps ops = new SimdOps(1);
         KvBlocks blocks = new KvBlocks(ops, 1, 4, 2, 48, 2)) {
       for (WeightType type : WeightType.values()) {
+        int in = Math.max(160, type.blockElements());
         MemorySegment bytes =
-            ScalarReference.encode(type, ScalarReference.random(random, 70 * 160), arena);
-        PackedMatrix packed = PackedMatrix.pack(type, 70, 160, bytes, row -> row, arena);
+            ScalarReference.encode(type, ScalarReference.random(random, 70 * in), arena);
+        PackedMatrix packed = PackedMatrix.pack(type, 70, in, bytes, row -> row, arena);
         for (int rows : new int[] {1, 3, 6}) {
-          Matrix x = new Matrix(rows, 160, ScalarReference.random(random, rows * 160));
+          Matrix x = new Matrix(rows, in, ScalarReference.random(random, rows * in));
           digest = mix(digest, ops.linear(x, packed));
         }
       }

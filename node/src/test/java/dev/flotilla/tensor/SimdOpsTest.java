@@ -20,9 +20,11 @@ class SimdOpsTest {
   void linearEqualsTheScalarChainBitForBitOverOddSizes(WeightType type) {
     Random random = new Random(SEED);
     int[] columns =
-        type == WeightType.Q8_0
-            ? new int[] {32, 96, 128, 160, 416}
-            : new int[] {1, 7, 33, 128, 259};
+        switch (type.blockElements()) {
+          case 1 -> new int[] {1, 7, 33, 128, 259};
+          case 32 -> new int[] {32, 96, 128, 160, 416};
+          default -> new int[] {256, 512, 768};
+        };
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       for (int in : columns) {
@@ -65,7 +67,7 @@ class SimdOpsTest {
   @EnumSource(WeightType.class)
   void embeddingReadsBackWhatWasPackedAndFollowsTheRowOrder(WeightType type) {
     int out = 45;
-    int in = 64;
+    int in = Math.max(64, type.blockElements());
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       MemorySegment bytes =
