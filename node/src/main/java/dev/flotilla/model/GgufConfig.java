@@ -51,6 +51,7 @@ final class GgufConfig {
    * @throws FlotillaException {@code BAD_FILE} naming the architecture, key or tensor
    */
   static ModelConfig read(GgufHeader header) {
+    GgufSplit.requireWhole(header.metadata());
     Object name = header.metadata().getOrDefault("general.architecture", "");
     Architecture architecture =
         Architecture.ofGguf(String.valueOf(name))

@@ -2,13 +2,9 @@ package dev.flotilla.model;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
-import dev.flotilla.Json;
 import dev.flotilla.tensor.WeightType;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -18,11 +14,6 @@ import java.util.Optional;
  * and chat template.
  */
 public final class GgufConverter {
-
-  private static final int NORMAL = 1;
-  private static final int CONTROL = 3;
-  private static final int USER_DEFINED = 4;
-  private static final int UNUSED = 5;
 
   private GgufConverter() {}
 
@@ -39,7 +30,8 @@ public final class GgufConverter {
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder)) {
       ModelConfig config = source.config();
       Map<String, Object> metadata = GgufConfig.metadata(name, config, type);
-      addTokenizer(metadata, folder, config.vocabularySize());
+      TokenizerMetadata.add(metadata, folder, config.vocabularySize());
+      addSampling(metadata, JsonFiles.readIfThere(folder.resolve("generation_config.json")));
       addPooling(metadata, folder);
       List<GgufWriter.Tensor> tensors = new ArrayList<>();
       for (Part part : ModelTensors.all(config).values()) {
@@ -94,133 +86,31 @@ public final class GgufConverter {
     return (row, values) -> experts.get(row / each).read(row % each, values);
   }
 
-  private static void addTokenizer(Map<String, Object> metadata, Path folder, int size) {
-    Path file = folder.resolve("tokenizer.json");
-    String where = file.toString();
-    JsonNode tokenizer = JsonFiles.read(file);
-    JsonNode model = tokenizer.path("model");
-    if (!model.path("type").asText().equals("BPE") || !byteLevel(tokenizer)) {
-      throw WeightFiles.bad(
-          where,
-          "not a byte-level BPE tokenizer with GPT-2's pattern",
-          "Only such tokenizers are converted so far");
+  /** How its makers would sample, where they say so. */
+  private static void addSampling(Map<String, Object> metadata, JsonNode generation) {
+    JsonNode samples = generation.path("do_sample");
+    if (samples.isBoolean() && !samples.asBoolean()) {
+      metadata.put("general.sampling.temp", 0f);
+      return;
     }
-    String[] tokens = new String[size];
-    int[] types = new int[size];
-    Arrays.fill(types, UNUSED);
-    for (Map.Entry<String, JsonNode> entry : model.path("vocab").properties()) {
-      put(where, tokens, types, entry.getValue(), entry.getKey(), NORMAL);
-    }
-    for (JsonNode added : tokenizer.path("added_tokens")) {
-      int kind = added.path("special").asBoolean() ? CONTROL : USER_DEFINED;
-      put(where, tokens, types, added.path("id"), added.path("content").asText(), kind);
-    }
-    for (int id = 0; id < size; id++) {
-      if (types[id] == UNUSED) {
-        tokens[id] = "[PAD" + id + "]";
-      }
-    }
-    metadata.put("tokenizer.ggml.model", "gpt2");
-    metadata.put("tokenizer.ggml.pre", "gpt-2");
-    metadata.put("tokenizer.ggml.tokens", List.of(tokens));
-    metadata.put("tokenizer.ggml.token_type", types);
-    metadata.put("tokenizer.ggml.merges", merges(where, model.path("merges")));
-    addSpecialTokens(metadata, folder, tokens);
-    addChatTemplate(metadata, folder);
+    number(generation, "temperature", 0, 2)
+        .ifPresent(value -> metadata.put("general.sampling.temp", value));
+    number(generation, "top_p", 0, 1)
+        .ifPresent(value -> metadata.put("general.sampling.top_p", value));
+    number(generation, "top_k", 0, 1_000_000)
+        .ifPresent(value -> metadata.put("general.sampling.top_k", value.intValue()));
   }
 
-  private static void put(
-      String where, String[] tokens, int[] types, JsonNode id, String token, int kind) {
-    if (!id.isInt() || id.asInt() < 0 || id.asInt() >= tokens.length) {
-      throw WeightFiles.bad(
-          where,
-          "token \"" + token + "\" has the id " + id + ", outside vocab_size " + tokens.length);
-    }
-    if (kind == NORMAL && types[id.asInt()] == NORMAL) {
-      throw WeightFiles.bad(where, "two tokens have the id " + id);
-    }
-    tokens[id.asInt()] = token;
-    types[id.asInt()] = kind;
-  }
-
-  private static boolean byteLevel(JsonNode tokenizer) {
-    JsonNode pre = tokenizer.path("pre_tokenizer");
-    if (pre.path("type").asText().equals("Sequence") && pre.path("pretokenizers").size() == 1) {
-      pre = pre.path("pretokenizers").path(0);
-    }
-    return pre.path("type").asText().equals("ByteLevel")
-        && pre.path("use_regex").asBoolean(true)
-        && !pre.path("add_prefix_space").asBoolean(true);
-  }
-
-  /** Merges are pairs, as lists in newer files and joined by a space in older ones. */
-  private static List<String> merges(String where, JsonNode merges) {
-    List<String> joined = new ArrayList<>();
-    for (JsonNode merge : merges) {
-      if (merge.isArray() && merge.size() == 2) {
-        joined.add(merge.path(0).asText() + " " + merge.path(1).asText());
-      } else if (merge.isTextual()) {
-        joined.add(merge.asText());
-      } else {
-        throw WeightFiles.bad(where, "merge " + joined.size() + " is " + merge);
-      }
-    }
-    return joined;
-  }
-
-  private static void addSpecialTokens(Map<String, Object> metadata, Path folder, String[] tokens) {
-    JsonNode config = JsonFiles.read(folder.resolve("config.json"));
-    JsonNode generation = optional(folder.resolve("generation_config.json"));
-    JsonNode tokenizer = optional(folder.resolve("tokenizer_config.json"));
-    for (String kind : List.of("bos", "eos", "pad", "unk")) {
-      String field = kind + "_token";
-      tokenId(generation.path(field + "_id"), tokens.length)
-          .or(() -> tokenId(config.path(field + "_id"), tokens.length))
-          .or(() -> tokenId(tokenizer.path(field), tokens))
-          .ifPresent(id -> metadata.put("tokenizer.ggml." + longName(kind) + "_token_id", id));
-    }
-    metadata.put("tokenizer.ggml.add_bos_token", tokenizer.path("add_bos_token").asBoolean(false));
-    metadata.put("tokenizer.ggml.add_eos_token", tokenizer.path("add_eos_token").asBoolean(false));
-  }
-
-  private static String longName(String kind) {
-    return switch (kind) {
-      case "pad" -> "padding";
-      case "unk" -> "unknown";
-      default -> kind;
-    };
-  }
-
-  private static Optional<Integer> tokenId(JsonNode value, int size) {
-    JsonNode id = value.isArray() ? value.path(0) : value;
-    return id.isInt() && id.asInt() >= 0 && id.asInt() < size
-        ? Optional.of(id.asInt())
+  private static Optional<Float> number(JsonNode json, String field, float least, float most) {
+    JsonNode value = json.path(field);
+    return value.isNumber() && value.floatValue() >= least && value.floatValue() <= most
+        ? Optional.of(value.floatValue())
         : Optional.empty();
-  }
-
-  private static Optional<Integer> tokenId(JsonNode value, String[] tokens) {
-    String content = value.isObject() ? value.path("content").asText() : value.asText();
-    int id = content.isEmpty() ? -1 : Arrays.asList(tokens).indexOf(content);
-    return id < 0 ? Optional.empty() : Optional.of(id);
-  }
-
-  private static void addChatTemplate(Map<String, Object> metadata, Path folder) {
-    Path file = folder.resolve("chat_template.jinja");
-    JsonNode inConfig = optional(folder.resolve("tokenizer_config.json")).path("chat_template");
-    try {
-      if (Files.exists(file)) {
-        metadata.put("tokenizer.chat_template", Files.readString(file));
-      } else if (inConfig.isTextual()) {
-        metadata.put("tokenizer.chat_template", inConfig.asText());
-      }
-    } catch (IOException e) {
-      throw WeightFiles.failure("read", file, e);
-    }
   }
 
   /** How it pools, where sentence-transformers' files say so. */
   private static void addPooling(Map<String, Object> metadata, Path folder) {
-    JsonNode config = optional(folder.resolve("1_Pooling").resolve("config.json"));
+    JsonNode config = JsonFiles.readIfThere(folder.resolve("1_Pooling").resolve("config.json"));
     for (Pooling pooling : Pooling.values()) {
       String mode =
           switch (pooling) {
@@ -232,9 +122,5 @@ public final class GgufConverter {
         metadata.put(Pooling.key(metadata), pooling.number());
       }
     }
-  }
-
-  private static JsonNode optional(Path file) {
-    return Files.exists(file) ? JsonFiles.read(file) : Json.MAPPER.createObjectNode();
   }
 }

@@ -14,6 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Predicate;
 
 /**
  * The head of a GGUF file, versions 2 and 3: metadata and where each tensor lies. The format is
@@ -113,6 +114,19 @@ public final class GgufHeader {
         FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
       MemorySegment bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena);
       return parse(file.toString(), bytes, fileBytes);
+    } catch (IOException e) {
+      throw WeightFiles.failure("read", file, e);
+    }
+  }
+
+  /** Some keys and values of a file, in the bytes that it has for them. */
+  static byte[] metadataBytes(Path file, Predicate<String> keys) {
+    try (Arena arena = Arena.ofConfined();
+        FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      MemorySegment bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena);
+      GgufParser parser = new GgufParser(file.toString(), bytes, bytes.byteSize());
+      parser.parse();
+      return parser.metadataBytes(keys);
     } catch (IOException e) {
       throw WeightFiles.failure("read", file, e);
     }

@@ -3,6 +3,7 @@ package dev.flotilla.model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.WeightType;
+import java.io.ByteArrayOutputStream;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
@@ -16,6 +17,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Predicate;
 
 /**
  * Parses one GGUF head. Files come from strangers, so every count is held against what the bytes
@@ -45,7 +47,7 @@ final class GgufParser {
   private static final int MAX_TENSORS = 100_000;
   private static final int MAX_DIMENSIONS = 4;
   private static final int MAX_NAME_BYTES = 64 * 1024;
-  private static final int MAX_STRING_BYTES = 16 * 1024 * 1024;
+  private static final int MAX_STRING_BYTES = 64 * 1024 * 1024;
   private static final int MAX_ARRAY_ELEMENTS = 4_000_000;
   private static final int MAX_ALIGNMENT = 1 << 20;
 
@@ -64,12 +66,16 @@ final class GgufParser {
   private final long fileBytes;
   private long position;
   private long arrayElements;
+  private final Map<String, Extent> extents = new LinkedHashMap<>();
 
   GgufParser(String where, MemorySegment head, long fileBytes) {
     this.where = where;
     this.head = head.asSlice(0, Math.min(head.byteSize(), MAX_HEAD_BYTES)).asReadOnly();
     this.fileBytes = fileBytes;
   }
+
+  /** Which bytes of the head a key and its value take. */
+  private record Extent(long begin, long end) {}
 
   GgufHeader parse() {
     if (head.byteSize() < 4 || head.get(INT, 0) != MAGIC) {
@@ -94,9 +100,27 @@ final class GgufParser {
         version, alignment, headBytes, fileBytes, metadata, place(relative, headBytes));
   }
 
+  /**
+   * The keys and values chosen, in the bytes that the head has for them.
+   *
+   * @param keys after {@link #parse}
+   */
+  byte[] metadataBytes(Predicate<String> keys) {
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    extents.forEach(
+        (key, extent) -> {
+          if (keys.test(key)) {
+            MemorySegment part = head.asSlice(extent.begin(), extent.end() - extent.begin());
+            bytes.writeBytes(part.toArray(ValueLayout.JAVA_BYTE));
+          }
+        });
+    return bytes.toByteArray();
+  }
+
   private Map<String, Object> metadata(int keyCount) {
     Map<String, Object> metadata = new LinkedHashMap<>();
     for (int i = 0; i < keyCount; i++) {
+      long from = position;
       String key = string("key " + i, MAX_NAME_BYTES);
       String field = "metadata " + quote(key);
       int type = int32("type of " + field);
@@ -104,6 +128,7 @@ final class GgufParser {
       if (metadata.put(key, value) != null) {
         throw bad(field + " is there twice");
       }
+      extents.put(key, new Extent(from, position));
     }
     return metadata;
   }

@@ -1,5 +1,6 @@
 package dev.flotilla.model;
 
+import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.WeightType;
 import java.io.ByteArrayOutputStream;
@@ -65,14 +66,14 @@ public final class GgufWriter {
           WeightFiles.writeFully(channel, ByteBuffer.wrap(head));
           for (Tensor tensor : tensors) {
             writeRows(channel, tensor);
-            int padding = (int) (padded(tensor.bytes()) - tensor.bytes());
+            int padding = (int) (padded(tensor.bytes(), ALIGNMENT) - tensor.bytes());
             WeightFiles.writeFully(channel, ByteBuffer.allocate(padding));
           }
         });
   }
 
-  private static long padded(long bytes) {
-    return Math.ceilDiv(bytes, (long) ALIGNMENT) * ALIGNMENT;
+  private static long padded(long bytes, int alignment) {
+    return Math.ceilDiv(bytes, (long) alignment) * alignment;
   }
 
   private static void writeRows(FileChannel channel, Tensor tensor) throws IOException {
@@ -97,16 +98,33 @@ public final class GgufWriter {
   private static byte[] head(Map<String, Object> metadata, List<Tensor> tensors) {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     try (DataOutputStream out = new DataOutputStream(bytes)) {
-      int32(out, GgufParser.MAGIC);
-      int32(out, 3);
-      int64(out, tensors.size());
-      int64(out, metadata.size());
       for (Map.Entry<String, Object> entry : metadata.entrySet()) {
         string(out, entry.getKey());
         value(out, entry.getValue());
       }
+    } catch (IOException e) {
+      throw new IllegalStateException("writing to memory failed", e);
+    }
+    List<TensorInfo> infos =
+        tensors.stream().map(t -> new TensorInfo(t.name(), t.shape(), t.type(), 0, t.bytes())).toList();
+    return head(metadata.size(), bytes.toByteArray(), infos, ALIGNMENT);
+  }
+
+  /**
+   * The head of a file whose tensors follow one another in this order.
+   *
+   * @param metadata so many keys and values, encoded
+   */
+  static byte[] head(int keys, byte[] metadata, List<TensorInfo> tensors, int alignment) {
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    try (DataOutputStream out = new DataOutputStream(bytes)) {
+      int32(out, GgufParser.MAGIC);
+      int32(out, 3);
+      int64(out, tensors.size());
+      int64(out, keys);
+      out.write(metadata);
       long offset = 0;
-      for (Tensor tensor : tensors) {
+      for (TensorInfo tensor : tensors) {
         string(out, tensor.name());
         int32(out, tensor.shape().size());
         for (int dimension : tensor.shape()) {
@@ -114,9 +132,9 @@ public final class GgufWriter {
         }
         int32(out, GgufTypes.number(tensor.type()));
         int64(out, offset);
-        offset += padded(tensor.bytes());
+        offset += padded(tensor.bytes(), alignment);
       }
-      out.write(new byte[(int) (padded(out.size()) - out.size())]);
+      out.write(new byte[(int) (padded(out.size(), alignment) - out.size())]);
     } catch (IOException e) {
       throw new IllegalStateException("writing to memory failed", e);
     }
