@@ -2,18 +2,27 @@ package dev.flotilla.model;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.WeightType;
+import java.io.ByteArrayOutputStream;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Predicate;
 
 /**
  * Turns a Hugging Face folder into one GGUF file that llama.cpp loads: weights, shape, tokenizer
- * and chat template.
+ * and chat template; or a GGUF file into one of another weight type.
  */
 public final class GgufConverter {
+
+  /** The weight types that models are made in; others are only read. */
+  public static final List<WeightType> TYPES =
+      List.of(WeightType.Q8_0, WeightType.Q4_0, WeightType.BF16, WeightType.F16, WeightType.F32);
 
   private GgufConverter() {}
 
@@ -42,14 +51,48 @@ public final class GgufConverter {
     }
   }
 
+  /**
+   * Writes a GGUF file's model in another weight type; all else stays as it is. Weights that are
+   * quantised already lose a little more than from the original.
+   *
+   * @param type of the matrices, as in {@link #convert}
+   * @throws FlotillaException {@code NOT_FOUND}, {@code BAD_FILE} or {@code STORAGE}
+   */
+  public static void requantize(Path gguf, Path to, WeightType type) {
+    try (GgufFile source = GgufFile.open(gguf)) {
+      GgufHeader header = source.header();
+      ModelConfig config = header.modelConfig();
+      String fileType = "general.file_type";
+      Predicate<String> kept = key -> !key.equals(fileType) && !key.equals(GgufParser.ALIGNMENT);
+      ByteArrayOutputStream metadata = new ByteArrayOutputStream();
+      metadata.writeBytes(GgufHeader.metadataBytes(gguf, kept));
+      metadata.writeBytes(GgufWriter.encode(Map.of(fileType, GgufTypes.fileType(type))));
+      int keys = 1 + (int) header.metadata().keySet().stream().filter(kept).count();
+      List<GgufWriter.Tensor> tensors = new ArrayList<>();
+      for (Part part : ModelTensors.all(config).values()) {
+        WeightType stored = GgufTypes.stored(part, type, config.tiedEmbeddings());
+        tensors.add(
+            new GgufWriter.Tensor(part.name(), part.shape(), stored, rows(source, part.name())));
+      }
+      GgufWriter.write(to, keys, metadata.toByteArray(), tensors);
+    }
+  }
+
+  private static GgufWriter.Rows rows(GgufFile source, String name) {
+    TensorInfo info = source.header().tensor(name).orElseThrow();
+    MemorySegment data = source.tensor(name);
+    long rowBytes = info.type().bytes(info.columns());
+    return (row, values) ->
+        Blocks.decode(info.type(), data, rowBytes * row, values, 0, values.length);
+  }
+
   private static GgufWriter.Tensor tensor(HuggingFaceFolder source, Part part, WeightType type) {
     float[] computed = source.ropeFactors().get(part.name());
     GgufWriter.Rows rows =
         computed == null
             ? rows(source, part)
             : (row, values) -> System.arraycopy(computed, 0, values, 0, values.length);
-    WeightType stored =
-        part.vector() ? WeightType.F32 : GgufTypes.forRows(type, part.shape().getFirst());
+    WeightType stored = GgufTypes.stored(part, type, source.config().tiedEmbeddings());
     return new GgufWriter.Tensor(part.name(), part.shape(), stored, rows);
   }
 

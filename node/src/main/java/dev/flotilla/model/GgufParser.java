@@ -25,6 +25,9 @@ import java.util.function.Predicate;
  */
 final class GgufParser {
 
+  /** The key of what tensors' offsets are multiples of. */
+  static final String ALIGNMENT = "general.alignment";
+
   static final int MAGIC = 0x46554747;
 
   /** GGUF's numbers of value types. */
@@ -134,7 +137,7 @@ final class GgufParser {
   }
 
   private int alignment(Map<String, Object> metadata) {
-    Object value = metadata.getOrDefault("general.alignment", 32L);
+    Object value = metadata.getOrDefault(ALIGNMENT, (long) GgufWriter.ALIGNMENT);
     if (!(value instanceof Long bytes)
         || bytes < 1
         || bytes > MAX_ALIGNMENT

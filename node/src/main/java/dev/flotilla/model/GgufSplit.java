@@ -14,6 +14,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Predicate;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -64,21 +65,21 @@ public final class GgufSplit {
     GgufHeader first = parts.getFirst().header();
     List<TensorInfo> tensors = new ArrayList<>();
     parts.forEach(p -> tensors.addAll(p.header().tensors()));
-    byte[] metadata = GgufHeader.metadataBytes(parts.getFirst().file(), key -> !key.startsWith("split."));
-    int keys = (int) first.metadata().keySet().stream().filter(k -> !k.startsWith("split.")).count();
-    byte[] head = GgufWriter.head(keys, metadata, tensors, first.alignment());
+    Predicate<String> kept = key -> !key.startsWith("split.") && !key.equals(GgufParser.ALIGNMENT);
+    byte[] metadata = GgufHeader.metadataBytes(parts.getFirst().file(), kept);
+    int keys = (int) first.metadata().keySet().stream().filter(kept).count();
+    byte[] head = GgufWriter.head(keys, metadata, tensors);
     WeightFiles.writeAtomically(
         whole,
         out -> {
           WeightFiles.writeFully(out, ByteBuffer.wrap(head));
           for (PartFile p : parts) {
-            copyTensors(p, out, first.alignment());
+            copyTensors(p, out);
           }
         });
   }
 
-  private static void copyTensors(PartFile part, FileChannel out, int alignment)
-      throws IOException {
+  private static void copyTensors(PartFile part, FileChannel out) throws IOException {
     try (FileChannel in = FileChannel.open(part.file(), StandardOpenOption.READ)) {
       for (TensorInfo tensor : part.header().tensors()) {
         long end = tensor.offset() + tensor.bytes();
@@ -89,7 +90,7 @@ public final class GgufSplit {
           }
           at += copied;
         }
-        int padding = (int) (-tensor.bytes() & (alignment - 1));
+        int padding = (int) (GgufWriter.padded(tensor.bytes()) - tensor.bytes());
         WeightFiles.writeFully(out, ByteBuffer.allocate(padding));
       }
     }

@@ -41,6 +41,22 @@ final class GgufTypes {
     };
   }
 
+  /**
+   * The type that a tensor is stored in where a model is to be of the given one: vectors and the
+   * small matrices that choose experts stay exact, and the matrix that words are told apart by
+   * keeps 8 bits.
+   *
+   * @param tied whether the embedding is the output matrix
+   */
+  static WeightType stored(Part part, WeightType wanted, boolean tied) {
+    if (part.vector() || part.name().endsWith("ffn_gate_inp.weight")) {
+      return WeightType.F32;
+    }
+    boolean output = part.name().equals(tied ? ModelTensors.EMBEDDING : ModelTensors.OUTPUT);
+    boolean fine = output && wanted == WeightType.Q4_0;
+    return forRows(fine ? WeightType.Q8_0 : wanted, part.shape().getFirst());
+  }
+
   /** The type that a matrix gets where a model is to be of the given one. */
   static WeightType forRows(WeightType wanted, int columns) {
     return Stream.of(wanted, WeightType.Q8_0, WeightType.F16)

@@ -18,7 +18,7 @@ import java.util.Map;
 /** Writes GGUF version 3, a few rows at a time, so that memory does not grow with the model. */
 public final class GgufWriter {
 
-  private static final int ALIGNMENT = 32;
+  static final int ALIGNMENT = 32;
   private static final int BUFFER_BYTES = 1 << 20;
 
   /** Gives a tensor's rows. */
@@ -59,21 +59,34 @@ public final class GgufWriter {
    * @throws dev.flotilla.FlotillaException {@code STORAGE}
    */
   public static void write(Path file, Map<String, Object> metadata, List<Tensor> tensors) {
-    byte[] head = head(metadata, tensors);
+    write(file, metadata.size(), encode(metadata), tensors);
+  }
+
+  /**
+   * The same, with metadata that are encoded already.
+   *
+   * @param keys how many there are
+   */
+  static void write(Path file, int keys, byte[] metadata, List<Tensor> tensors) {
+    List<TensorInfo> infos =
+        tensors.stream()
+            .map(t -> new TensorInfo(t.name(), t.shape(), t.type(), 0, t.bytes()))
+            .toList();
+    byte[] head = head(keys, metadata, infos);
     WeightFiles.writeAtomically(
         file,
         channel -> {
           WeightFiles.writeFully(channel, ByteBuffer.wrap(head));
           for (Tensor tensor : tensors) {
             writeRows(channel, tensor);
-            int padding = (int) (padded(tensor.bytes(), ALIGNMENT) - tensor.bytes());
+            int padding = (int) (padded(tensor.bytes()) - tensor.bytes());
             WeightFiles.writeFully(channel, ByteBuffer.allocate(padding));
           }
         });
   }
 
-  private static long padded(long bytes, int alignment) {
-    return Math.ceilDiv(bytes, (long) alignment) * alignment;
+  static long padded(long bytes) {
+    return Math.ceilDiv(bytes, (long) ALIGNMENT) * ALIGNMENT;
   }
 
   private static void writeRows(FileChannel channel, Tensor tensor) throws IOException {
@@ -95,7 +108,8 @@ public final class GgufWriter {
     }
   }
 
-  private static byte[] head(Map<String, Object> metadata, List<Tensor> tensors) {
+  /** Keys and values as a file has them. */
+  static byte[] encode(Map<String, Object> metadata) {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     try (DataOutputStream out = new DataOutputStream(bytes)) {
       for (Map.Entry<String, Object> entry : metadata.entrySet()) {
@@ -105,9 +119,7 @@ public final class GgufWriter {
     } catch (IOException e) {
       throw new IllegalStateException("writing to memory failed", e);
     }
-    List<TensorInfo> infos =
-        tensors.stream().map(t -> new TensorInfo(t.name(), t.shape(), t.type(), 0, t.bytes())).toList();
-    return head(metadata.size(), bytes.toByteArray(), infos, ALIGNMENT);
+    return bytes.toByteArray();
   }
 
   /**
@@ -115,7 +127,7 @@ public final class GgufWriter {
    *
    * @param metadata so many keys and values, encoded
    */
-  static byte[] head(int keys, byte[] metadata, List<TensorInfo> tensors, int alignment) {
+  static byte[] head(int keys, byte[] metadata, List<TensorInfo> tensors) {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     try (DataOutputStream out = new DataOutputStream(bytes)) {
       int32(out, GgufParser.MAGIC);
@@ -132,9 +144,9 @@ public final class GgufWriter {
         }
         int32(out, GgufTypes.number(tensor.type()));
         int64(out, offset);
-        offset += padded(tensor.bytes(), alignment);
+        offset += padded(tensor.bytes());
       }
-      out.write(new byte[(int) (padded(out.size(), alignment) - out.size())]);
+      out.write(new byte[(int) (padded(out.size()) - out.size())]);
     } catch (IOException e) {
       throw new IllegalStateException("writing to memory failed", e);
     }
