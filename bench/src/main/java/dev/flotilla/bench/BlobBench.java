@@ -1,6 +1,7 @@
 package dev.flotilla.bench;
 
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.blobs.Blobs;
 import java.io.ByteArrayInputStream;
@@ -67,7 +68,7 @@ final class BlobBench implements Callable<Integer> {
     } finally {
       planes.reversed().forEach(DataPlane::close);
       clusters.reversed().forEach(ClusterNode::close);
-      ShardingBench.delete(folder);
+      NodeFiles.deleteTree(folder);
     }
   }
 

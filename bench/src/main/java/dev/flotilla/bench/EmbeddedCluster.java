@@ -1,13 +1,14 @@
 package dev.flotilla.bench;
 
 import dev.flotilla.app.Flotilla;
+import dev.flotilla.app.NodeProcess;
 import dev.flotilla.client.Client;
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 
 /**
  * A node in this process, as a program embeds it, and further ones as processes that joined it; all
@@ -21,7 +22,7 @@ final class EmbeddedCluster implements AutoCloseable {
 
   private final Path folder;
   private final Flotilla flotilla;
-  private final List<Process> others = new ArrayList<>();
+  private final List<NodeProcess> others = new ArrayList<>();
 
   private EmbeddedCluster(Path folder, Flotilla flotilla) {
     this.folder = folder;
@@ -31,60 +32,29 @@ final class EmbeddedCluster implements AutoCloseable {
   /** Returns when all of them serve. */
   static EmbeddedCluster start(int nodes) throws IOException, InterruptedException {
     Path folder = Files.createTempDirectory("flotilla-bench");
-    Path first = prepare(folder, 1);
-    int port = ShardingBench.freePorts(FIRST_PORT);
+    Path first = folder.resolve("node-1");
+    int port = NodeProcess.freePorts(FIRST_PORT);
     EmbeddedCluster cluster =
         new EmbeddedCluster(folder, Flotilla.start(Flotilla.Config.of(first, port)));
     try {
       Client client = new Client("http://127.0.0.1:" + port, Client.keyIn(first));
       for (int number = 2; number <= nodes; number++) {
-        String token = client.post("/api/invites", Map.of()).path("token").asText();
-        cluster.join(number, port, token);
+        String name = "node-" + number;
+        NodeProcess node =
+            new NodeProcess(
+                NodeProcess.launcher(),
+                name,
+                folder.resolve(name),
+                port + 10 * (number - 1),
+                NodeProcess.joining(client, "127.0.0.1:" + port));
+        cluster.others.add(node);
+        node.awaitReady();
       }
       cluster.awaitAll(nodes);
       return cluster;
     } catch (IOException | InterruptedException | RuntimeException e) {
       cluster.close();
       throw e;
-    }
-  }
-
-  private static Path prepare(Path folder, int number) throws IOException {
-    Path its = folder.resolve("node-" + number);
-    Files.createDirectories(its.resolve("logs"));
-    Files.createDirectories(its.resolve("data"));
-    return its;
-  }
-
-  private void join(int number, int firstPort, String token)
-      throws IOException, InterruptedException {
-    Path its = prepare(folder, number);
-    Path said = folder.resolve("node-" + number + ".txt");
-    ProcessBuilder builder =
-        new ProcessBuilder(
-            Path.of(System.getProperty("flotilla.home"), "flotilla").toString(),
-            "up",
-            "--name",
-            "node-" + number,
-            "--data",
-            its.toString(),
-            "--port",
-            Integer.toString(ShardingBench.freePorts(FIRST_PORT + 100 * number)),
-            "--join",
-            "127.0.0.1:" + firstPort,
-            "--token",
-            token);
-    builder.environment().put("JAVA_HOME", System.getProperty("java.home"));
-    builder.environment().put("FLOTILLA_HEAP", "768m");
-    builder.redirectErrorStream(true).redirectOutput(said.toFile());
-    Process process = builder.start();
-    others.add(process);
-    long untilMs = System.currentTimeMillis() + START_MS_MAX;
-    while (Files.readString(said).lines().noneMatch(line -> line.startsWith("ready "))) {
-      if (!process.isAlive() || System.currentTimeMillis() > untilMs) {
-        throw new IOException("node " + number + " did not start: " + Files.readString(said));
-      }
-      Thread.sleep(100);
     }
   }
 
@@ -109,10 +79,7 @@ final class EmbeddedCluster implements AutoCloseable {
   public void close() throws IOException {
     // First, while there is a majority to take leave of.
     flotilla.close();
-    for (Process process : others) {
-      process.destroyForcibly();
-      process.onExit().join();
-    }
-    ShardingBench.delete(folder);
+    others.forEach(NodeProcess::kill);
+    NodeFiles.deleteTree(folder);
   }
 }

@@ -2,6 +2,7 @@ package dev.flotilla.bench;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
+import dev.flotilla.app.NodeProcess;
 import java.io.IOException;
 import java.net.http.HttpClient;
 import java.nio.file.Files;
@@ -76,9 +77,9 @@ final class JepsenBench implements Callable<Integer> {
       for (Workload workload : workloads) {
         workload.prepare(api(http, nodes, 0));
       }
-      run(nodes, http, workloads, happened);
-      heal(nodes);
       try {
+        run(nodes, http, workloads, happened);
+        heal(nodes);
         awaitHealthy(nodes, http);
       } catch (IllegalStateException e) {
         nodes.keepFolder();
@@ -151,10 +152,10 @@ final class JepsenBench implements Callable<Integer> {
     String fault = possible.get(random.nextInt(possible.size()));
     int victim = random.nextInt(count);
     int other = (victim + 1 + random.nextInt(Math.max(1, count - 1))) % count;
-    Nodes.Node node = nodes.all().get(victim);
+    NodeProcess node = nodes.node(victim);
     int forMs = 1_000 + random.nextInt(9_000);
     happened.merge(fault, 1, Integer::sum);
-    say("%s node %d for %d ms", fault, node.number(), forMs);
+    say("%s %s for %d ms", fault, node.name(), forMs);
     switch (fault) {
       case "kill" -> {
         node.kill();
@@ -180,11 +181,11 @@ final class JepsenBench implements Callable<Integer> {
     }
   }
 
-  private static void heal(Nodes nodes) throws IOException {
+  private static void heal(Nodes nodes) throws IOException, InterruptedException {
     if (nodes.net().isPresent()) {
       nodes.net().get().heal();
     }
-    nodes.all().forEach(Nodes.Node::awaitReady);
+    nodes.awaitReady();
   }
 
   private void awaitHealthy(Nodes nodes, HttpClient http) throws InterruptedException {
@@ -236,6 +237,6 @@ final class JepsenBench implements Callable<Integer> {
   }
 
   private static Api api(HttpClient http, Nodes nodes, int index) {
-    return new Api(http, nodes.all().get(index).url(), nodes.key());
+    return new Api(http, nodes.url(index), nodes.key());
   }
 }

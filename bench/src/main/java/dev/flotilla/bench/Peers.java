@@ -1,5 +1,6 @@
 package dev.flotilla.bench;
 
+import dev.flotilla.cluster.NodeFiles;
 import java.io.IOException;
 import java.net.ServerSocket;
 import java.nio.file.Files;
@@ -186,10 +187,6 @@ final class Peers implements AutoCloseable {
       process.destroyForcibly();
       process.onExit().join();
     }
-    try (Stream<Path> tree = Files.walk(folder)) {
-      for (Path path : tree.sorted((a, b) -> b.compareTo(a)).toList()) {
-        Files.delete(path);
-      }
-    }
+    NodeFiles.deleteTree(folder);
   }
 }

@@ -3,6 +3,7 @@ package dev.flotilla.bench;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.search.IndexDocument;
 import dev.flotilla.data.search.IndexSettings;
@@ -103,7 +104,7 @@ final class SearchBench implements Callable<Integer> {
     } finally {
       planes.reversed().forEach(DataPlane::close);
       clusters.reversed().forEach(ClusterNode::close);
-      ShardingBench.delete(folder);
+      NodeFiles.deleteTree(folder);
     }
     if (asJson) {
       System.out.println(figures.toPrettyString());

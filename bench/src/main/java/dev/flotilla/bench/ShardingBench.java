@@ -1,20 +1,19 @@
 package dev.flotilla.bench;
 
+import dev.flotilla.app.NodeProcess;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.sql.Sharding;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.io.IOException;
-import java.net.InetAddress;
-import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -25,7 +24,6 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.Callable;
-import java.util.stream.Stream;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.internal.IgniteEx;
@@ -92,14 +90,14 @@ final class ShardingBench implements Callable<Integer> {
     } finally {
       planes.reversed().forEach(DataPlane::close);
       clusters.reversed().forEach(ClusterNode::close);
-      delete(folder);
+      NodeFiles.deleteTree(folder);
     }
   }
 
   static void start(Path folder, int number, List<ClusterNode> clusters, List<DataPlane> planes)
       throws IOException {
     String name = "node-" + number;
-    int port = freePorts(20_000 + 100 * number);
+    int port = NodeProcess.freePorts(20_000 + 100 * number);
     Path data = folder.resolve(name);
     ClusterConfig config =
         new ClusterConfig(
@@ -129,22 +127,6 @@ final class ShardingBench implements Callable<Integer> {
   }
 
   /** The first of seven neighbours that nobody has, as a node needs them. */
-  static int freePorts(int from) throws IOException {
-    for (int base = from; ; base += 7) {
-      boolean free = true;
-      for (int port = base; port < base + 7 && free; port++) {
-        try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
-          free = socket.isBound();
-        } catch (IOException taken) {
-          free = false;
-        }
-      }
-      if (free) {
-        return base;
-      }
-    }
-  }
-
   private List<Measured> measure(Path folder, List<ClusterNode> clusters, List<DataPlane> planes)
       throws IOException {
     Map<String, String> clauses = new LinkedHashMap<>();
@@ -312,14 +294,6 @@ final class ShardingBench implements Callable<Integer> {
       } catch (InterruptedException e) {
         Thread.currentThread().interrupt();
         throw new IllegalStateException(e);
-      }
-    }
-  }
-
-  static void delete(Path folder) throws IOException {
-    try (Stream<Path> files = Files.walk(folder)) {
-      for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
-        Files.deleteIfExists(file);
       }
     }
   }

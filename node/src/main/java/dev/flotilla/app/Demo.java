@@ -4,15 +4,12 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.client.Client;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.train.TrainingConfig;
 import java.io.IOException;
-import java.net.InetAddress;
-import java.net.InetSocketAddress;
-import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Comparator;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -26,7 +23,6 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.stream.Stream;
 
 /**
  * The whole path of the product on one machine: three nodes join, train a model together, split it,
@@ -46,7 +42,7 @@ final class Demo implements AutoCloseable {
   private final Optional<Path> text;
   private final int firstPort;
   private final Path folder;
-  private final List<DemoNode> nodes = new ArrayList<>();
+  private final List<NodeProcess> nodes = new ArrayList<>();
   private final Map<String, Object> report = new LinkedHashMap<>();
   private final List<String> failures = new ArrayList<>();
   private final long begunNs = System.nanoTime();
@@ -54,7 +50,7 @@ final class Demo implements AutoCloseable {
   Demo(int port, long seed, Optional<Path> text) throws IOException {
     this.seed = seed;
     this.text = text;
-    this.firstPort = freePorts(port);
+    this.firstPort = NodeProcess.freePorts(port);
     this.folder = Files.createTempDirectory("flotilla-demo");
     Runtime.getRuntime().addShutdownHook(new Thread(this::interrupted, "demo-stop"));
   }
@@ -104,14 +100,13 @@ final class Demo implements AutoCloseable {
 
   private Client startNodes() throws IOException, InterruptedException {
     long begun = System.nanoTime();
-    DemoNode first = start("one", List.of());
+    NodeProcess first = start("one", List.of());
     first.awaitReady();
     Client client = new Client(first.url(), Client.keyIn(first.folder()));
     for (String name : List.of("two", "three")) {
-      String token = client.post("/api/invites", Map.of()).path("token").asText();
-      start(name, List.of("--join", "127.0.0.1:" + firstPort, "--token", token));
+      start(name, NodeProcess.joining(client, "127.0.0.1:" + firstPort));
     }
-    for (DemoNode node : nodes) {
+    for (NodeProcess node : nodes) {
       node.awaitReady();
     }
     double seconds = (System.nanoTime() - begun) / 1e9;
@@ -131,10 +126,10 @@ final class Demo implements AutoCloseable {
     return client;
   }
 
-  private DemoNode start(String name, List<String> join) throws IOException {
-    DemoNode node =
-        new DemoNode(
-            List.of(Path.of(System.getProperty("flotilla.home"), "flotilla").toString()),
+  private NodeProcess start(String name, List<String> join) throws IOException {
+    NodeProcess node =
+        new NodeProcess(
+            NodeProcess.launcher(),
             name,
             folder.resolve(name),
             firstPort + nodes.size() * PORTS_PER_NODE,
@@ -197,7 +192,7 @@ final class Demo implements AutoCloseable {
     report.put("first_token_ms", one.firstTokenMs());
     report.put("stream_tokens_per_second", one.tokensPerSecond());
 
-    DemoNode victim = stageHolder(client, model);
+    NodeProcess victim = stageHolder(client, model, nodes.subList(1, nodes.size()));
     double resumedBefore = resumptions(client);
     CountDownLatch killed = new CountDownLatch(1);
     AtomicInteger pieces = new AtomicInteger();
@@ -299,8 +294,8 @@ final class Demo implements AutoCloseable {
     return placement;
   }
 
-  /** The node with the last stage, unless the client talks to it; then the one before. */
-  private DemoNode stageHolder(Client client, String model) {
+  /** Of these nodes, the one with the last stage that any of them has. */
+  static NodeProcess stageHolder(Client client, String model, List<NodeProcess> among) {
     JsonNode stages = Waiting.find(client, model).path("replicas").path(0).path("stages");
     Map<String, String> names = new HashMap<>();
     for (JsonNode node : client.get("/api/cluster").path("nodes")) {
@@ -308,7 +303,7 @@ final class Demo implements AutoCloseable {
     }
     for (int i = stages.size() - 1; i >= 0; i--) {
       String name = names.get(stages.path(i).path("node").asText());
-      for (DemoNode node : nodes.subList(1, nodes.size())) {
+      for (NodeProcess node : among) {
         if (node.name().equals(name)) {
           return node;
         }
@@ -355,7 +350,7 @@ final class Demo implements AutoCloseable {
     closed = true;
     stop();
     if (failures.isEmpty()) {
-      deleteFolder();
+      NodeFiles.deleteTree(folder);
     } else {
       System.err.println("flotilla: the nodes' logs are kept in " + folder);
     }
@@ -385,17 +380,6 @@ final class Demo implements AutoCloseable {
       close();
     } catch (IOException e) {
       System.err.println("flotilla: cannot delete " + folder + ": " + e);
-    }
-  }
-
-  private void deleteFolder() throws IOException {
-    if (!Files.exists(folder)) {
-      return;
-    }
-    try (Stream<Path> files = Files.walk(folder)) {
-      for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
-        Files.deleteIfExists(file);
-      }
     }
   }
 
@@ -468,32 +452,5 @@ final class Demo implements AutoCloseable {
       }
     }
     return last;
-  }
-
-  /** The first port at or after the one wanted from which three nodes find theirs free. */
-  static int freePorts(int wanted) {
-    for (int first = wanted; first < 65_000; first += NODES * PORTS_PER_NODE) {
-      boolean free = true;
-      for (int port = first; port < first + NODES * PORTS_PER_NODE && free; port++) {
-        free = isFree(port);
-      }
-      if (free) {
-        return first;
-      }
-    }
-    throw new FlotillaException(
-        FlotillaException.Code.CONFLICT,
-        "no free ports at or after " + wanted,
-        "Name a first port with --port.");
-  }
-
-  private static boolean isFree(int port) {
-    try (ServerSocket socket = new ServerSocket()) {
-      socket.setReuseAddress(true);
-      socket.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), port));
-      return true;
-    } catch (IOException taken) {
-      return false;
-    }
   }
 }

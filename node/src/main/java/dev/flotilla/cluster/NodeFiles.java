@@ -142,7 +142,8 @@ public final class NodeFiles {
     }
     try (Stream<Path> tree = Files.walk(folder)) {
       for (Path path : tree.sorted((a, b) -> b.compareTo(a)).toList()) {
-        Files.delete(path);
+        // Someone else may be deleting too.
+        Files.deleteIfExists(path);
       }
     }
   }

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.JournalFrames.Change;
 import dev.flotilla.data.JournalFrames.Changes;
@@ -249,14 +250,9 @@ final class ChangeJournal implements AutoCloseable {
       String backup = entry.key().name();
       String folder = Json.read(entry.value(), String.class);
       for (Path each : List.of(copyFolder(folder, backup), folder(folder, backup))) {
-        if (!Files.exists(each)) {
-          continue;
-        }
-        try (Stream<Path> tree = Files.walk(each)) {
-          for (Path path : tree.sorted(Comparator.reverseOrder()).toList()) {
-            // Another node may share the folder.
-            Files.deleteIfExists(path);
-          }
+        try {
+          // Another node may share the folder.
+          NodeFiles.deleteTree(each);
         } catch (IOException | UncheckedIOException e) {
           log.info("backup {} is not deleted here yet: {}", backup, e.toString());
         }
@@ -446,6 +442,7 @@ final class ChangeJournal implements AutoCloseable {
     long nowMs = clock.millis();
     List<Frame> frames = new ArrayList<>();
     WALPointer next = from;
+    flush(wal);
     try (WALIterator records =
         wal.replay(
             from,
@@ -481,6 +478,15 @@ final class ChangeJournal implements AutoCloseable {
     unwritten.addAll(frames);
     pointer = next;
     return true;
+  }
+
+  /** Steps of transactions stay in memory until something else is forced, and would be missed. */
+  private static void flush(IgniteWriteAheadLogManager wal) {
+    try {
+      wal.flush(null, true);
+    } catch (IgniteCheckedException e) {
+      throw new IgniteException(e);
+    }
   }
 
   private void follow(TxRecord step) {

@@ -53,7 +53,7 @@ class FlotillaTest {
 
   @BeforeAll
   static void start() {
-    int port = Demo.freePorts(18_000);
+    int port = NodeProcess.freePorts(18_000);
     embedded =
         Flotilla.start(
             Flotilla.Config.of(folder.resolve("node"), port),

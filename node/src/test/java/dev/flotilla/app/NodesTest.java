@@ -37,53 +37,22 @@ class NodesTest {
   private static final int CONTEXT = 256;
 
   @TempDir static Path folder;
-  private static final List<DemoNode> nodes = new ArrayList<>();
-  private static int port;
+  private static TestProcesses nodes;
   private static Client client;
 
   @BeforeAll
   static void startThree() throws Exception {
-    port = Demo.freePorts(18_000);
-    DemoNode first = start("one", List.of());
-    first.awaitReady();
-    client = new Client(first.url(), Client.keyIn(first.folder()));
-    for (String name : List.of("two", "three")) {
-      start(name, joining(invite()));
-    }
-    for (DemoNode node : nodes) {
-      node.awaitReady();
-    }
+    nodes = new TestProcesses(folder);
+    nodes.add("one");
+    client = nodes.client(0);
+    NodeProcess two = nodes.begin("two");
+    nodes.begin("three").awaitReady();
+    two.awaitReady();
   }
 
   @AfterAll
   static void stop() {
-    nodes.forEach(DemoNode::close);
-  }
-
-  private static DemoNode start(String name, List<String> join) throws Exception {
-    DemoNode node = process(name, port + 10 * nodes.size(), join);
-    nodes.add(node);
-    return node;
-  }
-
-  private static DemoNode process(String name, int itsPort, List<String> join) throws Exception {
-    List<String> program =
-        List.of(
-            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-            "-Xmx512m",
-            "-cp",
-            System.getProperty("java.class.path"),
-            "dev.flotilla.app.Main");
-    return new DemoNode(program, name, folder.resolve(name), itsPort, join);
-  }
-
-  private static String invite() {
-    return client.post("/api/invites", Map.of()).path("token").asText();
-  }
-
-  private static List<String> joining(String token) {
-    return List.of("--join", "127.0.0.1:" + port, "--token", token);
+    nodes.close();
   }
 
   private static JsonNode deploy(int stages) throws InterruptedException {
@@ -136,7 +105,7 @@ class NodesTest {
     OpenAIClient openAi =
         OpenAIOkHttpClient.builder()
             .baseUrl(client.base() + "v1")
-            .apiKey(Client.keyIn(nodes.getFirst().folder()).orElseThrow())
+            .apiKey(Client.keyIn(nodes.node(0).folder()).orElseThrow())
             .build();
     CompletionCreateParams asked =
         CompletionCreateParams.builder()
@@ -179,12 +148,14 @@ class NodesTest {
   @Test
   @Order(4)
   void aTokenIsGoodOnceAndAPortForOneProgram() throws Exception {
-    try (DemoNode late = process("late", port + 30, joining("no-token"))) {
+    List<String> noToken = List.of("--join", nodes.address(), "--token", "no-token");
+    try (NodeProcess late = nodes.begin("late", nodes.port(3), noToken)) {
       assertThatThrownBy(late::awaitReady).hasMessageContaining("token");
       assertThat(late.awaitEnd()).isEqualTo(1);
     }
-    try (DemoNode same = process("same", port, List.of())) {
-      assertThatThrownBy(same::awaitReady).hasMessageContaining("port " + port);
+    int taken = nodes.port(0);
+    try (NodeProcess same = nodes.begin("same", taken, List.of())) {
+      assertThatThrownBy(same::awaitReady).hasMessageContaining("port " + taken);
       assertThat(same.awaitEnd()).isEqualTo(1);
     }
   }
@@ -194,7 +165,7 @@ class NodesTest {
   void aStreamOutlivesTheNodeThatHeldItsLastLayers() throws Exception {
     deploy(3);
     String undisturbed = text(1);
-    DemoNode victim = holder(Waiting.find(client, MODEL).path("replicas").path(0).path("stages"));
+    NodeProcess victim = Demo.stageHolder(client, MODEL, nodes.all().subList(1, 3));
     AtomicInteger pieces = new AtomicInteger();
     DemoStream stream =
         DemoStream.read(
@@ -216,27 +187,9 @@ class NodesTest {
   @Test
   @Order(6)
   void aNodeThatIsAskedToStopEndsWithZero() throws Exception {
-    DemoNode first = nodes.getFirst();
+    NodeProcess first = nodes.node(0);
     first.terminate();
     assertThat(first.awaitEnd()).isZero();
     assertThat(first.folder().resolve("node.pid")).doesNotExist();
-  }
-
-  /** The last stage's node that is not the one the client talks to. */
-  private static DemoNode holder(JsonNode stages) {
-    Map<String, String> names = new HashMap<>();
-    client
-        .get("/api/cluster")
-        .path("nodes")
-        .forEach(node -> names.put(node.path("id").asText(), node.path("name").asText()));
-    for (int i = stages.size() - 1; i >= 0; i--) {
-      String name = names.get(stages.path(i).path("node").asText());
-      for (DemoNode node : nodes.subList(1, nodes.size())) {
-        if (node.name().equals(name)) {
-          return node;
-        }
-      }
-    }
-    throw new AssertionError("only the first node holds layers: " + stages);
   }
 }

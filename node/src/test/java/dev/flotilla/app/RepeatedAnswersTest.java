@@ -23,24 +23,6 @@ class RepeatedAnswersTest {
 
   @TempDir Path folder;
 
-  private DemoNode start(int port) throws Exception {
-    DemoNode node =
-        new DemoNode(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-                "-Xmx512m",
-                "-cp",
-                System.getProperty("java.class.path"),
-                "dev.flotilla.app.Main"),
-            "only",
-            folder.resolve("only"),
-            port,
-            List.of());
-    node.awaitReady();
-    return node;
-  }
-
   private static Map<String, Object> request(Object... more) {
     Map<String, Object> body = new HashMap<>();
     body.put("model", "random");
@@ -80,10 +62,9 @@ class RepeatedAnswersTest {
 
   @Test
   void determinedAnswersAreRepeatedAndEveryAnswerIsCountedOnceThroughKillNine() throws Exception {
-    int port = Demo.freePorts(18_000);
-    DemoNode node = start(port);
-    try {
-      Client client = new Client(node.url(), Client.keyIn(node.folder()));
+    try (TestProcesses nodes = new TestProcesses(folder)) {
+      NodeProcess node = nodes.add("only");
+      Client client = nodes.client(0);
       deploy(client, folder.resolve("a.gguf"), 3);
       int[] asked = {0};
       TestNodes.await(
@@ -134,9 +115,9 @@ class RepeatedAnswersTest {
       ask(client, request("cache", false, "max_tokens", 2));
       asked[0]++;
       node.kill();
-      node.awaitEnd();
-      node = start(port);
-      Client again = new Client(node.url(), Client.keyIn(node.folder()));
+      node.restart();
+      node.awaitReady();
+      Client again = nodes.client(0);
       TestNodes.await(
           "every answer in the ledger",
           Duration.ofSeconds(10),
@@ -158,8 +139,6 @@ class RepeatedAnswersTest {
       Client.Answer other = ask(again, request());
       assertThat(mark(other)).isEqualTo("miss");
       assertThat(text(other)).isNotEqualTo(text(whole));
-    } finally {
-      node.close();
     }
   }
 

@@ -2,8 +2,8 @@ package dev.flotilla.app;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSagas;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.sql.Sagas;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -11,7 +11,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.time.Duration;
-import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -23,8 +23,6 @@ class SagaKillTest {
 
   @TempDir Path folder;
 
-  private final List<DemoNode> nodes = new ArrayList<>();
-
   /**
    * A program that embeds a node and knows the saga {@code trip}. Arguments as of {@code up}. Each
    * step notes its key and node in the file {@code notes}; {@code hotel} does not end on the node
@@ -35,7 +33,7 @@ class SagaKillTest {
     private Program() {}
 
     public static void main(String[] arguments) throws Exception {
-      Map<String, String> given = new java.util.HashMap<>();
+      Map<String, String> given = new HashMap<>();
       for (int i = 1; i < arguments.length; i += 2) {
         given.put(arguments[i], arguments[i + 1]);
       }
@@ -94,24 +92,16 @@ class SagaKillTest {
 
   @Test
   void aSagaWhoseDriverIsKilledEndsOnAnotherNode() throws Exception {
-    try {
-      int port = Demo.freePorts(18_000);
-      start("one", port, List.of());
-      Optional<String> key = Client.keyIn(nodes.getFirst().folder());
-      Client first = new Client(nodes.getFirst().url(), key);
-      for (int i = 1; i < 3; i++) {
-        String token = first.post("/api/invites", Map.of()).path("token").asText();
-        start("n" + i, port + 10 * i, List.of("--join", "127.0.0.1:" + port, "--token", token));
-      }
+    try (TestProcesses nodes = new TestProcesses(folder, Program.class)) {
+      nodes.add("one");
+      nodes.add("n1");
+      NodeProcess doomed = nodes.add("n2");
       Path notes = folder.resolve("notes");
-      DemoNode doomed = nodes.get(2);
-      new HttpSagas(new Client(doomed.url(), key))
+      new HttpSagas(nodes.client(2))
           .start("trip", "t1", Map.of("notes", notes.toString(), "stuck", doomed.name()));
-      while (!Files.exists(notes) || !Files.readString(notes).contains("stuck")) {
-        Thread.sleep(20);
-      }
+      TestNodes.await("stuck", Duration.ofSeconds(60), () -> isStuck(notes));
       doomed.kill();
-      HttpSagas sagas = new HttpSagas(first);
+      HttpSagas sagas = new HttpSagas(nodes.client(0));
       Sagas.View ended = sagas.await("t1", Duration.ofSeconds(60));
       assertThat(ended.state()).as("%s", ended).isEqualTo(Sagas.State.DONE);
       String heir = ended.results().get("hotel");
@@ -119,26 +109,14 @@ class SagaKillTest {
       assertThat(ended.results()).containsEntry("flight", "n2").containsEntry("pay", heir);
       assertThat(Files.readAllLines(notes))
           .containsExactly("t1/flight n2", "stuck", "t1/hotel " + heir, "t1/pay " + heir);
-    } finally {
-      nodes.forEach(DemoNode::kill);
     }
   }
 
-  private void start(String name, int port, List<String> join) throws Exception {
-    DemoNode node =
-        new DemoNode(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-                "-Xmx512m",
-                "-cp",
-                System.getProperty("java.class.path"),
-                Program.class.getName()),
-            name,
-            folder.resolve(name),
-            port,
-            join);
-    nodes.add(node);
-    node.awaitReady();
+  private static boolean isStuck(Path notes) {
+    try {
+      return Files.exists(notes) && Files.readString(notes).contains("stuck");
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
   }
 }

@@ -6,6 +6,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpBlobs;
 import dev.flotilla.client.HttpSearchIndexes;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.blobs.Blobs;
 import dev.flotilla.data.search.IndexDocument;
 import dev.flotilla.data.search.SearchAnswer;
@@ -16,6 +17,7 @@ import java.io.ByteArrayInputStream;
 import java.io.InputStream;
 import java.nio.file.Path;
 import java.security.MessageDigest;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
@@ -43,17 +45,16 @@ class StorageKillTest {
 
   @Test
   void whatWasAcknowledgedIsThereAfterTheProcessWasKilled() throws Exception {
-    int port = Demo.freePorts(18_400);
-    for (int life = 0; life < 2; life++) {
-      int blobsBefore = blobs.size();
-      int documentsBefore = documents.size();
-      DemoNode node = start(port);
-      try {
-        verify(new Client(node.url(), Client.keyIn(node.folder())));
+    try (TestProcesses nodes = new TestProcesses(folder)) {
+      NodeProcess node = nodes.add("one");
+      for (int life = 0; life < 2; life++) {
+        verify(nodes.client(0));
+        int blobsBefore = blobs.size();
+        int documentsBefore = documents.size();
         AtomicBoolean stop = new AtomicBoolean();
         List<CompletableFuture<Void>> writers = new ArrayList<>();
         for (int writer = 0; writer < 4; writer++) {
-          Client client = new Client(node.url(), Client.keyIn(node.folder()));
+          Client client = nodes.client(0);
           String name = life + "-" + writer;
           writers.add(
               CompletableFuture.runAsync(
@@ -61,26 +62,21 @@ class StorageKillTest {
                       ? () -> putBlobs(new HttpBlobs(client), name, stop)
                       : () -> putDocuments(new HttpSearchIndexes(client), name, stop)));
         }
-        long deadlineNs = System.nanoTime() + 120_000_000_000L;
-        while (blobs.size() < blobsBefore + LEAST || documents.size() < documentsBefore + LEAST) {
-          assertThat(System.nanoTime()).as("writes go on").isLessThan(deadlineNs);
-          Thread.sleep(20);
-        }
+        TestNodes.await(
+            "writes go on",
+            Duration.ofMinutes(2),
+            () ->
+                blobs.size() >= blobsBefore + LEAST && documents.size() >= documentsBefore + LEAST);
         node.kill();
         stop.set(true);
         for (CompletableFuture<Void> writer : writers) {
           writer.get(60, TimeUnit.SECONDS);
         }
-      } finally {
-        node.kill();
+        node.restart();
+        node.awaitReady();
       }
-    }
-    DemoNode node = start(port);
-    try {
-      verify(new Client(node.url(), Client.keyIn(node.folder())));
+      verify(nodes.client(0));
       assertThat(blobs.size()).isGreaterThanOrEqualTo(2 * LEAST);
-    } finally {
-      node.kill();
     }
   }
 
@@ -150,28 +146,5 @@ class StorageKillTest {
       }
     }
     return "sha256:" + HexFormat.of().formatHex(sha256.digest());
-  }
-
-  private DemoNode start(int port) throws Exception {
-    DemoNode node =
-        new DemoNode(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-                "-Xmx512m",
-                "-cp",
-                System.getProperty("java.class.path"),
-                "dev.flotilla.app.Main"),
-            "one",
-            folder.resolve("one"),
-            port,
-            List.of());
-    try {
-      node.awaitReady();
-      return node;
-    } catch (Exception e) {
-      node.kill();
-      throw e;
-    }
   }
 }

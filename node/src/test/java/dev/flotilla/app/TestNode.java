@@ -25,7 +25,7 @@ final class TestNode implements AutoCloseable {
 
   /** A cluster of one. */
   static TestNode start(Path folder) {
-    return new TestNode(folder, Demo.freePorts(18_000), Optional.empty());
+    return new TestNode(folder, NodeProcess.freePorts(18_000), Optional.empty());
   }
 
   /** A node that joins this one's cluster. */
@@ -33,7 +33,7 @@ final class TestNode implements AutoCloseable {
     String token = client().post("/api/invites", Map.of()).path("token").asText();
     return new TestNode(
         itsFolder,
-        Demo.freePorts(port + 10),
+        NodeProcess.freePorts(port + 10),
         Optional.of(new Node.Join("127.0.0.1:" + port, token)));
   }
 

@@ -4,9 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSql;
 import dev.flotilla.client.HttpTransactions;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.sql.Transactions.Mode;
 import dev.flotilla.data.sql.Transactions.Options;
 import dev.flotilla.data.sql.Transactions.Step;
@@ -14,7 +14,6 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.CompletableFuture;
@@ -29,23 +28,17 @@ import org.junit.jupiter.api.io.TempDir;
 class TransactionKillTest {
 
   private static final int ACCOUNTS = 20;
+  private static final Duration LONG = Duration.ofMinutes(2);
 
   @TempDir Path folder;
 
-  private final List<DemoNode> nodes = new ArrayList<>();
-
   @Test
   void transfersAreWholeThoughANodeIsKilledAmongThem() throws Exception {
-    try {
-      int port = Demo.freePorts(18_000);
-      start("one", port, List.of());
-      Optional<String> key = Client.keyIn(nodes.getFirst().folder());
-      Client first = new Client(nodes.getFirst().url(), key);
-      for (int i = 1; i < 3; i++) {
-        String token = first.post("/api/invites", Map.of()).path("token").asText();
-        start("n" + i, port + 10 * i, List.of("--join", "127.0.0.1:" + port, "--token", token));
+    try (TestProcesses nodes = new TestProcesses(folder)) {
+      for (String name : List.of("one", "n1", "n2")) {
+        nodes.add(name);
       }
-      HttpSql sql = new HttpSql(first);
+      HttpSql sql = new HttpSql(nodes.client(0));
       sql.execute("CREATE TABLE account (id INT PRIMARY KEY, n INT)");
       sql.execute("CREATE TABLE transfer (id VARCHAR PRIMARY KEY, n INT)");
       for (int i = 0; i < ACCOUNTS; i++) {
@@ -58,7 +51,7 @@ class TransactionKillTest {
       List<CompletableFuture<Void>> workers = new ArrayList<>();
       for (int w = 0; w < 3; w++) {
         int worker = w;
-        HttpTransactions mine = new HttpTransactions(new Client(nodes.get(w).url(), key));
+        HttpTransactions mine = new HttpTransactions(nodes.client(w));
         workers.add(
             CompletableFuture.runAsync(
                 () -> {
@@ -82,14 +75,15 @@ class TransactionKillTest {
                   }
                 }));
       }
-      await(done, 40);
-      nodes.get(2).kill();
-      await(done, done.get() + 40);
+      TestNodes.await("transfers", LONG, () -> done.get() >= 40);
+      nodes.node(2).kill();
+      int then = done.get();
+      TestNodes.await("transfers go on", LONG, () -> done.get() >= then + 40);
       stop.set(true);
       for (CompletableFuture<Void> worker : workers) {
         worker.get(60, TimeUnit.SECONDS);
       }
-      HttpTransactions reader = new HttpTransactions(new Client(nodes.get(1).url(), key));
+      HttpTransactions reader = new HttpTransactions(nodes.client(1));
       var seen =
           reader.run(
               new Options(Mode.PESSIMISTIC, Duration.ofSeconds(20)),
@@ -107,8 +101,6 @@ class TransactionKillTest {
               .toList();
       assertThat(kept).containsAll(acknowledged);
       assertThat(kept).filteredOn(refused::contains).isEmpty();
-    } finally {
-      nodes.forEach(DemoNode::kill);
     }
   }
 
@@ -117,31 +109,5 @@ class TransactionKillTest {
         new Step.Statement("UPDATE account SET n = n - 1 WHERE id = ?", List.of(from)),
         new Step.Statement("UPDATE account SET n = n + 1 WHERE id = ?", List.of(to)),
         new Step.Statement("INSERT INTO transfer VALUES (?, 1)", List.of(id)));
-  }
-
-  private static void await(AtomicInteger count, int least) throws InterruptedException {
-    long deadlineNs = System.nanoTime() + 120_000_000_000L;
-    while (count.get() < least) {
-      assertThat(System.nanoTime()).as("transfers go on").isLessThan(deadlineNs);
-      Thread.sleep(50);
-    }
-  }
-
-  private void start(String name, int port, List<String> join) throws Exception {
-    DemoNode node =
-        new DemoNode(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-                "-Xmx512m",
-                "-cp",
-                System.getProperty("java.class.path"),
-                "dev.flotilla.app.Main"),
-            name,
-            folder.resolve(name),
-            port,
-            join);
-    nodes.add(node);
-    node.awaitReady();
   }
 }

@@ -10,7 +10,7 @@ public final class NodeDeath {
     node.kill();
   }
 
-  /** The first of five ports in a row that are free now. */
+  /** The first of seven ports in a row that are free now. */
   public static int freePorts() {
     return TestNodes.freePorts();
   }

@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.FakeCluster;
+import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.train.TrainingJobs.JobView;
 import dev.flotilla.train.TrainingJobs.LossPoint;
@@ -172,7 +174,7 @@ class ClusterApiTest {
             FakeCluster.node("node-c", NodeInfo.State.LOST));
     try (TestGateway second =
         new TestGateway(GatewayConfig.Limits.DEFAULTS, 0, gateway.registry, "node-b", nodes)) {
-      gateway.cluster.connect("node-b", second.cluster);
+      gateway.cluster.connect(second.cluster);
       second.generator.answer = r -> new int[0];
       second.generator.delayMs = 5;
       try (RawHttp client = new RawHttp(second.gateway.port())) {
@@ -243,7 +245,7 @@ class ClusterApiTest {
     assertThat(loading.statusCode()).isEqualTo(503);
     assertThat(loading.body()).contains("loading").contains("2 of 4 layers");
     gateway.health = GatewayServices.Health.OK;
-    gateway.cluster.leader = Optional.empty();
+    gateway.cluster.leader(Optional.empty());
     assertThat(gateway.send(health).body()).contains("no_majority");
   }
 

@@ -3,6 +3,8 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.FakeCluster;
+import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;

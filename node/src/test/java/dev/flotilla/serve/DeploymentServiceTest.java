@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import java.nio.file.Path;
@@ -32,7 +33,7 @@ final class DeploymentServiceTest {
     return made.orElseThrow();
   }
 
-  private FakeWorld.Node leader() {
+  private FakeCluster leader() {
     return world.node("a");
   }
 
@@ -58,7 +59,7 @@ final class DeploymentServiceTest {
   }
 
   private List<String> placedOn(String replica) {
-    return Placement.of(leader(), replica).orElseThrow().placement().stages().stream()
+    return Placement.of(world.registry(), replica).orElseThrow().placement().stages().stream()
         .map(Deployments.StageView::node)
         .toList();
   }
@@ -74,15 +75,15 @@ final class DeploymentServiceTest {
     pass(0);
     assertThat(placedOn("m-0")).containsExactlyInAnyOrder("a", "b", "c");
     assertThat(service().list().get(0).state()).isEqualTo("loading");
-    long epoch = Placement.of(leader(), "m-0").orElseThrow().epoch();
+    long epoch = Placement.of(world.registry(), "m-0").orElseThrow().epoch();
     write(ReplicaStatus.key("m-0"), new ReplicaStatus(epoch, "ready", ""));
     assertThat(service().list().get(0).state()).isEqualTo("ready");
     pass(1);
-    assertThat(Placement.of(leader(), "m-0").orElseThrow().epoch()).isEqualTo(epoch);
+    assertThat(Placement.of(world.registry(), "m-0").orElseThrow().epoch()).isEqualTo(epoch);
     service().remove("m");
     pass(1);
-    assertThat(leader().list(Placement.KIND)).isEmpty();
-    assertThat(leader().list(ReplicaStatus.KIND)).isEmpty();
+    assertThat(world.registry().list(Placement.KIND)).isEmpty();
+    assertThat(world.registry().list(ReplicaStatus.KIND)).isEmpty();
     assertThatThrownBy(() -> service().remove("m")).isInstanceOf(FlotillaException.class);
   }
 
@@ -92,7 +93,7 @@ final class DeploymentServiceTest {
     assertThatThrownBy(
             () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false)))
         .hasMessageContaining("tokens/s");
-    assertThat(leader().list(DeploymentService.KIND)).isEmpty();
+    assertThat(world.registry().list(DeploymentService.KIND)).isEmpty();
     Map<String, Object> plan = service().plan("m", 3);
     assertThat((List<?>) plan.get("stages")).hasSize(3);
     assertThat((double) plan.get("predicted_tokens_per_second"))
@@ -108,7 +109,7 @@ final class DeploymentServiceTest {
     nodes(30 * MB, "a", "b");
     service().deploy(wanted(1, 0));
     pass(0);
-    assertThat(leader().list(Placement.KIND)).isEmpty();
+    assertThat(world.registry().list(Placement.KIND)).isEmpty();
     assertThat(service().list().get(0).state()).isEqualTo("loading");
     assertThat(service().list().get(0).reason()).contains("MB").contains("Add a machine");
     world.addWithoutController("c", 100 * MB);
@@ -145,7 +146,7 @@ final class DeploymentServiceTest {
     assertThat(used).hasSize(4);
     service().deploy(wanted(1, 2));
     pass(0);
-    assertThat(leader().list(Placement.KIND)).hasSize(1);
+    assertThat(world.registry().list(Placement.KIND)).hasSize(1);
     service().deploy(wanted(1, 4));
     pass(0);
     assertThat(placedOn("m-0")).hasSize(4);
@@ -165,9 +166,9 @@ final class DeploymentServiceTest {
       String node = List.of("b", "c", "d", "e").get(random.nextInt(4));
       boolean lost = random.nextBoolean();
       world.notice(node, lost ? NodeInfo.State.LOST : NodeInfo.State.UP);
-      List<Registry.Entry> before = leader().list(Placement.KIND);
+      List<Registry.Entry> before = world.registry().list(Placement.KIND);
       pass(random.nextDouble() * 3);
-      List<Registry.Entry> after = leader().list(Placement.KIND);
+      List<Registry.Entry> after = world.registry().list(Placement.KIND);
       String what = "seed " + seed + " step " + i;
       for (Registry.Entry entry : after) {
         Placement placement = Json.read(entry.value(), Placement.class);
@@ -186,9 +187,9 @@ final class DeploymentServiceTest {
                         .as(what)
                         .isTrue());
       }
-      List<Registry.Entry> settled = leader().list(Placement.KIND);
+      List<Registry.Entry> settled = world.registry().list(Placement.KIND);
       pass(0);
-      assertThat(leader().list(Placement.KIND)).as(what).isEqualTo(settled);
+      assertThat(world.registry().list(Placement.KIND)).as(what).isEqualTo(settled);
     }
   }
 
@@ -210,6 +211,6 @@ final class DeploymentServiceTest {
           }
         };
     service().reconcile(deposed);
-    assertThat(leader().list(Placement.KIND)).isEmpty();
+    assertThat(world.registry().list(Placement.KIND)).isEmpty();
   }
 }

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.model.GgufHeader;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
@@ -43,7 +44,7 @@ final class ModelStoreTest {
   }
 
   private void start(String id) {
-    FakeWorld.Node node = world.add(id, 1000);
+    FakeCluster node = world.add(id, 1000);
     ModelStore store = new ModelStore(node, folder.resolve(id), 1, InstantSource.system());
     node.addService(store.service());
     node.start();
@@ -60,7 +61,7 @@ final class ModelStoreTest {
   }
 
   private ModelRecord model() {
-    return ModelRecord.of(world.node("a"), "m").orElseThrow();
+    return ModelRecord.of(world.registry(), "m").orElseThrow();
   }
 
   private static void await(BooleanSupplier condition) throws InterruptedException {
@@ -212,7 +213,7 @@ final class ModelStoreTest {
     assertThatThrownBy(() -> stores.get("a").add("m", folder.resolve("absent.gguf")))
         .isInstanceOf(FlotillaException.class);
     assertThat(filesOf("a")).isEmpty();
-    assertThat(world.node("a").list(ModelRecord.KIND)).isEmpty();
+    assertThat(world.registry().list(ModelRecord.KIND)).isEmpty();
   }
 
   @Test

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
 import dev.flotilla.model.LayerRange;
@@ -64,7 +65,7 @@ final class ServingTest {
   }
 
   private void start(String id) {
-    FakeWorld.Node node = world.add(id, MEMORY);
+    FakeCluster node = world.add(id, MEMORY);
     SimpleMeterRegistry registry = new SimpleMeterRegistry();
     Serving serving =
         new Serving(
@@ -608,7 +609,7 @@ final class ServingTest {
     stream.some.await();
     nodes.get("c").deployments().remove("m");
     assertThat(stream.end.get(10, TimeUnit.SECONDS)).contains("not deployed");
-    await("closed", () -> Placement.all(world.node("a")).isEmpty());
+    await("closed", () -> Placement.all(world.registry()).isEmpty());
     nodes.get("b").models().remove("m");
     await(
         "files gone",
@@ -629,7 +630,7 @@ final class ServingTest {
   private void awaitCopies(int copies) throws InterruptedException {
     await(
         copies + " whole copies",
-        () -> ModelRecord.of(world.node("a"), "m").orElseThrow().holders().size() == copies);
+        () -> ModelRecord.of(world.registry(), "m").orElseThrow().holders().size() == copies);
   }
 
   private void lose(String node) throws Exception {

@@ -6,14 +6,13 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
+import dev.flotilla.cluster.NodeDeath;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.train.TrainingJobs.JobView;
 import dev.flotilla.train.TrainingRecord.Member;
 import dev.flotilla.train.TrainingRecord.State;
 import java.io.IOException;
-import java.net.InetAddress;
 import java.net.InetSocketAddress;
-import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -55,7 +54,7 @@ class TrainingServiceTest {
         name,
         "127.0.0.1",
         "127.0.0.1",
-        freePorts(),
+        NodeDeath.freePorts(),
         "0.1.0",
         InstantSource.system(),
         Map.of());
@@ -77,24 +76,6 @@ class TrainingServiceTest {
     services.add(service);
     node.start();
     service.start();
-  }
-
-  private static int freePorts() throws IOException {
-    for (int port = 21_000 + (int) (ProcessHandle.current().pid() % 500) * 10; ; port += 10) {
-      List<ServerSocket> taken = new ArrayList<>();
-      try {
-        for (int i = 0; i < 5; i++) {
-          taken.add(new ServerSocket(port + i, 1, InetAddress.getByName("127.0.0.1")));
-        }
-        return port;
-      } catch (IOException e) {
-        // Some are in use: try the next five.
-      } finally {
-        for (ServerSocket socket : taken) {
-          socket.close();
-        }
-      }
-    }
   }
 
   @AfterEach

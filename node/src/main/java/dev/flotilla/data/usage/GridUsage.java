@@ -306,6 +306,14 @@ public final class GridUsage implements Usage, AutoCloseable {
       Set<Long> some = new TreeSet<>(all.subList(from, Math.min(all.size(), from + READ_SEGMENTS)));
       Map<Long, byte[]> read =
           grid.read("reading the usage ledger", ignite -> events(ignite).getAll(some));
+      if (read.size() < some.size()) {
+        // A commit shows its entries one after the other; who locks them waits for all of it.
+        read =
+            grid.transact(
+                "reading the usage ledger",
+                TransactionMode.PESSIMISTIC,
+                ignite -> events(ignite).getAll(some));
+      }
       for (long segment : some) {
         byte[] json = read.get(segment);
         if (json == null) {

@@ -7,13 +7,10 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.sun.net.httpserver.HttpServer;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
-import dev.flotilla.cluster.Cluster;
-import dev.flotilla.cluster.NodeInfo;
-import dev.flotilla.cluster.Registry;
+import dev.flotilla.cluster.FakeCluster;
+import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.TestGrids;
-import io.grpc.BindableService;
-import io.grpc.ManagedChannel;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
@@ -31,7 +28,6 @@ import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
-import javax.net.ssl.SSLContext;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -386,66 +382,9 @@ class NodeLogTest {
         seq, bytes("{\"seq\":" + seq + ",\"message\":\"" + "x".repeat(50) + "\"}"));
   }
 
-  /** A node by itself, for what needs no others. */
-  private record Alone(String self) implements Cluster {
-
-    @Override
-    public void remove(String nodeId) {
-      throw new UnsupportedOperationException();
-    }
-
-    @Override
-    public boolean isMember(String nodeId) {
-      return true;
-    }
-
-    @Override
-    public dev.flotilla.cluster.DiskSpace disk() {
-      return dev.flotilla.cluster.DiskSpace.of(
-          self(), java.nio.file.Path.of(System.getProperty("java.io.tmpdir")));
-    }
-
-    @Override
-    public List<NodeInfo> nodes() {
-      return List.of();
-    }
-
-    @Override
-    public Optional<String> leader() {
-      return Optional.empty();
-    }
-
-    @Override
-    public Registry registry() {
-      throw new UnsupportedOperationException();
-    }
-
-    @Override
-    public ManagedChannel channel(String nodeId) {
-      throw new UnsupportedOperationException();
-    }
-
-    @Override
-    public void addService(BindableService service) {}
-
-    @Override
-    public void addReconciler(Reconciler reconciler) {}
-
-    @Override
-    public SSLContext tls() {
-      throw new UnsupportedOperationException();
-    }
-
-    @Override
-    public void start() {}
-
-    @Override
-    public void close() {}
-  }
-
   private static NodeLog alone(Path place, int ringEntries) {
     return new NodeLog(
-        new Alone("alone"),
+        new FakeCluster("alone", new FakeRegistry(), List.of()),
         place,
         new NodeLog.Limits(ringEntries, 4L << 20, 256L << 20, 1L << 40, 2),
         InstantSource.system(),

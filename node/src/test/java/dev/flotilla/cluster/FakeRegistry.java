@@ -1,17 +1,21 @@
-package dev.flotilla.gateway;
+package dev.flotilla.cluster;
 
-import dev.flotilla.cluster.Registry;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CopyOnWriteArrayList;
 
-/** A registry of one process, with the same conditions. */
-final class FakeRegistry implements Registry {
+/** A registry of one process, with the same conditions, for any number of {@link FakeCluster}s. */
+public final class FakeRegistry implements Registry {
 
   private final Map<Key, Entry> entries = new ConcurrentHashMap<>();
+  private final List<Runnable> subscribers = new CopyOnWriteArrayList<>();
   private long revision;
+
+  /** What was decided elsewhere and arrives with the next {@link #sync}. */
+  public Runnable arriving = () -> {};
 
   @Override
   public Optional<Entry> get(Key key) {
@@ -32,10 +36,20 @@ final class FakeRegistry implements Registry {
   }
 
   @Override
-  public void sync() {}
+  public void sync() {
+    arriving.run();
+  }
 
   @Override
-  public synchronized Optional<Long> commit(List<Condition> conditions, List<Write> writes) {
+  public Optional<Long> commit(List<Condition> conditions, List<Write> writes) {
+    Optional<Long> epoch = decide(conditions, writes);
+    if (epoch.isPresent()) {
+      changed();
+    }
+    return epoch;
+  }
+
+  private synchronized Optional<Long> decide(List<Condition> conditions, List<Write> writes) {
     for (Condition condition : conditions) {
       if (get(condition.key()).map(Entry::epoch).orElse(0L) != condition.epoch()) {
         return Optional.empty();
@@ -52,9 +66,15 @@ final class FakeRegistry implements Registry {
     return Optional.of(revision);
   }
 
+  /** Calls whoever subscribed, as after a commit. */
+  public void changed() {
+    subscribers.forEach(Runnable::run);
+  }
+
   @Override
   public AutoCloseable subscribe(Runnable onChange) {
+    subscribers.add(onChange);
     onChange.run();
-    return () -> {};
+    return () -> subscribers.remove(onChange);
   }
 }
