@@ -8,13 +8,16 @@ import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
 import dev.flotilla.tensor.WeightType;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -51,6 +54,17 @@ class ArchitecturesTest {
             .isLessThanOrEqualTo(2e-5f);
       }
     }
+  }
+
+  @Test
+  void aShapeThatAnEarlierVersionKeptIsAPlainLlama() {
+    String kept =
+        "{\"vocabularySize\":263,\"width\":64,\"layers\":3,\"heads\":4,\"kvHeads\":2,\"headWidth\":16,"
+            + "\"feedForward\":96,\"contextLength\":256,\"ropeTheta\":10000.0,\"rmsEpsilon\":1.0E-5,"
+            + "\"tiedEmbeddings\":true}";
+    ModelConfig read = Json.read(kept.getBytes(StandardCharsets.UTF_8), ModelConfig.class);
+    assertThat(read).isEqualTo(TestModels.TIED);
+    assertThat(Json.read(Json.write(read), ModelConfig.class)).isEqualTo(read);
   }
 
   @ParameterizedTest
