@@ -19,7 +19,9 @@ import picocli.CommandLine.Parameters;
     mixinStandardHelpOptions = true)
 final class PullCommand extends ClientCommand {
 
-  @Parameters(paramLabel = "SOURCE", description = "A .gguf file, any part of a split one, or a folder with safetensors.")
+  @Parameters(
+      paramLabel = "SOURCE",
+      description = "A .gguf file, any part of a split one, or a folder with safetensors.")
   private Path source = Path.of("");
 
   @Option(names = "--name", paramLabel = "NAME", description = "Its name (default: the file's).")

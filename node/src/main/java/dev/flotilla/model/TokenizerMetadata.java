@@ -98,7 +98,9 @@ final class TokenizerMetadata {
     return tokenizer.path("pre_tokenizer").findValuesAsText("type").contains("ByteLevel");
   }
 
-  /** The name that llama.cpp has for the way of cutting text; one that it refuses if it has none. */
+  /**
+   * The name that llama.cpp has for the way of cutting text; one that it refuses if it has none.
+   */
   private static String preTokenizer(JsonNode tokenizer) {
     return Tokenizer.ggufPreTokenizer(tokenizer.path("pre_tokenizer")).orElse("huggingface");
   }
@@ -172,8 +174,7 @@ final class TokenizerMetadata {
     boolean begins =
         metadata.get("tokenizer.ggml.bos_token_id") instanceof Integer id
             && beginsWith(postProcessor, tokens[id]);
-    metadata.put(
-        "tokenizer.ggml.add_bos_token", tokenizer.path("add_bos_token").asBoolean(begins));
+    metadata.put("tokenizer.ggml.add_bos_token", tokenizer.path("add_bos_token").asBoolean(begins));
     metadata.put("tokenizer.ggml.add_eos_token", tokenizer.path("add_eos_token").asBoolean(false));
   }
 
@@ -216,7 +217,8 @@ final class TokenizerMetadata {
 
   private static void addChatTemplate(Map<String, Object> metadata, Path folder) {
     Path file = folder.resolve("chat_template.jinja");
-    JsonNode inConfig = JsonFiles.readIfThere(folder.resolve("tokenizer_config.json")).path("chat_template");
+    JsonNode inConfig =
+        JsonFiles.readIfThere(folder.resolve("tokenizer_config.json")).path("chat_template");
     try {
       if (Files.exists(file)) {
         metadata.put("tokenizer.chat_template", Files.readString(file));

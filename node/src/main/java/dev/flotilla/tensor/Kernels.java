@@ -345,7 +345,8 @@ final class Kernels {
                 .mul(0x1p112f);
         FloatVector bScale =
             ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
+                    ShortVector.fromMemorySegment(
+                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
                         .convertShape(VectorOperators.S2I, I32, 0))
                 .lanewise(VectorOperators.LSHL, 13)
                 .and(0x8fffe000)
@@ -413,7 +414,8 @@ final class Kernels {
                 .mul(0x1p112f);
         FloatVector bScale =
             ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
+                    ShortVector.fromMemorySegment(
+                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
                         .convertShape(VectorOperators.S2I, I32, 0))
                 .lanewise(VectorOperators.LSHL, 13)
                 .and(0x8fffe000)
@@ -421,7 +423,8 @@ final class Kernels {
                 .mul(0x1p112f);
         FloatVector aMinimum =
             ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * (TILE + lane), LITTLE_ENDIAN)
+                    ShortVector.fromMemorySegment(
+                            I16, tile, block + 2L * (TILE + lane), LITTLE_ENDIAN)
                         .convertShape(VectorOperators.S2I, I32, 0))
                 .lanewise(VectorOperators.LSHL, 13)
                 .and(0x8fffe000)
@@ -429,7 +432,8 @@ final class Kernels {
                 .mul(0x1p112f);
         FloatVector bMinimum =
             ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * (TILE + lane + LANES), LITTLE_ENDIAN)
+                    ShortVector.fromMemorySegment(
+                            I16, tile, block + 2L * (TILE + lane + LANES), LITTLE_ENDIAN)
                         .convertShape(VectorOperators.S2I, I32, 0))
                 .lanewise(VectorOperators.LSHL, 13)
                 .and(0x8fffe000)
@@ -511,7 +515,8 @@ final class Kernels {
                 .mul(0x1p112f);
         FloatVector bScale =
             ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
+                    ShortVector.fromMemorySegment(
+                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
                         .convertShape(VectorOperators.S2I, I32, 0))
                 .lanewise(VectorOperators.LSHL, 13)
                 .and(0x8fffe000)
@@ -529,13 +534,13 @@ final class Kernels {
           long bits = above + TILE * (long) (i / 4);
           ByteVector low =
               ByteVector.fromMemorySegment(I8, tile, bits, LITTLE_ENDIAN)
-                  .lanewise(VectorOperators.LSHR, 2 * (i % 4))
+                  .lanewise(VectorOperators.LSHR, 2L * (i % 4))
                   .and((byte) 3)
                   .lanewise(VectorOperators.LSHL, 4)
                   .or(both.and((byte) 15));
           ByteVector high =
               ByteVector.fromMemorySegment(I8, tile, bits + 4L * TILE, LITTLE_ENDIAN)
-                  .lanewise(VectorOperators.LSHR, 2 * (i % 4))
+                  .lanewise(VectorOperators.LSHR, 2L * (i % 4))
                   .and((byte) 3)
                   .lanewise(VectorOperators.LSHL, 4)
                   .or(both.lanewise(VectorOperators.LSHR, 4));

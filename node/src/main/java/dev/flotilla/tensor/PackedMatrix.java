@@ -173,11 +173,11 @@ public final class PackedMatrix implements Weights {
       tiles.set(ValueLayout.JAVA_BYTE, at + TILE, (byte) second);
       for (int i = 0; i < 32; i++) {
         int quant = SuperBlocks.quant(type, source, read, 32 * sub + i);
-        or(at + TILE * (2L + i % 16), (quant & 15) << 4 * (i / 16));
+        or(at + TILE * (2L + i % 16), (quant & 15) << (4 * (i / 16)));
         if (six) {
-          or(at + TILE * (18L + i / 4), (quant >> 4) << 2 * (i % 4));
+          or(at + TILE * (18L + i / 4), (quant >> 4) << (2 * (i % 4)));
         } else if (type == WeightType.Q5_K) {
-          or(at + TILE * (18L + i / 8), (quant >> 4) << i % 8);
+          or(at + TILE * (18L + i / 8), (quant >> 4) << (i % 8));
         }
       }
     }
@@ -234,15 +234,16 @@ public final class PackedMatrix implements Weights {
     int first = tiles.get(ValueLayout.JAVA_BYTE, at);
     int second = tiles.get(ValueLayout.JAVA_BYTE, at + TILE);
     if (type == WeightType.Q6_K) {
-      int high = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 4)) >> 2 * (i % 4) & 3;
-      return ((low | high << 4) - 32) * (scale * (i < 16 ? first : second));
+      int bits = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 4));
+      int high = (bits >> (2 * (i % 4))) & 3;
+      return ((low | (high << 4)) - 32) * (scale * (i < 16 ? first : second));
     }
     int high =
         type == WeightType.Q5_K
-            ? tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 8)) >> i % 8 & 1
+            ? (tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 8)) >> (i % 8)) & 1
             : 0;
     float minimum = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * (TILE + lane))) * second;
-    return (low | high << 4) * (scale * first) - minimum;
+    return (low | (high << 4)) * (scale * first) - minimum;
   }
 
   private int fourBits(long at, int i) {

@@ -54,9 +54,7 @@ final class SuperBlocks {
       return from.get(ValueLayout.JAVA_BYTE, block + Q6_SCALES + sub);
     }
     int low = unsigned(from, block + SCALES + (sub < 4 ? sub : sub + 4));
-    return sub < 4
-        ? low & 63
-        : (low & 15) | (unsigned(from, block + SCALES + sub - 4) >> 6) << 4;
+    return sub < 4 ? low & 63 : (low & 15) | (unsigned(from, block + SCALES + sub - 4) >> 6) << 4;
   }
 
   /** The minimum of 32 elements; not in Q6_K. */
@@ -70,13 +68,13 @@ final class SuperBlocks {
     if (type == WeightType.Q6_K) {
       int half = i / 128;
       int within = i % 128;
-      int low = unsigned(from, block + 64 * half + within % 64);
-      int high = unsigned(from, block + Q6_HIGH + 32 * half + within % 32);
-      return (within < 64 ? low & 15 : low >> 4) | (high >> 2 * (within / 32) & 3) << 4;
+      int low = unsigned(from, block + 64L * half + within % 64);
+      int high = unsigned(from, block + Q6_HIGH + 32L * half + within % 32);
+      return (within < 64 ? low & 15 : low >> 4) | ((high >> (2 * (within / 32))) & 3) << 4;
     }
     int sub = i / 32;
     long quants = block + (type == WeightType.Q5_K ? Q5_QUANTS : QUANTS);
-    int pair = unsigned(from, quants + 32 * (sub / 2) + i % 32);
+    int pair = unsigned(from, quants + 32L * (sub / 2) + i % 32);
     int low = sub % 2 == 0 ? pair & 15 : pair >> 4;
     return type == WeightType.Q5_K
         ? low | (unsigned(from, block + Q5_HIGH + i % 32) >> sub & 1) << 4
@@ -140,7 +138,7 @@ final class SuperBlocks {
       for (int i = 0; i < 32; i++) {
         int quant = nearest(values[first + 32 * sub + i] + lowest, step, 0, most);
         long quants = block + (most == 31 ? Q5_QUANTS : QUANTS);
-        or(to, quants + 32 * (sub / 2) + i, (quant & 15) << 4 * (sub % 2));
+        or(to, quants + 32L * (sub / 2) + i, (quant & 15) << (4 * (sub % 2)));
         if (most == 31) {
           or(to, block + Q5_HIGH + i, (quant >> 4) << sub);
         }
@@ -182,8 +180,8 @@ final class SuperBlocks {
         int quant = nearest(values[first + i], step, -32, 31) + 32;
         int half = i / 128;
         int within = i % 128;
-        or(to, block + 64 * half + within % 64, (quant & 15) << (within < 64 ? 0 : 4));
-        or(to, block + Q6_HIGH + 32 * half + within % 32, (quant >> 4) << 2 * (within / 32));
+        or(to, block + 64L * half + within % 64, (quant & 15) << (within < 64 ? 0 : 4));
+        or(to, block + Q6_HIGH + 32L * half + within % 32, (quant >> 4) << (2 * (within / 32)));
       }
     }
   }

@@ -115,7 +115,8 @@ final class TestGateway implements AutoCloseable {
                   throw new FlotillaException(
                       FlotillaException.Code.NOT_FOUND, "no file " + source, "Give another.");
                 }
-                imported.add(name + " from " + source + quantize.map(type -> " as " + type).orElse(""));
+                imported.add(
+                    name + " from " + source + quantize.map(type -> " as " + type).orElse(""));
               }
 
               @Override

@@ -92,8 +92,7 @@ class GgufSplitTest {
   @Test
   void aPartAloneIsRefused() {
     split(whole());
-    assertBad(
-        Code.BAD_FILE, "one of 3 parts", () -> GgufHeader.read(part(1)).modelConfig());
+    assertBad(Code.BAD_FILE, "one of 3 parts", () -> GgufHeader.read(part(1)).modelConfig());
   }
 
   @Test
@@ -122,8 +121,7 @@ class GgufSplitTest {
 
   private static void assertBad(Code code, String message, Runnable action) {
     assertThatThrownBy(action::run)
-        .isInstanceOfSatisfying(
-            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(code))
+        .isInstanceOfSatisfying(FlotillaException.class, e -> assertThat(e.code()).isEqualTo(code))
         .hasMessageContaining(message);
   }
 }

@@ -93,8 +93,8 @@ class PeerTest {
   }
 
   /**
-   * Files that llama.cpp quantised, numbered as its {@code llama_ftype}; some mix several types.
-   * It rounds activations to 8 bits for them, hence the tolerance.
+   * Files that llama.cpp quantised, numbered as its {@code llama_ftype}; some mix several types. It
+   * rounds activations to 8 bits for them, hence the tolerance.
    */
   @ParameterizedTest
   @CsvSource({"Q4_0, 2", "Q4_K_S, 14", "Q4_K_M, 15", "Q5_K_M, 17", "Q6_K, 18", "BF16, 32"})
@@ -178,8 +178,7 @@ class PeerTest {
     Path out = temporary.resolve("logits");
     List<String> arguments =
         new ArrayList<>(
-            List.of(
-                model.toString(), out.toString(), String.valueOf(GENERATED), text.toString()));
+            List.of(model.toString(), out.toString(), String.valueOf(GENERATED), text.toString()));
     for (int token : prompt) {
       arguments.add(String.valueOf(token));
     }

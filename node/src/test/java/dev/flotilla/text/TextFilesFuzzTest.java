@@ -29,7 +29,8 @@ class TextFilesFuzzTest {
     try {
       ChatTemplate.parse(new String(file, StandardCharsets.UTF_8))
           .render(
-              Map.of("messages", List.of(Map.of("role", "user", "content", "Hi")), "tools", List.of()),
+              Map.of(
+                  "messages", List.of(Map.of("role", "user", "content", "Hi")), "tools", List.of()),
               Map.of("bos_token", "<s>"),
               ZonedDateTime.of(2026, 7, 26, 0, 0, 0, 0, ZoneOffset.UTC));
     } catch (FlotillaException e) {
