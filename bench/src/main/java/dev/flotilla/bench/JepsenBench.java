@@ -81,11 +81,10 @@ final class JepsenBench implements Callable<Integer> {
         run(nodes, http, workloads, happened);
         heal(nodes);
         awaitHealthy(nodes, http);
-      } catch (IllegalStateException e) {
+      } catch (RuntimeException e) {
         nodes.keepFolder();
-        say(
-            "the cluster does not recover: %s (%s)%nthe nodes' logs are kept in %s",
-            e.getMessage(), e.getCause(), nodes.folder());
+        say("the run ends here: %s%nthe nodes' logs are kept in %s", e, nodes.folder());
+        e.printStackTrace();
         return 1;
       }
       return report(nodes, http, workloads, happened);

@@ -204,11 +204,8 @@ final class SqlEngine {
   }
 
   private static Throwable rootCause(Throwable thrown) {
-    Throwable root = thrown;
-    while (root.getCause() != null && root.getCause() != root) {
-      root = root.getCause();
-    }
-    return root;
+    List<Throwable> chain = X.getThrowableList(thrown);
+    return chain.isEmpty() ? thrown : chain.getLast();
   }
 
   /** An error of the engine in our words; what {@link Grid} understands better is left to it. */
