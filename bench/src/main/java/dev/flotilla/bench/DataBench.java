@@ -217,6 +217,9 @@ final class DataBench implements Callable<Integer> {
             ? "forced to disk at each commit"
             : "forced to disk on all 3 nodes at each commit";
     DataFigures figures = new DataFigures(cluster.flotilla(), seconds);
+    if (only.contains("queue")) {
+      warm(figures, system);
+    }
     for (int clients : CLIENTS) {
       if (only.contains("cache")) {
         near(figures, system + NEAR, clients);
@@ -262,6 +265,17 @@ final class DataBench implements Callable<Integer> {
               + ": "
               + figures.refused()
               + " operations were in another's way and done again; that time is counted");
+    }
+  }
+
+  private void warm(DataFigures figures, String system) throws InterruptedException {
+    try {
+      figures.warmQueues();
+      notes.add(system + ": queues were used for " + DataFigures.WARM_SECONDS + " s before");
+    } catch (InterruptedException e) {
+      throw e;
+    } catch (Exception e) {
+      fail(system + ", warming up", e);
     }
   }
 

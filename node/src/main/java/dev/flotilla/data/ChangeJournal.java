@@ -442,6 +442,7 @@ final class ChangeJournal implements AutoCloseable {
     long nowMs = clock.millis();
     List<Frame> frames = new ArrayList<>();
     WALPointer next = from;
+    flush(wal);
     try (WALIterator records =
         wal.replay(
             from,
@@ -477,6 +478,15 @@ final class ChangeJournal implements AutoCloseable {
     unwritten.addAll(frames);
     pointer = next;
     return true;
+  }
+
+  /** Steps of transactions stay in memory until something else is forced, and would be missed. */
+  private static void flush(IgniteWriteAheadLogManager wal) {
+    try {
+      wal.flush(null, true);
+    } catch (IgniteCheckedException e) {
+      throw new IgniteException(e);
+    }
   }
 
   private void follow(TxRecord step) {

@@ -106,7 +106,14 @@ public final class DataPlane implements AutoCloseable {
     transactions = new GridTransactions(environment, grid, sharding);
     sql = new GridSql(environment, grid, sharding, transactions);
     sagas = new GridSagas(environment.cluster(), grid, environment.clock());
-    queues = new GridQueues(grid, fences, environment.clock());
+    queues =
+        new GridQueues(
+            environment.cluster(),
+            grid,
+            fences,
+            environment.clock(),
+            environment.random(),
+            environment.metrics());
     transactions.steps(new TransactionSteps(caches, queues));
     search =
         new GridSearchIndexes(

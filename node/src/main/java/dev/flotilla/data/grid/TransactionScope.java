@@ -70,7 +70,7 @@ public final class TransactionScope {
   }
 
   /** Runs this once the transaction has committed; not at all if it is rolled back. */
-  void afterCommit(Runnable action) {
+  public void afterCommit(Runnable action) {
     afterCommit.add(action);
   }
 

@@ -8,83 +8,81 @@ import dev.flotilla.data.grid.Combiner;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TransactionScope;
+import dev.flotilla.data.queue.QueueProgress.Trouble;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Optional;
-import java.util.Set;
+import java.util.OptionalLong;
+import java.util.SortedMap;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.function.Function;
+import java.util.function.ToIntFunction;
+import java.util.random.RandomGenerator;
+import java.util.stream.IntStream;
 import javax.cache.expiry.CreatedExpiryPolicy;
-import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.affinity.AffinityKey;
+import org.apache.ignite.transactions.TransactionConcurrency;
+import org.apache.ignite.transactions.TransactionIsolation;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A queue as entries of one cache of the grid.
+ * A queue as entries of one cache of the grid ({@link QueueCells}).
  *
- * <p>All entries of a partition have the same affinity, so that a send, a receive or an
- * acknowledgement is a transaction of one node and its copies. A partition has: {@code n}, the next
- * sequence; {@code m<sequence>}, a message, never changed; {@code groups}; for each group {@code
- * g<group>}, its {@link QueueProgress}; {@code x<group>~<sequence>}, the dead; {@code d<id>}, an id
- * seen, until it expires; {@code l}, below which messages are deleted.
+ * <p><b>Sending</b> appends a batch to each partition that it touches, in one transaction; who
+ * sends through the same node to the same owner meanwhile shares the next one ({@link Combiner}).
+ * <b>Receiving</b> asks the partitions' owners, who keep in memory what is handed out ({@link
+ * QueueOwner}), and costs no write at the first attempt. <b>Acknowledging</b> changes the groups'
+ * progress, in one transaction that is shared too. So a message by itself costs two synced commits,
+ * and many at once cost two together.
  *
- * <p>Handing out is a durable change of the group's progress: how often a message was handed out,
- * and until when nobody else gets it. A receipt names group, partition, sequence and attempt. So an
- * acknowledgement is good if the message is not done with and that attempt is the last one; clocks
- * decide only when it is handed out again, never whether an effect counts.
- *
- * <p>Cost of a message by itself: one synced commit to send it, one to hand it out, one to
- * acknowledge it; each commit serves as many messages of a partition as are asked for at once, and
- * concurrent senders of one partition share commits ({@link Combiner}).
+ * <p>An acknowledgement is good if the message is not done with and was not handed out again
+ * ({@link QueueReceipt#isGood}); clocks decide only when it is handed out again, never whether an
+ * effect counts.
  */
 final class GridQueue implements Queue {
 
-  private static final int WINDOW = 1_000;
   private static final long POLL_MS = 100;
-  private static final int MOST_GROUPS = 100;
+  private static final long ASK_MS = 5_000;
+  private static final long ROOM_NS = 1_000_000_000L;
+  private static final long OWNERS_NS = 200_000_000L;
 
-  private record Stored(long sentAtMs, long notBeforeMs, int priority, String key, byte[] body) {}
+  /** Of a shared commit; more callers than that take the next one. */
+  private static final long SHARED_BYTES = 4 << 20;
 
-  private record DeadStored(long diedAtMs, Stored message) {}
+  private static final long BATCH_BYTES = 1 << 20;
+  private static final long CHANGES_MAX = 1_000;
 
-  private record Receipt(String group, int partition, long sequence, int attempt) {
+  /**
+   * A commit of several partitions may wait in a circle with somebody's transaction. It gives up
+   * soon; then each partition's is done alone, which holds nothing while it waits.
+   */
+  private static final Grid.TransactionMode SHARED =
+      new Grid.TransactionMode(
+          TransactionConcurrency.PESSIMISTIC, TransactionIsolation.REPEATABLE_READ, 3_000);
 
-    String text() {
-      return group + "~" + partition + "~" + sequence + "~" + attempt;
-    }
+  private record Owners(List<String> byPartition, long atNs) {}
 
-    static Receipt parse(String text, int partitions) {
-      String[] parts = text.split("~", -1);
-      try {
-        Receipt receipt =
-            new Receipt(
-                parts[0],
-                Integer.parseInt(parts[1]),
-                Long.parseLong(parts[2]),
-                Integer.parseInt(parts[3]));
-        if (parts.length == 4
-            && receipt.partition >= 0
-            && receipt.partition < partitions
-            && receipt.sequence >= 0
-            && receipt.attempt > 0) {
-          return receipt;
-        }
-      } catch (NumberFormatException | ArrayIndexOutOfBoundsException malformed) {
-        // Said below.
-      }
-      throw new FlotillaException(
-          Code.INVALID, "that is no receipt of this queue", "Give one that receive answered.");
+  private record Placed(int partition, Outgoing message) {}
+
+  /** The receipts of one partition and group that are acknowledged, or given back until then. */
+  private record Change(
+      int partition, String group, List<QueueReceipt> receipts, OptionalLong notBeforeMs) {
+
+    String progress() {
+      return partition + "~" + group;
     }
   }
 
@@ -93,121 +91,80 @@ final class GridQueue implements Queue {
   private final Grid grid;
   private final Fences fences;
   private final InstantSource clock;
-  private final List<Map<Long, Stored>> known = new ArrayList<>();
-  private final List<Combiner<Outgoing, String>> senders = new ArrayList<>();
-  private final Object arrived = new Object();
+  private final QueuePeers peers;
+  private final QueueMetrics metrics;
+  private final QueueOwner owner;
+  private final Map<String, Combiner<Placed, String>> senders = new ConcurrentHashMap<>();
+  private final Map<String, Combiner<Change, Optional<FlotillaException>>> changers =
+      new ConcurrentHashMap<>();
+  private final QueueRoom room;
+  private final AtomicLongArray nextSeen;
+  private final QueueArrivals arrivals = new QueueArrivals();
   private final AtomicInteger turn = new AtomicInteger();
+  private volatile @Nullable Owners owners;
 
-  GridQueue(String name, QueueConfig config, Grid grid, Fences fences, InstantSource clock) {
+  GridQueue(
+      String name,
+      QueueConfig config,
+      Grid grid,
+      Fences fences,
+      InstantSource clock,
+      RandomGenerator random,
+      QueuePeers peers,
+      QueueMetrics metrics) {
     this.name = name;
     this.config = config;
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
-    for (int p = 0; p < config.partitions(); p++) {
-      int partition = p;
-      known.add(new ConcurrentHashMap<>());
-      senders.add(
-          new Combiner<>(
-              BATCH_MAX,
-              one -> 1,
-              all -> sendTo(partition, all, Optional.empty()),
-              all -> sendTo(partition, all, Optional.empty())));
-    }
-  }
-
-  static String cacheName(String queue) {
-    return "flotilla.queue." + queue;
+    this.peers = peers;
+    this.metrics = metrics;
+    this.owner = new QueueOwner(name, config, grid, clock, random, metrics);
+    this.room = new QueueRoom(config.partitions(), config.depthMax());
+    this.nextSeen = new AtomicLongArray(config.partitions());
   }
 
   static void createCache(Grid grid, String queue) {
     grid.write(
         "making queue " + queue,
         ignite -> {
-          ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(cacheName(queue)));
+          ignite.getOrCreateCache(
+              grid.<AffinityKey<String>, byte[]>cacheConfig(QueueCells.cacheName(queue)));
           return true;
         });
   }
 
   /** Makes the partitions' first entries; does nothing to those that are there. */
   void initialize() {
-    for (int p = 0; p < config.partitions(); p++) {
-      int partition = p;
-      transact(
-          "making",
-          cells -> {
-            if (cells.get(partition, "groups") == null) {
-              cells.putLong(partition, "n", 0);
-              cells.put(partition, "groups", Json.write(List.of(DEFAULT_GROUP)));
-              cells.put(partition, "g" + DEFAULT_GROUP, Json.write(QueueProgress.from(0).stored()));
-            }
-            return true;
-          });
-    }
-  }
-
-  /** The entries of this queue, in a running operation. */
-  private final class Cells {
-    private final Ignite ignite;
-    private final IgniteCache<AffinityKey<String>, byte[]> cache;
-
-    Cells(Ignite ignite) {
-      this.ignite = ignite;
-      this.cache = ignite.cache(cacheName(name));
-      if (cache == null) {
-        throw new FlotillaException(Code.NOT_FOUND, "there is no queue " + name, "");
-      }
-    }
-
-    byte @Nullable [] get(int partition, String cell) {
-      return cache.get(new AffinityKey<>(cell, partition));
-    }
-
-    void put(int partition, String cell, byte[] value) {
-      cache.put(new AffinityKey<>(cell, partition), value);
-    }
-
-    void remove(int partition, String cell) {
-      cache.remove(new AffinityKey<>(cell, partition));
-    }
-
-    long getLong(int partition, String cell) {
-      byte[] value = get(partition, cell);
-      return value == null ? 0 : Long.parseLong(new String(value, StandardCharsets.UTF_8));
-    }
-
-    void putLong(int partition, String cell, long value) {
-      put(partition, cell, Long.toString(value).getBytes(StandardCharsets.UTF_8));
-    }
-
-    QueueProgress progress(int partition, String group) {
-      byte[] value = get(partition, "g" + group);
-      if (value == null) {
-        throw new FlotillaException(
-            Code.NOT_FOUND, "queue " + name + " has no group " + group, "Receive in it first.");
-      }
-      return QueueProgress.of(Json.read(value, QueueProgress.Stored.class));
-    }
-
-    void putProgress(int partition, String group, QueueProgress progress) {
-      put(partition, "g" + group, Json.write(progress.stored()));
-    }
-
-    List<String> groups(int partition) {
-      byte[] value = get(partition, "groups");
-      return value == null ? List.of() : List.of(Json.read(value, String[].class));
-    }
-  }
-
-  private <T> T transact(String what, Function<Cells, T> operation) {
-    return grid.transact(
-        what + " queue " + name,
+    transact(
+        "making",
         Grid.TransactionMode.PESSIMISTIC,
-        ignite -> operation.apply(new Cells(ignite)));
+        cells -> {
+          for (int p = 0; p < config.partitions(); p++) {
+            if (cells.get(p, "groups") == null) {
+              cells.put(p, "n", QueueCells.number(0));
+              cells.put(p, "groups", Json.write(List.of(DEFAULT_GROUP)));
+              cells.putProgress(p, DEFAULT_GROUP, QueueProgress.from(0, 0));
+            }
+          }
+          return true;
+        });
+    owner.look();
   }
 
-  private <T> T read(String what, Function<Cells, T> operation) {
-    return grid.read(what + " queue " + name, ignite -> operation.apply(new Cells(ignite)));
+  private <T> T transact(
+      String what, Grid.TransactionMode mode, Function<QueueCells, T> operation) {
+    return grid.transact(
+        what + " queue " + name, mode, ignite -> operation.apply(new QueueCells(ignite, name)));
+  }
+
+  private <T> T read(Function<QueueCells, T> operation) {
+    return grid.read(
+        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, name)));
+  }
+
+  private static Grid.TransactionMode mode(int partitions) {
+    return partitions > 1 ? SHARED : Grid.TransactionMode.PESSIMISTIC;
   }
 
   @Override
@@ -215,31 +172,121 @@ final class GridQueue implements Queue {
     return name;
   }
 
+  QueueConfig config() {
+    return config;
+  }
+
+  /** What this node does for others. */
+  QueueOwner owner() {
+    return owner;
+  }
+
+  /** Who waits on this node for something to be handed out. */
+  QueueArrivals arrivals() {
+    return arrivals;
+  }
+
+  /** The node that hands out each partition, as it was a moment ago: a hint. */
+  private List<String> owners() {
+    Owners known = owners;
+    if (known == null || System.nanoTime() - known.atNs() > OWNERS_NS) {
+      known =
+          new Owners(
+              read(
+                  cells -> IntStream.range(0, config.partitions()).mapToObj(cells::owner).toList()),
+              System.nanoTime());
+      owners = known;
+    }
+    return known.byPartition();
+  }
+
+  /** Once the running transaction has committed, or now if there is none. */
+  private void onCommit(Runnable action) {
+    Optional<TransactionScope> scope = TransactionScope.current();
+    if (scope.isPresent()) {
+      scope.get().afterCommit(action);
+    } else if (grid.inTransaction()) {
+      grid.afterTransaction(action);
+    } else {
+      action.run();
+    }
+  }
+
+  /** Wakes who waits for what is in the partitions, wherever they are. */
+  private void wake(Collection<Integer> partitions) {
+    try {
+      List<String> owners = owners();
+      for (String node : new HashSet<>(partitions.stream().map(owners::get).toList())) {
+        if (!node.equals(grid.self())) {
+          peers.changed(node, name);
+        }
+      }
+    } catch (FlotillaException e) {
+      // What was done is done; they look for themselves now and then.
+    }
+    arrivals.arrived();
+  }
+
   // Sending.
 
   @Override
   public List<String> send(List<Outgoing> messages, Optional<Fence> fence) {
+    check(messages);
+    int spread = turn.getAndIncrement();
+    List<Placed> placed =
+        messages.stream().map(message -> new Placed(partition(message, spread), message)).toList();
+    if (!grid.inTransaction()) {
+      refuseIfFull(placed);
+    }
+    if (fence.isPresent() || grid.inTransaction()) {
+      return sendNow(placed, fence, Grid.TransactionMode.PESSIMISTIC);
+    }
+    String[] ids = new String[placed.size()];
+    byOwner(placed, Placed::partition)
+        .forEach(
+            (node, places) -> {
+              List<String> sent = sender(node).submit(places.stream().map(placed::get).toList());
+              for (int i = 0; i < places.size(); i++) {
+                ids[places.get(i)] = sent.get(i);
+              }
+            });
+    return List.of(ids);
+  }
+
+  private Combiner<Placed, String> sender(String node) {
+    return senders.computeIfAbsent(
+        node,
+        any ->
+            new Combiner<>(
+                SHARED_BYTES,
+                one -> QueueBatch.bytesOf(one.message()),
+                all -> sendNow(all, Optional.empty(), mode(partitions(all).size())),
+                this::sendAlone));
+  }
+
+  /** Where the items of one call are, by the node that hands out their partition. */
+  private <A> Map<String, List<Integer>> byOwner(List<A> items, ToIntFunction<A> partition) {
+    List<String> owners = owners();
+    Map<String, List<Integer>> places = new TreeMap<>();
+    for (int i = 0; i < items.size(); i++) {
+      places
+          .computeIfAbsent(owners.get(partition.applyAsInt(items.get(i))), any -> new ArrayList<>())
+          .add(i);
+    }
+    return places;
+  }
+
+  private static void check(List<Outgoing> messages) {
     if (messages.isEmpty() || messages.size() > BATCH_MAX) {
       throw new FlotillaException(Code.INVALID, "1 to " + BATCH_MAX + " messages at once", "");
     }
     messages.forEach(GridQueue::check);
-    Map<Integer, List<Integer>> byPartition = new TreeMap<>();
-    for (int i = 0; i < messages.size(); i++) {
-      byPartition.computeIfAbsent(partition(messages.get(i)), p -> new ArrayList<>()).add(i);
+    if (messages.stream().mapToLong(m -> m.body().length).sum() > SEND_BYTES_MAX) {
+      throw new FlotillaException(
+          Code.TOO_LARGE,
+          "the messages of one call have more than " + SEND_BYTES_MAX + " bytes together",
+          "Send them by several calls.");
     }
-    String[] ids = new String[messages.size()];
-    byPartition.forEach(
-        (partition, places) -> {
-          List<Outgoing> its = places.stream().map(messages::get).toList();
-          List<String> sent =
-              fence.isPresent() || grid.inTransaction()
-                  ? sendTo(partition, its, fence)
-                  : senders.get(partition).submit(its);
-          for (int i = 0; i < places.size(); i++) {
-            ids[places.get(i)] = sent.get(i);
-          }
-        });
-    return List.of(ids);
   }
 
   private static void check(Outgoing message) {
@@ -266,89 +313,145 @@ final class GridQueue implements Queue {
     }
   }
 
-  private int partition(Outgoing message) {
-    String spread = message.key().isEmpty() ? message.dedupId().orElse("") : message.key();
-    int hash = spread.isEmpty() ? turn.getAndIncrement() : (spread.hashCode() * 0x9E3779B9) >>> 8;
-    return Math.floorMod(hash, config.partitions());
+  /** Those of a call that have neither key nor id stay together. */
+  private int partition(Outgoing message, int spread) {
+    String by = message.key().isEmpty() ? message.dedupId().orElse("") : message.key();
+    return Math.floorMod(
+        by.isEmpty() ? spread : (by.hashCode() * 0x9E3779B9) >>> 8, config.partitions());
   }
 
-  private List<String> sendTo(int partition, List<Outgoing> messages, Optional<Fence> fence) {
-    refuseIfFull(partition);
-    List<String> ids =
-        transact(
-            "sending to",
-            cells -> {
-              fences.check(cells.ignite, "queue " + name, fence);
-              long next = cells.getLong(partition, "n");
-              List<String> sent = new ArrayList<>();
-              IgniteCache<AffinityKey<String>, byte[]> seen =
-                  cells.cache.withExpiryPolicy(
-                      new CreatedExpiryPolicy(
-                          new javax.cache.expiry.Duration(
-                              TimeUnit.MILLISECONDS, config.dedupMs())));
-              for (Outgoing message : messages) {
-                String id = partition + "-" + next;
-                if (message.dedupId().isPresent()) {
-                  AffinityKey<String> key =
-                      new AffinityKey<>("d" + message.dedupId().get(), partition);
-                  byte[] first = seen.get(key);
-                  if (first != null) {
-                    sent.add(new String(first, StandardCharsets.UTF_8));
-                    continue;
-                  }
-                  seen.put(key, id.getBytes(StandardCharsets.UTF_8));
-                }
-                long now = clock.millis();
-                long notBefore = message.delay().isZero() ? 0 : now + message.delay().toMillis();
-                cells.put(
-                    partition,
-                    "m" + next,
-                    Json.write(
-                        new Stored(
-                            now, notBefore, message.priority(), message.key(), message.body())));
-                sent.add(id);
-                next++;
-              }
-              cells.putLong(partition, "n", next);
-              return sent;
-            });
-    TransactionScope.current().ifPresent(s -> s.step("queue " + name + ": send " + ids));
-    synchronized (arrived) {
-      arrived.notifyAll();
+  private static SortedMap<Integer, List<Integer>> partitions(List<Placed> all) {
+    SortedMap<Integer, List<Integer>> places = new TreeMap<>();
+    for (int i = 0; i < all.size(); i++) {
+      places.computeIfAbsent(all.get(i).partition(), p -> new ArrayList<>()).add(i);
     }
-    return ids;
+    return places;
+  }
+
+  private List<String> sendAlone(List<Placed> all) {
+    String[] ids = new String[all.size()];
+    for (List<Integer> places : partitions(all).values()) {
+      List<String> its =
+          sendNow(
+              places.stream().map(all::get).toList(),
+              Optional.empty(),
+              Grid.TransactionMode.PESSIMISTIC);
+      for (int i = 0; i < its.size(); i++) {
+        ids[places.get(i)] = its.get(i);
+      }
+    }
+    return List.of(ids);
+  }
+
+  private List<String> sendNow(List<Placed> all, Optional<Fence> fence, Grid.TransactionMode mode) {
+    SortedMap<Integer, List<Integer>> places = partitions(all);
+    String[] ids = new String[all.size()];
+    transact(
+        "sending to",
+        mode,
+        cells -> {
+          fences.check(cells.ignite, "queue " + name, fence);
+          Map<AffinityKey<String>, byte[]> entries = new LinkedHashMap<>();
+          Map<Integer, Long> next = cells.next(places.keySet());
+          places.forEach(
+              (partition, its) -> {
+                long end =
+                    append(
+                        cells, partition, next.getOrDefault(partition, 0L), all, its, ids, entries);
+                entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
+              });
+          cells.cache.putAll(entries);
+          return true;
+        });
+    List<String> sent = List.of(ids);
+    TransactionScope.current().ifPresent(s -> s.step("queue " + name + ": send " + sent));
+    onCommit(
+        () -> {
+          metrics.sent(name, sent.size());
+          wake(places.keySet());
+        });
+    return sent;
+  }
+
+  /** Adds a partition's messages to the entries to be written; returns its next sequence. */
+  private long append(
+      QueueCells cells,
+      int partition,
+      long next,
+      List<Placed> all,
+      List<Integer> places,
+      String[] ids,
+      Map<AffinityKey<String>, byte[]> entries) {
+    IgniteCache<AffinityKey<String>, byte[]> seen =
+        cells.cache.withExpiryPolicy(
+            new CreatedExpiryPolicy(
+                new javax.cache.expiry.Duration(TimeUnit.MILLISECONDS, config.dedupMs())));
+    long now = clock.millis();
+    long first = next;
+    long end = next;
+    long bytes = 0;
+    List<Outgoing> batch = new ArrayList<>();
+    for (int place : places) {
+      Outgoing message = all.get(place).message();
+      ids[place] = partition + "-" + end;
+      if (message.dedupId().isPresent()) {
+        AffinityKey<String> key = QueueCells.key(partition, "d" + message.dedupId().get());
+        byte[] before = seen.get(key);
+        if (before != null) {
+          ids[place] = new String(before, StandardCharsets.UTF_8);
+          continue;
+        }
+        seen.put(key, ids[place].getBytes(StandardCharsets.UTF_8));
+      }
+      if (bytes + QueueBatch.bytesOf(message) > BATCH_BYTES && !batch.isEmpty()) {
+        entries.put(QueueCells.key(partition, "b" + first), QueueBatch.encode(now, batch));
+        batch.clear();
+        first = end;
+        bytes = 0;
+      }
+      batch.add(message);
+      bytes += QueueBatch.bytesOf(message);
+      end++;
+    }
+    if (!batch.isEmpty()) {
+      entries.put(QueueCells.key(partition, "b" + first), QueueBatch.encode(now, batch));
+    }
+    return end;
   }
 
   /** By a look without locks: the bound is kept about, and costs senders no wait for receivers. */
-  private void refuseIfFull(int partition) {
-    if (grid.inTransaction()) {
-      return;
-    }
-    long depth =
-        read(
-            "looking at",
-            cells -> {
-              long next = cells.getLong(partition, "n");
-              long deepest = 0;
-              for (String group : cells.groups(partition)) {
-                deepest = Math.max(deepest, cells.progress(partition, group).depth(next));
+  private void refuseIfFull(List<Placed> all) {
+    partitions(all)
+        .forEach(
+            (partition, its) -> {
+              if (room.take(partition, its.size(), System.nanoTime() - ROOM_NS)) {
+                return;
               }
-              return deepest;
+              long depth = read(cells -> depth(cells, partition));
+              if (depth >= config.depthMax()) {
+                throw new FlotillaException(
+                    Code.BUSY,
+                    "queue "
+                        + name
+                        + " is full: "
+                        + depth
+                        + " messages of partition "
+                        + partition
+                        + " are not acknowledged, and "
+                        + config.depthMax()
+                        + " are allowed",
+                    "Send later, or add consumers.");
+              }
+              room.found(partition, depth + its.size(), System.nanoTime());
             });
-    if (depth >= config.depthMax()) {
-      throw new FlotillaException(
-          Code.BUSY,
-          "queue "
-              + name
-              + " is full: "
-              + depth
-              + " messages of partition "
-              + partition
-              + " are not acknowledged, and "
-              + config.depthMax()
-              + " are allowed",
-          "Send later, or add consumers.");
-    }
+  }
+
+  private static long depth(QueueCells cells, int partition) {
+    long next = cells.next(partition);
+    return cells.groups(partition).stream()
+        .mapToLong(group -> cells.progress(partition, group).depth(next))
+        .max()
+        .orElse(0);
   }
 
   // Receiving.
@@ -359,16 +462,17 @@ final class GridQueue implements Queue {
       throws InterruptedException {
     checkReceive(group, max, visibility, wait);
     long deadlineNs = System.nanoTime() + wait.toNanos();
+    boolean everywhere = true;
     while (true) {
-      List<Message> messages = receiveNow(group, max, visibility);
+      long seen = arrivals.count();
+      List<Message> messages = receiveNow(group, max, visibility, everywhere);
       long leftMs = (deadlineNs - System.nanoTime()) / 1_000_000;
       if (!messages.isEmpty() || leftMs <= 0) {
         return messages;
       }
-      synchronized (arrived) {
-        // Woken by what is sent through this node; what comes through others is looked for.
-        arrived.wait(Math.min(leftMs, POLL_MS));
-      }
+      askOthers(group, Math.min(leftMs, ASK_MS));
+      // What becomes due by time alone is looked for here and by the others' owners.
+      everywhere = arrivals.await(seen, Math.min(leftMs, POLL_MS));
     }
   }
 
@@ -390,124 +494,49 @@ final class GridQueue implements Queue {
     }
   }
 
-  private List<Message> receiveNow(String group, int max, Duration visibility) {
-    List<Message> messages = new ArrayList<>();
+  /**
+   * @throws FlotillaException if there is nothing, and one of those who may have something does not
+   *     answer
+   */
+  private List<Message> receiveNow(String group, int max, Duration visibility, boolean everywhere) {
+    List<String> owners = owners().stream().distinct().toList();
+    Optional<FlotillaException> silent = Optional.empty();
     int first = turn.getAndIncrement();
-    for (int i = 0; i < config.partitions() && messages.size() < max; i++) {
-      int partition = Math.floorMod(first + i, config.partitions());
-      if (mayHave(partition, group)) {
-        messages.addAll(receiveFrom(partition, group, max - messages.size(), visibility));
-      }
-    }
-    return messages;
-  }
-
-  /** A look without locks, so that empty partitions cost no commit. */
-  private boolean mayHave(int partition, String group) {
-    return read(
-        "looking at",
-        cells -> {
-          byte[] value = cells.get(partition, "g" + group);
-          if (value == null) {
-            return true;
-          }
-          QueueProgress progress = QueueProgress.of(Json.read(value, QueueProgress.Stored.class));
-          return !next(cells, partition, progress, 1).isEmpty();
-        });
-  }
-
-  private List<QueueWindow.Waiting> next(
-      Cells cells, int partition, QueueProgress progress, int max) {
-    long end = Math.min(cells.getLong(partition, "n"), progress.floor() + WINDOW);
-    List<QueueWindow.Waiting> window = new ArrayList<>();
-    for (long sequence = progress.floor(); sequence < end; sequence++) {
-      if (progress.isDone(sequence)) {
-        continue;
-      }
-      Stored stored = message(cells, partition, sequence);
-      if (stored != null) {
-        window.add(
-            new QueueWindow.Waiting(
-                sequence, stored.key(), stored.priority(), stored.notBeforeMs()));
-      }
-    }
-    return QueueWindow.next(window, progress, clock.millis(), max);
-  }
-
-  /** Messages never change, so what was read once is kept. */
-  private @Nullable Stored message(Cells cells, int partition, long sequence) {
-    Map<Long, Stored> its = known.get(partition);
-    Stored stored = its.get(sequence);
-    if (stored == null) {
-      // Not inside the transaction's locks: nobody writes it again.
-      byte[] value = cells.get(partition, "m" + sequence);
-      if (value != null) {
-        stored = Json.read(value, Stored.class);
-        if (its.size() > 4 * WINDOW) {
-          its.clear();
+    for (int i = 0; i < owners.size(); i++) {
+      String node = owners.get(Math.floorMod(first + i, owners.size()));
+      List<Message> messages = List.of();
+      if (node.equals(grid.self())) {
+        messages = owner.receive(group, max, visibility);
+      } else if (everywhere) {
+        try {
+          messages = peers.receive(node, name, group, max, visibility);
+        } catch (FlotillaException e) {
+          silent = Optional.of(e);
         }
-        its.put(sequence, stored);
+      }
+      if (!messages.isEmpty()) {
+        return messages;
       }
     }
-    return stored;
+    if (silent.isPresent()) {
+      throw silent.get();
+    }
+    return List.of();
   }
 
-  private List<Message> receiveFrom(int partition, String group, int max, Duration visibility) {
-    return transact(
-        "receiving from",
-        cells -> {
-          joinGroup(cells, partition, group);
-          QueueProgress progress = cells.progress(partition, group);
-          List<Message> messages = new ArrayList<>();
-          for (QueueWindow.Waiting waiting : next(cells, partition, progress, max)) {
-            long sequence = waiting.sequence();
-            Stored stored = Objects.requireNonNull(message(cells, partition, sequence));
-            int attempt = progress.attempts(sequence) + 1;
-            if (attempt > config.attemptsMax()) {
-              cells.put(
-                  partition,
-                  "x" + group + "~" + sequence,
-                  Json.write(new DeadStored(clock.millis(), stored)));
-              noteDead(cells, partition, group, sequence, true);
-              progress = progress.withDone(sequence);
-              continue;
-            }
-            progress =
-                progress.withTrouble(sequence, attempt, clock.millis() + visibility.toMillis());
-            messages.add(
-                new Message(
-                    partition + "-" + sequence,
-                    new Receipt(group, partition, sequence, attempt).text(),
-                    stored.key(),
-                    stored.body(),
-                    attempt));
-          }
-          cells.putProgress(partition, group, progress);
-          return messages;
-        });
-  }
-
-  private void joinGroup(Cells cells, int partition, String group) {
-    List<String> groups = cells.groups(partition);
-    if (groups.contains(group)) {
-      return;
+  private void askOthers(String group, long waitMs) {
+    for (String node : new HashSet<>(owners())) {
+      if (!node.equals(grid.self())) {
+        peers.await(node, name, group, waitMs, arrivals::arrived);
+      }
     }
-    if (groups.size() >= MOST_GROUPS) {
-      throw new FlotillaException(
-          Code.INVALID, "queue " + name + " has " + MOST_GROUPS + " groups already", "");
-    }
-    List<String> more = new ArrayList<>(groups);
-    more.add(group);
-    cells.put(partition, "groups", Json.write(more));
-    // A new group begins with what is sent from now on; replay lets it begin earlier.
-    cells.putProgress(partition, group, QueueProgress.from(cells.getLong(partition, "n")));
   }
 
   // Acknowledging.
 
   @Override
   public void acknowledge(List<String> receipts, Optional<Fence> fence) {
-    change(receipts, fence, (progress, receipt) -> progress.withDone(receipt.sequence()));
+    change(receipts, fence, OptionalLong.empty());
     TransactionScope.current()
         .ifPresent(s -> s.step("queue " + name + ": acknowledge " + receipts));
   }
@@ -517,82 +546,196 @@ final class GridQueue implements Queue {
     if (delay.isNegative() || delay.compareTo(Duration.ofDays(30)) > 0) {
       throw new FlotillaException(Code.INVALID, "the delay is 0 to 30 days", "");
     }
-    long notBefore = clock.millis() + delay.toMillis();
-    change(
-        receipts,
-        Optional.empty(),
-        (progress, receipt) ->
-            progress.withTrouble(receipt.sequence(), receipt.attempt(), notBefore));
+    change(receipts, Optional.empty(), OptionalLong.of(clock.millis() + delay.toMillis()));
   }
 
-  @FunctionalInterface
-  private interface Change {
-    QueueProgress of(QueueProgress progress, Receipt receipt);
-  }
-
-  private void change(List<String> receipts, Optional<Fence> fence, Change change) {
+  private void change(List<String> receipts, Optional<Fence> fence, OptionalLong notBeforeMs) {
     if (receipts.isEmpty() || receipts.size() > BATCH_MAX) {
       throw new FlotillaException(Code.INVALID, "1 to " + BATCH_MAX + " receipts at once", "");
     }
-    Map<String, List<Receipt>> by = new LinkedHashMap<>();
+    SortedMap<String, List<QueueReceipt>> by = new TreeMap<>();
     for (String text : receipts) {
-      Receipt receipt = Receipt.parse(text, config.partitions());
+      QueueReceipt receipt = QueueReceipt.parse(text, config.partitions());
+      checkSent(receipt);
       by.computeIfAbsent(receipt.partition() + "~" + receipt.group(), k -> new ArrayList<>())
           .add(receipt);
     }
-    for (List<Receipt> its : by.values()) {
-      int partition = its.getFirst().partition();
-      String group = its.getFirst().group();
-      transact(
-          "acknowledging to",
-          cells -> {
-            fences.check(cells.ignite, "queue " + name, fence);
-            QueueProgress progress = cells.progress(partition, group);
-            for (Receipt receipt : its) {
-              if (progress.isDone(receipt.sequence())
-                  || progress.attempts(receipt.sequence()) != receipt.attempt()) {
-                throw new FlotillaException(
-                    Code.CONFLICT,
-                    "message "
-                        + partition
-                        + "-"
-                        + receipt.sequence()
-                        + " of queue "
-                        + name
-                        + " was handed out again or acknowledged since",
-                    "Nothing was done; another consumer has it.");
+    List<Change> changes =
+        by.values().stream()
+            .map(
+                its ->
+                    new Change(
+                        its.getFirst().partition(), its.getFirst().group(), its, notBeforeMs))
+            .toList();
+    if (fence.isPresent() || grid.inTransaction()) {
+      changeNow(changes, fence, Grid.TransactionMode.PESSIMISTIC, true);
+      return;
+    }
+    byOwner(changes, Change::partition)
+        .forEach(
+            (node, places) ->
+                changer(node).submit(places.stream().map(changes::get).toList()).stream()
+                    .flatMap(Optional::stream)
+                    .findFirst()
+                    .ifPresent(
+                        e -> {
+                          throw e;
+                        }));
+  }
+
+  private Combiner<Change, Optional<FlotillaException>> changer(String node) {
+    return changers.computeIfAbsent(
+        node,
+        any ->
+            new Combiner<>(
+                CHANGES_MAX,
+                one -> one.receipts().size(),
+                all ->
+                    changeNow(
+                        all,
+                        Optional.empty(),
+                        mode((int) all.stream().map(Change::progress).distinct().count()),
+                        false),
+                this::changeAlone));
+  }
+
+  /** A receipt of what was never sent would count for what is sent later. */
+  private void checkSent(QueueReceipt receipt) {
+    int partition = receipt.partition();
+    if (receipt.sequence() >= nextSeen.get(partition)) {
+      nextSeen.accumulateAndGet(partition, read(cells -> cells.next(partition)), Math::max);
+    }
+    if (receipt.sequence() >= nextSeen.get(partition)) {
+      // This node's copy may be behind the owner's by a commit that is on its way.
+      long next =
+          transact("looking at", Grid.TransactionMode.PESSIMISTIC, cells -> cells.next(partition));
+      nextSeen.accumulateAndGet(partition, next, Math::max);
+    }
+    if (receipt.sequence() >= nextSeen.get(partition)) {
+      throw new FlotillaException(
+          Code.INVALID, "that is no receipt of this queue", "Give one that receive answered.");
+    }
+  }
+
+  private List<Optional<FlotillaException>> changeAlone(List<Change> changes) {
+    List<Optional<FlotillaException>> ends = new ArrayList<>();
+    for (Change change : changes) {
+      ends.addAll(
+          changeNow(List.of(change), Optional.empty(), Grid.TransactionMode.PESSIMISTIC, false));
+    }
+    return ends;
+  }
+
+  /**
+   * Each change as a whole or not at all; says of each why not.
+   *
+   * @param strict one that cannot be done ends the transaction, and so all of it
+   */
+  private List<Optional<FlotillaException>> changeNow(
+      List<Change> changes, Optional<Fence> fence, Grid.TransactionMode mode, boolean strict) {
+    SortedMap<String, List<Integer>> places = new TreeMap<>();
+    for (int i = 0; i < changes.size(); i++) {
+      places.computeIfAbsent(changes.get(i).progress(), k -> new ArrayList<>()).add(i);
+    }
+    List<Optional<FlotillaException>> ends =
+        transact(
+            "acknowledging to",
+            mode,
+            cells -> {
+              fences.check(cells.ignite, "queue " + name, fence);
+              List<Optional<FlotillaException>> all = new ArrayList<>();
+              changes.forEach(any -> all.add(Optional.empty()));
+              for (List<Integer> its : places.values()) {
+                Change first = changes.get(its.getFirst());
+                QueueProgress before = cells.progress(first.partition(), first.group());
+                QueueProgress progress = before;
+                for (int place : its) {
+                  Change change = changes.get(place);
+                  Optional<QueueReceipt> bad = bad(change, progress);
+                  if (bad.isPresent() && strict) {
+                    throw handedOutAgain(bad.get());
+                  }
+                  if (bad.isPresent()) {
+                    all.set(place, Optional.of(handedOutAgain(bad.get())));
+                  } else {
+                    progress = apply(change, progress);
+                  }
+                }
+                if (!progress.equals(before)) {
+                  cells.putProgress(first.partition(), first.group(), progress);
+                }
               }
-              progress = change.of(progress, receipt);
+              return all;
+            });
+    onCommit(
+        () -> {
+          for (int i = 0; i < changes.size(); i++) {
+            if (ends.get(i).isEmpty() && changes.get(i).notBeforeMs().isEmpty()) {
+              metrics.acknowledged(name, changes.get(i).receipts().size());
             }
-            cells.putProgress(partition, group, progress);
-            return true;
-          });
+          }
+          wake(new TreeSet<>(changes.stream().map(Change::partition).toList()));
+        });
+    return ends;
+  }
+
+  private static Optional<QueueReceipt> bad(Change change, QueueProgress progress) {
+    var once = new HashSet<Long>();
+    return change.receipts().stream()
+        .filter(receipt -> !receipt.isGood(progress) || !once.add(receipt.sequence()))
+        .findFirst();
+  }
+
+  private static QueueProgress apply(Change change, QueueProgress progress) {
+    if (change.notBeforeMs().isEmpty()) {
+      return progress.withDone(change.receipts().stream().map(QueueReceipt::sequence).toList());
     }
-    synchronized (arrived) {
-      arrived.notifyAll();
+    QueueProgress given = progress;
+    for (QueueReceipt receipt : change.receipts()) {
+      given =
+          given.withTrouble(
+              receipt.sequence(),
+              new Trouble(receipt.attempt(), receipt.owner(), change.notBeforeMs().getAsLong()));
     }
+    return given;
+  }
+
+  private FlotillaException handedOutAgain(QueueReceipt receipt) {
+    return new FlotillaException(
+        Code.CONFLICT,
+        "message "
+            + receipt.partition()
+            + "-"
+            + receipt.sequence()
+            + " of queue "
+            + name
+            + " was handed out again or acknowledged since",
+        "Nothing was done; another consumer has it.");
   }
 
   // Looking after it.
 
   @Override
   public Stats stats() {
+    Map<String, Long> held = new TreeMap<>();
+    for (String node : new HashSet<>(owners())) {
+      if (node.equals(grid.self())) {
+        owner.backlogs().forEach((group, its) -> held.merge(group, its.held(), Long::sum));
+      } else {
+        peers.held(node, name).forEach((group, its) -> held.merge(group, its, Long::sum));
+      }
+    }
     return read(
-        "looking at",
         cells -> {
           long sent = 0;
-          Map<String, long[]> groups = new TreeMap<>();
-          long now = clock.millis();
+          SortedMap<String, long[]> groups = new TreeMap<>();
           for (int p = 0; p < config.partitions(); p++) {
-            long next = cells.getLong(p, "n");
+            long next = cells.next(p);
             sent += next;
             for (String group : cells.groups(p)) {
-              QueueProgress progress = cells.progress(p, group);
-              long[] sums = groups.computeIfAbsent(group, g -> new long[3]);
-              sums[0] += progress.depth(next);
-              sums[1] +=
-                  progress.troubled().values().stream().filter(t -> t.notBeforeMs() > now).count();
-              sums[2] += deadOf(cells, p, group).size();
+              long[] sums = groups.computeIfAbsent(group, g -> new long[2]);
+              sums[0] += cells.progress(p, group).depth(next);
+              sums[1] += cells.dead(p, group).size();
             }
           }
           return new Stats(
@@ -603,46 +746,32 @@ final class GridQueue implements Queue {
                   .map(
                       g ->
                           new GroupStats(
-                              g.getKey(), g.getValue()[0], g.getValue()[1], g.getValue()[2]))
+                              g.getKey(),
+                              g.getValue()[0],
+                              held.getOrDefault(g.getKey(), 0L),
+                              g.getValue()[1]))
                   .toList());
         });
-  }
-
-  private static List<Long> deadOf(GridQueue.Cells cells, int partition, String group) {
-    byte[] value = cells.get(partition, "y" + group);
-    return value == null ? List.of() : List.of(Json.read(value, Long[].class));
-  }
-
-  private static void noteDead(
-      GridQueue.Cells cells, int partition, String group, long sequence, boolean dead) {
-    Set<Long> all = new HashSet<>(deadOf(cells, partition, group));
-    if (dead) {
-      all.add(sequence);
-    } else {
-      all.remove(sequence);
-    }
-    cells.put(partition, "y" + group, Json.write(all.stream().sorted().toList()));
   }
 
   @Override
   public List<Dead> dead(int max) {
     return read(
-        "looking at",
         cells -> {
           List<Dead> dead = new ArrayList<>();
           for (int p = 0; p < config.partitions(); p++) {
             for (String group : cells.groups(p)) {
-              for (long sequence : deadOf(cells, p, group)) {
-                byte[] value = cells.get(p, "x" + group + "~" + sequence);
-                if (value != null && dead.size() < max) {
-                  DeadStored stored = Json.read(value, DeadStored.class);
+              for (long sequence : cells.dead(p, group)) {
+                QueueBatch its = dead.size() < max ? cells.deadOne(p, group, sequence) : null;
+                if (its != null) {
+                  QueueBatch.Sent message = its.messages().getFirst();
                   dead.add(
                       new Dead(
                           p + "-" + sequence,
                           group,
-                          stored.message().key(),
-                          stored.message().body(),
-                          stored.diedAtMs()));
+                          message.key(),
+                          message.body(),
+                          its.sentAtMs()));
                 }
               }
             }
@@ -658,33 +787,36 @@ final class GridQueue implements Queue {
     for (Dead dead : dead(max)) {
       int partition = Integer.parseInt(dead.id().substring(0, dead.id().indexOf('-')));
       long sequence = Long.parseLong(dead.id().substring(dead.id().indexOf('-') + 1));
-      transact(
-          "redriving",
-          cells -> {
-            String cell = "x" + dead.group() + "~" + sequence;
-            if (cells.get(partition, cell) == null) {
-              return false;
-            }
-            long next = cells.getLong(partition, "n");
-            cells.put(
-                partition,
-                "m" + next,
-                Json.write(new Stored(clock.millis(), 0, 0, dead.key(), dead.body())));
-            // Other groups had it: for them it is done.
-            for (String group : cells.groups(partition)) {
-              if (!group.equals(dead.group())) {
-                cells.putProgress(
-                    partition, group, cells.progress(partition, group).withDone(next));
-              }
-            }
-            cells.putLong(partition, "n", next + 1);
-            cells.remove(partition, cell);
-            noteDead(cells, partition, dead.group(), sequence, false);
-            return true;
-          });
-      again++;
+      boolean its =
+          transact(
+              "redriving",
+              Grid.TransactionMode.PESSIMISTIC,
+              cells -> redrive(cells, partition, sequence, dead));
+      again += its ? 1 : 0;
+      onCommit(() -> wake(List.of(partition)));
     }
     return again;
+  }
+
+  private boolean redrive(QueueCells cells, int partition, long sequence, Dead dead) {
+    long next = cells.next(partition);
+    if (cells.deadOne(partition, dead.group(), sequence) == null) {
+      return false;
+    }
+    cells.put(
+        partition,
+        "b" + next,
+        QueueBatch.encode(clock.millis(), List.of(Outgoing.of(dead.key(), dead.body()))));
+    // Other groups had it: for them it is done.
+    for (String group : new TreeSet<>(cells.groups(partition))) {
+      if (!group.equals(dead.group())) {
+        cells.putProgress(
+            partition, group, cells.progress(partition, group).withDone(List.of(next)));
+      }
+    }
+    cells.put(partition, "n", QueueCells.number(next + 1));
+    cells.removeDead(partition, dead.group(), sequence);
+    return true;
   }
 
   @Override
@@ -692,77 +824,32 @@ final class GridQueue implements Queue {
     checkReceive(group, 1, Duration.ofSeconds(1), Duration.ZERO);
     for (int p = 0; p < config.partitions(); p++) {
       int partition = p;
+      long from = read(cells -> firstSince(cells, partition, fromMs));
       transact(
           "replaying",
+          Grid.TransactionMode.PESSIMISTIC,
           cells -> {
-            joinGroup(cells, partition, group);
-            long next = cells.getLong(partition, "n");
-            long from = cells.getLong(partition, "l");
-            while (from < next) {
-              Stored stored = message(cells, partition, from);
-              if (stored != null && stored.sentAtMs() >= fromMs) {
-                break;
-              }
-              from++;
-            }
-            cells.putProgress(partition, group, QueueProgress.from(from));
+            cells.join(partition, group, QueueOwner.GROUPS_MAX);
+            int generation = cells.progress(partition, group).generation() + 1;
+            // Some of it may have been deleted meanwhile.
+            long start = Math.max(from, cells.low(partition));
+            cells.putProgress(partition, group, QueueProgress.from(generation, start));
             return true;
           });
     }
-    synchronized (arrived) {
-      arrived.notifyAll();
-    }
+    onCommit(() -> wake(IntStream.range(0, config.partitions()).boxed().toList()));
   }
 
-  /** Deletes what every group is done with and is older than the retention. */
-  void clean() {
-    for (int p = 0; p < config.partitions(); p++) {
-      int partition = p;
-      boolean its =
-          grid.read(
-              "looking at queue " + name,
-              ignite ->
-                  ignite
-                      .affinity(cacheName(name))
-                      .isPrimary(ignite.cluster().localNode(), new AffinityKey<>("n", partition)));
-      if (its) {
-        cleanPartition(partition);
+  private static long firstSince(QueueCells cells, int partition, long fromMs) {
+    long next = cells.next(partition);
+    long first = cells.low(partition);
+    while (first < next) {
+      QueueBatch batch = cells.batch(partition, first);
+      if (batch == null || batch.sentAtMs() >= fromMs) {
+        return first;
       }
+      first = batch.end();
     }
-  }
-
-  private void cleanPartition(int partition) {
-    long before = clock.millis() - config.retentionMs();
-    long[] bounds =
-        read(
-            "looking at",
-            cells -> {
-              long low = cells.getLong(partition, "l");
-              long high = cells.getLong(partition, "n");
-              for (String group : cells.groups(partition)) {
-                high = Math.min(high, cells.progress(partition, group).floor());
-              }
-              long end = low;
-              while (end < high && end < low + BATCH_MAX) {
-                Stored stored = message(cells, partition, end);
-                if (stored != null && stored.sentAtMs() >= before) {
-                  break;
-                }
-                end++;
-              }
-              return new long[] {low, end};
-            });
-    if (bounds[1] > bounds[0]) {
-      transact(
-          "tidying",
-          cells -> {
-            for (long sequence = bounds[0]; sequence < bounds[1]; sequence++) {
-              cells.remove(partition, "m" + sequence);
-            }
-            cells.putLong(partition, "l", bounds[1]);
-            return true;
-          });
-      known.get(partition).keySet().removeIf(sequence -> sequence < bounds[1]);
-    }
+    return next;
   }
 }

@@ -4,14 +4,18 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.Names;
+import dev.flotilla.cluster.Cluster;
 import dev.flotilla.data.grid.Fences;
 import dev.flotilla.data.grid.Grid;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.random.RandomGenerator;
 import javax.cache.Cache.Entry;
 import org.apache.ignite.IgniteCache;
 import org.apache.ignite.cache.query.ScanQuery;
@@ -28,14 +32,26 @@ public final class GridQueues implements Queues, AutoCloseable {
   private final Grid grid;
   private final Fences fences;
   private final InstantSource clock;
+  private final RandomGenerator random;
+  private final QueueMetrics metrics;
+  private final QueuePeers peers;
   private final Map<String, GridQueue> open = new ConcurrentHashMap<>();
   private volatile boolean closed;
   private final Thread cleaner = Thread.ofVirtual().name("queue-cleaner").unstarted(this::clean);
 
-  public GridQueues(Grid grid, Fences fences, InstantSource clock) {
+  public GridQueues(
+      Cluster cluster,
+      Grid grid,
+      Fences fences,
+      InstantSource clock,
+      RandomGenerator random,
+      MeterRegistry metrics) {
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
+    this.random = random;
+    this.metrics = new QueueMetrics(metrics);
+    this.peers = new QueuePeers(cluster, this::present);
     grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CATALOG)));
   }
 
@@ -55,6 +71,10 @@ public final class GridQueues implements Queues, AutoCloseable {
   @Override
   public Optional<Queue> find(String name) {
     check(name);
+    return present(name).map(queue -> queue);
+  }
+
+  private Optional<GridQueue> present(String name) {
     GridQueue known = open.get(name);
     if (known != null) {
       return Optional.of(known);
@@ -67,7 +87,7 @@ public final class GridQueues implements Queues, AutoCloseable {
   }
 
   private GridQueue open(String name, QueueConfig config) {
-    return open.computeIfAbsent(name, n -> new GridQueue(n, config, grid, fences, clock));
+    return open.computeIfAbsent(name, any -> make(name, config));
   }
 
   @Override
@@ -80,7 +100,7 @@ public final class GridQueues implements Queues, AutoCloseable {
           "Make it first.");
     }
     GridQueue.createCache(grid, name);
-    GridQueue queue = new GridQueue(name, config, grid, fences, clock);
+    GridQueue queue = make(name, config);
     queue.initialize();
     byte[] present =
         grid.write(
@@ -92,7 +112,15 @@ public final class GridQueues implements Queues, AutoCloseable {
           "queue " + name + " exists with another configuration",
           "Delete it first, or use it as it is.");
     }
+    open.putIfAbsent(name, queue);
+    if (present == null) {
+      peers.made(name);
+    }
     return open(name, config);
+  }
+
+  private GridQueue make(String name, QueueConfig config) {
+    return new GridQueue(name, config, grid, fences, clock, random, peers, metrics);
   }
 
   @Override
@@ -121,7 +149,7 @@ public final class GridQueues implements Queues, AutoCloseable {
       grid.write(
           "deleting queue " + name,
           ignite -> {
-            ignite.destroyCache(GridQueue.cacheName(name));
+            ignite.destroyCache(QueueCells.cacheName(name));
             return true;
           });
     }
@@ -132,15 +160,34 @@ public final class GridQueues implements Queues, AutoCloseable {
     while (!closed) {
       try {
         Thread.sleep(CLEAN_EVERY_MS);
-        for (GridQueue queue : open.values()) {
-          queue.clean();
-        }
+        lookAfter();
       } catch (InterruptedException e) {
         return;
       } catch (FlotillaException | IllegalStateException e) {
         log.debug("queues are tidied later: {}", e.toString());
       }
     }
+  }
+
+  /** All queues have partitions here, whether somebody uses them through this node or not. */
+  private void lookAfter() {
+    Map<String, Map<String, QueueOwner.Backlog>> backlogs = new TreeMap<>();
+    List<String> gone = new ArrayList<>(open.keySet());
+    List<String> names = names();
+    gone.removeAll(names);
+    gone.forEach(open::remove);
+    for (String name : names) {
+      try {
+        Optional<GridQueue> queue = present(name);
+        if (queue.isPresent()) {
+          queue.get().owner().clean();
+          backlogs.put(name, queue.get().owner().backlogs());
+        }
+      } catch (FlotillaException | IllegalStateException e) {
+        log.debug("queue {} is tidied later: {}", name, e.toString());
+      }
+    }
+    metrics.backlogs(backlogs, clock.millis());
   }
 
   @Override

@@ -34,6 +34,9 @@ public interface Queue {
   /** The most messages of one call. */
   int BATCH_MAX = 1_000;
 
+  /** The most bytes of the bodies of one call to send. */
+  int SEND_BYTES_MAX = 4 << 20;
+
   /** The group of those who name none. */
   String DEFAULT_GROUP = "default";
 

@@ -11,22 +11,32 @@ import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TestGrids;
 import dev.flotilla.data.queue.Queue.Message;
 import dev.flotilla.data.queue.Queue.Outgoing;
+import io.micrometer.core.instrument.Measurement;
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
+import java.util.Random;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Flow;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.MethodOrderer;
@@ -45,6 +55,7 @@ class QueueTest {
   @TempDir static Path folder;
   private static TestGrids grids;
   private static final List<GridQueues> queues = new ArrayList<>();
+  private static final List<MeterRegistry> metrics = new ArrayList<>();
   private static final AtomicLong aheadMs = new AtomicLong();
 
   @BeforeAll
@@ -53,9 +64,26 @@ class QueueTest {
     grids =
         new TestGrids(
             folder,
-            (cluster, grid, data) -> queues.add(new GridQueues(grid, new Fences(grid), clock)));
+            (cluster, grid, data) ->
+                queues.add(
+                    new GridQueues(
+                        cluster, grid, new Fences(grid), clock, new Random(), registry())));
     grids.add(3);
     queues.forEach(GridQueues::start);
+  }
+
+  private static MeterRegistry registry() {
+    MeterRegistry registry = new SimpleMeterRegistry();
+    metrics.add(registry);
+    return registry;
+  }
+
+  private static double sum(String meter, String queue) {
+    return metrics.stream()
+        .flatMap(registry -> registry.find(meter).tag("queue", queue).meters().stream())
+        .flatMap(each -> StreamSupport.stream(each.measure().spliterator(), false))
+        .mapToDouble(Measurement::getValue)
+        .sum();
   }
 
   @AfterAll
@@ -314,26 +342,224 @@ class QueueTest {
     assertThatThrownBy(() -> queues.get(0).queue("../etc")).hasMessageContaining("called");
     assertThatThrownBy(() -> queue.send(Outgoing.of("k", new byte[Queue.BODY_BYTES_MAX + 1])))
         .hasMessageContaining("bytes");
-    for (String receipt : List.of("", "x", "default~0~0", "default~99~0~1", "default~0~-1~1")) {
+    for (String receipt :
+        List.of(
+            "",
+            "x",
+            "default~0~0~1",
+            "default~99~0~1~0~0",
+            "default~0~-1~1~0~0",
+            "default~0~5~1~0~0")) {
       assertThatThrownBy(() -> queue.acknowledge(List.of(receipt), Optional.empty()))
           .isInstanceOfSatisfying(
               FlotillaException.class,
               e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.INVALID));
     }
-    assertThatThrownBy(() -> queue.acknowledge(List.of("default~0~5~1"), Optional.empty()))
-        .isInstanceOf(FlotillaException.class);
+  }
+
+  /** Each call is one commit of several partitions, while the other nodes send to the same ones. */
+  @Test
+  @Order(12)
+  void callsOfAllNodesThatTouchSeveralPartitionsAreAllThereAndHaveIdsOfTheirOwn() throws Exception {
+    int calls = 15;
+    int batch = 8;
+    queue(0, "several").stats();
+    List<Thread> threads = new ArrayList<>();
+    ConcurrentLinkedQueue<Throwable> failures = new ConcurrentLinkedQueue<>();
+    Map<String, String> sent = new ConcurrentHashMap<>();
+    for (int node = 0; node < 3; node++) {
+      Queue its = queue(node, "several");
+      int number = node;
+      threads.add(
+          Thread.ofPlatform()
+              .start(
+                  () -> {
+                    try {
+                      for (int i = 0; i < calls; i++) {
+                        List<Outgoing> all = new ArrayList<>();
+                        for (int j = 0; j < batch; j++) {
+                          all.add(message("k" + j, number + "-" + i + "-" + j));
+                        }
+                        List<String> ids = its.send(all, Optional.empty());
+                        for (int j = 0; j < batch; j++) {
+                          sent.put(ids.get(j), number + "-" + i + "-" + j);
+                        }
+                      }
+                    } catch (RuntimeException e) {
+                      failures.add(e);
+                    }
+                  }));
+    }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    assertThat(failures).isEmpty();
+    assertThat(sent).hasSize(3 * calls * batch);
+    assertThat(queue(0, "several").stats().sent()).isEqualTo(3 * calls * batch);
+    Map<String, String> received = new HashMap<>();
+    Map<String, Integer> last = new HashMap<>();
+    while (received.size() < sent.size()) {
+      List<Message> some =
+          queue(1, "several")
+              .receive(Queue.DEFAULT_GROUP, "c", 100, VISIBLE, Duration.ofSeconds(10));
+      assertThat(some).isNotEmpty();
+      for (Message message : some) {
+        assertThat(received.put(message.id(), body(message))).isNull();
+        String[] parts = body(message).split("-");
+        // Of each sender and key, in the order of its calls.
+        assertThat(
+                last.merge(
+                    parts[0] + "-" + parts[2],
+                    Integer.valueOf(parts[1]),
+                    (a, b) -> b - a == 1 ? b : -1))
+            .isEqualTo(Integer.valueOf(parts[1]));
+      }
+      queue(1, "several")
+          .acknowledge(some.stream().map(Message::receipt).toList(), Optional.empty());
+    }
+    assertThat(received).isEqualTo(sent);
   }
 
   @Test
   @Order(13)
+  void aCallOfTooManyBytesIsRefusedAndOneThatJustFitsIsReceivedWhole() throws Exception {
+    Queue queue = queue(0, "large");
+    List<Outgoing> fits =
+        Collections.nCopies(
+            Queue.SEND_BYTES_MAX / Queue.BODY_BYTES_MAX,
+            Outgoing.of("", new byte[Queue.BODY_BYTES_MAX]));
+    List<Outgoing> more = new ArrayList<>(fits);
+    more.add(message("", "x"));
+    assertThatThrownBy(() -> queue.send(more, Optional.empty()))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.TOO_LARGE));
+    queue.send(fits, Optional.empty());
+    int received = 0;
+    while (received < fits.size()) {
+      List<Message> some = receive(queue(1, "large"), 100);
+      assertThat(some).isNotEmpty();
+      received += some.size();
+    }
+    assertThat(received).isEqualTo(fits.size());
+  }
+
+  @Test
+  @Order(14)
+  void allNodesSendAndReceiveAtOnceAndEachMessageComesOnceAndIsCounted() throws Exception {
+    int each = 60;
+    queue(0, "busy").stats();
+    Set<String> seen = ConcurrentHashMap.newKeySet();
+    AtomicInteger twice = new AtomicInteger();
+    List<Thread> threads = new ArrayList<>();
+    ConcurrentLinkedQueue<Throwable> failures = new ConcurrentLinkedQueue<>();
+    long untilNs = System.nanoTime() + 25_000_000_000L;
+    for (int node = 0; node < 3; node++) {
+      Queue its = queue(node, "busy");
+      int number = node;
+      threads.add(
+          Thread.ofPlatform()
+              .start(
+                  () -> {
+                    try {
+                      for (int i = 0; i < each; i += 4) {
+                        List<Outgoing> batch = new ArrayList<>();
+                        for (int j = i; j < i + 4; j++) {
+                          batch.add(message(j % 3 == 0 ? "" : "k" + j, number + "-" + j));
+                        }
+                        its.send(batch, Optional.empty());
+                      }
+                    } catch (RuntimeException e) {
+                      failures.add(e);
+                    }
+                  }));
+      threads.add(
+          Thread.ofPlatform()
+              .start(
+                  () -> {
+                    try {
+                      while (seen.size() < 3 * each && System.nanoTime() < untilNs) {
+                        List<Message> some =
+                            its.receive(
+                                Queue.DEFAULT_GROUP, "c", 20, VISIBLE, Duration.ofMillis(200));
+                        some.forEach(m -> twice.addAndGet(seen.add(body(m)) ? 0 : 1));
+                        if (!some.isEmpty()) {
+                          its.acknowledge(
+                              some.stream().map(Message::receipt).toList(), Optional.empty());
+                        }
+                      }
+                    } catch (InterruptedException | RuntimeException e) {
+                      failures.add(e);
+                    }
+                  }));
+    }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    assertThat(failures).isEmpty();
+    assertThat(seen).hasSize(3 * each);
+    assertThat(twice).hasValue(0);
+    assertThat(sum("flotilla_queue_sent", "busy")).isEqualTo(3 * each);
+    assertThat(sum("flotilla_queue_received", "busy")).isEqualTo(3 * each);
+    assertThat(sum("flotilla_queue_acknowledged", "busy")).isEqualTo(3 * each);
+    queue(0, "busy").send(message("", "left"));
+    TestNodes.await(
+        "the backlog's metric",
+        Duration.ofSeconds(30),
+        () -> sum("flotilla_queue_depth", "busy") == 1);
+    assertThat(sum("flotilla_queue_oldest_seconds", "busy")).isPositive();
+  }
+
+  private static Map<String, Message> allInHand(Queue queue) throws InterruptedException {
+    Map<String, Message> first = new HashMap<>();
+    for (int i = 0; i < 32; i++) {
+      queue.send(message("k" + i, "" + i));
+    }
+    while (first.size() < 32) {
+      receive(queue, 100).forEach(m -> first.put(m.id(), m));
+    }
+    assertThat(queue.stats().groups().getFirst().inFlight()).isEqualTo(32);
+    return first;
+  }
+
+  /** What the owner that is gone had in hand is handed out again, the rest stays in hand. */
+  private static void onlyTheLostOnesComeAgain(Queue queue, Map<String, Message> first)
+      throws InterruptedException {
+    Map<String, Message> again = new HashMap<>();
+    long untilNs = System.nanoTime() + 3_000_000_000L;
+    while (System.nanoTime() < untilNs) {
+      queue
+          .receive(Queue.DEFAULT_GROUP, "c", 100, VISIBLE, Duration.ofMillis(500))
+          .forEach(m -> assertThat(again.put(m.id(), m)).isNull());
+    }
+    assertThat(again.size()).isBetween(1, 31);
+    for (Message message : first.values()) {
+      if (again.containsKey(message.id())) {
+        assertThatThrownBy(() -> acknowledge(queue, message))
+            .isInstanceOfSatisfying(
+                FlotillaException.class,
+                e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.CONFLICT));
+        acknowledge(queue, again.get(message.id()));
+      } else {
+        acknowledge(queue, message);
+      }
+    }
+    assertThat(queue.stats().groups().getFirst().depth()).isZero();
+  }
+
+  @Test
+  @Order(15)
   void nothingAcknowledgedIsLostAndNothingTakesEffectTwiceWhenANodeGoes() throws Exception {
     Grid grid = grids.running().get(0).grid();
     grid.write(
         "making a table",
         ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("effects")));
+    Queue held = queue(0, "held");
+    Map<String, Message> inHand = allInHand(held);
+    assertThat(receive(queue(1, "held"), 100)).isEmpty();
     Queue made = queue(0, "total");
     made.stats();
-    Set<String> acknowledged = java.util.concurrent.ConcurrentHashMap.newKeySet();
+    Set<String> acknowledged = ConcurrentHashMap.newKeySet();
     ConcurrentLinkedQueue<String> effects = new ConcurrentLinkedQueue<>();
     AtomicBoolean stop = new AtomicBoolean();
     List<Thread> threads = new ArrayList<>();
@@ -362,6 +588,7 @@ class QueueTest {
     }
     Thread.sleep(500);
     var lost = grids.running().get(2);
+    queues.get(2).close();
     grids.stop(lost);
     Thread.sleep(1_500);
     stop.set(true);
@@ -397,5 +624,6 @@ class QueueTest {
     assertThat(counted).containsAll(acknowledged);
     assertThat(effects).doesNotHaveDuplicates();
     assertThat(acknowledged.size()).isGreaterThan(10);
+    onlyTheLostOnesComeAgain(held, inHand);
   }
 }
