@@ -1,5 +1,6 @@
 package dev.flotilla;
 
+import static com.tngtech.archunit.base.DescribedPredicate.describe;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.classes;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
 import static com.tngtech.archunit.library.dependencies.SlicesRuleDefinition.slices;
@@ -13,6 +14,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Executor;
 import org.junit.jupiter.api.Test;
 
 /** Keeps the house in order: which package may use which, as docs/ARCHITECTURE.md draws it. */
@@ -122,6 +125,26 @@ class HouseTest {
     MAY_USE.keySet().forEach(name -> expected.add("dev.flotilla." + name));
     PARTS.forEach(part -> expected.add("dev.flotilla.data." + part));
     assertThat(described).containsAll(expected);
+  }
+
+  /** The registry's Raft finishes its work there, so that one blocked task stops every decision. */
+  @Test
+  void nothingRunsOnTheCommonPool() {
+    noClasses()
+        .should()
+        .callMethodWhere(
+            describe(
+                "run something on the common pool",
+                call -> {
+                  String method = call.getTarget().getName();
+                  boolean async =
+                      call.getTargetOwner().isAssignableTo(CompletionStage.class)
+                          && method.endsWith("Async")
+                          && call.getTarget().getRawParameterTypes().stream()
+                              .noneMatch(type -> type.isEquivalentTo(Executor.class));
+                  return async || method.equals("parallelStream") || method.equals("commonPool");
+                }))
+        .check(PRODUCT);
   }
 
   @Test

@@ -30,7 +30,7 @@ public final class FaultNet implements AutoCloseable {
     this.bridge = "flb" + subnet;
     for (int host = 1; host < 10; host++) {
       // What a killed run left behind.
-      quietly("ip", "netns", "del", name(host));
+      remove(host);
     }
     quietly("ip", "link", "del", bridge);
     ip("link", "add", bridge, "type", "bridge");
@@ -51,6 +51,16 @@ public final class FaultNet implements AutoCloseable {
     }
   }
 
+  /** Its cable too: the kernel takes that away only some time after the namespace. */
+  private void remove(int host) throws IOException {
+    quietly("ip", "link", "del", outside(host));
+    quietly("ip", "netns", "del", name(host));
+  }
+
+  private String outside(int host) {
+    return "flv" + subnet + "h" + host;
+  }
+
   private String name(int host) {
     return "fl" + subnet + "h" + host;
   }
@@ -61,7 +71,7 @@ public final class FaultNet implements AutoCloseable {
     String name = name(host);
     hosts.add(name);
     ip("netns", "add", name);
-    String outside = "flv" + subnet + "h" + host;
+    String outside = outside(host);
     ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", name);
     ip("link", "set", outside, "master", bridge, "up");
     ip("-n", name, "link", "set", "lo", "up");
@@ -124,8 +134,8 @@ public final class FaultNet implements AutoCloseable {
 
   @Override
   public void close() throws IOException {
-    for (String host : hosts) {
-      quietly("ip", "netns", "del", host);
+    for (int host = 1; host <= hosts.size(); host++) {
+      remove(host);
     }
     quietly("ip", "link", "del", bridge);
   }

@@ -77,9 +77,9 @@ final class JepsenBench implements Callable<Integer> {
       for (Workload workload : workloads) {
         workload.prepare(api(http, nodes, 0));
       }
-      run(nodes, http, workloads, happened);
-      heal(nodes);
       try {
+        run(nodes, http, workloads, happened);
+        heal(nodes);
         awaitHealthy(nodes, http);
       } catch (IllegalStateException e) {
         nodes.keepFolder();

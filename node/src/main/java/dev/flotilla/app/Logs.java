@@ -38,6 +38,9 @@ public final class Logs extends ContextAwareBase implements Configurator {
 
   @Override
   public ExecutionStatus configure(LoggerContext context) {
+    if (System.getProperty("logback.configurationFile") != null) {
+      return ExecutionStatus.INVOKE_NEXT_IF_ANY;
+    }
     var root = context.getLogger(org.slf4j.Logger.ROOT_LOGGER_NAME);
     String folder = System.getProperty(FOLDER);
     if (folder == null) {

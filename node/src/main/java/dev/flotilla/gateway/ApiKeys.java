@@ -116,6 +116,8 @@ public final class ApiKeys {
    * @param address where the request comes from
    * @return the name of the key
    * @throws ApiError 401 for a wrong or missing key, 429 after many wrong ones
+   * @throws FlotillaException {@code NO_MAJORITY} if this node's copy does not know the key and
+   *     cannot be brought up to date
    */
   String check(Optional<String> authorization, String address) {
     if (banned(address)) {
@@ -132,6 +134,11 @@ public final class ApiKeys {
               + " admin.key in the data folder of the node that started the cluster.");
     }
     Optional<String> name = known(authorization.get());
+    if (name.isEmpty()) {
+      // A node that starts, or a key just made elsewhere: this copy may be behind.
+      registry.get().sync();
+      name = known(authorization.get());
+    }
     if (name.isEmpty()) {
       count(address);
       throw ApiError.of(

@@ -14,6 +14,9 @@ public final class FakeRegistry implements Registry {
   private final List<Runnable> subscribers = new CopyOnWriteArrayList<>();
   private long revision;
 
+  /** What was decided elsewhere and arrives with the next {@link #sync}. */
+  public Runnable arriving = () -> {};
+
   @Override
   public Optional<Entry> get(Key key) {
     return Optional.ofNullable(entries.get(key));
@@ -33,7 +36,9 @@ public final class FakeRegistry implements Registry {
   }
 
   @Override
-  public void sync() {}
+  public void sync() {
+    arriving.run();
+  }
 
   @Override
   public Optional<Long> commit(List<Condition> conditions, List<Write> writes) {

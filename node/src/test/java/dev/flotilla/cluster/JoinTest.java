@@ -108,7 +108,8 @@ class JoinTest {
                             assertThat(e).hasMessageContaining("already used");
                             return false;
                           }
-                        }))
+                        },
+                        TestNodes.MEANWHILE))
             .toList();
     assertThat(races.stream().map(CompletableFuture::join).filter(won -> won)).hasSize(1);
   }

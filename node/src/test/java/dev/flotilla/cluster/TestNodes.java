@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
+import java.util.concurrent.Executor;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 
@@ -113,6 +114,9 @@ public final class TestNodes implements AutoCloseable {
       return false;
     }
   }
+
+  /** Threads for what a test does meanwhile: not the common pool, which the registry needs. */
+  public static final Executor MEANWHILE = task -> Thread.ofPlatform().daemon().start(task);
 
   public static void await(String what, Duration atMost, BooleanSupplier condition) {
     long deadlineNs = System.nanoTime() + atMost.toNanos();

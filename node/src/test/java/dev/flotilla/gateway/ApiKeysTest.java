@@ -6,13 +6,16 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.FakeRegistry;
+import dev.flotilla.cluster.Registry;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.SecureRandom;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -107,5 +110,31 @@ class ApiKeysTest {
     keys.check(bearer(key), "10.0.0.2");
     nowNs.addAndGet(11_000_000_000L);
     keys.check(bearer(key), "10.0.0.1");
+  }
+
+  @Test
+  void aKeyThatThisNodeHasNotHeardOfYetIsNotTakenForWrong() {
+    AtomicReference<String> key = new AtomicReference<>("");
+    registry.arriving = () -> key.set(adminKey());
+    refused(bearer("fk-guess"), 401);
+    keys.check(bearer(key.get()), "10.0.0.1");
+
+    registry.commit(
+        List.of(), List.of(new Registry.Write(new Registry.Key("key", "admin"), Optional.empty())));
+    registry.arriving = () -> adminKey();
+    keys.check(bearer(key.get()), "10.0.0.1");
+
+    registry.commit(
+        List.of(), List.of(new Registry.Write(new Registry.Key("key", "admin"), Optional.empty())));
+    registry.arriving =
+        () -> {
+          throw new FlotillaException(FlotillaException.Code.NO_MAJORITY, "nobody answers", "");
+        };
+    for (int i = 0; i < 30; i++) {
+      assertThatThrownBy(() -> keys.check(bearer(key.get()), "10.0.0.1"))
+          .isInstanceOfSatisfying(
+              FlotillaException.class,
+              error -> assertThat(error.code()).isEqualTo(FlotillaException.Code.NO_MAJORITY));
+    }
   }
 }

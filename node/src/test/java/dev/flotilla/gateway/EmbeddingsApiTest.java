@@ -13,6 +13,7 @@ import com.openai.models.embeddings.CreateEmbeddingResponse;
 import com.openai.models.embeddings.EmbeddingCreateParams;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.model.Pooling;
 import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
@@ -190,14 +191,14 @@ class EmbeddingsApiTest {
     gateway.embedder.gate = new CountDownLatch(1);
     List<CompletableFuture<JsonNode>> asking = new ArrayList<>();
     for (int i = 0; i < 8; i++) {
-      asking.add(CompletableFuture.supplyAsync(() -> post("the same")));
+      asking.add(CompletableFuture.supplyAsync(() -> post("the same"), TestNodes.MEANWHILE));
     }
     assertThat(
             TestGateway.soon(
                 () -> gateway.get("/metrics").body().contains("result=\"shared\"} 7.0")))
         .isTrue();
     CompletableFuture<JsonNode> own =
-        CompletableFuture.supplyAsync(() -> post("the same", "cache", false));
+        CompletableFuture.supplyAsync(() -> post("the same", "cache", false), TestNodes.MEANWHILE);
     assertThat(TestGateway.soon(() -> gateway.embedder.requests.size() == 2)).isTrue();
     gateway.embedder.gate.countDown();
     for (CompletableFuture<JsonNode> one : asking) {

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.train.GradientTunnel.GlooAddress;
 import dev.flotilla.train.GradientTunnel.World;
 import java.io.DataInputStream;
@@ -50,7 +51,7 @@ class GradientTunnelTest {
       var end1 = tunnel1.open(world, 1, tunnels);
       var seen1 =
           CompletableFuture.supplyAsync(
-              () -> end1.exchange(blob(1, gloo1.getLocalPort()), TIMEOUT_NS));
+              () -> end1.exchange(blob(1, gloo1.getLocalPort()), TIMEOUT_NS), TestNodes.MEANWHILE);
       List<byte[]> seen0 = end0.exchange(blob(0, 1), TIMEOUT_NS);
       seen1.join();
 
@@ -103,7 +104,8 @@ class GradientTunnelTest {
       var tunnels = List.of(at(tunnel0), at(tunnel1));
       var foreign = tunnel0.open(world, 0, tunnels);
       var home = tunnel1.open(world, 1, tunnels);
-      CompletableFuture.runAsync(() -> home.exchange(blob(1, 1), TIMEOUT_NS / 20));
+      CompletableFuture.runAsync(
+          () -> home.exchange(blob(1, 1), TIMEOUT_NS / 20), TestNodes.MEANWHILE);
       assertThatThrownBy(() -> foreign.exchange(blob(0, 1), Duration.ofMillis(300).toNanos()))
           .isInstanceOf(FlotillaException.class)
           .hasMessageContaining("did not come up");

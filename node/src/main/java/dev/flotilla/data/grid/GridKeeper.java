@@ -50,7 +50,7 @@ final class GridKeeper implements AutoCloseable {
   private static final long LEASE_NS = 2_000_000_000L;
 
   /** How long an operation waits for such a confirmation where the engine sees a majority. */
-  private static final long CONFIRM_NS = 3_000_000_000L;
+  private static final long CONFIRM_NS = 8_000_000_000L;
 
   /** How long it lets others start first, or answer. */
   private static final long PATIENCE_NS = 15_000_000_000L;
@@ -64,8 +64,11 @@ final class GridKeeper implements AutoCloseable {
   private final CountDownLatch ready = new CountDownLatch(1);
   private final Semaphore wake = new Semaphore(0);
   private volatile @Nullable Ignite engine;
+  private volatile Approval approval = new Approval(null, -1);
+  private String lastDecision = "";
   private long stoppedNs;
   private long lastMajorityNs;
+  private volatile String decided = "";
   private volatile boolean segmented;
   private volatile boolean broken;
   private volatile boolean announced;
@@ -73,6 +76,9 @@ final class GridKeeper implements AutoCloseable {
   private volatile @Nullable Thread thread;
   private volatile @Nullable Thread asking;
   private volatile @Nullable Thread deciding;
+
+  /** A topology of an engine for which the registry's view was seen to be decided and here. */
+  private record Approval(@Nullable Ignite engine, long version) {}
 
   GridKeeper(Cluster cluster, GridConfig config, LongSupplier nanoTime) {
     this.cluster = cluster;
@@ -98,9 +104,19 @@ final class GridKeeper implements AutoCloseable {
     // Apart from the keeper, which may wait for the engine for long: what others say must stay
     // fresh.
     asking = Thread.ofPlatform().name("grid-peers").daemon().start(this::askOnAndOn);
+    var _ = cluster.registry().subscribe(this::lookIfDecided);
     // Apart from it too, since what the keeper calls at a start may wait for a decision.
     deciding = Thread.ofPlatform().name("grid-members").daemon().start(this::decideOnAndOn);
     thread = Thread.ofPlatform().name("grid-keeper").daemon().start(this::run);
+  }
+
+  /** The view may be decided just now, and writes wait for it. */
+  private void lookIfDecided() {
+    String topology = members.current().topology();
+    if (!topology.equals(decided)) {
+      decided = topology;
+      wake.release();
+    }
   }
 
   boolean isClosed() {
@@ -123,13 +139,17 @@ final class GridKeeper implements AutoCloseable {
   }
 
   /**
-   * Two things must hold: the engine sees a majority, and a majority has confirmed within the lease
-   * that it sees this node. The second finds what the engine cannot: that this process stood still,
-   * or that a cut has not been noticed yet.
+   * Three things must hold. The engine sees a majority. All that have everything are in this
+   * engine's topology, as the registry decided for just this topology. And a majority has confirmed
+   * within the lease that it sees this node: that finds what the engine cannot, that this process
+   * stood still, or that a cut has not been noticed yet.
    */
   private boolean hasMajority(Ignite running) {
     try {
+      Approval approved = approval;
       return engineHasMajority(running)
+          && isSame(approved.engine(), running)
+          && approved.version() == running.cluster().topologyVersion()
           && nanoTime.getAsLong() - peers.confirmedNs(members.current().nodes()) < LEASE_NS;
     } catch (IllegalStateException stopped) {
       return false;
@@ -157,7 +177,7 @@ final class GridKeeper implements AutoCloseable {
 
   /**
    * As {@link #hasMajority}, but if only the others' word is missing, waits for it a while: they
-   * may be slow, or this node may have been.
+   * may be slow, or this node may have been, or the view is just being decided.
    *
    * @param running the engine on which something was done; another one cannot speak for it
    */
@@ -185,6 +205,24 @@ final class GridKeeper implements AutoCloseable {
     return one == other;
   }
 
+  /**
+   * Looks whether the view is decided for the engine's topology, and is all there. This node's copy
+   * of the registry is enough: one of the view that leaves it, or claims it, was not in this
+   * topology any more.
+   */
+  private void approve(Ignite running) {
+    long version = running.cluster().topologyVersion();
+    if (isSame(approval.engine(), running) && approval.version() == version) {
+      return;
+    }
+    GridMembers.Members current = members.current();
+    if (current.topology().equals(GridMembers.topology(running))
+        && current.isEnough(Grid.visible(running))
+        && running.cluster().topologyVersion() == version) {
+      approval = new Approval(running, version);
+    }
+  }
+
   private void askOnAndOn() {
     while (!closed) {
       try {
@@ -208,6 +246,7 @@ final class GridKeeper implements AutoCloseable {
           Map<String, String> filled = new HashMap<>();
           peers.fresh().forEach((id, status) -> filled.put(id, status.getFilled()));
           members.manage(running, filled);
+          approve(running);
         }
         var _ = wake.tryAcquire(PERIOD_MS, TimeUnit.MILLISECONDS);
         wake.drainPermits();
@@ -290,8 +329,10 @@ final class GridKeeper implements AutoCloseable {
         && current.view().equals(List.of(cluster.self()))) {
       return;
     }
-    if (action != Action.STAY) {
-      log.info("data grid: {} (rank {}), others {}", action, rank(), others);
+    String decision = action + " (rank " + rank() + "), others " + others;
+    if (!decision.equals(lastDecision)) {
+      lastDecision = decision;
+      log.info("data grid: {}", decision);
     }
     switch (action) {
       case STAY -> {}
@@ -394,15 +435,13 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  /** Whether every partition of every cache has an owner. */
+  /**
+   * Whether every partition has an owner. Asks no cache by name, which could wait for its start.
+   */
   private static boolean isWhole(Ignite running) {
-    for (String name : running.cacheNames()) {
-      var cache = running.cache(name);
-      if (cache != null && !cache.lostPartitions().isEmpty()) {
-        return false;
-      }
-    }
-    return true;
+    return ((IgniteEx) running)
+        .context().cache().cacheGroups().stream()
+            .allMatch(group -> group.topology().lostPartitions().isEmpty());
   }
 
   /** The topology for which this node has all that it is to hold; empty if it has not. */

@@ -28,10 +28,12 @@ import org.slf4j.LoggerFactory;
  * majority of the members brings the engine to it: activates it, takes in nodes that have come,
  * lets go of those that were removed, and decides the view.
  *
- * <p>The <em>view</em> are the members that have everything that was ever acknowledged: who left is
- * out of it, who came back or is new enters it when it has been filled, who is about to delete its
- * data leaves it first. It is decided as soon as the topology has changed, but what is acknowledged
- * does not wait for that (docs/ARCHITECTURE.md, Limits).
+ * <p>The <em>view</em> are the members that have everything that was ever acknowledged. It is
+ * decided anew for each topology of the engine, and no node acknowledges anything under a topology
+ * for which no view is decided, or one of whose view it does not see ({@link
+ * GridKeeper#confirmMajority}). A member that left is out of it from then on; one that came back or
+ * is new enters it when it has been filled; one that is about to delete its data leaves it first.
+ * So whatever happens to the engine, every node of the view is a source of all that counts.
  */
 public final class GridMembers {
 
@@ -40,10 +42,16 @@ public final class GridMembers {
    *
    * @param nodes whose majority must be there for anything to go on: the engine's baseline
    * @param view who has everything
+   * @param settled the nodes that have been in the view once; half of them is not enough to go on
+   * @param topology the engine's topology for which it was decided
    */
-  record Members(List<String> nodes, List<String> view) {
+  record Members(List<String> nodes, List<String> view, List<String> settled, String topology) {
 
-    private static final Members NONE = new Members(List.of(), List.of());
+    private static final Members NONE = new Members(List.of(), List.of(), List.of(), "");
+
+    boolean isEnough(Set<String> visible) {
+      return visible.containsAll(view) && 2 * view.size() > settled.size();
+    }
   }
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
@@ -73,7 +81,7 @@ public final class GridMembers {
     cluster.registry().sync();
     if (cluster.registry().get(KEY).isEmpty()) {
       List<String> self = List.of(cluster.self());
-      decide(0, new Members(self, self));
+      decide(0, new Members(self, self, self, ""));
     }
   }
 
@@ -126,7 +134,8 @@ public final class GridMembers {
       return true;
     }
     List<String> view = change.apply(members.view());
-    return !view.isEmpty() && decide(entry.get().epoch(), new Members(members.nodes(), view));
+    return !view.isEmpty()
+        && decide(entry.get().epoch(), new Members(members.nodes(), view, members.settled(), ""));
   }
 
   /**
@@ -188,9 +197,11 @@ public final class GridMembers {
     }
     if (members.view().stream().noneMatch(visible::contains)) {
       // Nobody here has everything; that must stay known.
-      return new Members(nodes, members.view());
+      return new Members(nodes, members.view(), members.settled(), "");
     }
-    return new Members(nodes, view);
+    List<String> settled =
+        nodes.stream().filter(id -> members.settled().contains(id) || view.contains(id)).toList();
+    return new Members(nodes, view, settled, topology);
   }
 
   private static void setBaseline(Ignite engine, List<String> wanted) {

@@ -326,14 +326,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
       scope.afterCommit().forEach(Runnable::run);
       return result;
     } catch (SqlEngine.RetryOnStableTopology e) {
-      throw ended(
-          entry,
-          options,
-          new FlotillaException(
-              Code.UNAVAILABLE,
-              "transaction " + id + " met a change of the cluster's nodes",
-              "Nothing was done; try again.",
-              e));
+      throw ended(entry, options, metChange(id, e));
     } catch (FlotillaException e) {
       throw ended(
           entry,
@@ -353,9 +346,18 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     }
   }
 
+  private static FlotillaException metChange(String id, SqlEngine.RetryOnStableTopology cause) {
+    return new FlotillaException(
+        Code.UNAVAILABLE,
+        "transaction " + id + " met a change of the cluster's nodes or tables",
+        "Nothing was done; try again.",
+        cause);
+  }
+
   private static FlotillaException said(
       String id, TransactionWatch.Reason reason, FlotillaException cause) {
     return switch (reason) {
+      case TOPOLOGY -> metChange(id, new SqlEngine.RetryOnStableTopology(cause));
       case DEADLOCK ->
           new FlotillaException(
               Code.CONFLICT,
@@ -473,6 +475,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     }
 
     private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
+      SqlEngine.plan(ignite, statement.text(), request);
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);

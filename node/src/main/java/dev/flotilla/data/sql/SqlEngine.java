@@ -112,15 +112,7 @@ final class SqlEngine {
       Optional<int[]> partitions,
       Sql.Request request,
       Sql.Cancel cancel) {
-    List<@Nullable Object> arguments = new ArrayList<>();
-    for (Object argument : request.arguments()) {
-      arguments.add(SqlValues.toEngine(argument));
-    }
-    SqlFieldsQuery query =
-        new SqlFieldsQuery(sql)
-            .setSchema("PUBLIC")
-            .setArgs(arguments.toArray())
-            .setTimeout((int) request.timeout().toMillis(), TimeUnit.MILLISECONDS);
+    SqlFieldsQuery query = query(sql, request);
     partitions.ifPresent(query::setPartitions);
     GridQueryCancel engineCancel = new GridQueryCancel();
     cancel.onCancel(engineCancel::cancel);
@@ -132,6 +124,26 @@ final class SqlEngine {
             .getFirst()) {
       cancel.onCancel(cursor::close);
       return result(cursor, request.rowsMax());
+    } catch (CacheException | IgniteException e) {
+      throw said(e, request);
+    }
+  }
+
+  private static SqlFieldsQuery query(String sql, Sql.Request request) {
+    List<@Nullable Object> arguments = new ArrayList<>();
+    for (Object argument : request.arguments()) {
+      arguments.add(SqlValues.toEngine(argument));
+    }
+    return new SqlFieldsQuery(sql)
+        .setSchema("PUBLIC")
+        .setArgs(arguments.toArray())
+        .setTimeout((int) request.timeout().toMillis(), TimeUnit.MILLISECONDS);
+  }
+
+  /** Plans a statement of this thread's transaction, for {@link #run} to find it. */
+  static void plan(Ignite ignite, String sql, Sql.Request request) {
+    try {
+      SqlPlans.plan(ignite, query(sql, request));
     } catch (CacheException | IgniteException e) {
       throw said(e, request);
     }

@@ -78,6 +78,8 @@ final class TransactionSessions implements AutoCloseable {
     private final CompletableFuture<Optional<String>> id = new CompletableFuture<>();
     private final CompletableFuture<Void> ended = new CompletableFuture<>();
 
+    private Optional<Task> broken = Optional.empty();
+
     Open(Options options, Optional<String> callersId) {
       this.options = options;
       this.callersId = callersId;
@@ -101,6 +103,7 @@ final class TransactionSessions implements AutoCloseable {
       } catch (RolledBack e) {
         ended.complete(null);
       } catch (RuntimeException e) {
+        broken.ifPresent(task -> task.result().completeExceptionally(e));
         id.completeExceptionally(e);
         ended.completeExceptionally(e);
       } finally {
@@ -134,9 +137,16 @@ final class TransactionSessions implements AutoCloseable {
         }
         try {
           task.result().complete(task.action().apply(transaction));
-        } catch (RuntimeException e) {
+        } catch (FlotillaException e) {
           task.result().completeExceptionally(e);
-          throw e instanceof RolledBack ? e : new RolledBack();
+          throw new RolledBack();
+        } catch (RolledBack e) {
+          task.result().completeExceptionally(e);
+          throw e;
+        } catch (RuntimeException e) {
+          // The engine's: how the transaction ends says what it means.
+          broken = Optional.of(task);
+          throw e;
         }
         if (task.last()) {
           return;

@@ -12,6 +12,7 @@ import java.util.function.LongSupplier;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
+import org.apache.ignite.internal.GridKernalContext;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.distributed.near.GridNearTxLocal;
 import org.apache.ignite.internal.processors.cache.transactions.IgniteTxEntry;
@@ -35,6 +36,10 @@ import org.slf4j.LoggerFactory;
  * waits for no lock of another transaction, for its locks are taken before it begins ({@link
  * SqlLocks}), and has a time-out of its own.
  *
+ * <p>When nodes come or go, or tables and caches are made, the engine waits for the transactions
+ * that run, and all that begins then waits for it. So those that hold it up for a second, because
+ * they wait for something themselves or for their client, are rolled back too.
+ *
  * <p>The engine can follow who waits for whom over the nodes; it is asked for those that have
  * waited for a while. All nodes that see a circle agree on the one to roll back, the one that began
  * last, and only its own node does it.
@@ -44,7 +49,9 @@ final class TransactionWatch implements AutoCloseable {
   /** Why a transaction was rolled back here. */
   enum Reason {
     DEADLOCK,
-    TIMEOUT
+    TIMEOUT,
+    /** The engine's topology changes, which waits for all transactions. */
+    TOPOLOGY
   }
 
   /** A transaction from its beginning to its commit. */
@@ -125,11 +132,16 @@ final class TransactionWatch implements AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(TransactionWatch.class);
   private static final long PATIENCE_NS = 400_000_000L;
+  private static final long TOPOLOGY_PATIENCE_NS = 1_000_000_000L;
   private static final long PERIOD_MS = 250;
   private static final long SEARCH_MS = 5_000;
 
   private final LongSupplier nanoTime;
   private final Map<String, Watched> running = new ConcurrentHashMap<>();
+
+  /** Since when the topology has been changing; only the timer's thread uses it. */
+  private @Nullable Long changingSinceNs;
+
   private final ScheduledExecutorService timer =
       Executors.newSingleThreadScheduledExecutor(
           Thread.ofPlatform().daemon().name("transaction-watch").factory());
@@ -151,12 +163,15 @@ final class TransactionWatch implements AutoCloseable {
   }
 
   private void look() {
+    boolean heldUp = isTopologyHeldUp();
     running.forEach(
         (id, watched) -> {
           try {
             long now = nanoTime.getAsLong();
             if (now > watched.deadlineNs) {
               watched.rollBack(Reason.TIMEOUT);
+            } else if (heldUp && now - watched.sinceNs > TOPOLOGY_PATIENCE_NS) {
+              watched.rollBack(Reason.TOPOLOGY);
             } else if (now - watched.sinceNs > PATIENCE_NS) {
               look(watched);
             }
@@ -166,6 +181,34 @@ final class TransactionWatch implements AutoCloseable {
             log.warn("transaction {} cannot be searched for a deadlock", id, e);
           }
         });
+  }
+
+  private boolean isTopologyHeldUp() {
+    Ignite engine = running.values().stream().findAny().map(one -> one.ignite).orElse(null);
+    long now = nanoTime.getAsLong();
+    try {
+      if (engine == null || !isTopologyChanging(((IgniteEx) engine).context())) {
+        changingSinceNs = null;
+        return false;
+      }
+    } catch (IgniteException | IllegalStateException stopped) {
+      changingSinceNs = null;
+      return false;
+    }
+    if (changingSinceNs == null) {
+      changingSinceNs = now;
+    }
+    return now - changingSinceNs > TOPOLOGY_PATIENCE_NS;
+  }
+
+  private static boolean isTopologyChanging(GridKernalContext context) {
+    return context
+            .cache()
+            .context()
+            .exchange()
+            .readyAffinityVersion()
+            .compareTo(context.discovery().topologyVersionEx())
+        < 0;
   }
 
   private static void look(Watched watched) throws IgniteCheckedException {

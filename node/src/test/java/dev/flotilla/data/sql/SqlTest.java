@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.MajorityValidator;
 import java.math.BigDecimal;
 import java.nio.file.Path;
@@ -214,7 +215,8 @@ class SqlTest {
             () ->
                 sql()
                     .execute(
-                        new Sql.Request(endless, List.of(), 10, Duration.ofMinutes(1)), cancel));
+                        new Sql.Request(endless, List.of(), 10, Duration.ofMinutes(1)), cancel),
+            TestNodes.MEANWHILE);
     assertThat(running).isNotDone();
     cancel.cancel();
     assertThatThrownBy(() -> running.get(10, java.util.concurrent.TimeUnit.SECONDS))
@@ -243,7 +245,8 @@ class SqlTest {
                                   : mine.execute("UPDATE stock SET n = n - 1 WHERE id = 1"))
                               .updated());
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> worker : workers) {
       worker.get(60, java.util.concurrent.TimeUnit.SECONDS);
@@ -291,7 +294,8 @@ class SqlTest {
             .map(
                 node ->
                     CompletableFuture.supplyAsync(
-                        () -> node.sql().migrate(List.of(first, mended)).size()))
+                        () -> node.sql().migrate(List.of(first, mended)).size(),
+                        TestNodes.MEANWHILE))
             .toList();
     assertThat(both.get(0).join() + both.get(1).join()).isEqualTo(1);
     assertThat(sql().execute("SELECT id FROM m ORDER BY id").rows())

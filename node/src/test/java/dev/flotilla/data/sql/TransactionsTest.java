@@ -24,6 +24,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.ignite.transactions.TransactionState;
@@ -34,12 +35,15 @@ import org.junit.jupiter.api.MethodOrderer;
 import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestMethodOrder;
+import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 @TestMethodOrder(MethodOrderer.OrderAnnotation.class)
 class TransactionsTest {
 
   private static final Options SHORT = new Options(Mode.PESSIMISTIC, Duration.ofMillis(1_500));
+
+  private static final Options LONG = new Options(Mode.PESSIMISTIC, Duration.ofSeconds(60));
 
   @TempDir static Path folder;
 
@@ -100,7 +104,8 @@ class TransactionsTest {
                       transaction -> {
                         body.accept(transaction, barrier);
                         return true;
-                      })));
+                      }),
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> each : both) {
       try {
@@ -218,7 +223,8 @@ class TransactionsTest {
                   }
                   done.incrementAndGet();
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> worker : workers) {
       worker.get(60, TimeUnit.SECONDS);
@@ -351,7 +357,8 @@ class TransactionsTest {
                                   "UPDATE account SET n = ? WHERE id = 20",
                                   n(transaction, 20) + 1));
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     for (CompletableFuture<Void> worker : workers) {
       worker.get(60, TimeUnit.SECONDS);
@@ -408,7 +415,8 @@ class TransactionsTest {
                           } catch (InterruptedException e) {
                             return false;
                           }
-                        }));
+                        }),
+            TestNodes.MEANWHILE);
     held.await();
     refused(
         Code.BUSY,
@@ -467,7 +475,7 @@ class TransactionsTest {
     GridTransactions transactions = nodes.get(0).transactions();
     Step update = new Step.Statement("UPDATE account SET n = n + 1 WHERE id = 60", List.of());
     var session = transactions.begin(SHORT);
-    CompletableFuture.runAsync(() -> session.step(update)).join();
+    CompletableFuture.runAsync(() -> session.step(update), TestNodes.MEANWHILE).join();
     transactions.session(session.id()).orElseThrow().step(update);
     session.commit();
     assertThat(n(60)).isEqualTo(2);
@@ -483,6 +491,49 @@ class TransactionsTest {
     TestNodes.await(
         "its end", Duration.ofSeconds(10), () -> transactions.session(late.id()).isEmpty());
     assertThat(n(60)).isEqualTo(2);
+  }
+
+  @Test
+  @Order(8)
+  void aTransactionThatWaitsForItsClientDoesNotHoldUpAChangeOfTheTables() throws Exception {
+    account(61, "idle", 0);
+    Step update = new Step.Statement("UPDATE account SET n = n + 1 WHERE id = 61", List.of());
+    var idle = nodes.get(0).transactions().begin(LONG);
+    idle.step(update);
+    createInBackground("CREATE TABLE beside_idle (id INT PRIMARY KEY)").get(15, TimeUnit.SECONDS);
+    refused(Code.UNAVAILABLE, "met a change", () -> idle.step(update));
+    assertThat(n(61)).isEqualTo(0);
+  }
+
+  /** The planner asks all nodes for sizes, and they answer when the topology has settled. */
+  @Test
+  @Timeout(60)
+  @Order(8)
+  void aStatementThatIsPlannedUnderLocksDoesNotHoldUpAChangeOfTheTables() throws Exception {
+    account(62, "planned", 0);
+    AtomicReference<CompletableFuture<Void>> created = new AtomicReference<>();
+    refused(
+        Code.UNAVAILABLE,
+        "met a change",
+        () ->
+            nodes
+                .get(0)
+                .transactions()
+                .run(
+                    LONG,
+                    transaction -> {
+                      transaction.sql("UPDATE account SET n = n + 1 WHERE id = 62");
+                      created.set(createInBackground("CREATE TABLE beside (id INT PRIMARY KEY)"));
+                      pause(500);
+                      return transaction.sql("SELECT n + 7 FROM account WHERE id = 62").rows();
+                    }));
+    created.get().get(15, TimeUnit.SECONDS);
+    assertThat(n(62)).isEqualTo(0);
+  }
+
+  private static CompletableFuture<Void> createInBackground(String statement) {
+    return CompletableFuture.runAsync(
+        () -> nodes.get(1).sql().execute(statement), TestNodes.MEANWHILE);
   }
 
   @Test
@@ -542,7 +593,8 @@ class TransactionsTest {
                     pause(20);
                   }
                 }
-              }));
+              },
+              TestNodes.MEANWHILE));
     }
     TestNodes.await("some transfers", Duration.ofSeconds(20), () -> moved.get() > 20);
     grids.stop(nodes.get(2));
