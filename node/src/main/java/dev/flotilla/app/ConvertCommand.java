@@ -19,7 +19,9 @@ final class ConvertCommand implements Callable<Integer> {
   private enum Type {
     f32,
     f16,
-    q8_0
+    bf16,
+    q8_0,
+    q4_0
   }
 
   @Parameters(index = "0", paramLabel = "FOLDER", description = "With safetensors in it.")
@@ -32,7 +34,7 @@ final class ConvertCommand implements Callable<Integer> {
       names = "--type",
       paramLabel = "TYPE",
       defaultValue = "q8_0",
-      description = "Of the weights: f32, f16 or q8_0 (default ${DEFAULT-VALUE}).")
+      description = "Of the weights: f32, f16, bf16, q8_0 or q4_0 (default ${DEFAULT-VALUE}).")
   private Type type = Type.q8_0;
 
   @Override

@@ -15,6 +15,7 @@ import dev.flotilla.gateway.GatewayServices;
 import dev.flotilla.gateway.Invites;
 import dev.flotilla.gateway.ModelImports;
 import dev.flotilla.model.GgufConverter;
+import dev.flotilla.model.GgufSplit;
 import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Serving;
 import dev.flotilla.tensor.WeightType;
@@ -237,8 +238,8 @@ final class Node {
   private ModelImports imports() {
     return new ModelImports() {
       @Override
-      public void add(String name, String source) {
-        addModel(name, path(source));
+      public void add(String name, String source, Optional<String> quantize) {
+        addModel(name, path(source), quantize.map(Node::weightType));
       }
 
       @Override
@@ -258,7 +259,7 @@ final class Node {
   }
 
   private void addTrained(String job, String model, Path folder) {
-    addModel(model, folder);
+    addModel(model, folder, Optional.empty());
     try {
       Checkpoints.keep(data.blobs(), job, folder);
     } catch (FlotillaException e) {
@@ -268,24 +269,48 @@ final class Node {
     log.info("job {}: its model is {}", job, model);
   }
 
-  /** A GGUF file as it is; a Hugging Face folder by way of Q8_0. */
-  private void addModel(String name, Path source) {
+  private static WeightType weightType(String name) {
+    for (WeightType type : GgufConverter.TYPES) {
+      if (type.name().equalsIgnoreCase(name)) {
+        return type;
+      }
+    }
+    throw new FlotillaException(
+        Code.INVALID,
+        "quantize is \"" + name + "\"",
+        "Give one of " + GgufConverter.TYPES + " in small letters.");
+  }
+
+  /** A GGUF file as it is unless a type is given; a Hugging Face folder by way of Q8_0. */
+  private void addModel(String name, Path source, Optional<WeightType> type) {
     if (!source.isAbsolute() || !Files.exists(source)) {
       throw new FlotillaException(
           Code.NOT_FOUND,
           "there is no " + source + " on node " + options.name(),
           "Name a GGUF file or a Hugging Face folder by its whole path on that node.");
     }
-    if (!Files.isDirectory(source)) {
+    boolean folder = Files.isDirectory(source);
+    if (!folder && type.isEmpty() && !GgufSplit.isPart(source)) {
       var _ = serving.models().add(name, source);
       return;
     }
     try {
       Path converted = Files.createTempFile(options.data().resolve("data"), IMPORT, ".gguf");
+      Path joined = converted.resolveSibling(converted.getFileName() + ".joined");
       try {
-        GgufConverter.convert(source, converted, name, WeightType.Q8_0);
+        if (folder) {
+          GgufConverter.convert(source, converted, name, type.orElse(WeightType.Q8_0));
+        } else if (type.isEmpty()) {
+          GgufSplit.join(source, converted);
+        } else if (GgufSplit.isPart(source)) {
+          GgufSplit.join(source, joined);
+          GgufConverter.requantize(joined, converted, type.get());
+        } else {
+          GgufConverter.requantize(source, converted, type.get());
+        }
         var _ = serving.models().add(name, converted);
       } finally {
+        Files.deleteIfExists(joined);
         Files.deleteIfExists(converted);
       }
     } catch (IOException e) {

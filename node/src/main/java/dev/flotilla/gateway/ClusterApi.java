@@ -189,7 +189,7 @@ final class ClusterApi {
   void addModel(Exchange exchange) {
     Fields fields = exchange.json();
     String name = validName("name", fields.requiredText("name"));
-    services.imports().add(name, fields.requiredText("source"));
+    services.imports().add(name, fields.requiredText("source"), fields.text("quantize"));
     exchange.send(
         201,
         services.deployments().models().stream()

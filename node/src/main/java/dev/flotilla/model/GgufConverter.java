@@ -2,27 +2,27 @@ package dev.flotilla.model;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
-import dev.flotilla.Json;
+import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.WeightType;
-import java.io.IOException;
-import java.nio.file.Files;
+import java.io.ByteArrayOutputStream;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Predicate;
 
 /**
  * Turns a Hugging Face folder into one GGUF file that llama.cpp loads: weights, shape, tokenizer
- * and chat template.
+ * and chat template; or a GGUF file into one of another weight type.
  */
 public final class GgufConverter {
 
-  private static final int NORMAL = 1;
-  private static final int CONTROL = 3;
-  private static final int USER_DEFINED = 4;
-  private static final int UNUSED = 5;
+  /** The weight types that models are made in; others are only read. */
+  public static final List<WeightType> TYPES =
+      List.of(WeightType.Q8_0, WeightType.Q4_0, WeightType.BF16, WeightType.F16, WeightType.F32);
 
   private GgufConverter() {}
 
@@ -38,161 +38,122 @@ public final class GgufConverter {
   public static void convert(Path folder, Path gguf, String name, WeightType type) {
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder)) {
       ModelConfig config = source.config();
-      Map<String, Object> metadata = LlamaMetadata.of(name, config, type);
-      addTokenizer(metadata, folder, config.vocabularySize());
+      Map<String, Object> metadata = GgufConfig.metadata(name, config, type);
+      TokenizerMetadata.add(metadata, folder, config.vocabularySize());
+      addSampling(metadata, JsonFiles.readIfThere(folder.resolve("generation_config.json")));
       addPooling(metadata, folder);
       List<GgufWriter.Tensor> tensors = new ArrayList<>();
-      LlamaTensors.shapes(config)
-          .forEach((tensor, shape) -> tensors.add(tensor(source, config, tensor, shape, type)));
+      for (Part part : ModelTensors.all(config).values()) {
+        tensors.add(tensor(source, part, type));
+      }
+      source.requireAllUsed();
       GgufWriter.write(gguf, metadata, tensors);
     }
   }
 
-  private static GgufWriter.Tensor tensor(
-      HuggingFaceFolder source,
-      ModelConfig config,
-      String name,
-      List<Integer> shape,
-      WeightType type) {
-    Safetensors.Tensor from = source.tensor(HuggingFaceFolder.nameOf(name), shape.reversed());
-    boolean matrix = shape.size() > 1;
-    boolean rotated = name.endsWith("attn_q.weight") || name.endsWith("attn_k.weight");
-    return new GgufWriter.Tensor(
-        name,
-        shape,
-        matrix ? LlamaMetadata.matrixType(type, shape.getFirst()) : WeightType.F32,
-        rotated
-            ? (row, values) -> from.read(LlamaTensors.halfSplitRow(row, config.headWidth()), values)
-            : from::read);
-  }
-
-  private static void addTokenizer(Map<String, Object> metadata, Path folder, int size) {
-    Path file = folder.resolve("tokenizer.json");
-    String where = file.toString();
-    JsonNode tokenizer = JsonFiles.read(file);
-    JsonNode model = tokenizer.path("model");
-    if (!model.path("type").asText().equals("BPE") || !byteLevel(tokenizer)) {
-      throw WeightFiles.bad(
-          where,
-          "not a byte-level BPE tokenizer with GPT-2's pattern",
-          "Only such tokenizers are converted so far");
-    }
-    String[] tokens = new String[size];
-    int[] types = new int[size];
-    Arrays.fill(types, UNUSED);
-    for (Map.Entry<String, JsonNode> entry : model.path("vocab").properties()) {
-      put(where, tokens, types, entry.getValue(), entry.getKey(), NORMAL);
-    }
-    for (JsonNode added : tokenizer.path("added_tokens")) {
-      int kind = added.path("special").asBoolean() ? CONTROL : USER_DEFINED;
-      put(where, tokens, types, added.path("id"), added.path("content").asText(), kind);
-    }
-    for (int id = 0; id < size; id++) {
-      if (types[id] == UNUSED) {
-        tokens[id] = "[PAD" + id + "]";
+  /**
+   * Writes a GGUF file's model in another weight type; all else stays as it is. Weights that are
+   * quantised already lose a little more than from the original.
+   *
+   * @param type of the matrices, as in {@link #convert}
+   * @throws FlotillaException {@code NOT_FOUND}, {@code BAD_FILE} or {@code STORAGE}
+   */
+  public static void requantize(Path gguf, Path to, WeightType type) {
+    try (GgufFile source = GgufFile.open(gguf)) {
+      GgufHeader header = source.header();
+      ModelConfig config = header.modelConfig();
+      String fileType = "general.file_type";
+      Predicate<String> kept = key -> !key.equals(fileType) && !key.equals(GgufParser.ALIGNMENT);
+      ByteArrayOutputStream metadata = new ByteArrayOutputStream();
+      metadata.writeBytes(GgufHeader.metadataBytes(gguf, kept));
+      metadata.writeBytes(GgufWriter.encode(Map.of(fileType, GgufTypes.fileType(type))));
+      int keys = 1 + (int) header.metadata().keySet().stream().filter(kept).count();
+      List<GgufWriter.Tensor> tensors = new ArrayList<>();
+      for (Part part : ModelTensors.all(config).values()) {
+        WeightType stored = GgufTypes.stored(part, type, config.tiedEmbeddings());
+        tensors.add(
+            new GgufWriter.Tensor(part.name(), part.shape(), stored, rows(source, part.name())));
       }
+      GgufWriter.write(to, keys, metadata.toByteArray(), tensors);
     }
-    metadata.put("tokenizer.ggml.model", "gpt2");
-    metadata.put("tokenizer.ggml.pre", "gpt-2");
-    metadata.put("tokenizer.ggml.tokens", List.of(tokens));
-    metadata.put("tokenizer.ggml.token_type", types);
-    metadata.put("tokenizer.ggml.merges", merges(where, model.path("merges")));
-    addSpecialTokens(metadata, folder, tokens);
-    addChatTemplate(metadata, folder);
   }
 
-  private static void put(
-      String where, String[] tokens, int[] types, JsonNode id, String token, int kind) {
-    if (!id.isInt() || id.asInt() < 0 || id.asInt() >= tokens.length) {
-      throw WeightFiles.bad(
-          where,
-          "token \"" + token + "\" has the id " + id + ", outside vocab_size " + tokens.length);
-    }
-    if (kind == NORMAL && types[id.asInt()] == NORMAL) {
-      throw WeightFiles.bad(where, "two tokens have the id " + id);
-    }
-    tokens[id.asInt()] = token;
-    types[id.asInt()] = kind;
+  private static GgufWriter.Rows rows(GgufFile source, String name) {
+    TensorInfo info = source.header().tensor(name).orElseThrow();
+    MemorySegment data = source.tensor(name);
+    long rowBytes = info.type().bytes(info.columns());
+    return (row, values) ->
+        Blocks.decode(info.type(), data, rowBytes * row, values, 0, values.length);
   }
 
-  private static boolean byteLevel(JsonNode tokenizer) {
-    JsonNode pre = tokenizer.path("pre_tokenizer");
-    if (pre.path("type").asText().equals("Sequence") && pre.path("pretokenizers").size() == 1) {
-      pre = pre.path("pretokenizers").path(0);
+  private static GgufWriter.Tensor tensor(HuggingFaceFolder source, Part part, WeightType type) {
+    float[] computed = source.ropeFactors().get(part.name());
+    GgufWriter.Rows rows =
+        computed == null
+            ? rows(source, part)
+            : (row, values) -> System.arraycopy(computed, 0, values, 0, values.length);
+    WeightType stored = GgufTypes.stored(part, type, source.config().tiedEmbeddings());
+    return new GgufWriter.Tensor(part.name(), part.shape(), stored, rows);
+  }
+
+  /** The rows of a tensor, in the order that GGUF has them. */
+  private static GgufWriter.Rows rows(HuggingFaceFolder source, Part part) {
+    if (part.huggingFace().contains("*")) {
+      return expertRows(source, part);
     }
-    return pre.path("type").asText().equals("ByteLevel")
-        && pre.path("use_regex").asBoolean(true)
-        && !pre.path("add_prefix_space").asBoolean(true);
-  }
-
-  /** Merges are pairs, as lists in newer files and joined by a space in older ones. */
-  private static List<String> merges(String where, JsonNode merges) {
-    List<String> joined = new ArrayList<>();
-    for (JsonNode merge : merges) {
-      if (merge.isArray() && merge.size() == 2) {
-        joined.add(merge.path(0).asText() + " " + merge.path(1).asText());
-      } else if (merge.isTextual()) {
-        joined.add(merge.asText());
-      } else {
-        throw WeightFiles.bad(where, "merge " + joined.size() + " is " + merge);
-      }
+    Safetensors.Tensor from = source.tensor(part.huggingFace(), part.shape().reversed());
+    if (part.interleaved()) {
+      int headWidth = source.config().headWidth();
+      return (row, values) -> from.read(ModelTensors.halfSplitRow(row, headWidth), values);
     }
-    return joined;
-  }
-
-  private static void addSpecialTokens(Map<String, Object> metadata, Path folder, String[] tokens) {
-    JsonNode config = JsonFiles.read(folder.resolve("config.json"));
-    JsonNode generation = optional(folder.resolve("generation_config.json"));
-    JsonNode tokenizer = optional(folder.resolve("tokenizer_config.json"));
-    for (String kind : List.of("bos", "eos", "pad", "unk")) {
-      String field = kind + "_token";
-      tokenId(generation.path(field + "_id"), tokens.length)
-          .or(() -> tokenId(config.path(field + "_id"), tokens.length))
-          .or(() -> tokenId(tokenizer.path(field), tokens))
-          .ifPresent(id -> metadata.put("tokenizer.ggml." + longName(kind) + "_token_id", id));
+    float offset = source.config().architecture().definition().storedGainOffset();
+    if (part.vector() && offset != 0) {
+      return (row, values) -> {
+        from.read(row, values);
+        for (int i = 0; i < values.length; i++) {
+          values[i] += offset;
+        }
+      };
     }
-    metadata.put("tokenizer.ggml.add_bos_token", tokenizer.path("add_bos_token").asBoolean(false));
-    metadata.put("tokenizer.ggml.add_eos_token", tokenizer.path("add_eos_token").asBoolean(false));
+    return from::read;
   }
 
-  private static String longName(String kind) {
-    return switch (kind) {
-      case "pad" -> "padding";
-      case "unk" -> "unknown";
-      default -> kind;
-    };
+  private static GgufWriter.Rows expertRows(HuggingFaceFolder source, Part part) {
+    List<Safetensors.Tensor> experts = new ArrayList<>();
+    List<Integer> shape = part.shape().subList(0, 2).reversed();
+    for (int expert = 0; expert < part.shape().getLast(); expert++) {
+      String name = part.huggingFace().replace("*", String.valueOf(expert));
+      experts.add(source.tensor(name, shape));
+    }
+    int each = part.shape().get(1);
+    return (row, values) -> experts.get(row / each).read(row % each, values);
   }
 
-  private static Optional<Integer> tokenId(JsonNode value, int size) {
-    JsonNode id = value.isArray() ? value.path(0) : value;
-    return id.isInt() && id.asInt() >= 0 && id.asInt() < size
-        ? Optional.of(id.asInt())
+  /** How its makers would sample, where they say so. */
+  private static void addSampling(Map<String, Object> metadata, JsonNode generation) {
+    JsonNode samples = generation.path("do_sample");
+    if (samples.isBoolean() && !samples.asBoolean()) {
+      metadata.put("general.sampling.temp", 0f);
+      return;
+    }
+    number(generation, "temperature", 0, 2)
+        .ifPresent(value -> metadata.put("general.sampling.temp", value));
+    number(generation, "top_p", 0, 1)
+        .ifPresent(value -> metadata.put("general.sampling.top_p", value));
+    number(generation, "top_k", 0, 1_000_000)
+        .ifPresent(value -> metadata.put("general.sampling.top_k", value.intValue()));
+  }
+
+  private static Optional<Float> number(JsonNode json, String field, float least, float most) {
+    JsonNode value = json.path(field);
+    return value.isNumber() && value.floatValue() >= least && value.floatValue() <= most
+        ? Optional.of(value.floatValue())
         : Optional.empty();
-  }
-
-  private static Optional<Integer> tokenId(JsonNode value, String[] tokens) {
-    String content = value.isObject() ? value.path("content").asText() : value.asText();
-    int id = content.isEmpty() ? -1 : Arrays.asList(tokens).indexOf(content);
-    return id < 0 ? Optional.empty() : Optional.of(id);
-  }
-
-  private static void addChatTemplate(Map<String, Object> metadata, Path folder) {
-    Path file = folder.resolve("chat_template.jinja");
-    JsonNode inConfig = optional(folder.resolve("tokenizer_config.json")).path("chat_template");
-    try {
-      if (Files.exists(file)) {
-        metadata.put("tokenizer.chat_template", Files.readString(file));
-      } else if (inConfig.isTextual()) {
-        metadata.put("tokenizer.chat_template", inConfig.asText());
-      }
-    } catch (IOException e) {
-      throw WeightFiles.failure("read", file, e);
-    }
   }
 
   /** How it pools, where sentence-transformers' files say so. */
   private static void addPooling(Map<String, Object> metadata, Path folder) {
-    JsonNode config = optional(folder.resolve("1_Pooling").resolve("config.json"));
+    JsonNode config = JsonFiles.readIfThere(folder.resolve("1_Pooling").resolve("config.json"));
     for (Pooling pooling : Pooling.values()) {
       String mode =
           switch (pooling) {
@@ -201,12 +162,8 @@ public final class GgufConverter {
             case LAST -> "lasttoken";
           };
       if (config.path("pooling_mode_" + mode).asBoolean()) {
-        metadata.put(Pooling.KEY, pooling.number());
+        metadata.put(Pooling.key(metadata), pooling.number());
       }
     }
-  }
-
-  private static JsonNode optional(Path file) {
-    return Files.exists(file) ? JsonFiles.read(file) : Json.MAPPER.createObjectNode();
   }
 }

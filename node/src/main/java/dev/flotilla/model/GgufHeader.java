@@ -14,6 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Predicate;
 
 /**
  * The head of a GGUF file, versions 2 and 3: metadata and where each tensor lies. The format is
@@ -118,6 +119,19 @@ public final class GgufHeader {
     }
   }
 
+  /** Some keys and values of a file, in the bytes that it has for them. */
+  static byte[] metadataBytes(Path file, Predicate<String> keys) {
+    try (Arena arena = Arena.ofConfined();
+        FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      MemorySegment bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena);
+      GgufParser parser = new GgufParser(file.toString(), bytes, bytes.byteSize());
+      parser.parse();
+      return parser.metadataBytes(keys);
+    } catch (IOException e) {
+      throw WeightFiles.failure("read", file, e);
+    }
+  }
+
   /** The format's version, 2 or 3. */
   public int version() {
     return version;
@@ -163,12 +177,12 @@ public final class GgufHeader {
    * @throws FlotillaException {@code BAD_FILE} naming the architecture, key or tensor
    */
   public ModelConfig modelConfig() {
-    return LlamaTensors.config(this);
+    return GgufConfig.read(this);
   }
 
   /** The tensors that a slice of this model needs, embedding and output included where due. */
   public List<TensorInfo> sliceTensors(LayerRange range) {
-    return LlamaTensors.names(modelConfig(), range).stream()
+    return ModelTensors.names(modelConfig(), range).stream()
         .map(name -> tensor(name).orElseThrow())
         .toList();
   }

@@ -3,6 +3,7 @@ package dev.flotilla.model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.WeightType;
+import java.io.ByteArrayOutputStream;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
@@ -10,17 +11,22 @@ import java.nio.ByteOrder;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Predicate;
 
 /**
  * Parses one GGUF head. Files come from strangers, so every count is held against what the bytes
  * that follow could contain before anything is allocated for it, and every error names the field.
  */
 final class GgufParser {
+
+  /** The key of what tensors' offsets are multiples of. */
+  static final String ALIGNMENT = "general.alignment";
 
   static final int MAGIC = 0x46554747;
 
@@ -44,7 +50,7 @@ final class GgufParser {
   private static final int MAX_TENSORS = 100_000;
   private static final int MAX_DIMENSIONS = 4;
   private static final int MAX_NAME_BYTES = 64 * 1024;
-  private static final int MAX_STRING_BYTES = 16 * 1024 * 1024;
+  private static final int MAX_STRING_BYTES = 64 * 1024 * 1024;
   private static final int MAX_ARRAY_ELEMENTS = 4_000_000;
   private static final int MAX_ALIGNMENT = 1 << 20;
 
@@ -63,12 +69,16 @@ final class GgufParser {
   private final long fileBytes;
   private long position;
   private long arrayElements;
+  private final Map<String, Extent> extents = new LinkedHashMap<>();
 
   GgufParser(String where, MemorySegment head, long fileBytes) {
     this.where = where;
     this.head = head.asSlice(0, Math.min(head.byteSize(), MAX_HEAD_BYTES)).asReadOnly();
     this.fileBytes = fileBytes;
   }
+
+  /** Which bytes of the head a key and its value take. */
+  private record Extent(long begin, long end) {}
 
   GgufHeader parse() {
     if (head.byteSize() < 4 || head.get(INT, 0) != MAGIC) {
@@ -93,9 +103,27 @@ final class GgufParser {
         version, alignment, headBytes, fileBytes, metadata, place(relative, headBytes));
   }
 
+  /**
+   * The keys and values chosen, in the bytes that the head has for them.
+   *
+   * @param keys after {@link #parse}
+   */
+  byte[] metadataBytes(Predicate<String> keys) {
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    extents.forEach(
+        (key, extent) -> {
+          if (keys.test(key)) {
+            MemorySegment part = head.asSlice(extent.begin(), extent.end() - extent.begin());
+            bytes.writeBytes(part.toArray(ValueLayout.JAVA_BYTE));
+          }
+        });
+    return bytes.toByteArray();
+  }
+
   private Map<String, Object> metadata(int keyCount) {
     Map<String, Object> metadata = new LinkedHashMap<>();
     for (int i = 0; i < keyCount; i++) {
+      long from = position;
       String key = string("key " + i, MAX_NAME_BYTES);
       String field = "metadata " + quote(key);
       int type = int32("type of " + field);
@@ -103,12 +131,13 @@ final class GgufParser {
       if (metadata.put(key, value) != null) {
         throw bad(field + " is there twice");
       }
+      extents.put(key, new Extent(from, position));
     }
     return metadata;
   }
 
   private int alignment(Map<String, Object> metadata) {
-    Object value = metadata.getOrDefault("general.alignment", 32L);
+    Object value = metadata.getOrDefault(ALIGNMENT, (long) GgufWriter.ALIGNMENT);
     if (!(value instanceof Long bytes)
         || bytes < 1
         || bytes > MAX_ALIGNMENT
@@ -201,34 +230,13 @@ final class GgufParser {
   }
 
   private WeightType weightType(int number, String field) {
-    return switch (number) {
-      case 0 -> WeightType.F32;
-      case 1 -> WeightType.F16;
-      case 8 -> WeightType.Q8_0;
-      default ->
-          throw WeightFiles.bad(
-              where,
-              field + " is of type " + typeName(number) + ", which does not run here",
-              "Convert the model to F32, F16 or Q8_0");
-    };
-  }
-
-  private static String typeName(int number) {
-    return switch (number) {
-      case 2 -> "Q4_0";
-      case 3 -> "Q4_1";
-      case 6 -> "Q5_0";
-      case 7 -> "Q5_1";
-      case 10 -> "Q2_K";
-      case 11 -> "Q3_K";
-      case 12 -> "Q4_K";
-      case 13 -> "Q5_K";
-      case 14 -> "Q6_K";
-      case 15 -> "Q8_K";
-      case 28 -> "F64";
-      case 30 -> "BF16";
-      default -> "number " + Integer.toUnsignedString(number);
-    };
+    return GgufTypes.ofNumber(number)
+        .orElseThrow(
+            () ->
+                WeightFiles.bad(
+                    where,
+                    field + " is of type " + GgufTypes.name(number) + ", which does not run here",
+                    "Convert the model to one of " + Arrays.toString(WeightType.values())));
   }
 
   private Object scalar(int type, String field) {

@@ -1,5 +1,6 @@
 package dev.flotilla.model;
 
+import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.WeightType;
 import java.io.ByteArrayOutputStream;
@@ -17,7 +18,7 @@ import java.util.Map;
 /** Writes GGUF version 3, a few rows at a time, so that memory does not grow with the model. */
 public final class GgufWriter {
 
-  private static final int ALIGNMENT = 32;
+  static final int ALIGNMENT = 32;
   private static final int BUFFER_BYTES = 1 << 20;
 
   /** Gives a tensor's rows. */
@@ -58,7 +59,20 @@ public final class GgufWriter {
    * @throws dev.flotilla.FlotillaException {@code STORAGE}
    */
   public static void write(Path file, Map<String, Object> metadata, List<Tensor> tensors) {
-    byte[] head = head(metadata, tensors);
+    write(file, metadata.size(), encode(metadata), tensors);
+  }
+
+  /**
+   * The same, with metadata that are encoded already.
+   *
+   * @param keys how many there are
+   */
+  static void write(Path file, int keys, byte[] metadata, List<Tensor> tensors) {
+    List<TensorInfo> infos =
+        tensors.stream()
+            .map(t -> new TensorInfo(t.name(), t.shape(), t.type(), 0, t.bytes()))
+            .toList();
+    byte[] head = head(keys, metadata, infos);
     WeightFiles.writeAtomically(
         file,
         channel -> {
@@ -71,7 +85,7 @@ public final class GgufWriter {
         });
   }
 
-  private static long padded(long bytes) {
+  static long padded(long bytes) {
     return Math.ceilDiv(bytes, (long) ALIGNMENT) * ALIGNMENT;
   }
 
@@ -94,25 +108,41 @@ public final class GgufWriter {
     }
   }
 
-  private static byte[] head(Map<String, Object> metadata, List<Tensor> tensors) {
+  /** Keys and values as a file has them. */
+  static byte[] encode(Map<String, Object> metadata) {
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    try (DataOutputStream out = new DataOutputStream(bytes)) {
+      for (Map.Entry<String, Object> entry : metadata.entrySet()) {
+        string(out, entry.getKey());
+        value(out, entry.getValue());
+      }
+    } catch (IOException e) {
+      throw new IllegalStateException("writing to memory failed", e);
+    }
+    return bytes.toByteArray();
+  }
+
+  /**
+   * The head of a file whose tensors follow one another in this order.
+   *
+   * @param metadata so many keys and values, encoded
+   */
+  static byte[] head(int keys, byte[] metadata, List<TensorInfo> tensors) {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     try (DataOutputStream out = new DataOutputStream(bytes)) {
       int32(out, GgufParser.MAGIC);
       int32(out, 3);
       int64(out, tensors.size());
-      int64(out, metadata.size());
-      for (Map.Entry<String, Object> entry : metadata.entrySet()) {
-        string(out, entry.getKey());
-        value(out, entry.getValue());
-      }
+      int64(out, keys);
+      out.write(metadata);
       long offset = 0;
-      for (Tensor tensor : tensors) {
+      for (TensorInfo tensor : tensors) {
         string(out, tensor.name());
         int32(out, tensor.shape().size());
         for (int dimension : tensor.shape()) {
           int64(out, dimension);
         }
-        int32(out, typeNumber(tensor.type()));
+        int32(out, GgufTypes.number(tensor.type()));
         int64(out, offset);
         offset += padded(tensor.bytes());
       }
@@ -121,14 +151,6 @@ public final class GgufWriter {
       throw new IllegalStateException("writing to memory failed", e);
     }
     return bytes.toByteArray();
-  }
-
-  private static int typeNumber(WeightType type) {
-    return switch (type) {
-      case F32 -> 0;
-      case F16 -> 1;
-      case Q8_0 -> 8;
-    };
   }
 
   private static void value(DataOutputStream out, Object value) throws IOException {

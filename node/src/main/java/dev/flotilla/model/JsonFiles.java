@@ -31,6 +31,11 @@ final class JsonFiles {
     }
   }
 
+  /** The same, or an empty object if there is no such file. */
+  static JsonNode readIfThere(Path file) {
+    return Files.exists(file) ? read(file) : Json.MAPPER.createObjectNode();
+  }
+
   /** What is wrong, without the quoted input. */
   static String reason(IOException e) {
     return e instanceof JsonProcessingException json

@@ -24,6 +24,7 @@ final class KvCache implements AutoCloseable {
   /** What a sequence has: so many positions, in these blocks. */
   private record Sequence(int length, int[] blocks) {}
 
+  private final ModelConfig config;
   private final int firstLayer;
   private final int capacity;
   private final KvBlocks memory;
@@ -31,6 +32,7 @@ final class KvCache implements AutoCloseable {
   private final Map<Long, Sequence> sequences = new HashMap<>();
 
   KvCache(SimdOps ops, ModelConfig config, LayerRange range, int positions) {
+    this.config = config;
     firstLayer = range.first();
     capacity = Math.ceilDiv(positions, BLOCK);
     memory =
@@ -95,7 +97,7 @@ final class KvCache implements AutoCloseable {
         int block = tables[row][positions[row] / BLOCK];
         memory.write(here, block, positions[row] % BLOCK, key, value, row);
       }
-      return memory.attend(here, query, tables, visible);
+      return memory.attend(here, query, tables, visible, config.scoring(layer));
     };
   }
 

@@ -1,76 +1,37 @@
 package dev.flotilla.model;
 
-import dev.flotilla.tensor.Attention;
-import dev.flotilla.tensor.Ops;
 import java.util.List;
 
 /**
- * The Llama architecture, Touvron et al. 2023: pre-normalised blocks of grouped-query attention
- * with rotary positions, and a SwiGLU feed-forward part. Defined here once, for training and for
- * serving.
- *
- * <p>Holds any run of consecutive layers; the first one also needs the embedding, the last one the
- * output.
- *
- * @param <T> the backend's activations
- * @param <W> the backend's weights
+ * Llama, Touvron et al. 2023: pre-normalised blocks of grouped-query attention with rotary
+ * positions, and a SwiGLU feed-forward part. Mistral, Jiang et al. 2023, and SmolLM are the same;
+ * Mistral's first version sees a window of positions only.
  */
-public final class Llama<T, W> {
+final class Llama implements Definition {
 
-  /** The weights of one block; names as in Hugging Face's {@code model.layers.N}. */
-  public record Block<W>(
-      W inputNorm, W query, W key, W value, W output, W postAttentionNorm, W gate, W up, W down) {}
-
-  private final ModelConfig config;
-  private final Ops<T, W> ops;
-  private final int firstLayer;
-  private final List<Block<W>> blocks;
-
-  /**
-   * @param firstLayer the index, in the whole model, of {@code blocks.get(0)}
-   */
-  public Llama(ModelConfig config, Ops<T, W> ops, int firstLayer, List<Block<W>> blocks) {
-    this.config = config;
-    this.ops = ops;
-    this.firstLayer = firstLayer;
-    this.blocks = List.copyOf(blocks);
+  @Override
+  public List<Part> parts(ModelConfig c) {
+    return List.of(
+        Part.gain("attn_norm", "input_layernorm", c.width()),
+        Part.interleaved("attn_q", "self_attn.q_proj", c.width(), c.queryWidth()),
+        Part.interleaved("attn_k", "self_attn.k_proj", c.width(), c.keyWidth()),
+        Part.matrix("attn_v", "self_attn.v_proj", c.width(), c.keyWidth()),
+        Part.matrix("attn_output", "self_attn.o_proj", c.queryWidth(), c.width()),
+        Part.gain("ffn_norm", "post_attention_layernorm", c.width()),
+        Part.matrix("ffn_gate", "mlp.gate_proj", c.width(), c.feedForward()),
+        Part.matrix("ffn_up", "mlp.up_proj", c.width(), c.feedForward()),
+        Part.matrix("ffn_down", "mlp.down_proj", c.feedForward(), c.width()));
   }
 
-  /** Token ids to hidden states {@code [tokens.length, width]}. */
-  public T embed(W table, int[] tokens) {
-    return ops.embed(table, tokens);
-  }
-
-  /**
-   * Hidden states {@code [rows, width]} through the layers held here; {@code positions} has one
-   * entry per row.
-   */
-  public T layers(T hidden, int[] positions, Attention<T> attention) {
-    for (int i = 0; i < blocks.size(); i++) {
-      hidden = block(firstLayer + i, blocks.get(i), hidden, positions, attention);
-    }
-    return hidden;
-  }
-
-  /** Hidden states after the last norm, {@code [rows, width]}. */
-  public T normalised(T hidden, W finalNorm) {
-    return ops.rmsNorm(hidden, finalNorm, config.rmsEpsilon());
-  }
-
-  /** Hidden states to logits {@code [rows, vocabularySize]}. */
-  public T logits(T hidden, W finalNorm, W output) {
-    return ops.linear(normalised(hidden, finalNorm), output);
-  }
-
-  private T block(int layer, Block<W> w, T hidden, int[] positions, Attention<T> attention) {
-    T x = ops.rmsNorm(hidden, w.inputNorm(), config.rmsEpsilon());
-    T query = ops.rope(ops.linear(x, w.query()), config.headWidth(), positions, config.ropeTheta());
-    T key = ops.rope(ops.linear(x, w.key()), config.headWidth(), positions, config.ropeTheta());
-    T value = ops.linear(x, w.value());
-    T attended = attention.attend(layer, query, key, value);
-    hidden = ops.add(hidden, ops.linear(attended, w.output()));
-    T y = ops.rmsNorm(hidden, w.postAttentionNorm(), config.rmsEpsilon());
-    T inner = ops.swiGlu(ops.linear(y, w.gate()), ops.linear(y, w.up()));
-    return ops.add(hidden, ops.linear(inner, w.down()));
+  @Override
+  public <T, W> T block(Block<T, W> b, T x) {
+    T y = b.norm(x, "attn_norm");
+    T query = b.rope(b.linear(y, "attn_q"));
+    T key = b.rope(b.linear(y, "attn_k"));
+    T value = b.linear(y, "attn_v");
+    x = b.add(x, b.linear(b.attend(query, key, value), "attn_output"));
+    y = b.norm(x, "ffn_norm");
+    T inner = b.swiGlu(b.linear(y, "ffn_gate"), b.linear(y, "ffn_up"));
+    return b.add(x, b.linear(inner, "ffn_down"));
   }
 }

@@ -14,7 +14,9 @@ import dev.flotilla.tensor.Weights;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.function.IntUnaryOperator;
 import org.jspecify.annotations.Nullable;
 
@@ -26,7 +28,7 @@ public final class PackedSlice implements LayerSlice {
   private final Arena arena;
   private final SimdOps ops;
   private final KvCache cache;
-  private final Llama<Matrix, Weights> llama;
+  private final Decoder<Matrix, Weights> decoder;
   private final @Nullable Weights embedding;
   private final @Nullable Weights finalNorm;
   private final @Nullable Weights output;
@@ -70,19 +72,20 @@ public final class PackedSlice implements LayerSlice {
     this.arena = loader.arena;
     boolean first = range.first() == 0;
     boolean last = range.last() == config.layers() - 1;
-    List<String> needed = LlamaTensors.names(config, range);
-    Weights table = needed.contains(LlamaTensors.EMBEDDING) ? loader.embedding() : null;
-    List<Llama.Block<Weights>> blocks = new ArrayList<>();
+    List<String> needed = ModelTensors.names(config, range);
+    Weights table = needed.contains(ModelTensors.EMBEDDING) ? loader.embedding() : null;
+    List<Map<String, Weights>> blocks = new ArrayList<>();
     for (int layer = range.first(); layer <= range.last(); layer++) {
       blocks.add(loader.block(layer));
     }
     embedding = first ? table : null;
-    finalNorm = last ? loader.gain(LlamaTensors.FINAL_NORM) : null;
-    output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(LlamaTensors.OUTPUT);
+    finalNorm = last ? loader.gain(ModelTensors.FINAL_NORM) : null;
+    output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(ModelTensors.OUTPUT);
     weightBytes = loader.bytes;
     ops = new SimdOps(threads);
     cache = new KvCache(ops, config, range, cachePositions);
-    llama = new Llama<>(config, ops, range.first(), blocks);
+    float[] factors = ModelTensors.usedFactors(config).map(loader::vector).orElse(new float[0]);
+    decoder = new Decoder<>(config, ops, range.first(), blocks, factors);
   }
 
   /** Bytes of KV cache that a position takes in a slice of so many layers. */
@@ -125,7 +128,7 @@ public final class PackedSlice implements LayerSlice {
             "");
       }
     }
-    return llama.embed(held(embedding, "embedding"), tokens).values();
+    return decoder.embed(held(embedding, "embedding"), tokens).values();
   }
 
   @Override
@@ -136,20 +139,20 @@ public final class PackedSlice implements LayerSlice {
           positions.length + " positions for " + sequences.length + " rows");
     }
     Attention<Matrix> attention = cache.extend(sequences, positions);
-    Matrix result = llama.layers(x, positions, attention);
+    Matrix result = decoder.layers(x, positions, attention);
     System.arraycopy(result.values(), 0, hidden, 0, hidden.length);
   }
 
   @Override
   public float[] logits(float[] hidden, int[] rows) {
-    return llama
+    return decoder
         .logits(chosen(hidden, rows), held(finalNorm, "output norm"), held(output, "output"))
         .values();
   }
 
   @Override
   public float[] normalised(float[] hidden, int[] rows) {
-    return llama.normalised(chosen(hidden, rows), held(finalNorm, "output norm")).values();
+    return decoder.normalised(chosen(hidden, rows), held(finalNorm, "output norm")).values();
   }
 
   private Matrix chosen(float[] hidden, int[] rows) {
@@ -194,43 +197,52 @@ public final class PackedSlice implements LayerSlice {
       this.arena = arena;
     }
 
-    Llama.Block<Weights> block(int layer) {
-      return new Llama.Block<>(
-          gain(LlamaTensors.block(layer, "attn_norm")),
-          rotated(LlamaTensors.block(layer, "attn_q")),
-          rotated(LlamaTensors.block(layer, "attn_k")),
-          matrix(LlamaTensors.block(layer, "attn_v")),
-          matrix(LlamaTensors.block(layer, "attn_output")),
-          gain(LlamaTensors.block(layer, "ffn_norm")),
-          matrix(LlamaTensors.block(layer, "ffn_gate")),
-          matrix(LlamaTensors.block(layer, "ffn_up")),
-          matrix(LlamaTensors.block(layer, "ffn_down")));
+    /** A layer's weights, cut from its tensors where these hold several. */
+    Map<String, Weights> block(int layer) {
+      Map<String, Weights> block = new HashMap<>();
+      for (Part part : config.architecture().definition().parts(config)) {
+        String tensor = part.at(layer).name();
+        if (part.vector()) {
+          block.put(part.name(), gain(tensor));
+        } else {
+          int first = 0;
+          for (Part.Cut weight : part.weights()) {
+            block.put(weight.name(), matrix(tensor, first, weight.rows(), part.interleaved()));
+            first += weight.rows();
+          }
+        }
+      }
+      return block;
     }
 
     Weights embedding() {
-      return matrix(LlamaTensors.EMBEDDING);
+      return matrix(ModelTensors.EMBEDDING);
     }
 
     Weights matrix(String name) {
-      return matrix(name, row -> row);
+      return matrix(name, 0, info(name).rows(), false);
     }
 
-    private Weights rotated(String name) {
-      return matrix(name, row -> LlamaTensors.interleavedRow(row, config.headWidth()));
-    }
-
-    private Weights matrix(String name, IntUnaryOperator sourceRow) {
+    private Weights matrix(String name, int first, int rows, boolean interleaved) {
       TensorInfo info = info(name);
-      MemorySegment data = source.tensor(name);
-      return count(
-          PackedMatrix.pack(info.type(), info.rows(), info.columns(), data, sourceRow, arena));
+      long rowBytes = info.type().bytes(info.columns());
+      MemorySegment data = source.tensor(name).asSlice(first * rowBytes, rows * rowBytes);
+      IntUnaryOperator sourceRow =
+          interleaved
+              ? row -> ModelTensors.interleavedRow(row, config.headWidth())
+              : IntUnaryOperator.identity();
+      return count(PackedMatrix.pack(info.type(), rows, info.columns(), data, sourceRow, arena));
     }
 
     Weights gain(String name) {
+      return count(new Gain(vector(name)));
+    }
+
+    float[] vector(String name) {
       TensorInfo info = info(name);
       float[] values = new float[info.columns()];
       Blocks.decode(info.type(), source.tensor(name), 0, values, 0, values.length);
-      return count(new Gain(values));
+      return values;
     }
 
     private TensorInfo info(String name) {

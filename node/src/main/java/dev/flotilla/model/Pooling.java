@@ -6,8 +6,8 @@ import java.util.Optional;
 
 /**
  * Which positions of a text its embedding is made of: the mean of all, or one of them. A GGUF file
- * says it by a number, {@code llama.pooling_type}, as llama.cpp defines it; without one it is the
- * mean.
+ * says it by a number, under the architecture's key {@code pooling_type}, as llama.cpp defines it;
+ * without one it is the mean.
  */
 public enum Pooling {
   /** The mean over all positions. */
@@ -17,15 +17,18 @@ public enum Pooling {
   /** The last position, the only one that has seen the whole text. */
   LAST(3);
 
-  static final String KEY = "llama.pooling_type";
-
   private final int number;
 
   Pooling(int number) {
     this.number = number;
   }
 
-  /** As in {@code llama.pooling_type}. */
+  /** The metadata key that says it. */
+  static String key(Map<String, Object> metadata) {
+    return metadata.getOrDefault("general.architecture", "") + ".pooling_type";
+  }
+
+  /** As in the key {@code pooling_type}. */
   int number() {
     return number;
   }
@@ -44,7 +47,7 @@ public enum Pooling {
    * for a model that is not made to embed, such as a ranking one.
    */
   public static Optional<Pooling> of(Map<String, Object> metadata) {
-    long number = metadata.get(KEY) instanceof Number n ? n.longValue() : 0;
+    long number = metadata.get(key(metadata)) instanceof Number n ? n.longValue() : 0;
     return number == 0
         ? Optional.of(MEAN)
         : Arrays.stream(values()).filter(pooling -> pooling.number == number).findFirst();

@@ -27,11 +27,11 @@ public final class RandomModel {
    * @param type of the matrices; those whose rows it cannot hold become F16
    */
   public static void write(Path file, ModelConfig config, WeightType type, long seed) {
-    Map<String, Object> metadata = LlamaMetadata.of("random", config, type);
+    Map<String, Object> metadata = GgufConfig.metadata("random", config, type);
     tokenizer(metadata, config.vocabularySize());
     List<GgufWriter.Tensor> tensors = new ArrayList<>();
-    LlamaTensors.shapes(config)
-        .forEach((name, shape) -> tensors.add(tensor(name, shape, type, seed)));
+    ModelTensors.all(config)
+        .forEach((name, part) -> tensors.add(tensor(name, part.shape(), type, seed)));
     GgufWriter.write(file, metadata, tensors);
   }
 
@@ -47,7 +47,7 @@ public final class RandomModel {
     return new GgufWriter.Tensor(
         name,
         shape,
-        gain ? WeightType.F32 : LlamaMetadata.matrixType(type, columns),
+        gain ? WeightType.F32 : GgufTypes.forRows(type, columns),
         (row, values) -> {
           SplittableRandom random = new SplittableRandom(stream + ((long) row << 32));
           for (int i = 0; i < values.length; i++) {

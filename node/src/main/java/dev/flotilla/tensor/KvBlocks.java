@@ -34,7 +34,6 @@ public final class KvBlocks implements AutoCloseable {
   private final int kvHeads;
   private final int headWidth;
   private final int valueTiles;
-  private final float scale;
   private final Arena arena = Arena.ofShared();
   private final MemorySegment[] blocks;
   private final float[][] scores;
@@ -54,7 +53,6 @@ public final class KvBlocks implements AutoCloseable {
     this.kvHeads = kvHeads;
     this.headWidth = headWidth;
     this.valueTiles = valueTiles(headWidth);
-    this.scale = 1 / (float) Math.sqrt(headWidth);
     this.blocks = new MemorySegment[capacity];
     Arrays.fill(blocks, MemorySegment.NULL);
     int threads = ops.workers().threads();
@@ -111,10 +109,11 @@ public final class KvBlocks implements AutoCloseable {
    * @param layer counted from 0 in this cache
    * @param query {@code [rows, heads · headWidth]}
    * @param tables the blocks that each row's sequence has, in order
-   * @param lengths how many positions each row sees, its own included
+   * @param lengths how many positions each row has, its own included
+   * @param scoring which of them it sees, and how it weighs them
    * @return {@code [rows, heads · headWidth]}
    */
-  public Matrix attend(int layer, Matrix query, int[][] tables, int[] lengths) {
+  public Matrix attend(int layer, Matrix query, int[][] tables, int[] lengths, Scoring scoring) {
     Matrix result = new Matrix(query.rows(), query.width());
     long multiplications = 0;
     for (int length : lengths) {
@@ -127,12 +126,23 @@ public final class KvBlocks implements AutoCloseable {
             (worker, item) -> {
               int row = item / kvHeads;
               attendGroup(
-                  worker, layer, item % kvHeads, query, row, tables[row], lengths[row], result);
+                  worker,
+                  layer,
+                  item % kvHeads,
+                  query,
+                  row,
+                  tables[row],
+                  lengths[row],
+                  scoring,
+                  result);
             });
     return result;
   }
 
-  /** One row's query heads that share a key-value head. */
+  /**
+   * One row's query heads that share a key-value head. Positions before the window cost nothing:
+   * the sums begin at its first position.
+   */
   private void attendGroup(
       int worker,
       int layer,
@@ -141,16 +151,20 @@ public final class KvBlocks implements AutoCloseable {
       int row,
       int[] table,
       int length,
+      Scoring scoring,
       Matrix result) {
     int group = heads / kvHeads;
-    int blockCount = (length + TILE - 1) / TILE;
+    int start = scoring.window() == 0 ? 0 : Math.max(0, length - scoring.window());
+    int firstBlock = start / TILE;
+    int skipped = firstBlock * TILE;
+    int blockCount = (length + TILE - 1) / TILE - firstBlock;
     int stride = blockCount * TILE;
     int first = row * query.width() + kvHead * group * headWidth;
 
     float[] score = scores(worker, group * stride);
     for (int i = 0; i < blockCount; i++) {
       Kernels.addTile(
-          blocks[table[i]],
+          blocks[table[firstBlock + i]],
           keyTile(layer, kvHead),
           headWidth,
           query.values(),
@@ -165,18 +179,20 @@ public final class KvBlocks implements AutoCloseable {
     float[] sum = sums[worker];
     int sumStride = valueTiles * TILE;
     Arrays.fill(sum, 0);
+    int seen = length - start;
     for (int i = 0; i < group; i++) {
-      softmaxNumerators(score, i * stride, length);
+      softmaxNumerators(score, i * stride + start - skipped, seen, scoring);
     }
     for (int i = 0; i < blockCount; i++) {
-      int columns = Math.min(TILE, length - i * TILE);
+      int from = Math.max(0, start - skipped - i * TILE);
+      int columns = Math.min(TILE, length - skipped - i * TILE) - from;
       for (int tile = 0; tile < valueTiles; tile++) {
         Kernels.addTile(
-            blocks[table[i]],
-            valueTile(layer, kvHead, tile),
+            blocks[table[firstBlock + i]],
+            valueTile(layer, kvHead, tile) + 4L * TILE * from,
             columns,
             score,
-            i * TILE,
+            i * TILE + from,
             stride,
             group,
             sum,
@@ -185,19 +201,24 @@ public final class KvBlocks implements AutoCloseable {
       }
     }
     for (int i = 0; i < group; i++) {
-      float total = Kernels.sum(score, i * stride, length);
+      float total = Kernels.sum(score, i * stride + start - skipped, seen);
       for (int j = 0; j < headWidth; j++) {
         result.values()[first + i * headWidth + j] = sum[i * sumStride + j] / total;
       }
     }
   }
 
-  private void softmaxNumerators(float[] score, int first, int length) {
-    float largest = Float.NEGATIVE_INFINITY;
-    for (int i = 0; i < length; i++) {
-      largest = Math.max(largest, score[first + i]);
+  private static void softmaxNumerators(float[] score, int first, int count, Scoring scoring) {
+    float scale = scoring.scale();
+    if (scoring.cap() > 0) {
+      Kernels.softCap(score, first, count, scale, scoring.cap());
+      scale = 1;
     }
-    Kernels.expAll(score, first, length, scale, largest * scale);
+    float largest = Float.NEGATIVE_INFINITY;
+    for (int i = first; i < first + count; i++) {
+      largest = Math.max(largest, score[i]);
+    }
+    Kernels.expAll(score, first, count, scale, largest * scale);
   }
 
   private float[] scores(int worker, int length) {

@@ -1,5 +1,7 @@
 package dev.flotilla.tensor;
 
+import java.util.List;
+
 /**
  * The arithmetic of a decoder-only transformer, so that an architecture is defined once and runs on
  * any backend.
@@ -19,25 +21,49 @@ public interface Ops<T, W> {
   /** {@code x · weightᵀ}: {@code [rows, in]} by {@code [out, in]} gives {@code [rows, out]}. */
   T linear(T x, W weight);
 
+  /** {@code x + bias}, the same {@code bias} for every row: {@code [rows, width]}. */
+  T bias(T x, W bias);
+
   /**
    * Root-mean-square normalisation, Zhang and Sennrich 2019: {@code x / sqrt(mean(x²) + epsilon) ·
-   * gain}.
+   * gain}, over every run of as many elements as the gain has: a whole row, or each head of it.
    */
   T rmsNorm(T x, W gain, float epsilon);
 
   /**
-   * Rotary position embedding, Su et al. 2021, in the half-split layout of Hugging Face: within
-   * each head, element {@code i} pairs with element {@code i + headWidth / 2}.
+   * Turns pairs of elements by angles that grow with the position; see {@link Rope}.
    *
    * @param x {@code [rows, heads · headWidth]}
    * @param positions the absolute position of each row
-   * @param theta the base of the frequencies
    */
-  T rope(T x, int headWidth, int[] positions, float theta);
+  T rope(T x, Rope rope, int[] positions);
 
   /** {@code silu(gate) · up}, element by element: the gate of SwiGLU, Shazeer 2020. */
   T swiGlu(T gate, T up);
 
+  /**
+   * {@code gelu(gate) · up}, element by element: the gate of GeGLU, Shazeer 2020, with GELU by its
+   * tanh formula, Hendrycks and Gimpel 2016.
+   */
+  T geGlu(T gate, T up);
+
   /** {@code a + b}, element by element. */
   T add(T a, T b);
+
+  /** {@code x · factor}, element by element. */
+  T scale(T x, float factor);
+
+  /** {@code cap · tanh(x / cap)}, element by element: Bello et al. 2016, in Gemma 2. */
+  T softCap(T x, float cap);
+
+  /**
+   * A mixture of experts, Shazeer et al. 2017: each row goes through the {@code used} experts with
+   * its highest scores, and their results are added with weights: the softmax of those scores.
+   *
+   * @param scores {@code [rows, experts.size()]}
+   */
+  T mixture(T x, T scores, int used, List<Expert<W>> experts);
+
+  /** A SwiGLU feed-forward part: {@code down(silu(gate(x)) · up(x))}. */
+  record Expert<W>(W gate, W up, W down) {}
 }

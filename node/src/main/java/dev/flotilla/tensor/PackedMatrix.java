@@ -13,7 +13,14 @@ import java.util.function.IntUnaryOperator;
  * follow one another, each with the values of its 32 rows side by side: so rows sit in the lanes of
  * a vector, one activation is broadcast to all of them, and each row's sum is a single chain in the
  * order of the columns, whatever the vector width or the number of activations. In Q8_0, every 32
- * columns are preceded by the 32 rows' scales. The size is that of the file, but for the filling.
+ * columns are preceded by the 32 rows' scales. The size is that of the file, but for the filling
+ * and some bytes of Q4_K and Q5_K.
+ *
+ * <p>Numbers of 4 bits lie two in a byte: columns 0 to 15 of 32 in the lower halves, 16 to 31 in
+ * the upper ones. In the K-quants, every 256 columns begin with the rows' half-precision scales
+ * (and minima); then every 32 columns have the rows' small scales, their minima (the scales of the
+ * second 16 columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte
+ * in Q5_K, four in Q6_K.
  */
 public final class PackedMatrix implements Weights {
 
@@ -61,13 +68,44 @@ public final class PackedMatrix implements Weights {
       throw new IllegalArgumentException(
           source.byteSize() + " bytes for " + type + " [" + out + ", " + in + "]");
     }
-    long tileBytes = rowBytes * TILE;
+    long tileBytes = packedBytes(type) * TILE * (in / type.blockElements());
     MemorySegment tiles = arena.allocate(tileBytes * ((out + TILE - 1) / TILE), 64);
     PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles);
     for (int row = 0; row < out; row++) {
       packed.packRow(row, source, rowBytes * sourceRow.applyAsInt(row));
     }
     return packed;
+  }
+
+  /** Bytes of a block of one row. */
+  private static long packedBytes(WeightType type) {
+    return type.blockElements() == SuperBlocks.ELEMENTS
+        ? superBytes(type) / TILE
+        : type.blockBytes();
+  }
+
+  /** Bytes of 32 columns of a K-quant, for all rows of a tile. */
+  static int subBytes(WeightType type) {
+    return TILE * (2 + 16 + highBytes(type));
+  }
+
+  /** Bytes of 256 columns of a K-quant, for all rows of a tile. */
+  static int superBytes(WeightType type) {
+    return headBytes(type) + 8 * subBytes(type);
+  }
+
+  /** Bytes before the first 32 columns of a K-quant. */
+  static int headBytes(WeightType type) {
+    return TILE * (type == WeightType.Q6_K ? 2 : 4);
+  }
+
+  /** Bytes of the bits above the lowest 4, of 32 columns and one row. */
+  private static int highBytes(WeightType type) {
+    return switch (type) {
+      case Q5_K -> 4;
+      case Q6_K -> 8;
+      default -> 0;
+    };
   }
 
   private void packRow(int row, MemorySegment source, long from) {
@@ -80,7 +118,7 @@ public final class PackedMatrix implements Weights {
           tiles.set(INT, tile + 4L * (column * (long) TILE + lane), bits);
         }
       }
-      case F16 -> {
+      case F16, BF16 -> {
         for (int column = 0; column < in; column++) {
           short bits = source.get(SHORT, from + 2L * column);
           tiles.set(SHORT, tile + 2L * (column * (long) TILE + lane), bits);
@@ -98,7 +136,56 @@ public final class PackedMatrix implements Weights {
           }
         }
       }
+      case Q4_0 -> {
+        for (int block = 0; block < in / 32; block++) {
+          long read = from + 18L * block;
+          long write = tile + 18L * TILE * block;
+          tiles.set(SHORT, write + 2L * lane, source.get(SHORT, read));
+          for (int i = 0; i < 16; i++) {
+            byte pair = source.get(ValueLayout.JAVA_BYTE, read + 2 + i);
+            tiles.set(ValueLayout.JAVA_BYTE, write + TILE * (2L + i) + lane, pair);
+          }
+        }
+      }
+      case Q4_K, Q5_K, Q6_K -> {
+        for (int block = 0; block < in / SuperBlocks.ELEMENTS; block++) {
+          long read = from + (long) type.blockBytes() * block;
+          packSuper(source, read, tile + (long) superBytes(type) * block, lane);
+        }
+      }
     }
+  }
+
+  private void packSuper(MemorySegment source, long read, long write, int lane) {
+    boolean six = type == WeightType.Q6_K;
+    tiles.set(SHORT, write + 2L * lane, SuperBlocks.scale(type, source, read));
+    if (!six) {
+      tiles.set(SHORT, write + 2L * (TILE + lane), SuperBlocks.minimum(source, read));
+    }
+    for (int sub = 0; sub < 8; sub++) {
+      long at = write + headBytes(type) + (long) subBytes(type) * sub + lane;
+      int scale = SuperBlocks.subScale(type, source, read, six ? 2 * sub : sub);
+      int second =
+          six
+              ? SuperBlocks.subScale(type, source, read, 2 * sub + 1)
+              : SuperBlocks.subMinimum(source, read, sub);
+      tiles.set(ValueLayout.JAVA_BYTE, at, (byte) scale);
+      tiles.set(ValueLayout.JAVA_BYTE, at + TILE, (byte) second);
+      for (int i = 0; i < 32; i++) {
+        int quant = SuperBlocks.quant(type, source, read, 32 * sub + i);
+        or(at + TILE * (2L + i % 16), (quant & 15) << (4 * (i / 16)));
+        if (six) {
+          or(at + TILE * (18L + i / 4), (quant >> 4) << (2 * (i % 4)));
+        } else if (type == WeightType.Q5_K) {
+          or(at + TILE * (18L + i / 8), (quant >> 4) << (i % 8));
+        }
+      }
+    }
+  }
+
+  private void or(long at, int bits) {
+    int there = tiles.get(ValueLayout.JAVA_BYTE, at);
+    tiles.set(ValueLayout.JAVA_BYTE, at, (byte) (there | bits));
   }
 
   /** Reads one row back in full precision. */
@@ -121,8 +208,47 @@ public final class PackedMatrix implements Weights {
               long quant = block + 2L * TILE + (column % 32) * (long) TILE + lane;
               yield tiles.get(ValueLayout.JAVA_BYTE, quant) * scale;
             }
+            case BF16 ->
+                Float.intBitsToFloat(
+                    tiles.get(SHORT, tile + 2L * (column * (long) TILE + lane)) << 16);
+            case Q4_0 -> {
+              long block = tile + 18L * TILE * (column / 32);
+              float scale = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * lane));
+              yield (fourBits(block + 2L * TILE + lane, column % 32) - 8) * scale;
+            }
+            case Q4_K, Q5_K, Q6_K -> unpackSuper(tile, lane, column);
           };
     }
+  }
+
+  private float unpackSuper(long tile, int lane, int column) {
+    long block = tile + (long) superBytes(type) * (column / SuperBlocks.ELEMENTS);
+    long at =
+        block
+            + headBytes(type)
+            + (long) subBytes(type) * (column % SuperBlocks.ELEMENTS / 32)
+            + lane;
+    int i = column % 32;
+    int low = fourBits(at + 2L * TILE, i);
+    float scale = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * lane));
+    int first = tiles.get(ValueLayout.JAVA_BYTE, at);
+    int second = tiles.get(ValueLayout.JAVA_BYTE, at + TILE);
+    if (type == WeightType.Q6_K) {
+      int bits = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 4));
+      int high = (bits >> (2 * (i % 4))) & 3;
+      return ((low | (high << 4)) - 32) * (scale * (i < 16 ? first : second));
+    }
+    int high =
+        type == WeightType.Q5_K
+            ? (tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 8)) >> (i % 8)) & 1
+            : 0;
+    float minimum = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * (TILE + lane))) * second;
+    return (low | (high << 4)) * (scale * first) - minimum;
+  }
+
+  private int fourBits(long at, int i) {
+    int pair = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (long) (i % 16));
+    return (i < 16 ? pair : pair >> 4) & 15;
   }
 
   /** How elements are stored. */

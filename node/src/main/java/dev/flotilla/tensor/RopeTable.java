@@ -8,40 +8,37 @@ import java.util.Arrays;
  */
 final class RopeTable {
 
-  private final int headWidth;
-  private final float theta;
+  private final Rope rope;
   private final int[] positions;
   private final float[] cosines;
   private final float[] sines;
 
   /** Keeps {@code positions}. */
-  RopeTable(int headWidth, float theta, int[] positions) {
-    this.headWidth = headWidth;
-    this.theta = theta;
+  RopeTable(Rope rope, int[] positions) {
+    this.rope = rope;
     this.positions = positions;
-    int half = headWidth / 2;
+    int half = rope.frequencies().length;
     cosines = new float[positions.length * half];
     sines = new float[positions.length * half];
     for (int i = 0; i < half; i++) {
-      float frequency = (float) StrictMath.pow(theta, -2.0 * i / headWidth);
+      float frequency = rope.frequencies()[i];
       for (int row = 0; row < positions.length; row++) {
         double angle = (double) positions[row] * frequency;
-        cosines[row * half + i] = (float) StrictMath.cos(angle);
-        sines[row * half + i] = (float) StrictMath.sin(angle);
+        cosines[row * half + i] = (float) StrictMath.cos(angle) * rope.amplitude();
+        sines[row * half + i] = (float) StrictMath.sin(angle) * rope.amplitude();
       }
     }
   }
 
-  boolean isFor(int headWidth, float theta, int[] positions) {
-    return this.headWidth == headWidth
-        && this.theta == theta
-        && Arrays.equals(this.positions, positions);
+  boolean isFor(Rope rope, int[] positions) {
+    return this.rope.equals(rope) && Arrays.equals(this.positions, positions);
   }
 
   void rotate(float[] in, float[] out, int width) {
-    int half = headWidth / 2;
+    int half = rope.frequencies().length;
+    int rest = rope.headWidth() - 2 * half;
     for (int row = 0; row < positions.length; row++) {
-      for (int head = row * width; head < (row + 1) * width; head += headWidth) {
+      for (int head = row * width; head < (row + 1) * width; head += rope.headWidth()) {
         for (int i = 0; i < half; i++) {
           float cosine = cosines[row * half + i];
           float sine = sines[row * half + i];
@@ -50,6 +47,7 @@ final class RopeTable {
           out[head + i] = a * cosine - b * sine;
           out[head + half + i] = b * cosine + a * sine;
         }
+        System.arraycopy(in, head + 2 * half, out, head + 2 * half, rest);
       }
     }
   }

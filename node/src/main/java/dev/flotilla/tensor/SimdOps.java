@@ -4,7 +4,10 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayDeque;
 import java.util.Arrays;
+import java.util.List;
+import java.util.stream.IntStream;
 
 /**
  * The arithmetic of a decoder on this machine's vector unit, for serving: no gradients, weights
@@ -18,11 +21,15 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   /** Columns decoded at a time when several rows share them: 16 KiB, so they stay in L1. */
   private static final int PANEL_COLUMNS = 128;
 
+  private static final int ROPE_TABLES = 2;
+  private static final float GELU_SLOPE = 0.7978846f;
+  private static final float GELU_CUBE = 0.044715f;
+
   private final Workers workers;
   private final Arena arena = Arena.ofShared();
   private final MemorySegment[] panels;
   private final float[][] sums;
-  private RopeTable ropeTable = new RopeTable(0, 0, new int[0]);
+  private final ArrayDeque<RopeTable> ropeTables = new ArrayDeque<>();
 
   /**
    * @param threads how many threads compute, the caller's among them
@@ -76,6 +83,8 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
         Arrays.fill(scratch, 0, rows * TILE, 0);
         Kernels.addTile(tiles, offset, in, x.values(), 0, in, rows, scratch, 0, TILE);
       }
+      case BF16, Q4_0, Q4_K, Q5_K, Q6_K ->
+          multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
       case F16 -> {
         if (rows == 1) {
           Kernels.oneF16(tiles, offset, in, x.values(), 0, scratch, 0);
@@ -106,10 +115,14 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     Arrays.fill(scratch, 0, x.rows() * TILE, 0);
     for (int column = 0; column < in; column += PANEL_COLUMNS) {
       int columns = Math.min(PANEL_COLUMNS, in - column);
-      if (type == WeightType.F16) {
-        Kernels.decodeF16(tiles, offset, column, columns, panel);
-      } else {
-        Kernels.decodeQ8(tiles, offset, column, columns, panel);
+      switch (type) {
+        case F32 -> throw new IllegalStateException("plain columns need no decoding");
+        case F16 -> Kernels.decodeF16(tiles, offset, column, columns, panel);
+        case BF16 -> Kernels.decodeBf16(tiles, offset, column, columns, panel);
+        case Q8_0 -> Kernels.decodeQ8(tiles, offset, column, columns, panel);
+        case Q4_0 -> Kernels.decodeQ4(tiles, offset, column, columns, panel);
+        case Q4_K, Q5_K -> Kernels.decodeWithMinima(type, tiles, offset, column, columns, panel);
+        case Q6_K -> Kernels.decodeQ6(tiles, offset, column, columns, panel);
       }
       Kernels.addTile(panel, 0, columns, x.values(), column, in, x.rows(), scratch, 0, TILE);
     }
@@ -123,15 +136,28 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   }
 
   @Override
+  public Matrix bias(Matrix x, Weights bias) {
+    float[] terms = ((Gain) bias).values();
+    requireWidth(x, terms.length);
+    Matrix result = new Matrix(x.rows(), x.width());
+    float[] out = result.values();
+    for (int i = 0; i < out.length; i++) {
+      out[i] = x.values()[i] + terms[i % terms.length];
+    }
+    return result;
+  }
+
+  @Override
   public Matrix rmsNorm(Matrix x, Weights gain, float epsilon) {
     float[] factors = ((Gain) gain).values();
-    int width = x.width();
-    requireWidth(x, factors.length);
+    int width = factors.length;
+    if (x.width() % width != 0) {
+      throw new IllegalArgumentException("runs of " + width + " wanted, got " + shape(x));
+    }
     float[] in = x.values();
-    Matrix result = new Matrix(x.rows(), width);
+    Matrix result = new Matrix(x.rows(), x.width());
     float[] out = result.values();
-    for (int row = 0; row < x.rows(); row++) {
-      int first = row * width;
+    for (int first = 0; first < out.length; first += width) {
       float mean = Kernels.sumOfSquares(in, first, width) / width;
       float scale = 1 / (float) Math.sqrt(mean + epsilon);
       for (int i = 0; i < width; i++) {
@@ -142,17 +168,29 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   }
 
   @Override
-  public Matrix rope(Matrix x, int headWidth, int[] positions, float theta) {
-    if (positions.length != x.rows() || x.width() % headWidth != 0 || headWidth % 2 != 0) {
+  public Matrix rope(Matrix x, Rope rope, int[] positions) {
+    if (positions.length != x.rows() || x.width() % rope.headWidth() != 0) {
       throw new IllegalArgumentException(
-          positions.length + " positions, head width " + headWidth + " for " + shape(x));
-    }
-    if (!ropeTable.isFor(headWidth, theta, positions)) {
-      ropeTable = new RopeTable(headWidth, theta, positions.clone());
+          positions.length + " positions, head width " + rope.headWidth() + " for " + shape(x));
     }
     Matrix result = new Matrix(x.rows(), x.width());
-    ropeTable.rotate(x.values(), result.values(), x.width());
+    table(rope, positions).rotate(x.values(), result.values(), x.width());
     return result;
+  }
+
+  /** A model has one or two ropes; all layers of a step ask for the same positions. */
+  private RopeTable table(Rope rope, int[] positions) {
+    for (RopeTable table : ropeTables) {
+      if (table.isFor(rope, positions)) {
+        return table;
+      }
+    }
+    if (ropeTables.size() == ROPE_TABLES) {
+      ropeTables.removeFirst();
+    }
+    RopeTable table = new RopeTable(rope, positions.clone());
+    ropeTables.addLast(table);
+    return table;
   }
 
   @Override
@@ -180,6 +218,112 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] out = result.values();
     for (int i = 0; i < out.length; i++) {
       out[i] = x[i] + y[i];
+    }
+    return result;
+  }
+
+  /** {@code gelu(x) = x · (1 + tanh(u)) / 2}, which is {@code x / (1 + exp(-2u))}. */
+  @Override
+  public Matrix geGlu(Matrix gate, Matrix up) {
+    requireSameShape(gate, up);
+    Matrix result = new Matrix(gate.rows(), gate.width());
+    float[] g = gate.values();
+    float[] out = result.values();
+    for (int i = 0; i < out.length; i++) {
+      out[i] = GELU_SLOPE * (g[i] + GELU_CUBE * g[i] * g[i] * g[i]);
+    }
+    Kernels.expAll(out, 0, out.length, -2, 0);
+    for (int i = 0; i < out.length; i++) {
+      out[i] = g[i] / (1 + out[i]) * up.values()[i];
+    }
+    return result;
+  }
+
+  @Override
+  public Matrix scale(Matrix x, float factor) {
+    Matrix result = new Matrix(x.rows(), x.width());
+    float[] out = result.values();
+    for (int i = 0; i < out.length; i++) {
+      out[i] = x.values()[i] * factor;
+    }
+    return result;
+  }
+
+  @Override
+  public Matrix softCap(Matrix x, float cap) {
+    Matrix result = new Matrix(x.rows(), x.width(), x.values().clone());
+    Kernels.softCap(result.values(), 0, result.values().length, 1, cap);
+    return result;
+  }
+
+  /**
+   * Rows are gathered by expert, so that an expert's weights are read once; each row's results are
+   * added in the order of the experts' numbers, so its bits do not depend on the rows beside it.
+   */
+  @Override
+  public Matrix mixture(Matrix x, Matrix scores, int used, List<Expert<Weights>> experts) {
+    requireWidth(scores, experts.size());
+    Matrix shares = shares(scores, used);
+    Matrix result = new Matrix(x.rows(), x.width());
+    for (int e = 0; e < experts.size(); e++) {
+      int[] rows = rowsOf(shares, e);
+      if (rows.length > 0) {
+        Expert<Weights> expert = experts.get(e);
+        Matrix part = gathered(x, rows);
+        Matrix inner = swiGlu(linear(part, expert.gate()), linear(part, expert.up()));
+        Matrix outer = linear(inner, expert.down());
+        for (int i = 0; i < rows.length; i++) {
+          float share = shares.values()[rows[i] * experts.size() + e];
+          int to = rows[i] * x.width();
+          for (int j = 0; j < x.width(); j++) {
+            result.values()[to + j] += share * outer.values()[i * x.width() + j];
+          }
+        }
+      }
+    }
+    return result;
+  }
+
+  /** Zero but for each row's highest scores, the earlier first among equals: their softmax. */
+  private static Matrix shares(Matrix scores, int used) {
+    int count = scores.width();
+    Matrix shares = new Matrix(scores.rows(), count);
+    int[] chosen = new int[used];
+    float[] values = new float[used];
+    for (int row = 0; row < scores.rows(); row++) {
+      boolean[] taken = new boolean[count];
+      for (int k = 0; k < used; k++) {
+        int best = -1;
+        for (int e = 0; e < count; e++) {
+          if (!taken[e]
+              && (best < 0
+                  || scores.values()[row * count + e] > scores.values()[row * count + best])) {
+            best = e;
+          }
+        }
+        taken[best] = true;
+        chosen[k] = best;
+        values[k] = scores.values()[row * count + best];
+      }
+      Kernels.expAll(values, 0, used, 1, values[0]);
+      float total = Kernels.sum(values, 0, used);
+      for (int k = 0; k < used; k++) {
+        shares.values()[row * count + chosen[k]] = values[k] / total;
+      }
+    }
+    return shares;
+  }
+
+  private static int[] rowsOf(Matrix shares, int expert) {
+    return IntStream.range(0, shares.rows())
+        .filter(row -> shares.values()[row * shares.width() + expert] != 0)
+        .toArray();
+  }
+
+  private static Matrix gathered(Matrix x, int[] rows) {
+    Matrix result = new Matrix(rows.length, x.width());
+    for (int i = 0; i < rows.length; i++) {
+      System.arraycopy(x.values(), rows[i] * x.width(), result.values(), i * x.width(), x.width());
     }
     return result;
   }

@@ -6,8 +6,18 @@ public enum WeightType {
   F32(1, 4),
   /** IEEE 754 half precision. */
   F16(1, 2),
+  /** The upper half of single precision. */
+  BF16(1, 2),
   /** Blocks of 32: one half-precision scale, then 32 signed bytes. */
-  Q8_0(32, 34);
+  Q8_0(32, 34),
+  /** Blocks of 32: one half-precision scale, then 32 numbers of 4 bits, less 8. */
+  Q4_0(32, 18),
+  /** Blocks of 256: 8 scales and minima of 6 bits each, then numbers of 4 bits. */
+  Q4_K(256, 144),
+  /** As Q4_K with numbers of 5 bits. */
+  Q5_K(256, 176),
+  /** Blocks of 256: 16 scales of 8 bits, and numbers of 6 bits, less 32. */
+  Q6_K(256, 210);
 
   private final int blockElements;
   private final int blockBytes;

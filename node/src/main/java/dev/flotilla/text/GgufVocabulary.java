@@ -1,5 +1,6 @@
 package dev.flotilla.text;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
@@ -11,6 +12,7 @@ import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * Translates the {@code tokenizer.ggml.*} metadata of a GGUF file into the form of a Hugging Face
@@ -134,6 +136,44 @@ final class GgufVocabulary {
     root.set("decoder", TokenizerJson.byteLevel(true));
     root.set("model", model);
     return root;
+  }
+
+  /** The inverse of the names in {@link #byteLevel}. */
+  static Optional<String> preTokenizerName(JsonNode preTokenizer) {
+    List<JsonNode> steps = new ArrayList<>();
+    if (preTokenizer.path("type").asText().equals("Sequence")) {
+      preTokenizer.path("pretokenizers").forEach(steps::add);
+    } else {
+      steps.add(preTokenizer);
+    }
+    JsonNode last = steps.isEmpty() ? preTokenizer : steps.getLast();
+    if (!last.path("type").asText().equals("ByteLevel")
+        || last.path("add_prefix_space").asBoolean(true)) {
+      return Optional.empty();
+    }
+    boolean words = last.path("use_regex").asBoolean(true);
+    JsonNode first = steps.getFirst();
+    if (steps.size() == 1) {
+      return words ? Optional.of("gpt-2") : Optional.empty();
+    }
+    if (steps.size() > 2) {
+      return Optional.empty();
+    }
+    if (first.path("type").asText().equals("Digits")) {
+      return words && first.path("individual_digits").asBoolean()
+          ? Optional.of("smollm")
+          : Optional.empty();
+    }
+    if (words || !first.path("behavior").asText().equals("Isolated")) {
+      return Optional.empty();
+    }
+    return switch (first.path("pattern").path("Regex").asText()) {
+      case String regex when regex.equals(LLAMA3) -> Optional.of("llama-bpe");
+      case String regex when regex.equals(QWEN2) -> Optional.of("qwen2");
+      case String regex when regex.equals(GPT_4O) -> Optional.of("gpt-4o");
+      case String regex when regex.equals(TEKKEN) -> Optional.of("tekken");
+      default -> Optional.empty();
+    };
   }
 
   private static void split(ArrayNode steps, String regex) {

@@ -15,6 +15,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalInt;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Function;
@@ -28,6 +29,9 @@ import java.util.function.Function;
  * so that a well-meaning user's ids are those of every other implementation.
  */
 public final class Tokenizer implements AutoCloseable {
+
+  /** The metadata key of a GGUF file that holds a whole tokenizer.json, where one came along. */
+  public static final String GGUF_JSON = "tokenizer.huggingface.json";
 
   private final HuggingFaceTokenizer whole;
   private final HuggingFaceTokenizer plain;
@@ -92,13 +96,26 @@ public final class Tokenizer implements AutoCloseable {
   }
 
   /**
-   * Reads the {@code tokenizer.ggml.*} metadata of a GGUF file; see {@link GgufVocabulary}.
+   * Reads the tokenizer.json in a GGUF file, or else its {@code tokenizer.ggml.*} metadata; see
+   * {@link GgufVocabulary}.
    *
    * @param source what to call it in messages
    * @throws FlotillaException {@code BAD_FILE} if it is malformed or of an unknown kind
    */
   public static Tokenizer fromGguf(Map<String, Object> metadata, String source) {
+    if (metadata.get(GGUF_JSON) instanceof String json) {
+      return fromJson(json, source);
+    }
     return new Tokenizer(GgufVocabulary.tokenizerJson(metadata, source), source);
+  }
+
+  /**
+   * The name that GGUF has for a way of cutting text into words.
+   *
+   * @param preTokenizer the {@code pre_tokenizer} of a tokenizer.json with byte-level BPE
+   */
+  public static Optional<String> ggufPreTokenizer(JsonNode preTokenizer) {
+    return GgufVocabulary.preTokenizerName(preTokenizer);
   }
 
   private static HuggingFaceTokenizer load(ObjectNode json, String source) {

@@ -1,6 +1,5 @@
 package dev.flotilla.train;
 
-import dev.flotilla.model.Llama;
 import dev.flotilla.model.ModelConfig;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -111,22 +110,22 @@ final class Parameters implements AutoCloseable {
     return shapes;
   }
 
-  /** The blocks as the model's definition wants them. */
-  List<Llama.Block<Tensor>> blocks() {
-    List<Llama.Block<Tensor>> blocks = new ArrayList<>();
+  /** The blocks as the model's definition wants them: weights by their names in GGUF. */
+  List<Map<String, Tensor>> blocks() {
+    List<Map<String, Tensor>> blocks = new ArrayList<>();
     for (int layer = 0; layer < config.layers(); layer++) {
       String prefix = "model.layers." + layer + ".";
       blocks.add(
-          new Llama.Block<>(
-              named(prefix + "input_layernorm.weight"),
-              named(prefix + "self_attn.q_proj.weight"),
-              named(prefix + "self_attn.k_proj.weight"),
-              named(prefix + "self_attn.v_proj.weight"),
-              named(prefix + "self_attn.o_proj.weight"),
-              named(prefix + "post_attention_layernorm.weight"),
-              named(prefix + "mlp.gate_proj.weight"),
-              named(prefix + "mlp.up_proj.weight"),
-              named(prefix + "mlp.down_proj.weight")));
+          Map.of(
+              "attn_norm.weight", named(prefix + "input_layernorm.weight"),
+              "attn_q.weight", named(prefix + "self_attn.q_proj.weight"),
+              "attn_k.weight", named(prefix + "self_attn.k_proj.weight"),
+              "attn_v.weight", named(prefix + "self_attn.v_proj.weight"),
+              "attn_output.weight", named(prefix + "self_attn.o_proj.weight"),
+              "ffn_norm.weight", named(prefix + "post_attention_layernorm.weight"),
+              "ffn_gate.weight", named(prefix + "mlp.gate_proj.weight"),
+              "ffn_up.weight", named(prefix + "mlp.up_proj.weight"),
+              "ffn_down.weight", named(prefix + "mlp.down_proj.weight")));
     }
     return blocks;
   }

@@ -1,6 +1,6 @@
 package dev.flotilla.train;
 
-import dev.flotilla.model.Llama;
+import dev.flotilla.model.Decoder;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.tensor.TorchAttention;
 import dev.flotilla.tensor.TorchOps;
@@ -21,12 +21,12 @@ final class TrainingModel implements AutoCloseable {
   private final ModelConfig config;
   private final Parameters parameters;
   private final TorchOps ops = new TorchOps();
-  private final Llama<Tensor, Tensor> llama;
+  private final Decoder<Tensor, Tensor> decoder;
 
   TrainingModel(ModelConfig config, long seed) {
     this.config = config;
     this.parameters = new Parameters(config, seed);
-    this.llama = new Llama<>(config, ops, 0, parameters.blocks());
+    this.decoder = new Decoder<>(config, ops, 0, parameters.blocks(), new float[0]);
   }
 
   ModelConfig config() {
@@ -74,13 +74,13 @@ final class TrainingModel implements AutoCloseable {
   private Tensor loss(Batch batch) {
     Tensor hidden = hidden(batch.tokens(), batch.positions(), attention(batch));
     Tensor asked = hidden.index_select(0, TorchOps.indexes(batch.targetRows()));
-    Tensor logits = llama.logits(asked, parameters.finalNorm(), parameters.embedding());
+    Tensor logits = decoder.logits(asked, parameters.finalNorm(), parameters.embedding());
     return torch.cross_entropy_loss(
         logits, TorchOps.indexes(batch.targets()), new TensorOptional(), SUM, -100, 0.0);
   }
 
   private Tensor hidden(int[] tokens, int[] positions, TorchAttention attention) {
-    return llama.layers(llama.embed(parameters.embedding(), tokens), positions, attention);
+    return decoder.layers(decoder.embed(parameters.embedding(), tokens), positions, attention);
   }
 
   private TorchAttention attention(Batch batch) {
@@ -116,7 +116,7 @@ final class TrainingModel implements AutoCloseable {
       Tensor hidden = hidden(tokens, positions, attention).index_select(0, TorchOps.indexes(last));
       float[] logits =
           Parameters.floats(
-              llama.logits(hidden, parameters.finalNorm(), parameters.embedding()).contiguous());
+              decoder.logits(hidden, parameters.finalNorm(), parameters.embedding()).contiguous());
       int[] next = new int[prompts.size()];
       for (int p = 0; p < next.length; p++) {
         int row = p * config.vocabularySize();

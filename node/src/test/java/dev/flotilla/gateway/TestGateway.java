@@ -27,6 +27,7 @@ import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
@@ -109,12 +110,13 @@ final class TestGateway implements AutoCloseable {
             training,
             new ModelImports() {
               @Override
-              public void add(String name, String source) {
+              public void add(String name, String source, Optional<String> quantize) {
                 if (source.contains("missing")) {
                   throw new FlotillaException(
                       FlotillaException.Code.NOT_FOUND, "no file " + source, "Give another.");
                 }
-                imported.add(name + " from " + source);
+                imported.add(
+                    name + " from " + source + quantize.map(type -> " as " + type).orElse(""));
               }
 
               @Override

@@ -162,7 +162,7 @@ class GgufTest {
     assertBad(tensor(2, new long[] {large, large}, 0, 0), "multiply to more than 2^63 bytes");
     assertBad(tensor(2, new long[] {large, 1 << 20}, 0, 0), "ends beyond the file");
     assertBad(tensor(2, new long[] {33, 1}, 8, 0), "rows of 33");
-    assertBad(tensor(1, new long[] {4}, 12, 0), "Q4_K");
+    assertBad(tensor(1, new long[] {4}, 10, 0), "Q2_K");
     assertBad(tensor(1, new long[] {4}, 4711, 0), "number 4711");
     assertBad(tensor(1, new long[] {4}, 0, 1), "not a multiple of the alignment");
     assertBad(tensor(1, new long[] {4}, 0, Long.MAX_VALUE - 31), "ends beyond the file");
@@ -181,16 +181,21 @@ class GgufTest {
 
   @Test
   void otherArchitecturesAndVariantsAreRefusedByName() {
-    Map<String, Object> metadata = LlamaMetadata.of("m", TestModels.TIED, WeightType.F32);
-    metadata.put("general.architecture", "qwen3moe");
-    assertBad(() -> written(metadata).modelConfig(), "\"qwen3moe\"");
+    Map<String, Object> metadata = GgufConfig.metadata("m", TestModels.TIED, WeightType.F32);
+    metadata.put("general.architecture", "mamba");
+    assertBad(() -> written(metadata).modelConfig(), "\"mamba\"");
     metadata.put("general.architecture", "llama");
     assertBad(() -> written(metadata).modelConfig(), "token_embd.weight");
     metadata.put("llama.expert_count", 8);
     assertBad(() -> written(metadata).modelConfig(), "mixtures of experts");
     metadata.remove("llama.expert_count");
     metadata.put("llama.rope.scaling.type", "yarn");
-    assertBad(() -> written(metadata).modelConfig(), "yarn");
+    assertBad(() -> written(metadata).modelConfig(), "original_context_length is missing");
+    metadata.put("llama.rope.scaling.type", "dynamic");
+    assertBad(() -> written(metadata).modelConfig(), "\"dynamic\"");
+    metadata.remove("llama.rope.scaling.type");
+    metadata.put("llama.residual_scale", 2f);
+    assertBad(() -> written(metadata).modelConfig(), "llama.residual_scale is 2.0");
   }
 
   private GgufHeader written(Map<String, Object> metadata) {

@@ -7,7 +7,6 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.tensor.WeightType;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
@@ -31,7 +30,7 @@ class PackedSliceTest {
   @BeforeEach
   void writeModels() {
     for (WeightType type : WeightType.values()) {
-      RandomModel.write(file(type), TestModels.TIED, type, SEED);
+      RandomModel.write(file(type), TestModels.of(type), type, SEED);
     }
     RandomModel.write(folder.resolve("untied"), TestModels.UNTIED, WeightType.Q8_0, SEED);
   }
@@ -40,70 +39,30 @@ class PackedSliceTest {
     return folder.resolve(type.name());
   }
 
-  private static List<LayerSlice> load(Path file, int threads, int positions, int... firsts) {
-    List<LayerSlice> slices = new ArrayList<>();
-    try (GgufFile source = GgufFile.open(file)) {
-      int layers = source.header().modelConfig().layers();
-      for (int i = 0; i < firsts.length; i++) {
-        int last = i + 1 < firsts.length ? firsts[i + 1] - 1 : layers - 1;
-        slices.add(PackedSlice.load(source, new LayerRange(firsts[i], last), threads, positions));
-      }
-    }
-    return slices;
-  }
-
-  /** All tokens of one sequence in chunks of the given size; the logits of every row. */
-  private static float[] run(List<LayerSlice> slices, long sequence, int[] tokens, int chunk) {
-    int vocabulary = slices.getFirst().config().vocabularySize();
-    float[] logits = new float[tokens.length * vocabulary];
-    for (int from = 0; from < tokens.length; from += chunk) {
-      int[] part = Arrays.copyOfRange(tokens, from, Math.min(tokens.length, from + chunk));
-      float[] hidden = slices.getFirst().embed(part);
-      long[] sequences = new long[part.length];
-      int[] positions = new int[part.length];
-      int[] rows = new int[part.length];
-      for (int i = 0; i < part.length; i++) {
-        sequences[i] = sequence;
-        positions[i] = from + i;
-        rows[i] = i;
-      }
-      for (LayerSlice slice : slices) {
-        slice.forward(hidden, sequences, positions);
-      }
-      float[] result = slices.getLast().logits(hidden, rows);
-      System.arraycopy(result, 0, logits, from * vocabulary, result.length);
-    }
-    return logits;
-  }
-
-  private static void close(List<LayerSlice> slices) {
-    slices.forEach(LayerSlice::close);
-  }
-
   @ParameterizedTest
   @EnumSource(WeightType.class)
   void oneTwoOrThreeSlicesAndChunksOfAnySizeGiveTheSameBits(WeightType type) {
-    List<LayerSlice> whole = load(file(type), 1, 64, 0);
-    float[] wanted = run(whole, 1, tokens, 1);
-    close(whole);
+    List<LayerSlice> whole = Slices.load(file(type), 1, 64, 0);
+    float[] wanted = Slices.run(whole, 1, tokens, 1);
+    Slices.close(whole);
     for (int[] firsts : new int[][] {{0}, {0, 1}, {0, 2}, {0, 1, 2}}) {
-      List<LayerSlice> slices = load(file(type), 2, 64, firsts);
+      List<LayerSlice> slices = Slices.load(file(type), 2, 64, firsts);
       for (int chunk : new int[] {1, 2, 7, 32, TOKENS}) {
-        assertThat(run(slices, 1, tokens, chunk))
+        assertThat(Slices.run(slices, 1, tokens, chunk))
             .as("%s, slices %s, chunk %d", type, Arrays.toString(firsts), chunk)
             .isEqualTo(wanted);
         slices.forEach(slice -> slice.release(1));
         assertThat(slices).allMatch(slice -> slice.freePositions() == slice.cachePositions());
       }
-      close(slices);
+      Slices.close(slices);
     }
   }
 
   @Test
   void rowsOfOtherSequencesInTheSameStepChangeNothing() {
-    List<LayerSlice> slices = load(file(WeightType.Q8_0), 2, 1024, 0);
+    List<LayerSlice> slices = Slices.load(file(WeightType.Q8_0), 2, 1024, 0);
     LayerSlice slice = slices.getFirst();
-    float[] wanted = run(slices, 1, tokens, 1);
+    float[] wanted = Slices.run(slices, 1, tokens, 1);
     slice.release(1);
     // Sequence 1 decodes token by token while five others come and grow beside it.
     int vocabulary = slice.config().vocabularySize();
@@ -124,30 +83,30 @@ class PackedSliceTest {
       assertThat(slice.logits(hidden, new int[] {others}))
           .isEqualTo(Arrays.copyOfRange(wanted, t * vocabulary, (t + 1) * vocabulary));
     }
-    close(slices);
+    Slices.close(slices);
   }
 
   @Test
   void aReplayAfterReleaseGivesTheSameBitsInReusedBlocks() {
-    List<LayerSlice> slices = load(folder.resolve("untied"), 1, 64, 0, 2);
-    float[] wanted = run(slices, 1, tokens, 7);
+    List<LayerSlice> slices = Slices.load(folder.resolve("untied"), 1, 64, 0, 2);
+    float[] wanted = Slices.run(slices, 1, tokens, 7);
     slices.forEach(slice -> slice.release(1));
     int[] other = Arrays.copyOf(tokens, 20);
     Arrays.setAll(other, i -> (other[i] + 17) % 300);
-    run(slices, 2, other, 3);
+    Slices.run(slices, 2, other, 3);
     slices.forEach(slice -> slice.release(2));
-    assertThat(run(slices, 3, tokens, TOKENS)).isEqualTo(wanted);
-    close(slices);
+    assertThat(Slices.run(slices, 3, tokens, TOKENS)).isEqualTo(wanted);
+    Slices.close(slices);
   }
 
   @Test
   void aFullCacheIsBusyAndChangesNothing() {
-    List<LayerSlice> slices = load(file(WeightType.F32), 1, 64, 0);
+    List<LayerSlice> slices = Slices.load(file(WeightType.F32), 1, 64, 0);
     LayerSlice slice = slices.getFirst();
-    float[] wanted = run(slices, 9, Arrays.copyOf(tokens, 33), 1);
+    float[] wanted = Slices.run(slices, 9, Arrays.copyOf(tokens, 33), 1);
     slice.release(9);
-    run(slices, 1, Arrays.copyOf(tokens, 32), 32);
-    run(slices, 2, Arrays.copyOf(tokens, 20), 20);
+    Slices.run(slices, 1, Arrays.copyOf(tokens, 32), 32);
+    Slices.run(slices, 2, Arrays.copyOf(tokens, 20), 20);
     assertThat(slice.freePositions()).isZero();
     float[] hidden = slice.embed(new int[] {1, 2});
     float[] before = hidden.clone();
@@ -162,22 +121,22 @@ class PackedSliceTest {
     int vocabulary = slice.config().vocabularySize();
     assertThat(slice.logits(last, new int[] {0}))
         .isEqualTo(Arrays.copyOfRange(wanted, 32 * vocabulary, 33 * vocabulary));
-    close(slices);
+    Slices.close(slices);
   }
 
   @ParameterizedTest
   @ValueSource(ints = {0, 3, 5, -1})
   void aRowThatDoesNotContinueItsSequenceIsRefusedAndChangesNothing(int position) {
-    List<LayerSlice> slices = load(file(WeightType.F32), 1, 64, 0);
+    List<LayerSlice> slices = Slices.load(file(WeightType.F32), 1, 64, 0);
     LayerSlice slice = slices.getFirst();
-    run(slices, 1, Arrays.copyOf(tokens, 4), 4);
+    Slices.run(slices, 1, Arrays.copyOf(tokens, 4), 4);
     assertThatThrownBy(
             () -> slice.forward(new float[2 * WIDTH], new long[] {2, 1}, new int[] {0, position}))
         .isInstanceOfSatisfying(
             FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.CONFLICT));
     assertThat(slice.freePositions()).isEqualTo(32);
     slice.forward(new float[WIDTH], new long[] {1}, new int[] {4});
-    close(slices);
+    Slices.close(slices);
   }
 
   @Test
@@ -212,12 +171,12 @@ class PackedSliceTest {
 
   @Test
   void tokensOutsideTheVocabularyAreRefused() {
-    List<LayerSlice> slices = load(file(WeightType.F32), 1, 64, 0);
+    List<LayerSlice> slices = Slices.load(file(WeightType.F32), 1, 64, 0);
     for (int token : new int[] {-1, TestModels.TIED.vocabularySize()}) {
       assertThatThrownBy(() -> slices.getFirst().embed(new int[] {token}))
           .isInstanceOfSatisfying(
               FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.INVALID));
     }
-    close(slices);
+    Slices.close(slices);
   }
 }

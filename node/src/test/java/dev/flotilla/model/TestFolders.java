@@ -22,35 +22,40 @@ final class TestFolders {
 
   private TestFolders() {}
 
-  static ModelConfig write(Path folder, boolean tied) throws IOException {
+  /** Tokenizer, chat template and what is beside them; how many tokens there are. */
+  static int writeText(Path folder) throws IOException {
     Files.createDirectories(folder);
     BpeVocabulary vocabulary = BpeTrainer.train(TEXT.repeat(3), 300, SPECIAL);
     vocabulary.write(folder.resolve("tokenizer.json"));
-    int size = vocabulary.tokens().size() + (tied ? 0 : 5);
-    ModelConfig config =
-        tied
-            ? new ModelConfig(size, 64, 3, 4, 2, 16, 96, 256, 10000f, 1e-5f, true)
-            : new ModelConfig(size, 96, 2, 3, 1, 32, 160, 256, 50000f, 1e-6f, false);
-    Files.writeString(folder.resolve("config.json"), HuggingFaceFolder.configJson(config, 0, 1));
     Files.writeString(
         folder.resolve("generation_config.json"), "{\"bos_token_id\":0,\"eos_token_id\":[1,0]}");
     Files.writeString(folder.resolve("chat_template.jinja"), TEMPLATE);
     Files.writeString(
         folder.resolve("tokenizer_config.json"),
         "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"eos_token\":\"<|end|>\"}");
+    return vocabulary.tokens().size();
+  }
+
+  static ModelConfig write(Path folder, boolean tied) throws IOException {
+    int size = writeText(folder) + (tied ? 0 : 5);
+    ModelConfig config =
+        tied
+            ? new ModelConfig(size, 64, 3, 4, 2, 16, 96, 256, 10000f, 1e-5f, true)
+            : new ModelConfig(size, 96, 2, 3, 1, 32, 160, 256, 50000f, 1e-6f, false);
+    Files.writeString(folder.resolve("config.json"), HuggingFaceFolder.configJson(config, 0, 1));
     Random random = new Random(17);
     List<Safetensors.Tensor> tensors = new ArrayList<>();
-    LlamaTensors.shapes(config)
+    ModelTensors.all(config)
         .forEach(
-            (name, shape) -> {
+            (name, part) -> {
+              List<Integer> shape = part.shape();
               float[] values = new float[shape.stream().reduce(1, Math::multiplyExact)];
               double deviation = shape.size() == 1 ? 0.2 : 1 / Math.sqrt(shape.getFirst());
               double mean = shape.size() == 1 ? 1 : 0;
               for (int i = 0; i < values.length; i++) {
                 values[i] = (float) (mean + deviation * random.nextGaussian());
               }
-              tensors.add(
-                  Safetensors.Tensor.of(HuggingFaceFolder.nameOf(name), shape.reversed(), values));
+              tensors.add(Safetensors.Tensor.of(part.huggingFace(), shape.reversed(), values));
             });
     Safetensors.write(folder.resolve("model.safetensors"), Map.of("format", "pt"), tensors);
     return config;

@@ -20,11 +20,12 @@ final class KernelDigest {
         SimdOps ops = new SimdOps(1);
         KvBlocks blocks = new KvBlocks(ops, 1, 4, 2, 48, 2)) {
       for (WeightType type : WeightType.values()) {
+        int in = Math.max(160, type.blockElements());
         MemorySegment bytes =
-            ScalarReference.encode(type, ScalarReference.random(random, 70 * 160), arena);
-        PackedMatrix packed = PackedMatrix.pack(type, 70, 160, bytes, row -> row, arena);
+            ScalarReference.encode(type, ScalarReference.random(random, 70 * in), arena);
+        PackedMatrix packed = PackedMatrix.pack(type, 70, in, bytes, row -> row, arena);
         for (int rows : new int[] {1, 3, 6}) {
-          Matrix x = new Matrix(rows, 160, ScalarReference.random(random, rows * 160));
+          Matrix x = new Matrix(rows, in, ScalarReference.random(random, rows * in));
           digest = mix(digest, ops.linear(x, packed));
         }
       }
@@ -32,14 +33,17 @@ final class KernelDigest {
       digest = mix(digest, ops.swiGlu(x, x));
       digest = mix(digest, ops.rmsNorm(x, new Gain(ScalarReference.random(random, 101)), 1e-5f));
       Matrix heads = new Matrix(1, 96, ScalarReference.random(random, 96));
-      digest = mix(digest, ops.rope(heads, 48, new int[] {12345}, 10000));
+      digest = mix(digest, ops.rope(heads, Rope.plain(48, 10000), new int[] {12345}));
       int[] table = {1, 0};
       for (int t = 0; t < 40; t++) {
         Matrix key = new Matrix(1, 96, ScalarReference.random(random, 96));
         blocks.write(0, table[t / 32], t % 32, key, key, 0);
       }
       Matrix query = new Matrix(1, 192, ScalarReference.random(random, 192));
-      digest = mix(digest, blocks.attend(0, query, new int[][] {table}, new int[] {40}));
+      digest =
+          mix(
+              digest,
+              blocks.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
     }
     return digest;
   }

@@ -13,8 +13,22 @@ class KvBlocksTest {
   private static final long SEED = 7;
 
   @ParameterizedTest
-  @CsvSource({"4, 4, 32, 1", "4, 2, 64, 31", "6, 1, 48, 33", "2, 2, 16, 70", "8, 2, 80, 130"})
-  void attentionEqualsTheScalarOrderBitForBit(int heads, int kvHeads, int width, int length) {
+  @CsvSource({
+    "4, 4, 32, 1, 0, 0",
+    "4, 2, 64, 31, 0, 0",
+    "6, 1, 48, 33, 0, 0",
+    "2, 2, 16, 70, 0, 0",
+    "8, 2, 80, 130, 0, 0",
+    "2, 1, 16, 130, 0, 3.5",
+    "2, 1, 16, 20, 7, 0",
+    "2, 1, 16, 130, 32, 0",
+    "2, 1, 16, 130, 33, 0",
+    "2, 1, 16, 130, 64, 2.5",
+    "4, 2, 32, 97, 1, 0",
+    "4, 2, 32, 64, 200, 0",
+  })
+  void attentionEqualsTheScalarOrderBitForBit(
+      int heads, int kvHeads, int width, int length, int window, float cap) {
     Random random = new Random(SEED);
     int blockCount = (length + 31) / 32;
     try (SimdOps ops = new SimdOps(2);
@@ -36,7 +50,9 @@ class KvBlocksTest {
       Matrix query =
           new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
       int[] lengths = {length, (length + 1) / 2};
-      float[] result = blocks.attend(1, query, new int[][] {table, table}, lengths).values();
+      Scoring scoring = new Scoring(1 / (float) Math.sqrt(width), cap, window);
+      float[] result =
+          blocks.attend(1, query, new int[][] {table, table}, lengths, scoring).values();
       for (int row = 0; row < 2; row++) {
         for (int head = 0; head < heads; head++) {
           int first = (row * heads + head) * width;
@@ -44,8 +60,10 @@ class KvBlocksTest {
           float[] wanted =
               ScalarReference.attend(
                   Arrays.copyOfRange(query.values(), first, first + width),
-                  slices(keys, lengths[row], kv, width),
-                  slices(values, lengths[row], kv, width));
+                  slices(keys, lengths[row], window, kv, width),
+                  slices(values, lengths[row], window, kv, width),
+                  scoring.scale(),
+                  cap);
           assertThat(Arrays.copyOfRange(result, first, first + width))
               .as("seed %d, row %d, head %d", SEED, row, head)
               .isEqualTo(wanted);
@@ -73,7 +91,7 @@ class KvBlocksTest {
       weights[t] = Math.exp(score / Math.sqrt(width));
       total += weights[t];
     }
-    float[] result = ScalarReference.attend(query, keys, values);
+    float[] result = ScalarReference.attend(query, keys, values, 1 / (float) Math.sqrt(width), 0);
     for (int i = 0; i < width; i++) {
       double wanted = 0;
       for (int t = 0; t < length; t++) {
@@ -83,10 +101,12 @@ class KvBlocksTest {
     }
   }
 
-  private static float[][] slices(float[][] rows, int count, int first, int width) {
-    float[][] slices = new float[count][];
-    for (int t = 0; t < count; t++) {
-      slices[t] = Arrays.copyOfRange(rows[t], first, first + width);
+  /** One head's part of the positions in the window, of the first so many. */
+  private static float[][] slices(float[][] rows, int count, int window, int first, int width) {
+    int start = window == 0 ? 0 : Math.max(0, count - window);
+    float[][] slices = new float[count - start][];
+    for (int t = start; t < count; t++) {
+      slices[t - start] = Arrays.copyOfRange(rows[t], first, first + width);
     }
     return slices;
   }

@@ -26,19 +26,22 @@ final class ScalarReference {
   }
 
   /** Attention in the order that {@link KvBlocks} promises, for one row and one head. */
-  static float[] attend(float[] query, float[][] keys, float[][] values) {
+  static float[] attend(float[] query, float[][] keys, float[][] values, float scale, float cap) {
     int width = query.length;
-    float scale = 1 / (float) Math.sqrt(width);
     float[] scores = new float[keys.length];
     float largest = Float.NEGATIVE_INFINITY;
     for (int t = 0; t < keys.length; t++) {
       for (int i = 0; i < width; i++) {
         scores[t] = Math.fma(keys[t][i], query[i], scores[t]);
       }
+      if (cap > 0) {
+        scores[t] = cap * (1 - 2 / (Kernels.exp(scores[t] * (2 * scale / cap)) + 1));
+      }
       largest = Math.max(largest, scores[t]);
     }
     for (int t = 0; t < keys.length; t++) {
-      scores[t] = Kernels.exp(scores[t] * scale - largest * scale);
+      float factor = cap > 0 ? 1 : scale;
+      scores[t] = Kernels.exp(scores[t] * factor - largest * factor);
     }
     float total = Kernels.sum(scores, 0, scores.length);
     float[] result = new float[width];

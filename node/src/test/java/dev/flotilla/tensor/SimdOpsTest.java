@@ -20,9 +20,11 @@ class SimdOpsTest {
   void linearEqualsTheScalarChainBitForBitOverOddSizes(WeightType type) {
     Random random = new Random(SEED);
     int[] columns =
-        type == WeightType.Q8_0
-            ? new int[] {32, 96, 128, 160, 416}
-            : new int[] {1, 7, 33, 128, 259};
+        switch (type.blockElements()) {
+          case 1 -> new int[] {1, 7, 33, 128, 259};
+          case 32 -> new int[] {32, 96, 128, 160, 416};
+          default -> new int[] {256, 512, 768};
+        };
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       for (int in : columns) {
@@ -65,7 +67,7 @@ class SimdOpsTest {
   @EnumSource(WeightType.class)
   void embeddingReadsBackWhatWasPackedAndFollowsTheRowOrder(WeightType type) {
     int out = 45;
-    int in = 64;
+    int in = Math.max(64, type.blockElements());
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1)) {
       MemorySegment bytes =
@@ -112,7 +114,7 @@ class SimdOpsTest {
     int[] positions = {0, 3, 1000};
     Matrix x = new Matrix(3, 16, ScalarReference.random(new Random(SEED), 48));
     try (SimdOps ops = new SimdOps(1)) {
-      float[] result = ops.rope(x, headWidth, positions, 10000).values();
+      float[] result = ops.rope(x, Rope.plain(headWidth, 10000), positions).values();
       for (int row = 0; row < 3; row++) {
         for (int head = 0; head < 2; head++) {
           for (int i = 0; i < 4; i++) {
@@ -127,7 +129,8 @@ class SimdOpsTest {
           }
         }
       }
-      assertThat(ops.rope(x, headWidth, new int[] {0, 0, 0}, 10000).values()).isEqualTo(x.values());
+      assertThat(ops.rope(x, Rope.plain(headWidth, 10000), new int[] {0, 0, 0}).values())
+          .isEqualTo(x.values());
     }
   }
 

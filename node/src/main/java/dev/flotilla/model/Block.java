@@ -1,0 +1,106 @@
+package dev.flotilla.model;
+
+import dev.flotilla.tensor.Attention;
+import dev.flotilla.tensor.Ops;
+import dev.flotilla.tensor.Rope;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * One layer in one step: the pieces that architectures are written in, with the layer's weights by
+ * their names in GGUF.
+ *
+ * @param <T> the backend's activations
+ * @param <W> the backend's weights
+ */
+final class Block<T, W> {
+
+  private final ModelConfig config;
+  private final Ops<T, W> ops;
+  private final int layer;
+  private final Map<String, W> weights;
+  private final Rope rope;
+  private final int[] positions;
+  private final Attention<T> attention;
+
+  Block(
+      ModelConfig config,
+      Ops<T, W> ops,
+      int layer,
+      Map<String, W> weights,
+      Rope rope,
+      int[] positions,
+      Attention<T> attention) {
+    this.config = config;
+    this.ops = ops;
+    this.layer = layer;
+    this.weights = weights;
+    this.rope = rope;
+    this.positions = positions;
+    this.attention = attention;
+  }
+
+  /** The layer's index in the whole model. */
+  int layer() {
+    return layer;
+  }
+
+  /** Normalises whole rows, or each head where the gain is as wide as a head. */
+  T norm(T x, String gain) {
+    return ops.rmsNorm(x, weight(gain + ".weight"), config.rmsEpsilon());
+  }
+
+  /** Multiplies by a matrix, and adds its bias where it has one. */
+  T linear(T x, String matrix) {
+    T product = ops.linear(x, weight(matrix + ".weight"));
+    W bias = weights.get(matrix + ".bias");
+    return bias == null ? product : ops.bias(product, bias);
+  }
+
+  /** Turns heads by their positions. */
+  T rope(T heads) {
+    return ops.rope(heads, rope, positions);
+  }
+
+  /** What the queries find in all that they may see, {@code [rows, heads · headWidth]}. */
+  T attend(T query, T key, T value) {
+    return attention.attend(layer, query, key, value);
+  }
+
+  T add(T a, T b) {
+    return ops.add(a, b);
+  }
+
+  T swiGlu(T gate, T up) {
+    return ops.swiGlu(gate, up);
+  }
+
+  T geGlu(T gate, T up) {
+    return ops.geGlu(gate, up);
+  }
+
+  /**
+   * SwiGLU feed-forward parts, a few of which each row goes through, as the router's scores say.
+   */
+  T mixture(T x, T scores) {
+    int count = config.variant().experts();
+    List<Ops.Expert<W>> experts = new ArrayList<>(count);
+    for (int e = 0; e < count; e++) {
+      experts.add(
+          new Ops.Expert<>(
+              weight("ffn_gate." + e + ".weight"),
+              weight("ffn_up." + e + ".weight"),
+              weight("ffn_down." + e + ".weight")));
+    }
+    return ops.mixture(x, scores, config.variant().expertsUsed(), experts);
+  }
+
+  private W weight(String name) {
+    W weight = weights.get(name);
+    if (weight == null) {
+      throw new IllegalStateException("no weight " + name + " in layer " + layer);
+    }
+    return weight;
+  }
+}

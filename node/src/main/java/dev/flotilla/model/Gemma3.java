@@ -1,0 +1,52 @@
+package dev.flotilla.model;
+
+import java.util.List;
+
+/**
+ * Gemma 3, Gemma Team 2025: {@link Gemma2} with heads of queries and keys normalised in place of
+ * the soft bounds, five windowed layers to each full one, and rotary frequencies of their own in
+ * the windowed ones.
+ */
+final class Gemma3 implements Definition {
+
+  @Override
+  public List<Part> parts(ModelConfig c) {
+    return List.of(
+        Part.gain("attn_norm", "input_layernorm", c.width()),
+        Part.matrix("attn_q", "self_attn.q_proj", c.width(), c.queryWidth()),
+        Part.matrix("attn_k", "self_attn.k_proj", c.width(), c.keyWidth()),
+        Part.matrix("attn_v", "self_attn.v_proj", c.width(), c.keyWidth()),
+        Part.gain("attn_q_norm", "self_attn.q_norm", c.headWidth()),
+        Part.gain("attn_k_norm", "self_attn.k_norm", c.headWidth()),
+        Part.matrix("attn_output", "self_attn.o_proj", c.queryWidth(), c.width()),
+        Part.gain("post_attention_norm", "post_attention_layernorm", c.width()),
+        Part.gain("ffn_norm", "pre_feedforward_layernorm", c.width()),
+        Part.matrix("ffn_gate", "mlp.gate_proj", c.width(), c.feedForward()),
+        Part.matrix("ffn_up", "mlp.up_proj", c.width(), c.feedForward()),
+        Part.matrix("ffn_down", "mlp.down_proj", c.feedForward(), c.width()),
+        Part.gain("post_ffw_norm", "post_feedforward_layernorm", c.width()));
+  }
+
+  @Override
+  public <T, W> T block(Block<T, W> b, T x) {
+    T y = b.norm(x, "attn_norm");
+    T query = b.rope(b.norm(b.linear(y, "attn_q"), "attn_q_norm"));
+    T key = b.rope(b.norm(b.linear(y, "attn_k"), "attn_k_norm"));
+    T value = b.linear(y, "attn_v");
+    T attended = b.linear(b.attend(query, key, value), "attn_output");
+    x = b.add(x, b.norm(attended, "post_attention_norm"));
+    y = b.norm(x, "ffn_norm");
+    T inner = b.geGlu(b.linear(y, "ffn_gate"), b.linear(y, "ffn_up"));
+    return b.add(x, b.norm(b.linear(inner, "ffn_down"), "post_ffw_norm"));
+  }
+
+  @Override
+  public float embeddingScale(ModelConfig c) {
+    return (float) Math.sqrt(c.width());
+  }
+
+  @Override
+  public float storedGainOffset() {
+    return 1;
+  }
+}
