@@ -83,7 +83,9 @@ final class JepsenBench implements Callable<Integer> {
         awaitHealthy(nodes, http);
       } catch (IllegalStateException e) {
         nodes.keepFolder();
-        say("the cluster does not recover: %s%nthe nodes' logs are kept in %s", e, nodes.folder());
+        say(
+            "the cluster does not recover: %s (%s)%nthe nodes' logs are kept in %s",
+            e.getMessage(), e.getCause(), nodes.folder());
         return 1;
       }
       return report(nodes, http, workloads, happened);
@@ -114,6 +116,7 @@ final class JepsenBench implements Callable<Integer> {
                       } catch (InterruptedException e) {
                         Thread.currentThread().interrupt();
                       } catch (RuntimeException | Error e) {
+                        e.printStackTrace();
                         broken.set(e);
                       }
                     }));

@@ -3,6 +3,7 @@ package dev.flotilla.data.sql;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.data.grid.Grid;
+import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.LinkedHashSet;
@@ -12,6 +13,7 @@ import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import javax.cache.CacheException;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.cache.query.FieldsQueryCursor;
 import org.apache.ignite.cache.query.QueryCancelledException;
@@ -27,6 +29,7 @@ import org.apache.ignite.internal.processors.query.GridQueryCancel;
 import org.apache.ignite.internal.processors.query.GridQueryFieldMetadata;
 import org.apache.ignite.internal.processors.query.IgniteSQLException;
 import org.apache.ignite.internal.util.typedef.X;
+import org.apache.ignite.spi.IgniteSpiException;
 import org.apache.ignite.transactions.TransactionDeadlockException;
 import org.apache.ignite.transactions.TransactionIsolation;
 import org.apache.ignite.transactions.TransactionOptimisticException;
@@ -193,6 +196,21 @@ final class SqlEngine {
     return columns;
   }
 
+  /** What went wrong between nodes has no type of its own; what is wrong with a statement has. */
+  private static boolean isBetweenNodes(Throwable cause) {
+    return cause.getClass() == IgniteCheckedException.class
+        || cause instanceof IgniteSpiException
+        || cause instanceof IOException;
+  }
+
+  private static Throwable rootCause(Throwable thrown) {
+    Throwable root = thrown;
+    while (root.getCause() != null && root.getCause() != root) {
+      root = root.getCause();
+    }
+    return root;
+  }
+
   /** An error of the engine in our words; what {@link Grid} understands better is left to it. */
   static RuntimeException said(RuntimeException e, Sql.Request request) {
     if (X.hasCause(
@@ -215,7 +233,10 @@ final class SqlEngine {
           "Nothing was done; ask for less, or give it more time.",
           e);
     }
-    if (X.hasCause(e, ClusterTopologyException.class, ClusterTopologyCheckedException.class)) {
+    if (X.hasCause(e, ClusterTopologyException.class, ClusterTopologyCheckedException.class)
+        || (sql != null
+            && sql.statusCode() == IgniteQueryErrorCode.UNKNOWN
+            && isBetweenNodes(rootCause(e)))) {
       return new RetryOnStableTopology(e);
     }
     if (sql == null) {
