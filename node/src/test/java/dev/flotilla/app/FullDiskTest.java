@@ -24,7 +24,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.EnumSet;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -58,7 +58,12 @@ class FullDiskTest {
     private final List<Integer> rows = new ArrayList<>();
     private final List<Integer> sent = new ArrayList<>();
     private final Map<String, Integer> blobs = new HashMap<>();
-    private final Set<Code> refusals = EnumSet.noneOf(Code.class);
+
+    /** Refused for want of room, so that nothing of them may be there. */
+    private final Set<Integer> notCached = new HashSet<>();
+
+    private final Set<Integer> noRows = new HashSet<>();
+    private final Set<Integer> notSent = new HashSet<>();
     private int number;
 
     Writer(Client client, Set<Code> allowed) {
@@ -79,6 +84,7 @@ class FullDiskTest {
       int done = 0;
       done +=
           attempt(
+              notCached,
               () -> {
                 var _ =
                     new HttpCaches(client)
@@ -88,6 +94,7 @@ class FullDiskTest {
               });
       done +=
           attempt(
+              noRows,
               () -> {
                 var _ =
                     new HttpSql(client)
@@ -97,6 +104,7 @@ class FullDiskTest {
               });
       done +=
           attempt(
+              notSent,
               () -> {
                 var _ =
                     new HttpQueues(client)
@@ -106,6 +114,8 @@ class FullDiskTest {
               });
       done +=
           attempt(
+              // The same bytes may be there of another's.
+              new HashSet<>(),
               () -> {
                 String digest =
                     new HttpBlobs(client)
@@ -116,7 +126,7 @@ class FullDiskTest {
       return done;
     }
 
-    private int attempt(Runnable write) {
+    private int attempt(Set<Integer> refused, Runnable write) {
       try {
         write.run();
         return 1;
@@ -124,14 +134,18 @@ class FullDiskTest {
         assertThat(e.code()).as(e.explanation()).isIn(allowed);
         if (e.code() == Code.STORAGE) {
           assertThat(e.explanation()).contains("disk");
+          refused.add(number);
         }
-        refusals.add(e.code());
         return 0;
       }
     }
 
-    /** All that was acknowledged can be read. */
+    /** All that was acknowledged can be read, and nothing of what was refused. */
     void check(Client client) throws IOException {
+      assertThat(List.of(cached, rows, sent, blobs.keySet())).noneMatch(Collection::isEmpty);
+      for (int each : notCached) {
+        assertThat(new HttpCaches(client).cache("full").get("k" + each)).as("k" + each).isEmpty();
+      }
       for (int each : cached) {
         assertThat(new HttpCaches(client).cache("full").get("k" + each))
             .as("k" + each)
@@ -142,6 +156,7 @@ class FullDiskTest {
         found.add(((Number) Objects.requireNonNull(row.getFirst())).intValue());
       }
       assertThat(found).containsAll(rows);
+      assertThat(found).noneMatch(noRows::contains);
       for (var blob : blobs.entrySet()) {
         try (InputStream content = new HttpBlobs(client).read(blob.getKey(), 0, VALUE_BYTES)) {
           assertThat(content.readAllBytes()).isEqualTo(value(blob.getValue()));
@@ -149,7 +164,7 @@ class FullDiskTest {
       }
     }
 
-    /** All messages come, in order, and none that was not sent. */
+    /** All messages come, in order, and none that was refused. */
     void receive(Client client) throws InterruptedException {
       List<Integer> received = new ArrayList<>();
       List<Queue.Message> some;
@@ -169,6 +184,7 @@ class FullDiskTest {
         }
       } while (!some.isEmpty());
       assertThat(received).isSorted().doesNotHaveDuplicates().containsAll(sent);
+      assertThat(received).noneMatch(notSent::contains);
     }
   }
 

@@ -126,10 +126,7 @@ final class BlobCatalog {
   }
 
   private IgniteCache<AffinityKey<String>, byte[]> cache(Ignite ignite, String name) {
-    IgniteCache<AffinityKey<String>, byte[]> there = ignite.cache(name);
-    return there == null
-        ? ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(name))
-        : there;
+    return grid.cache(ignite, name);
   }
 
   /** Makes the tables where they are not there yet: a transaction cannot. */

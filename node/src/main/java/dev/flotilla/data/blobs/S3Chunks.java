@@ -95,12 +95,11 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
   }
 
   private IgniteCache<String, Long> marks(Ignite ignite) {
-    IgniteCache<String, Long> there = ignite.cache(MARKS);
-    return there == null ? ignite.getOrCreateCache(grid.cacheConfig(MARKS)) : there;
+    return grid.cache(ignite, MARKS);
   }
 
   private void unmark(String chunk) {
-    grid.read("looking for a mark", ignite -> marks(ignite) != null);
+    grid.ensureCache(MARKS);
     grid.transact(
         "removing a mark",
         TransactionMode.PESSIMISTIC,
@@ -244,7 +243,7 @@ final class S3Chunks implements ChunkVault, AutoCloseable {
   }
 
   private void collect(String chunk, Duration delay) {
-    grid.read("looking for a mark", ignite -> marks(ignite) != null);
+    grid.ensureCache(MARKS);
     boolean deleted =
         grid.transact(
             "collecting a chunk",

@@ -97,7 +97,9 @@ final class CacheBounds implements AutoCloseable {
     cache.localBytes(share.bytes());
     cache.expired(remove(cache, share.expired()));
     cache.evicted(remove(cache, share.oldest()));
-    looked.put(cache.name(), new Looked(entries - share.expired().size(), nowMs));
+    // Without those that went: a cache filled up again to where it was has changed.
+    long left = entries - share.expired().size() - share.oldest().size();
+    looked.put(cache.name(), new Looked(left, nowMs));
   }
 
   private static Share share(Ignite ignite, GridCache cache, long nowMs) {

@@ -18,6 +18,7 @@ import javax.cache.expiry.CreatedExpiryPolicy;
 import javax.cache.expiry.Duration;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
+import org.apache.ignite.configuration.CacheConfiguration;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -83,18 +84,18 @@ final class CacheLoads {
   }
 
   private IgniteCache<String, String> claims(Ignite ignite) {
-    IgniteCache<String, String> claims = ignite.cache(CLAIMS);
-    return claims != null
-        ? claims
-        : ignite.getOrCreateCache(
-            grid.<String, String>cacheConfig(CLAIMS)
-                .setExpiryPolicyFactory(
-                    CreatedExpiryPolicy.factoryOf(new Duration(TimeUnit.MINUTES, 20))));
+    return grid.cache(ignite, CLAIMS, CacheLoads::configure);
   }
 
-  /** Makes the place for claims; not possible inside a transaction. */
+  private static CacheConfiguration<String, String> configure(
+      CacheConfiguration<String, String> claims) {
+    return claims.setExpiryPolicyFactory(
+        CreatedExpiryPolicy.factoryOf(new Duration(TimeUnit.MINUTES, 20)));
+  }
+
+  /** Makes the place for claims. */
   void ensure() {
-    grid.write("preparing loads", ignite -> claims(ignite).getName());
+    grid.ensureCache(CLAIMS, CacheLoads::configure);
   }
 
   /** A write inside the running transaction makes any load under way worthless. */

@@ -66,8 +66,6 @@ final class GridCache implements Cache {
   private final LongAdder gridEvictions = new LongAdder();
   private final LongAdder expired = new LongAdder();
 
-  private volatile boolean ensured;
-
   GridCache(String name, CacheConfig config, Surroundings around) {
     this.name = name;
     this.config = config;
@@ -109,8 +107,7 @@ final class GridCache implements Cache {
 
   // The engine's cache.
 
-  private CacheConfiguration<String, byte[]> engineConfig() {
-    CacheConfiguration<String, byte[]> made = grid.cacheConfig(gridName(name));
+  private CacheConfiguration<String, byte[]> configure(CacheConfiguration<String, byte[]> made) {
     // Caches of one mode share partitions, and files: a new one costs little.
     return config.mode() == CacheConfig.Mode.REPLICATED
         ? made.setCacheMode(CacheMode.REPLICATED).setGroupName("flotilla.caches.replicated")
@@ -118,17 +115,15 @@ final class GridCache implements Cache {
   }
 
   IgniteCache<String, byte[]> engine(Ignite ignite) {
-    IgniteCache<String, byte[]> found = ignite.cache(gridName(name));
-    return found != null ? found : ignite.getOrCreateCache(engineConfig());
+    return grid.cache(ignite, gridName(name), this::configure);
   }
 
-  /** Makes what the engine needs; not possible inside a transaction. */
+  /** Makes what the engine needs. */
   void ensure() {
-    grid.write(what("creating"), ignite -> engine(ignite).getName());
+    grid.ensureCache(gridName(name), this::configure);
     if (config.store().isPresent()) {
       around.loads().ensure();
     }
-    ensured = true;
   }
 
   private String what(String doing) {
@@ -336,6 +331,7 @@ final class GridCache implements Cache {
               new TreeSet<>(keys).forEach(key -> around.loads().supersede(ignite, claimKey(key)));
               return operation.apply(ignite);
             };
+    ensure();
     if (grid.inTransaction()) {
       if (config.writeThrough()) {
         throw new FlotillaException(
@@ -347,10 +343,6 @@ final class GridCache implements Cache {
       T result = grid.write(what, superseding);
       writes.add(keys.size());
       return result;
-    }
-    if (!ensured) {
-      // The engine makes no cache inside a transaction.
-      ensure();
     }
     try {
       T result = grid.transact(what, TransactionMode.PESSIMISTIC, superseding);

@@ -13,8 +13,10 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.function.Consumer;
 import java.util.function.Function;
+import java.util.function.UnaryOperator;
 import javax.cache.CacheException;
 import org.apache.ignite.Ignite;
+import org.apache.ignite.IgniteCache;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CacheMode;
@@ -143,8 +145,7 @@ public final class Grid implements AutoCloseable {
   /**
    * A cache with all that safety needs: transactions (the engine's atomic caches do not settle what
    * was on its way when a node went, and end with copies that differ), copies, synchronous writes,
-   * a majority, no use of lost partitions. Add to it what the use needs (expiry, affinity, SQL),
-   * and hand it to {@code getOrCreateCache} inside {@link #write}.
+   * a majority, no use of lost partitions. Add to it what the use needs (expiry, affinity, SQL).
    */
   public <K, V> CacheConfiguration<K, V> cacheConfig(String name) {
     return new CacheConfiguration<K, V>(name)
@@ -157,6 +158,56 @@ public final class Grid implements AutoCloseable {
         .setTopologyValidator(new MajorityValidator())
         .setAffinity(
             new org.apache.ignite.cache.affinity.rendezvous.RendezvousAffinityFunction(false, 64));
+  }
+
+  /** A cache of {@link #cacheConfig} in a running operation, made if it is missing. */
+  public <K, V> IgniteCache<K, V> cache(Ignite running, String name) {
+    return cache(running, name, config -> config);
+  }
+
+  /**
+   * A cache in a running operation, made if it is missing. The engine makes none inside a
+   * transaction: call {@link #ensureCache(String, UnaryOperator)} before.
+   *
+   * @param more adds to {@link #cacheConfig} what the use needs
+   */
+  public <K, V> IgniteCache<K, V> cache(
+      Ignite running, String name, UnaryOperator<CacheConfiguration<K, V>> more) {
+    // Quick where it is there, as it is nearly always.
+    IgniteCache<K, V> there = running.cache(name);
+    return there == null
+        ? running.getOrCreateCache(more.apply(this.<K, V>cacheConfig(name)))
+        : there;
+  }
+
+  /** As {@link #ensureCache(String, UnaryOperator)}, of {@link #cacheConfig}. */
+  public void ensureCache(String name) {
+    ensureCache(name, config -> config);
+  }
+
+  /**
+   * Makes a cache where it is missing, before a transaction uses it; costs next to nothing where it
+   * is there. Not even another thread could make it once the transaction has begun: all nodes would
+   * wait for the transaction's locks, and the transaction for them.
+   *
+   * @param more as of {@link #cache}
+   * @throws FlotillaException {@code INVALID} if it is not there and this thread runs a
+   *     transaction; otherwise as {@link #write}
+   */
+  public <K, V> void ensureCache(String name, UnaryOperator<CacheConfiguration<K, V>> more) {
+    String what = "making " + name;
+    Ignite engine = running(what);
+    if (engine.transactions().tx() == null) {
+      if (engine.<K, V>cache(name) == null) {
+        write(what, running -> cache(running, name, more).getName());
+      }
+    } else if (((IgniteEx) engine).context().cache().cacheDescriptor(name) == null) {
+      // Not asked for the cache itself, which the engine would try to make.
+      throw new FlotillaException(
+          Code.INVALID,
+          name + " does not exist, and cannot be made inside a transaction",
+          "Use it once before.");
+    }
   }
 
   /**

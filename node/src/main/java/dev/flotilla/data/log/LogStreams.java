@@ -43,22 +43,13 @@ public final class LogStreams {
   }
 
   private <T> IgniteCache<String, T> cache(Ignite ignite, String name) {
-    IgniteCache<String, T> cache = ignite.cache(name);
-    return cache != null ? cache : ignite.getOrCreateCache(grid.<String, T>cacheConfig(name));
+    return grid.cache(ignite, name);
   }
 
   /** Made outside of transactions, in which the engine makes no caches. */
   private void make() {
-    if (!grid.read(
-        "streams", ignite -> ignite.cache(BOUNDS) != null && ignite.cache(RECORDS) != null)) {
-      grid.write(
-          "making streams",
-          ignite -> {
-            cache(ignite, BOUNDS);
-            cache(ignite, RECORDS);
-            return true;
-          });
-    }
+    grid.ensureCache(BOUNDS);
+    grid.ensureCache(RECORDS);
   }
 
   long append(String stream, List<byte[]> records) {

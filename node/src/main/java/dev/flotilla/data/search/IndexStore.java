@@ -4,7 +4,6 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.data.grid.Grid;
-import dev.flotilla.data.grid.TransactionScope;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -19,7 +18,6 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
-import java.util.concurrent.CompletableFuture;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
@@ -91,26 +89,8 @@ final class IndexStore {
 
   /** Makes the cache where it is missing. */
   void ensure() {
-    boolean there = grid.read("opening index " + index, ignite -> ignite.cache(cacheName) != null);
-    if (!there && TransactionScope.current().isPresent()) {
-      // A cache is not made inside a transaction, and a transaction is its thread's.
-      CompletableFuture.runAsync(this::make, task -> Thread.ofVirtual().start(task)).join();
-    } else if (!there) {
-      make();
-    }
-  }
-
-  private void make() {
-    var _ =
-        grid.write(
-            "making index " + index,
-            ignite -> {
-              var _ =
-                  ignite.getOrCreateCache(
-                      grid.<AffinityKey<String>, byte[]>cacheConfig(cacheName)
-                          .setGroupName("flotilla.index"));
-              return true;
-            });
+    grid.<AffinityKey<String>, byte[]>ensureCache(
+        cacheName, config -> config.setGroupName("flotilla.index"));
   }
 
   /** Removes all of it. */

@@ -132,10 +132,7 @@ public final class GridUsage implements Usage, AutoCloseable {
   }
 
   private <K, V> IgniteCache<K, V> engine(Ignite ignite, String name) {
-    IgniteCache<K, V> found = ignite.cache(name);
-    return found != null
-        ? found
-        : ignite.getOrCreateCache(grid.<K, V>cacheConfig(name).setGroupName("flotilla.usage"));
+    return grid.cache(ignite, name, config -> config.setGroupName("flotilla.usage"));
   }
 
   private IgniteCache<Long, byte[]> events(Ignite ignite) {

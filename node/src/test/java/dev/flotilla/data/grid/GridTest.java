@@ -1,6 +1,7 @@
 package dev.flotilla.data.grid;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
@@ -124,6 +125,37 @@ class GridTest {
       assertThat(e.code()).isIn(Code.BUSY, Code.CONFLICT);
       return false;
     }
+  }
+
+  @Test
+  void aCacheIsMadeBeforeATransactionAndRefusedInsideOfIt() {
+    try (TestGrids grids = new TestGrids(folder)) {
+      Grid grid = grids.add().grid();
+      put(grid, 1, 1);
+      assertThatThrownBy(() -> putTwice(grid, 2))
+          .isInstanceOfSatisfying(
+              FlotillaException.class,
+              e -> {
+                assertThat(e.code()).isEqualTo(Code.INVALID);
+                assertThat(e).hasMessageContaining("late does not exist");
+              });
+      assertThat(get(grid, 1)).isEqualTo(1);
+      grid.ensureCache("late");
+      putTwice(grid, 3);
+      assertThat(get(grid, 1)).isEqualTo(3);
+    }
+  }
+
+  private static void putTwice(Grid grid, int value) {
+    grid.transact(
+        "a test",
+        Grid.TransactionMode.PESSIMISTIC,
+        ignite -> {
+          ignite.<Integer, Integer>cache("test").put(1, value);
+          grid.ensureCache("late");
+          grid.<Integer, Integer>cache(ignite, "late").put(1, value);
+          return true;
+        });
   }
 
   @Test
