@@ -96,10 +96,13 @@ final class GridBackups implements Backups {
     Optional<ChangeJournal.Current> followedBefore = current();
     if (journal.isPresent()) {
       follow(Optional.of(new ChangeJournal.Current(name, folder.orElse(""))), name);
-      awaitJournals(name);
     }
-    long nowMs = clock.millis();
+    long nowMs;
     try {
+      if (journal.isPresent()) {
+        awaitJournals(name);
+      }
+      nowMs = clock.millis();
       snapshot(name, folder, false);
     } catch (RuntimeException e) {
       journal.ifPresent(each -> follow(followedBefore, ""));
@@ -175,7 +178,6 @@ final class GridBackups implements Backups {
         return;
       }
       if (System.nanoTime() > deadlineNs) {
-        follow(Optional.empty(), "");
         throw new FlotillaException(
             Code.FAILED,
             "backup " + name + " was not made: these nodes do not write changes: " + missing,

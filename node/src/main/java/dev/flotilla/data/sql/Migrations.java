@@ -135,6 +135,18 @@ final class Migrations {
                               + row.applied().name()
                               + ") has run, but is not among those given",
                           "Give all of the history; undo a step by a new one."));
+      if (!row.complete() && !begun(same, row.statementsDone()).equals(row.applied().checksum())) {
+        throw new FlotillaException(
+            Code.CONFLICT,
+            "of migration "
+                + same.version()
+                + " ("
+                + same.name()
+                + ") "
+                + row.statementsDone()
+                + " statements have run, and they have changed since",
+            "Put them back as they were, and mend only what comes behind them.");
+      }
       if (row.complete() && !same.checksum().equals(row.applied().checksum())) {
         throw new FlotillaException(
             Code.CONFLICT,
@@ -185,10 +197,20 @@ final class Migrations {
     return applied;
   }
 
+  /** The checksum of the statements that have run: those behind may still be mended. */
+  private static String begun(Migration migration, int statements) {
+    List<String> all = Sql.split(migration.script());
+    String begun = String.join(";\n", all.subList(0, Math.min(statements, all.size())));
+    return new Migration(migration.version(), migration.name(), begun).checksum();
+  }
+
   private Migration.Applied record(Migration migration, int done, boolean complete) {
     Migration.Applied applied =
         new Migration.Applied(
-            migration.version(), migration.name(), migration.checksum(), clock.millis());
+            migration.version(),
+            migration.name(),
+            complete ? migration.checksum() : begun(migration, done),
+            clock.millis());
     SqlResult updated =
         sql.execute(
             "UPDATE flotilla_migrations SET name = ?, checksum = ?, applied_at_ms = ?,"

@@ -259,7 +259,9 @@ final class ShardMove {
           QueryEntity entity = new QueryEntity(now);
           entity.setTableName(moved.physical());
           entity.setIndexes(
-              now.getIndexes().stream().map(index -> renamed(index, moved.generation())).toList());
+              now.getIndexes().stream()
+                  .map(index -> renamed(index, mirroring.table(), moved.generation()))
+                  .toList());
           String affinityKey =
               moved.spread() == 1
                       && entity.getKeyFields() != null
@@ -291,9 +293,13 @@ final class ShardMove {
   }
 
   /** Names of indexes are the schema's, so two tables cannot share them. */
-  private static QueryIndex renamed(QueryIndex index, int generation) {
+  private static QueryIndex renamed(QueryIndex index, String table, int generation) {
     QueryIndex renamed = new QueryIndex();
-    renamed.setName(index.getName().replaceAll("__[0-9]+$", "") + "__" + generation);
+    String name =
+        index.getName() == null
+            ? table + "_" + String.join("_", index.getFieldNames())
+            : index.getName();
+    renamed.setName(name.replaceAll("__[0-9]+$", "") + "__" + generation);
     renamed.setIndexType(index.getIndexType());
     renamed.setFields(index.getFields());
     renamed.setInlineSize(index.getInlineSize());

@@ -220,6 +220,7 @@ class ShardingTest {
         "CREATE TABLE hot (ts BIGINT, id INT, v INT, PRIMARY KEY (ts, id))"
             + " SHARD BY RANGE (ts) SPLIT AT (1000) SPREAD 4");
     sql(0, "CREATE INDEX hot_v ON hot (v)");
+    sql(0, "CREATE INDEX ON hot (id, v)");
     insert("hot (ts, id, v)", 1000, i -> "(" + 2 * i + ", 0, 0)");
     AtomicBoolean stop = new AtomicBoolean();
     AtomicInteger unknown = new AtomicInteger();

@@ -287,6 +287,10 @@ class SqlTest {
         Code.NOT_FOUND,
         "failed at statement 2 of 2, \"INSERT INTO nom",
         () -> other().migrate(List.of(first, bad)));
+    refused(
+        Code.CONFLICT,
+        "1 statements have run",
+        () -> other().migrate(List.of(first, new Migration(2, "second", "SELECT 1; SELECT 2"))));
     Migration mended =
         new Migration(2, "second", "INSERT INTO m (id) VALUES (2); INSERT INTO m (id) VALUES (3)");
     List<CompletableFuture<Integer>> both =
