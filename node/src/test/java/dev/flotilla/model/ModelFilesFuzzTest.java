@@ -13,7 +13,8 @@ import java.lang.foreign.MemorySegment;
 /**
  * Whatever bytes a model's files have, they are read or refused with a typed error. As part of the
  * tests, the inputs kept beside this class are run; with the environment variable {@code
- * JAZZER_FUZZ=1} and one of the methods chosen, new ones are searched for.
+ * JAZZER_FUZZ=1}, Maven's {@code -Djazzer.hooks=true} and one of the methods chosen, new ones are
+ * searched for.
  */
 class ModelFilesFuzzTest {
 
