@@ -157,6 +157,7 @@ class EmbeddingsApiTest {
 
   @Test
   void whatTheModelsFileSaysOfPoolingCounts() {
+    gateway.deployments.metadata.put("general.architecture", "llama");
     gateway.deployments.metadata.put("llama.pooling_type", 3L);
     assertThat(post("Hi").path("data")).hasSize(1);
     assertThat(gateway.embedder.requests.getFirst().pooling()).isEqualTo(Pooling.LAST);
@@ -164,6 +165,7 @@ class EmbeddingsApiTest {
 
   @Test
   void aRankingModelDoesNotEmbed() {
+    gateway.deployments.metadata.put("general.architecture", "llama");
     gateway.deployments.metadata.put("llama.pooling_type", 4L);
     HttpResponse<String> refused = gateway.post(PATH, body("Hi"));
     assertThat(refused.statusCode()).isEqualTo(400);
