@@ -15,7 +15,8 @@ import java.util.Map;
 /**
  * Where log lines go: a node's to {@code DIR/logs/node.log}, which rolls over by size; any other
  * command's nowhere, for what it has to say it prints. Logback finds this class through its service
- * file.
+ * file; a configuration named by its own property, {@code logback.configurationFile}, such as the
+ * tests' {@code logback-test.xml} to look into one that fails, goes before.
  */
 public final class Logs extends ContextAwareBase implements Configurator {
 
