@@ -162,8 +162,11 @@ final class Node {
   void start() {
     deleteHalfImported();
     gateway.start();
+    starting("waiting for a majority of the cluster's nodes to decide with");
     cluster.start();
+    starting("waiting for a majority of the data grid's members, or to be let in again by them");
     data.start();
+    starting("opening models and jobs");
     serving.start();
     training.start();
     Path key = options.data().resolve("admin.key");
@@ -177,7 +180,12 @@ final class Node {
     log.info("node {} ({}) serves on port {}", cluster.self(), options.name(), options.port());
   }
 
-  private GatewayServices.Health health() {
+  private void starting(String what) {
+    health = new GatewayServices.Health("starting", "this node is starting: " + what);
+  }
+
+  /** What {@code /health} says; while the node starts, what it waits for. */
+  GatewayServices.Health health() {
     GatewayServices.Health now = health;
     return cluster
         .disk()

@@ -123,7 +123,7 @@ final class UpCommand implements Callable<Integer> {
                   }
                 },
                 "stop"));
-    Thread impatient = Thread.ofPlatform().daemon().start(() -> sayWhy(folder));
+    Thread impatient = Thread.ofPlatform().daemon().start(() -> sayWhy(node, folder));
     try {
       node.start();
     } catch (RuntimeException e) {
@@ -190,12 +190,11 @@ final class UpCommand implements Callable<Integer> {
     }
   }
 
-  private static void sayWhy(Path folder) {
+  private static void sayWhy(Node node, Path folder) {
     try {
       Thread.sleep(PATIENCE);
       System.err.println(
-          "flotilla: still waiting for a majority of the cluster's nodes; see "
-              + folder.resolve("logs/node.log"));
+          "flotilla: " + node.health().reason() + "; see " + folder.resolve("logs/node.log"));
     } catch (InterruptedException started) {
       Thread.currentThread().interrupt();
     }
