@@ -28,6 +28,7 @@ final class BlobScrubber implements AutoCloseable {
   private record Position(int next, long scrubbed, long finishedAtMs) {}
 
   private static final Logger log = LoggerFactory.getLogger(BlobScrubber.class);
+  private static final Duration PAUSE = Duration.ofMinutes(1);
   private static final int FOLDERS = 256;
 
   private final Path file;
@@ -118,8 +119,8 @@ final class BlobScrubber implements AutoCloseable {
   }
 
   private void run() {
-    try {
-      while (true) {
+    while (true) {
+      try {
         Position at = due();
         long count = 0;
         for (String chunk : list.apply(at.next())) {
@@ -127,11 +128,16 @@ final class BlobScrubber implements AutoCloseable {
           count++;
         }
         advance(at, count);
+      } catch (InterruptedException closed) {
+        return;
+      } catch (RuntimeException e) {
+        log.error("the scrub of blobs failed, and goes on in a minute", e);
+        try {
+          Thread.sleep(PAUSE);
+        } catch (InterruptedException closed) {
+          return;
+        }
       }
-    } catch (InterruptedException e) {
-      // Closed.
-    } catch (RuntimeException e) {
-      log.error("the scrub of blobs failed and stops until the next start", e);
     }
   }
 

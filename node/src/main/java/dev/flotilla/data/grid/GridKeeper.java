@@ -352,13 +352,11 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  /** Whether the engine sees a majority of the members, active or not. */
+  /** Whether the engine sees a majority of the members, one of the view among them. */
   private boolean sees(Ignite running) {
     try {
-      Set<String> visible = Grid.visible(running);
-      List<String> nodes = members.current().nodes();
       // One that is not a member yet belongs to whom it has joined.
-      return !segmented && 2 * nodes.stream().filter(visible::contains).count() > nodes.size();
+      return !segmented && members.current().isMajority(Grid.visible(running));
     } catch (IllegalStateException stopped) {
       return false;
     }

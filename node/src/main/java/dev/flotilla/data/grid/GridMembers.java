@@ -49,6 +49,12 @@ public final class GridMembers {
 
     private static final Members NONE = new Members(List.of(), List.of(), List.of(), "");
 
+    /** Whether these nodes can go on together: a majority, with one that has everything. */
+    boolean isMajority(Set<String> visible) {
+      return 2 * nodes.stream().filter(visible::contains).count() > nodes.size()
+          && view.stream().anyMatch(visible::contains);
+    }
+
     boolean isEnough(Set<String> visible) {
       return visible.containsAll(view) && 2 * view.size() > settled.size();
     }
@@ -151,8 +157,7 @@ public final class GridMembers {
     try {
       Members members = Json.read(entry.get().value(), Members.class);
       Set<String> visible = Grid.visible(engine);
-      if (2 * members.nodes().stream().filter(visible::contains).count()
-          <= members.nodes().size()) {
+      if (!members.isMajority(visible)) {
         return;
       }
       if (engine.cluster().state() != ClusterState.ACTIVE) {
@@ -195,10 +200,6 @@ public final class GridMembers {
         view.add(id);
       }
     }
-    if (members.view().stream().noneMatch(visible::contains)) {
-      // Nobody here has everything; that must stay known.
-      return new Members(nodes, members.view(), members.settled(), "");
-    }
     List<String> settled =
         nodes.stream().filter(id -> members.settled().contains(id) || view.contains(id)).toList();
     return new Members(nodes, view, settled, topology);
@@ -206,9 +207,6 @@ public final class GridMembers {
 
   private static void setBaseline(Ignite engine, List<String> wanted) {
     Set<String> present = baseline(engine);
-    if (present.equals(Set.copyOf(wanted))) {
-      return;
-    }
     List<BaselineNode> nodes = new ArrayList<>();
     for (BaselineNode node :
         Objects.requireNonNullElse(
@@ -223,8 +221,12 @@ public final class GridMembers {
         nodes.add(node);
       }
     }
-    engine.cluster().setBaselineTopology(nodes);
-    log.info("data grid: members are now {}", wanted);
+    List<String> next = nodes.stream().map(node -> String.valueOf(node.consistentId())).toList();
+    // One that is away and was never of the engine's baseline is taken in when it comes.
+    if (!present.equals(Set.copyOf(next))) {
+      engine.cluster().setBaselineTopology(nodes);
+      log.info("data grid: members are now {}", next);
+    }
   }
 
   private static boolean isOldest(Ignite engine) {

@@ -35,7 +35,9 @@ final class Rejoining {
   /**
    * This node.
    *
-   * @param majority whether it sees a majority of the members
+   * @param majority whether it sees a majority of the members, one of the view among them (itself
+   *     counted): nodes that have all started empty, because they saw one of the view run that then
+   *     stood still, are none, however many they are
    * @param patient whether it has stopped, or lost the majority, only a while ago
    */
   record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}

@@ -362,6 +362,11 @@ public final class NodeLog extends NodeLogsGrpc.NodeLogsImplBase implements Auto
     } catch (IOException | StatusRuntimeException | FlotillaException e) {
       shipped.remove(peer);
       return false;
+    } catch (RuntimeException e) {
+      // Whatever it is, the others' logs and later lines must not wait for it.
+      shipped.remove(peer);
+      log.warn("the log could not be shipped to node {}, and is tried again", peer, e);
+      return false;
     }
   }
 

@@ -100,7 +100,7 @@ public final class OtlpExporter implements AutoCloseable {
           remember(lines.getLast().seq());
           backoffMs = IDLE_MS;
         }
-      } catch (IOException e) {
+      } catch (IOException | RuntimeException e) {
         log.debug("the log cannot be exported now: {}", e.toString());
         try {
           Thread.sleep(backoffMs);

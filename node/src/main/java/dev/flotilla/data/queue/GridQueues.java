@@ -129,7 +129,7 @@ public final class GridQueues implements Queues, AutoCloseable {
         "listing queues",
         ignite -> {
           List<String> names = new ArrayList<>();
-          IgniteCache<String, byte[]> catalog = ignite.cache(CATALOG);
+          IgniteCache<String, byte[]> catalog = grid.cache(ignite, CATALOG);
           try (var entries = catalog.query(new ScanQuery<String, byte[]>())) {
             for (Entry<String, byte[]> entry : entries) {
               names.add(entry.getKey());
@@ -163,7 +163,8 @@ public final class GridQueues implements Queues, AutoCloseable {
         lookAfter();
       } catch (InterruptedException e) {
         return;
-      } catch (FlotillaException | IllegalStateException e) {
+      } catch (RuntimeException e) {
+        // Whatever it is, such as an engine that is just being exchanged, this must go on.
         log.debug("queues are tidied later: {}", e.toString());
       }
     }
@@ -183,7 +184,7 @@ public final class GridQueues implements Queues, AutoCloseable {
           queue.get().owner().clean();
           backlogs.put(name, queue.get().owner().backlogs());
         }
-      } catch (FlotillaException | IllegalStateException e) {
+      } catch (RuntimeException e) {
         log.debug("queue {} is tidied later: {}", name, e.toString());
       }
     }

@@ -9,6 +9,7 @@ import dev.flotilla.data.grid.Rejoining.Action;
 import dev.flotilla.data.grid.Rejoining.Own;
 import dev.flotilla.data.grid.Rejoining.Peer;
 import java.util.List;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 class RejoiningTest {
@@ -56,6 +57,26 @@ class RejoiningTest {
   void whoIsAloneStopsForAMajorityThatGoesOnWithoutItAndComesBackEmpty() {
     assertThat(of3(running(false, OUTSIDE), leading("z"))).isEqualTo(Action.STOP);
     assertThat(of3(stopped(OUTSIDE), leading("z"))).isEqualTo(Action.START_EMPTY);
+  }
+
+  /** As when both emptied themselves for one that then stood still, and found each other. */
+  @Test
+  void whoStartedEmptyWithOthersOfTheKindStopsOnceOneThatHasEverythingAnswers() {
+    Peer beside = new Peer("z", true, false, false, true, false, OUTSIDE);
+    assertThat(of3(running(false, OUTSIDE), beside)).isEqualTo(Action.STAY);
+    assertThat(of3(running(false, OUTSIDE), beside, lone("a", ALONE))).isEqualTo(Action.STOP);
+    assertThat(of3(stopped(OUTSIDE), down("z", OUTSIDE), lone("a", ALONE)))
+        .isEqualTo(Action.START_EMPTY);
+  }
+
+  @Test
+  void aMajorityHasOneThatHasEverything() {
+    var members =
+        new GridMembers.Members(
+            List.of("a", "m", "z"), List.of("a"), List.of("a", "m", "z"), "");
+    assertThat(members.isMajority(Set.of("m", "z"))).isFalse();
+    assertThat(members.isMajority(Set.of("a"))).isFalse();
+    assertThat(members.isMajority(Set.of("a", "z"))).isTrue();
   }
 
   @Test
