@@ -127,7 +127,9 @@ final class SqlEngine {
             .getFirst()) {
       cancel.onCancel(cursor::close);
       return result(cursor, request.rowsMax());
-    } catch (CacheException | IgniteException e) {
+    } catch (FlotillaException e) {
+      throw e;
+    } catch (RuntimeException e) {
       throw said(e, request);
     }
   }
@@ -147,7 +149,9 @@ final class SqlEngine {
   static void plan(Ignite ignite, String sql, Sql.Request request) {
     try {
       SqlPlans.plan(ignite, query(sql, request));
-    } catch (CacheException | IgniteException e) {
+    } catch (FlotillaException e) {
+      throw e;
+    } catch (RuntimeException e) {
       throw said(e, request);
     }
   }
@@ -203,6 +207,12 @@ final class SqlEngine {
         || cause instanceof IOException;
   }
 
+  private static boolean isOfEngine(Throwable cause) {
+    return cause instanceof IllegalStateException
+        || cause instanceof IgniteException
+        || isBetweenNodes(cause);
+  }
+
   private static Throwable rootCause(Throwable thrown) {
     List<Throwable> chain = X.getThrowableList(thrown);
     return chain.isEmpty() ? thrown : chain.getLast();
@@ -217,6 +227,10 @@ final class SqlEngine {
         TransactionTimeoutException.class,
         TransactionOptimisticException.class)) {
       return e;
+    }
+    if (e.getClass() == RuntimeException.class && isOfEngine(rootCause(e))) {
+      // The planner, which asks the engine for sizes, hides what that threw.
+      return new RetryOnStableTopology(e);
     }
     IgniteSQLException sql = X.cause(e, IgniteSQLException.class);
     String message = message(e);
