@@ -4,6 +4,7 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.calcite.CalciteQueryEngineConfiguration;
 import org.apache.ignite.configuration.DataRegionConfiguration;
@@ -35,13 +36,15 @@ final class EngineConfiguration {
   private EngineConfiguration() {}
 
   /**
+   * @param seeds the nodes to join, by id; without any it begins a topology of its own
    * @param onFailure called when a part of the engine has ended for good, and it must be started
    *     again
    */
-  static IgniteConfiguration of(GridConfig config, Cluster cluster, Runnable onFailure) {
+  static IgniteConfiguration of(
+      GridConfig config, Cluster cluster, Set<String> seeds, Runnable onFailure) {
     TcpDiscoverySpi discovery = new TcpDiscoverySpi();
     discovery.setIpFinder(
-        new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster)));
+        new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster, seeds)));
     discovery.setLocalPort(config.discoveryPort());
     discovery.setLocalPortRange(0);
     discovery.setJoinTimeout(JOIN_TIMEOUT_MS);
@@ -94,10 +97,12 @@ final class EngineConfiguration {
         .setAsyncCallbackPoolSize(2);
   }
 
-  private static List<String> addresses(GridConfig config, Cluster cluster) {
+  private static List<String> addresses(GridConfig config, Cluster cluster, Set<String> seeds) {
     List<String> addresses = new ArrayList<>();
     for (NodeInfo node : cluster.nodes()) {
-      addresses.add(node.host() + ":" + (node.httpPort() + GridConfig.DISCOVERY_OFFSET));
+      if (seeds.contains(node.id())) {
+        addresses.add(node.host() + ":" + (node.httpPort() + GridConfig.DISCOVERY_OFFSET));
+      }
     }
     addresses.add(config.bindHost() + ":" + config.discoveryPort());
     return addresses.stream().distinct().toList();

@@ -64,6 +64,10 @@ final class GridKeeper implements AutoCloseable {
   private final CountDownLatch ready = new CountDownLatch(1);
   private final Semaphore wake = new Semaphore(0);
   private volatile @Nullable Ignite engine;
+
+  /** From before the engine starts until it has stopped. */
+  private volatile boolean up;
+
   private volatile Approval approval = new Approval(null, -1);
   private String lastDecision = "";
   private long stoppedNs;
@@ -302,7 +306,8 @@ final class GridKeeper implements AutoCloseable {
       lastMajorityNs = nanoTime.getAsLong();
       return;
     }
-    Map<String, GridStatus> answers = peers.fresh();
+    // What others said before this engine had stopped may be out of date since: they have joined it.
+    Map<String, GridStatus> answers = running == null ? peers.fresh(stoppedNs) : peers.fresh();
     if (answers.isEmpty() && members.current().nodes().size() > 1) {
       return;
     }
@@ -329,6 +334,7 @@ final class GridKeeper implements AutoCloseable {
         && current.view().equals(List.of(cluster.self()))) {
       return;
     }
+    Set<String> seeds = Rejoining.seeds(rank(), others);
     String decision = action + " (rank " + rank() + "), others " + others;
     if (!decision.equals(lastDecision)) {
       lastDecision = decision;
@@ -337,16 +343,16 @@ final class GridKeeper implements AutoCloseable {
     switch (action) {
       case STAY -> {}
       case STOP -> stopEngine();
-      case START -> startEngine();
+      case START -> startEngine(seeds);
       case CLAIM_VIEW -> {
         if (members.claimView() && running == null) {
-          startEngine();
+          startEngine(Set.of());
         }
       }
       case START_EMPTY -> {
         if (members.leaveView()) {
           deleteData();
-          startEngine();
+          startEngine(seeds);
         }
       }
     }
@@ -402,6 +408,7 @@ final class GridKeeper implements AutoCloseable {
   private static Peer peer(String id, GridStatus status, GridMembers.Members current) {
     return new Peer(
         id,
+        status.getChanging(),
         status.getRunning(),
         status.getActive(),
         status.getMajority(),
@@ -414,7 +421,7 @@ final class GridKeeper implements AutoCloseable {
     GridStatus.Builder status = GridStatus.newBuilder().setAlone(wasAlone());
     Ignite running = engine;
     if (running == null) {
-      return status.build();
+      return status.setChanging(up).build();
     }
     try {
       Set<String> visible = Grid.visible(running);
@@ -429,7 +436,7 @@ final class GridKeeper implements AutoCloseable {
           .addAllVisible(visible)
           .build();
     } catch (IgniteException | IllegalStateException e) {
-      return status.clearRunning().build();
+      return status.clearRunning().setChanging(true).build();
     }
   }
 
@@ -484,12 +491,17 @@ final class GridKeeper implements AutoCloseable {
     return groups == 0 || owned > 0;
   }
 
-  private void startEngine() {
+  /**
+   * @param seeds whom to join; if there are none, nobody
+   */
+  private void startEngine(Set<String> seeds) {
     segmented = false;
     broken = false;
     announced = false;
+    up = true;
     try {
-      Ignite started = Ignition.start(EngineConfiguration.of(config, cluster, () -> broken = true));
+      Ignite started =
+          Ignition.start(EngineConfiguration.of(config, cluster, seeds, () -> broken = true));
       storeBaselineHistory(started);
       started
           .events()
@@ -503,6 +515,8 @@ final class GridKeeper implements AutoCloseable {
     } catch (IgniteException | IgniteCheckedException e) {
       // What it began must not go on half started.
       Ignition.stop(cluster.self(), true);
+      up = false;
+      stoppedNs = nanoTime.getAsLong();
       log.warn("data grid: the engine did not start: {}", e.toString());
     }
   }
@@ -536,10 +550,11 @@ final class GridKeeper implements AutoCloseable {
     Ignite running = engine;
     engine = null;
     announced = false;
-    stoppedNs = nanoTime.getAsLong();
     if (running != null) {
       Ignition.stop(running.name(), true);
     }
+    up = false;
+    stoppedNs = nanoTime.getAsLong();
   }
 
   private boolean wasAlone() {

@@ -83,11 +83,16 @@ final class GridPeers extends GridPeersGrpc.GridPeersImplBase {
 
   /** What the nodes answered within the last moments, by id. */
   Map<String, GridStatus> fresh() {
+    return fresh(nanoTime.getAsLong() - 2 * FRESH_NS);
+  }
+
+  /** The same, of those that were asked after a moment. */
+  Map<String, GridStatus> fresh(long afterNs) {
     long now = nanoTime.getAsLong();
     Map<String, GridStatus> fresh = new ConcurrentHashMap<>();
     answers.forEach(
         (id, answer) -> {
-          if (now - answer.receivedNs() < FRESH_NS) {
+          if (now - answer.receivedNs() < FRESH_NS && answer.askedNs() - afterNs > 0) {
             fresh.put(id, answer.status());
           }
         });

@@ -2,6 +2,8 @@ package dev.flotilla.data.grid;
 
 import java.util.Collection;
 import java.util.List;
+import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * Decides when a node's part of the grid leaves a lone half and joins the others again, and whether
@@ -18,9 +20,10 @@ import java.util.List;
  *   <li>A lone part stops as soon as somebody of a higher rank answers that does not see it, and so
  *       does one of two equal lone parts, the one with the larger id.
  *   <li>A part starts only if a majority of the members answers (itself counted).
- *   <li>The highest start as they are; but not while a lower one still runs, whose data they would
- *       be made to take. Of several one goes first, since engines that seek each other all at once
- *       take half a minute.
+ *   <li>The highest start as they are; but not while a lower one still runs, starts or stops, whose
+ *       data they would be made to take. Of several one goes first, and the others join it once it
+ *       runs: who starts seeks only the nodes that {@link #seeds} names, never one that may be of
+ *       another topology.
  *   <li>If all were alone at once, then with three members or fewer one of them claims the view for
  *       itself, and its data counts; the others start empty beside it.
  *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
@@ -42,15 +45,28 @@ final class Rejoining {
    */
   record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}
 
-  /** What another member answered. */
+  /**
+   * What another member answered; at a start, after this node's engine had stopped, so that nobody
+   * can have joined it since.
+   *
+   * @param changing whether its engine is starting or stopping: it may be in a topology already, or
+   *     still, but cannot say in which
+   */
   record Peer(
       String id,
+      boolean changing,
       boolean running,
       boolean active,
       boolean majority,
       boolean seesUs,
       boolean whole,
-      int rank) {}
+      int rank) {
+
+    /** Whether its engine may be in some topology. */
+    boolean isUp() {
+      return running || changing;
+    }
+  }
 
   /** What to do now. */
   enum Action {
@@ -109,7 +125,7 @@ final class Rejoining {
         return Action.STOP;
       }
     }
-    boolean others = answers.stream().anyMatch(p -> p.seesUs() || p.running());
+    boolean others = answers.stream().anyMatch(p -> p.seesUs() || p.isUp());
     return own.rank() == ALONE && !others && mayClaim(own, answers, members)
         ? Action.CLAIM_VIEW
         : Action.STAY;
@@ -129,8 +145,23 @@ final class Rejoining {
   /** Of equals that all begin, the one with the smallest id does so alone, and the others join. */
   private static boolean isToWait(Own own, Collection<Peer> answers) {
     return own.patient()
-        && answers.stream().noneMatch(Peer::running)
+        && answers.stream().noneMatch(Peer::isUp)
         && answers.stream().anyMatch(p -> p.rank() == own.rank() && p.id().compareTo(own.id()) < 0);
+  }
+
+  /**
+   * Whom a node that starts now seeks, by id: those that run and are the highest, if they are not
+   * lower than itself. With nobody to seek it makes a topology of its own.
+   */
+  static Set<String> seeds(int rank, Collection<Peer> answers) {
+    int highest =
+        answers.stream().filter(Peer::running).mapToInt(Peer::rank).max().orElse(Integer.MIN_VALUE);
+    return highest < rank
+        ? Set.of()
+        : answers.stream()
+            .filter(p -> p.running() && p.rank() == highest)
+            .map(Peer::id)
+            .collect(Collectors.toSet());
   }
 
   private static Action atStart(Own own, Collection<Peer> answers, int members, boolean isMember) {
@@ -148,8 +179,10 @@ final class Rejoining {
       return Action.STAY;
     }
     if (higher.isEmpty()) {
-      boolean lowerRuns = answers.stream().anyMatch(p -> p.running() && p.rank() < own.rank());
-      if (lowerRuns || isToWait(own, answers)) {
+      boolean lowerIsUp = answers.stream().anyMatch(p -> p.isUp() && p.rank() < own.rank());
+      // It will run soon, and can be joined then.
+      boolean equalChanges = answers.stream().anyMatch(Peer::changing);
+      if (lowerIsUp || equalChanges || isToWait(own, answers)) {
         return Action.STAY;
       }
       if (own.rank() == OUTSIDE) {

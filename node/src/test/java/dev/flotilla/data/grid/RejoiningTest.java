@@ -23,19 +23,23 @@ class RejoiningTest {
   }
 
   private static Peer leading(String id) {
-    return new Peer(id, true, true, true, false, true, CLEAN);
+    return new Peer(id, false, true, true, true, false, true, CLEAN);
   }
 
   private static Peer lone(String id, int rank) {
-    return new Peer(id, true, true, false, false, true, rank);
+    return new Peer(id, false, true, true, false, false, true, rank);
   }
 
   private static Peer down(String id, int rank) {
-    return new Peer(id, false, false, false, false, false, rank);
+    return new Peer(id, false, false, false, false, false, false, rank);
+  }
+
+  private static Peer changing(String id, int rank) {
+    return new Peer(id, true, false, false, false, false, false, rank);
   }
 
   private static Peer inactive(String id) {
-    return new Peer(id, true, false, false, false, false, CLEAN);
+    return new Peer(id, false, true, false, false, false, false, CLEAN);
   }
 
   private static Action of3(Own own, Peer... answers) {
@@ -62,7 +66,7 @@ class RejoiningTest {
   /** As when both emptied themselves for one that then stood still, and found each other. */
   @Test
   void whoStartedEmptyWithOthersOfTheKindStopsOnceOneThatHasEverythingAnswers() {
-    Peer beside = new Peer("z", true, false, false, true, false, OUTSIDE);
+    Peer beside = new Peer("z", false, true, false, false, true, false, OUTSIDE);
     assertThat(of3(running(false, OUTSIDE), beside)).isEqualTo(Action.STAY);
     assertThat(of3(running(false, OUTSIDE), beside, lone("a", ALONE))).isEqualTo(Action.STOP);
     assertThat(of3(stopped(OUTSIDE), down("z", OUTSIDE), lone("a", ALONE)))
@@ -81,7 +85,7 @@ class RejoiningTest {
 
   @Test
   void whoIsSeenByThemIsOnItsWayAlready() {
-    assertThat(of3(running(false, CLEAN), new Peer("z", true, true, true, true, true, CLEAN)))
+    assertThat(of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, CLEAN)))
         .isEqualTo(Action.STAY);
   }
 
@@ -104,6 +108,31 @@ class RejoiningTest {
   void theNewestDoesNotStartIntoAnOlderOnesArms() {
     assertThat(of3(stopped(CLEAN), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(CLEAN), down("a", OUTSIDE))).isEqualTo(Action.START);
+  }
+
+  /** It may be in the topology that this node has just left, with a part of the data from then. */
+  @Test
+  void nobodyStartsAsItIsWhileALowerOneIsOnItsWayUpOrDown() {
+    assertThat(of3(stopped(CLEAN), changing("a", OUTSIDE))).isEqualTo(Action.STAY);
+    Own alone = new Own("m", false, false, ALONE, false);
+    assertThat(of3(alone, changing("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(alone, changing("a", ALONE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(alone, down("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
+    Own lone = new Own("m", true, false, ALONE, false);
+    assertThat(of3(lone, changing("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
+    assertThat(of3(lone, down("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
+  }
+
+  @Test
+  void whoStartsSeeksTheHighestThatRunAndNobodyLower() {
+    assertThat(Rejoining.seeds(CLEAN, List.of(down("a", CLEAN), lone("z", OUTSIDE)))).isEmpty();
+    assertThat(Rejoining.seeds(CLEAN, List.of(inactive("a"), lone("z", OUTSIDE))))
+        .containsExactly("a");
+    assertThat(Rejoining.seeds(OUTSIDE, List.of(lone("a", ALONE), lone("z", OUTSIDE))))
+        .containsExactly("a");
+    assertThat(Rejoining.seeds(OUTSIDE, List.of(leading("a"), leading("z"))))
+        .containsExactlyInAnyOrder("a", "z");
+    assertThat(Rejoining.seeds(CLEAN, List.of(changing("a", CLEAN)))).isEmpty();
   }
 
   @Test
@@ -184,7 +213,7 @@ class RejoiningTest {
     assertThat(of3(stopped(OUTSIDE), down("a", OUTSIDE), lone("b", OUTSIDE)))
         .isEqualTo(Action.STAY);
     assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
-    Peer outside = new Peer("z", true, true, true, false, true, OUTSIDE);
+    Peer outside = new Peer("z", false, true, true, true, false, true, OUTSIDE);
     assertThat(of3(running(false, ALONE), outside, outside)).isEqualTo(Action.STAY);
     assertThat(of3(stopped(ALONE), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(OUTSIDE), down("a", ALONE))).isEqualTo(Action.STAY);
