@@ -86,8 +86,17 @@ public final class Grid implements AutoCloseable {
   private static final boolean ACKNOWLEDGE_BEFORE_MAJORITY =
       Boolean.getBoolean("flotilla.fault.acknowledge-before-majority");
 
-  /** What is to be done when this thread's running transaction has ended; unset outside of one. */
-  private static final ThreadLocal<@Nullable List<Runnable>> ENDINGS = new ThreadLocal<>();
+  /** This thread's transaction. */
+  private static final class Running {
+    /** What is to be done when it has ended. */
+    final List<Runnable> endings = new ArrayList<>();
+
+    /** From the engine's begin of it to its end. */
+    boolean begun;
+  }
+
+  /** Unset outside of a transaction. */
+  private static final ThreadLocal<@Nullable Running> RUNNING = new ThreadLocal<>();
 
   private final Cluster cluster;
   private final GridKeeper keeper;
@@ -301,11 +310,11 @@ public final class Grid implements AutoCloseable {
    * thread it joins that one, whose end decides.
    */
   public <T> T transact(String what, TransactionMode mode, Function<Ignite, T> operation) {
-    if (running(what).transactions().tx() != null) {
+    if (inTransaction()) {
       return write(what, operation);
     }
-    List<Runnable> endings = new ArrayList<>();
-    ENDINGS.set(endings);
+    Running own = new Running();
+    RUNNING.set(own);
     try {
       return write(
           what,
@@ -314,20 +323,24 @@ public final class Grid implements AutoCloseable {
                 running
                     .transactions()
                     .txStart(mode.concurrency(), mode.isolation(), mode.timeoutMs(), 0)) {
+              own.begun = true;
               T result = operation.apply(running);
+              own.begun = false;
               transaction.commit();
               return result;
+            } finally {
+              own.begun = false;
             }
           });
     } finally {
-      ENDINGS.remove();
-      endings.forEach(Runnable::run);
+      RUNNING.remove();
+      own.endings.forEach(Runnable::run);
     }
   }
 
   /** Whether this thread runs a transaction; cheap. */
   public boolean inTransaction() {
-    return ENDINGS.get() != null;
+    return RUNNING.get() != null;
   }
 
   /**
@@ -336,11 +349,11 @@ public final class Grid implements AutoCloseable {
    * TransactionScope#afterCommit}.
    */
   public void afterTransaction(Runnable action) {
-    List<Runnable> endings = ENDINGS.get();
-    if (endings == null) {
+    Running own = RUNNING.get();
+    if (own == null) {
       throw new IllegalStateException("no transaction runs on this thread");
     }
-    endings.add(action);
+    own.endings.add(action);
   }
 
   /** The engine's nodes that are there, by id. */
@@ -436,6 +449,14 @@ public final class Grid implements AutoCloseable {
     if (running == null) {
       throw new FlotillaException(
           Code.UNAVAILABLE, what + ": this node's data grid is not up yet", "Try again soon.");
+    }
+    Running own = RUNNING.get();
+    if (own != null && own.begun && running.transactions().tx() == null) {
+      // To the engine this thread is now outside of any, and what follows would be done by itself.
+      throw new FlotillaException(
+          Code.CONFLICT,
+          what + ": the transaction that this is a part of has been rolled back",
+          "Nothing was done; run it again.");
     }
     return running;
   }

@@ -309,6 +309,47 @@ class TransactionsTest {
         .isEqualTo(List.of(List.of(0L)));
   }
 
+  /**
+   * To the engine, who goes on after the roll-back is outside of any transaction: what other parts
+   * then did was done by itself, and an acknowledgement was kept whose effect was not.
+   */
+  @Test
+  @Order(3)
+  void whatABodyStillDoesAfterItWasRolledBackIsNotDoneEither() {
+    Grid grid = nodes.getFirst().member().grid();
+    grid.ensureCache("left.over");
+    GridTransactions transactions = nodes.getFirst().transactions();
+    for (String way : List.of("transact", "write", "read")) {
+      account(way.length() + 90, way, 1);
+      assertThatThrownBy(
+              () ->
+                  transactions.run(
+                      new Options(Mode.PESSIMISTIC, Duration.ofMillis(300)),
+                      transaction -> {
+                        transaction.sql("UPDATE account SET n = 2 WHERE owner = ?", way);
+                        pause(1_500); // the watch ends it meanwhile
+                        switch (way) {
+                          case "transact" ->
+                              grid.transact(
+                                  "going on",
+                                  Grid.TransactionMode.PESSIMISTIC,
+                                  ignite -> ignite.cache("left.over").getAndPut("a", way));
+                          case "write" ->
+                              grid.write(
+                                  "going on",
+                                  ignite -> ignite.cache("left.over").getAndPut("a", way));
+                          default ->
+                              grid.read("going on", ignite -> ignite.cache("left.over").get("a"));
+                        }
+                        return true;
+                      }))
+          .isInstanceOf(FlotillaException.class);
+      assertThat(grid.<Boolean>read("looking", i -> i.cache("left.over").containsKey("a")))
+          .isFalse();
+      assertThat(n(way.length() + 90)).isEqualTo(1);
+    }
+  }
+
   /** The watch's own part of it: a statement's threads would go on without the transaction. */
   @Test
   @Order(3)
