@@ -20,7 +20,6 @@ import javax.net.ssl.SSLException;
 import javax.net.ssl.SSLSocket;
 import javax.net.ssl.TrustManager;
 import javax.net.ssl.TrustManagerFactory;
-import javax.net.ssl.X509ExtendedTrustManager;
 import javax.net.ssl.X509KeyManager;
 import javax.net.ssl.X509TrustManager;
 import org.apache.ratis.grpc.GrpcTlsConfig;
@@ -139,7 +138,7 @@ final class Tls {
     }
   }
 
-  private static final class PeerTrust extends X509ExtendedTrustManager {
+  private static final class PeerTrust extends ChainTrust {
 
     private final X509TrustManager chains;
     private final AddressBook addressBook;
@@ -163,18 +162,6 @@ final class Tls {
         throws CertificateException {
       chains.checkServerTrusted(chain, authType);
       checkMember(chain[0]);
-    }
-
-    @Override
-    public void checkClientTrusted(X509Certificate[] chain, String authType, Socket socket)
-        throws CertificateException {
-      checkClientTrusted(chain, authType);
-    }
-
-    @Override
-    public void checkClientTrusted(X509Certificate[] chain, String authType, SSLEngine engine)
-        throws CertificateException {
-      checkClientTrusted(chain, authType);
     }
 
     @Override
