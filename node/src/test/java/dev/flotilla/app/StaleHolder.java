@@ -56,8 +56,7 @@ final class StaleHolder {
     void deploy(Fence fence) {
       client.post(
           "/api/deployments",
-          Map.of(
-              "model", MODEL, "fence", Map.of("lock", fence.lock(), "token", fence.token())));
+          Map.of("model", MODEL, "fence", Map.of("lock", fence.lock(), "token", fence.token())));
     }
   }
 
@@ -68,8 +67,7 @@ final class StaleHolder {
     Flotilla flotilla = Flotilla.connect(arguments[0], arguments[1]);
     Client client = new Client(arguments[0], Optional.of(arguments[1]));
     Guarded guarded = new Guarded(flotilla, client, arguments[2]);
-    Lease lease =
-        flotilla.locks().lease(Request.exclusive(LOCK, "slow").ttl(LEASE)).orElseThrow();
+    Lease lease = flotilla.locks().lease(Request.exclusive(LOCK, "slow").ttl(LEASE)).orElseThrow();
     guarded.send(lease.fence(), "slow");
     guarded.name(lease.fence());
     guarded.deploy(lease.fence());

@@ -69,7 +69,8 @@ class StaleHolderTest {
           guarded.send(next.fence(), "next");
           guarded.name(next.fence());
           guarded.deploy(next.fence());
-          assertThat(flotilla.queue(Guarded.QUEUE).stats().sent()).isEqualTo(3L * StaleHolder.BATCH);
+          assertThat(flotilla.queue(Guarded.QUEUE).stats().sent())
+              .isEqualTo(3L * StaleHolder.BATCH);
         }
       } finally {
         holder.destroyForcibly();
@@ -101,8 +102,7 @@ class StaleHolderTest {
   }
 
   private static void signal(Process process, String signal) throws Exception {
-    assertThat(
-            new ProcessBuilder("kill", signal, Long.toString(process.pid())).start().waitFor())
+    assertThat(new ProcessBuilder("kill", signal, Long.toString(process.pid())).start().waitFor())
         .isZero();
   }
 }

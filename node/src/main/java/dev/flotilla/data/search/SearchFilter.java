@@ -187,8 +187,6 @@ public sealed interface SearchFilter {
   private static Object plain(SearchJson at, String name, JsonNode value) {
     return SearchJson.plain(value)
         .orElseThrow(
-            () ->
-                at.wrong(
-                    name, "must be compared with a string, a finite number, true or false"));
+            () -> at.wrong(name, "must be compared with a string, a finite number, true or false"));
   }
 }

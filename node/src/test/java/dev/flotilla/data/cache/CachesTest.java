@@ -256,9 +256,7 @@ class CachesTest {
     assertThat(caches.get(1).get("short")).isPresent();
     assertThat(caches.get(1).get("short")).isPresent();
     TestNodes.await(
-        "the end of its time",
-        Duration.ofSeconds(10),
-        () -> caches.get(1).get("short").isEmpty());
+        "the end of its time", Duration.ofSeconds(10), () -> caches.get(1).get("short").isEmpty());
     assertThat(System.nanoTime() - begunNs).isGreaterThanOrEqualTo(brief.toNanos());
     assertThat(caches.get(0).putIfAbsent("short", bytes("w"), NO_TTL)).isPresent();
     assertThat(caches.get(1).entry("long").orElseThrow().expiresAtMs()).isPositive();
