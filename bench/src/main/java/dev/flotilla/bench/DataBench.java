@@ -312,7 +312,7 @@ final class DataBench implements Callable<Integer> {
             "queue send " + batch,
             system + ", no keys",
             clients,
-            copies + "; spread over 8 partitions",
+            copies + "; a call's in one partition, in turn, all or none",
             () -> figures.send(clients, batch, false));
       }
       row(

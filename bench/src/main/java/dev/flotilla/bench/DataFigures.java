@@ -170,8 +170,8 @@ final class DataFigures {
   /**
    * Sends a batch by one call.
    *
-   * @param together all of a batch under one key, new for each batch: one transaction; else under
-   *     no key: spread over the partitions, a transaction for each of them
+   * @param together all of a batch under one key, new for each batch; else under no key: those of a
+   *     call stay together all the same, and the partitions take turns
    */
   Load.Figures send(int clients, int batch, boolean together) throws Exception {
     Queue queue =

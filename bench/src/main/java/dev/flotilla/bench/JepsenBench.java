@@ -83,7 +83,7 @@ final class JepsenBench implements Callable<Integer> {
         awaitHealthy(nodes, http);
       } catch (RuntimeException e) {
         nodes.keepFolder();
-        say("the run ends here: %s%nthe nodes' logs are kept in %s", e, nodes.folder());
+        say("the run ends here; the nodes' logs are kept in %s", nodes.folder());
         e.printStackTrace();
         return 1;
       }
@@ -115,8 +115,7 @@ final class JepsenBench implements Callable<Integer> {
                       } catch (InterruptedException e) {
                         Thread.currentThread().interrupt();
                       } catch (RuntimeException | Error e) {
-                        e.printStackTrace();
-                        broken.set(e);
+                        broken.compareAndSet(null, e);
                       }
                     }));
       }

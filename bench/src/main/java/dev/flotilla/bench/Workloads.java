@@ -28,7 +28,12 @@ final class Workloads {
 
   static List<Workload> all() {
     return List.of(
-        new Register(), new Lock(), new Bank(), new Lists(), new TotalQueue(), new Elements());
+        new Register(),
+        new Lock(),
+        new Bank(),
+        new Lists(),
+        new TotalQueue(),
+        new Elements("elements"));
   }
 
   private static Map<String, Object> statement(String sql, Object... arguments) {
@@ -174,9 +179,25 @@ final class Workloads {
     @Override
     public void prepare(Api api) {}
 
+    /** A lock that was granted, and to whom. */
+    record Claim(int client, String lock, String holder, String token, long calledNs) {}
+
     @Override
     public void step(int client, Api api, Random random) throws InterruptedException {
-      String lock = "jepsen-" + random.nextInt(2);
+      Optional<Claim> granted = acquire(client, api, "jepsen-" + random.nextInt(2));
+      if (granted.isEmpty()) {
+        return;
+      }
+      for (int i = 0; i <= random.nextInt(4); i++) {
+        // Sometimes past the lease: a holder that was paused and does not know it.
+        Thread.sleep(random.nextInt(10) == 0 ? TTL_MS + 500 : random.nextInt(50));
+        write(granted.get(), api);
+      }
+      release(granted.get(), api);
+    }
+
+    /** Waits a second for it at most. */
+    Optional<Claim> acquire(int client, Api api, String lock) throws InterruptedException {
       String holder = "client-" + client + "-" + round.incrementAndGet();
       History.Call call = grants.call(client, lock, "acquire", holder);
       Answer granted =
@@ -185,54 +206,45 @@ final class Workloads {
               Map.of("holder", holder, "ttl_ms", TTL_MS, "wait_ms", 1_000));
       String token = granted.body().path("token").asText();
       grants.end(call, granted.outcome(), token);
-      if (granted.outcome() != Outcome.DONE) {
-        return;
-      }
-      for (int i = 0; i <= random.nextInt(4); i++) {
-        // Sometimes past the lease: a holder that was paused and does not know it.
-        Thread.sleep(random.nextInt(10) == 0 ? TTL_MS + 500 : random.nextInt(50));
-        History.Call write = writes.call(client, lock, "write", token);
-        Answer written =
-            api.post(
-                "/api/queues/guarded-" + lock + "/messages",
-                Map.of(
-                    "key",
-                    "k",
-                    "body",
-                    holder,
-                    "fence",
-                    Map.of("lock", lock, "token", Long.parseLong(token))));
-        writes.end(write, written.outcome(), "");
-      }
-      History.Call release = grants.call(client, lock, "release", holder + " " + token);
+      return granted.outcome() == Outcome.DONE
+          ? Optional.of(new Claim(client, lock, holder, token, call.calledNs()))
+          : Optional.empty();
+    }
+
+    /** To the queue that the lock guards. */
+    Outcome write(Claim claim, Api api) throws InterruptedException {
+      History.Call write = writes.call(claim.client(), claim.lock(), "write", claim.token());
+      Answer written =
+          api.post(
+              "/api/queues/guarded-" + claim.lock() + "/messages",
+              Map.of(
+                  "key",
+                  "k",
+                  "body",
+                  claim.holder(),
+                  "fence",
+                  Map.of("lock", claim.lock(), "token", Long.parseLong(claim.token()))));
+      writes.end(write, written.outcome(), "");
+      return written.outcome();
+    }
+
+    /** If it is still the holder's; else its lease ran out, at some time not before it could. */
+    void release(Claim claim, Api api) throws InterruptedException {
+      String argument = claim.holder() + " " + claim.token();
+      History.Call release = grants.call(claim.client(), claim.lock(), "release", argument);
       Answer released =
           api.post(
-              "/api/locks/" + lock + "/release",
-              Map.of("holder", holder, "token", Long.parseLong(token)));
-      if (released.outcome() == Outcome.NOT_DONE) {
-        // Its lease ran out, at some time not before it could.
+              "/api/locks/" + claim.lock() + "/release",
+              Map.of("holder", claim.holder(), "token", Long.parseLong(claim.token())));
+      if (released.outcome() != Outcome.NOT_DONE) {
+        grants.end(release, released.outcome(), "");
+      }
+      if (released.outcome() != Outcome.DONE) {
+        long couldNs = claim.calledNs() + TTL_MS * 1_000_000L;
         grants.end(
-            new History.Call(
-                client,
-                lock,
-                "release",
-                holder + " " + token,
-                call.calledNs() + TTL_MS * 1_000_000L),
+            new History.Call(claim.client(), claim.lock(), "release", argument, couldNs),
             Outcome.UNKNOWN,
             "");
-      } else {
-        grants.end(release, released.outcome(), "");
-        if (released.outcome() == Outcome.UNKNOWN) {
-          grants.end(
-              new History.Call(
-                  client,
-                  lock,
-                  "release",
-                  holder + " " + token,
-                  call.calledNs() + TTL_MS * 1_000_000L),
-              Outcome.UNKNOWN,
-              "");
-        }
       }
     }
 
@@ -539,6 +551,11 @@ final class Workloads {
   static final class Elements implements Workload {
     private final History history = new History(System::nanoTime);
     private final AtomicInteger value = new AtomicInteger();
+    private final String table;
+
+    Elements(String table) {
+      this.table = table;
+    }
 
     @Override
     public String name() {
@@ -547,14 +564,15 @@ final class Workloads {
 
     @Override
     public void prepare(Api api) throws InterruptedException {
-      mustSql(api, "CREATE TABLE elements (id INT PRIMARY KEY, client INT)");
+      mustSql(api, "CREATE TABLE " + table + " (id INT PRIMARY KEY, client INT)");
     }
 
     @Override
     public void step(int client, Api api, Random random) throws InterruptedException {
       int element = value.incrementAndGet();
       History.Call call = history.call(client, "set", "add", Integer.toString(element));
-      Answer answer = sql(api, "INSERT INTO elements (id, client) VALUES (?, ?)", element, client);
+      Answer answer =
+          sql(api, "INSERT INTO " + table + " (id, client) VALUES (?, ?)", element, client);
       history.end(call, answer.outcome(), "");
     }
 
@@ -562,7 +580,7 @@ final class Workloads {
     public List<String> check(Api api) throws InterruptedException {
       Set<String> there = new HashSet<>();
       for (int from = 0; from <= value.get(); from += 500) {
-        mustSql(api, "SELECT id FROM elements WHERE id >= ? AND id < ?", from, from + 500)
+        mustSql(api, "SELECT id FROM " + table + " WHERE id >= ? AND id < ?", from, from + 500)
             .path("rows")
             .forEach(row -> there.add(row.path(0).asText()));
       }

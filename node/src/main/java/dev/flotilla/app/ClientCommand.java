@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
+import java.util.function.Consumer;
 import picocli.CommandLine.Option;
 
 /** A command that asks a running node. */
@@ -41,6 +42,15 @@ abstract class ClientCommand implements Callable<Integer> {
 
   int print(JsonNode value) {
     System.out.println(value.toPrettyString());
+    return 0;
+  }
+
+  /** Prints what was found, as JSON if that was asked for. */
+  <T> int print(T found, Consumer<T> forPeople) {
+    if (asJson) {
+      return print(Client.snakeCase(found));
+    }
+    forPeople.accept(found);
     return 0;
   }
 

@@ -1,6 +1,5 @@
 package dev.flotilla.app;
 
-import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSharding;
 import dev.flotilla.data.sql.Sharding;
 import java.util.ArrayList;
@@ -103,12 +102,7 @@ final class ShardCommand implements Callable<Integer> {
   static final class Tables extends ClientCommand {
     @Override
     public Integer call() {
-      List<Sharding.TableShards> tables = new HttpSharding(client()).tables();
-      if (asJson) {
-        return print(Client.snakeCase(tables));
-      }
-      ShardCommand.print(tables);
-      return 0;
+      return print(new HttpSharding(client()).tables(), ShardCommand::print);
     }
   }
 
@@ -123,12 +117,7 @@ final class ShardCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-      Sharding.Explanation explanation = new HttpSharding(client()).explain(statement, List.of());
-      if (asJson) {
-        return print(Client.snakeCase(explanation));
-      }
-      ShardCommand.print(explanation);
-      return 0;
+      return print(new HttpSharding(client()).explain(statement, List.of()), ShardCommand::print);
     }
   }
 
@@ -143,12 +132,7 @@ final class ShardCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-      Sharding.Skew skew = new HttpSharding(client()).skew(table);
-      if (asJson) {
-        return print(Client.snakeCase(skew));
-      }
-      ShardCommand.print(skew);
-      return 0;
+      return print(new HttpSharding(client()).skew(table), ShardCommand::print);
     }
   }
 

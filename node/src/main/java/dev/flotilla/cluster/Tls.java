@@ -139,7 +139,7 @@ final class Tls {
     }
   }
 
-  private static final class PeerTrust extends X509ExtendedTrustManager {
+  private static final class PeerTrust extends ChainTrust {
 
     private final X509TrustManager chains;
     private final AddressBook addressBook;
@@ -163,18 +163,6 @@ final class Tls {
         throws CertificateException {
       chains.checkServerTrusted(chain, authType);
       checkMember(chain[0]);
-    }
-
-    @Override
-    public void checkClientTrusted(X509Certificate[] chain, String authType, Socket socket)
-        throws CertificateException {
-      checkClientTrusted(chain, authType);
-    }
-
-    @Override
-    public void checkClientTrusted(X509Certificate[] chain, String authType, SSLEngine engine)
-        throws CertificateException {
-      checkClientTrusted(chain, authType);
     }
 
     @Override

@@ -38,6 +38,11 @@ final class Exchange {
   /** What a client must at least send of a long body. */
   private static final double SLOWEST_BYTES_PER_SECOND = 16 << 10;
 
+  /** What is read of a body that nobody wants, so that the connection can be used again. */
+  private static final int UNREAD_BYTES = 256 << 10;
+
+  private static final long UNREAD_NS = 1_000_000_000L;
+
   private static final long DISCARD_BYTES = 64 << 20;
   private static final long DISCARD_NS = 5_000_000_000L;
 
@@ -46,6 +51,9 @@ final class Exchange {
   private final GatewayConfig.Limits limits;
   private final CompletableFuture<Void> gone = new CompletableFuture<>();
   private String keyName = "";
+
+  /** Whether nothing more is to be read of the request: it is at its end, or not worth it. */
+  private boolean requestEnded;
 
   Exchange(Request request, Response response, GatewayConfig.Limits limits) {
     this.request = request;
@@ -126,11 +134,10 @@ final class Exchange {
         continue;
       }
       if (Content.Chunk.isFailure(chunk)) {
-        throw chunk.getFailure() instanceof TimeoutException
-            ? bodyTooSlow()
-            : new ClientGone("the request's body broke off: " + chunk.getFailure());
+        throw brokeOff(chunk);
       }
       boolean last = chunk.isLast();
+      requestEnded = last;
       if (bytes.size() + chunk.remaining() > limits.bodyBytes()) {
         chunk.release();
         throw tooLarge(limits.bodyBytes());
@@ -207,11 +214,10 @@ final class Exchange {
           chunk = request.read();
         }
         if (Content.Chunk.isFailure(chunk)) {
-          throw chunk.getFailure() instanceof TimeoutException
-              ? bodyTooSlow()
-              : new ClientGone("the request's body broke off: " + chunk.getFailure());
+          throw brokeOff(chunk);
         }
         last = chunk.isLast();
+        requestEnded = last;
         part = new byte[chunk.remaining()];
         position = 0;
         chunk.get(part, 0, part.length);
@@ -250,6 +256,56 @@ final class Exchange {
     closeAfterwards();
   }
 
+  private RuntimeException brokeOff(Content.Chunk chunk) {
+    return chunk.getFailure() instanceof TimeoutException
+        ? bodyTooSlow()
+        : new ClientGone("the request's body broke off: " + chunk.getFailure());
+  }
+
+  /**
+   * Before the answer: reads what is left of the request, within bounds, else announces that the
+   * connection ends. Jetty ends it without a word when an answer is complete before its request, as
+   * often happens where a body is not looked at and comes behind its header; the client's next
+   * request then runs into the closed connection.
+   */
+  private void endRequest() {
+    if (requestEnded || request.getConnectionMetaData().getHttpVersion().getVersion() >= 20) {
+      return;
+    }
+    if (header("Expect").isPresent() || request.getLength() > UNREAD_BYTES) {
+      closeAfterwards();
+      return;
+    }
+    long deadlineNs = System.nanoTime() + UNREAD_NS;
+    Semaphore available = new Semaphore(0);
+    int left = UNREAD_BYTES;
+    while (left >= 0) {
+      Content.Chunk chunk = request.read();
+      if (chunk == null) {
+        request.demand(available::release);
+        try {
+          if (!available.tryAcquire(deadlineNs - System.nanoTime(), TimeUnit.NANOSECONDS)) {
+            break;
+          }
+        } catch (InterruptedException e) {
+          Thread.currentThread().interrupt();
+          break;
+        }
+        continue;
+      }
+      if (Content.Chunk.isFailure(chunk)) {
+        break;
+      }
+      requestEnded = chunk.isLast();
+      left -= chunk.remaining();
+      chunk.release();
+      if (requestEnded) {
+        return;
+      }
+    }
+    closeAfterwards();
+  }
+
   private void awaitBody(Semaphore available, long deadlineNs) {
     try {
       if (!available.tryAcquire(deadlineNs - System.nanoTime(), TimeUnit.NANOSECONDS)) {
@@ -281,6 +337,7 @@ final class Exchange {
 
   /** What is left of the request is not worth reading. */
   private void closeAfterwards() {
+    requestEnded = true;
     if (request.getConnectionMetaData().getHttpVersion().getVersion() < 20) {
       putHeader("Connection", "close");
     }
@@ -336,6 +393,9 @@ final class Exchange {
    * @throws ClientGone if the client is away, or takes nothing for too long
    */
   void write(boolean last, byte[] bytes) {
+    if (!started()) {
+      endRequest();
+    }
     CompletableFuture<Void> written = new CompletableFuture<>();
     response.write(
         last,

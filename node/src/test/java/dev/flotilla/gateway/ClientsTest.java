@@ -292,6 +292,29 @@ class ClientsTest {
   }
 
   @Test
+  void aBodyThatNobodyReadsKeepsTheConnectionForTheNextRequest() throws Exception {
+    // Java's client sends the body after the header, and the answer may be there between.
+    try (RawHttp client = new RawHttp(gateway.gateway.port())) {
+      for (int i = 0; i < 3; i++) {
+        client.send(head("POST /api/nothing HTTP/1.1", "Content-Length: 2"));
+        Thread.sleep(50);
+        client.send("{}");
+        assertThat(client.readUntil("}}"))
+            .startsWith("HTTP/1.1 404")
+            .doesNotContain("Connection: close");
+      }
+    }
+  }
+
+  @Test
+  void aBodyThatNobodyReadsAndThatDoesNotComeEndsTheConnectionAsTheAnswerSays() throws Exception {
+    try (RawHttp client = new RawHttp(gateway.gateway.port())) {
+      client.send(head("POST /api/nothing HTTP/1.1", "Content-Length: 2"));
+      assertThat(client.readToEnd()).contains("HTTP/1.1 404", "Connection: close");
+    }
+  }
+
+  @Test
   void malformedHeadersAreRefusedAndTheConnectionClosed() throws Exception {
     List<String> bad =
         List.of(

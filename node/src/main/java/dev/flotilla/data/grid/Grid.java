@@ -82,9 +82,12 @@ public final class Grid implements AutoCloseable {
   private static final long WAITING_NOTE_MS = 10_000;
   private static final long RETRY_NS = 10_000_000_000L;
 
-  /** A planted bug, to see that the checks find it: writes are acknowledged without a majority. */
-  private static final boolean ACKNOWLEDGE_BEFORE_MAJORITY =
-      Boolean.getBoolean("flotilla.fault.acknowledge-before-majority");
+  /**
+   * Plants a bug: writes are acknowledged without a majority. For the test bench, which must find
+   * it; never set it otherwise.
+   */
+  public static final String ACKNOWLEDGE_BEFORE_MAJORITY =
+      "flotilla.fault.acknowledge-before-majority";
 
   /** This thread's transaction. */
   private static final class Running {
@@ -104,7 +107,7 @@ public final class Grid implements AutoCloseable {
   private Grid(Cluster cluster, GridConfig config) {
     this.cluster = cluster;
     this.keeper = new GridKeeper(cluster, config, System::nanoTime);
-    if (ACKNOWLEDGE_BEFORE_MAJORITY) {
+    if (acknowledgesAlone()) {
       log.error("a fault is planted: writes are acknowledged before a majority has them");
     }
   }
@@ -112,6 +115,11 @@ public final class Grid implements AutoCloseable {
   /** This node's part of the grid; make it before the cluster starts, and start it after. */
   public static Grid create(Cluster cluster, GridConfig config) {
     return new Grid(cluster, config);
+  }
+
+  /** Whether the bug is planted. */
+  static boolean acknowledgesAlone() {
+    return Boolean.getBoolean(ACKNOWLEDGE_BEFORE_MAJORITY);
   }
 
   /** This node's id. */
@@ -288,7 +296,7 @@ public final class Grid implements AutoCloseable {
   private <T> T write(String what, Ignite running, Function<Ignite, T> operation) {
     // Refused for certain only here: what fails later may have been applied by others all the same,
     // even if the engine says that it refused it (as after a pause in the middle of a commit).
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
+    if (!acknowledgesAlone() && !keeper.confirmMajority(running)) {
       throw noMajority(what);
     }
     cluster.disk().checkRoom(what);
@@ -298,7 +306,7 @@ public final class Grid implements AutoCloseable {
     } catch (CacheException | IgniteException | IllegalStateException e) {
       throw failedWrite(what, running, e);
     }
-    if (!ACKNOWLEDGE_BEFORE_MAJORITY && !keeper.confirmMajority(running)) {
+    if (!acknowledgesAlone() && !keeper.confirmMajority(running)) {
       throw unknown(what, null);
     }
     return result;

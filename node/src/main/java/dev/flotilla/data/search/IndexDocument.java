@@ -114,19 +114,11 @@ public record IndexDocument(String id, String text, float[] vector, Map<String, 
       }
       return java.util.List.of(all);
     }
-    if (value.isTextual()) {
-      return value.textValue();
-    }
-    if (value.isBoolean()) {
-      return value.booleanValue();
-    }
-    if (value.isIntegralNumber() && value.canConvertToLong()) {
-      return value.longValue();
-    }
-    if (value.isNumber() && Double.isFinite(value.doubleValue())) {
-      return value.doubleValue();
-    }
-    throw fields.wrong(name, "must be a string, a number, true, false, or an array of these");
+    return SearchJson.plain(value)
+        .orElseThrow(
+            () ->
+                fields.wrong(
+                    name, "must be a string, a number, true, false, or an array of these"));
   }
 
   static Map<String, Object> fieldsFrom(JsonNode source) {

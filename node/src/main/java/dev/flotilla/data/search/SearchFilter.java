@@ -185,18 +185,8 @@ public sealed interface SearchFilter {
   }
 
   private static Object plain(SearchJson at, String name, JsonNode value) {
-    if (value.isTextual()) {
-      return value.textValue();
-    }
-    if (value.isBoolean()) {
-      return value.booleanValue();
-    }
-    if (value.isIntegralNumber() && value.canConvertToLong()) {
-      return value.longValue();
-    }
-    if (value.isNumber() && Double.isFinite(value.doubleValue())) {
-      return value.doubleValue();
-    }
-    throw at.wrong(name, "must be compared with a string, a finite number, true or false");
+    return SearchJson.plain(value)
+        .orElseThrow(
+            () -> at.wrong(name, "must be compared with a string, a finite number, true or false"));
   }
 }

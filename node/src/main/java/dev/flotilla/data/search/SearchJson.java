@@ -47,6 +47,22 @@ record SearchJson(JsonNode node, String path) {
     return names;
   }
 
+  /** A string, a truth value, a long or a finite double, if it is one. */
+  static Optional<Object> plain(JsonNode value) {
+    if (value.isTextual()) {
+      return Optional.of(value.textValue());
+    }
+    if (value.isBoolean()) {
+      return Optional.of(value.booleanValue());
+    }
+    if (value.isIntegralNumber() && value.canConvertToLong()) {
+      return Optional.of(value.longValue());
+    }
+    return value.isNumber() && Double.isFinite(value.doubleValue())
+        ? Optional.of(value.doubleValue())
+        : Optional.empty();
+  }
+
   Optional<JsonNode> value(String name) {
     JsonNode value = node.get(name);
     return value == null || value.isNull() ? Optional.empty() : Optional.of(value);

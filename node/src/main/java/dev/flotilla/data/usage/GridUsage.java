@@ -67,10 +67,10 @@ import org.slf4j.LoggerFactory;
 public final class GridUsage implements Usage, AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(GridUsage.class);
-  private static final String LOG = "flotilla.usage.log";
+  static final String LOG = "flotilla.usage.log";
   private static final String IDS = "flotilla.usage.ids";
-  private static final String VIEWS = "flotilla.usage.views";
-  private static final String HEAD = "head";
+  static final String VIEWS = "flotilla.usage.views";
+  static final String HEAD = "head";
   private static final String BATCH = "batch";
   private static final String DAY = "day/";
   private static final long SHIP_MS = 500;

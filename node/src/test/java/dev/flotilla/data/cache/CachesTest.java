@@ -250,11 +250,14 @@ class CachesTest {
   void entriesGoWhenTheirTimeIsOverNearOnesToo() throws Exception {
     List<Cache> caches = everywhere("brief", CacheConfig.DEFAULT.withTtlMs(60_000));
     caches.get(0).put("long", bytes("v"));
-    caches.get(0).put("short", bytes("v"), Optional.of(Duration.ofMillis(1500)));
+    Duration brief = Duration.ofMillis(1500);
+    long begunNs = System.nanoTime();
+    caches.get(0).put("short", bytes("v"), Optional.of(brief));
     assertThat(caches.get(1).get("short")).isPresent();
     assertThat(caches.get(1).get("short")).isPresent();
-    Thread.sleep(1600);
-    assertThat(caches.get(1).get("short")).isEmpty();
+    TestNodes.await(
+        "the end of its time", Duration.ofSeconds(10), () -> caches.get(1).get("short").isEmpty());
+    assertThat(System.nanoTime() - begunNs).isGreaterThanOrEqualTo(brief.toNanos());
     assertThat(caches.get(0).putIfAbsent("short", bytes("w"), NO_TTL)).isPresent();
     assertThat(caches.get(1).entry("long").orElseThrow().expiresAtMs()).isPositive();
   }
@@ -359,8 +362,9 @@ class CachesTest {
     List<Cache> caches = everywhere("slow", CacheConfig.DEFAULT.withStore("database", false));
     DATABASE.rows.put("s", bytes("old"));
     DATABASE.delayMs = 400;
+    int loads = DATABASE.loads.get();
     Thread loader = Thread.startVirtualThread(() -> caches.get(0).get("s"));
-    Thread.sleep(150);
+    TestNodes.await("a load", Duration.ofSeconds(10), () -> DATABASE.loads.get() > loads);
     caches.get(1).put("s", bytes("new"));
     caches.get(1).remove("s");
     loader.join();
@@ -428,11 +432,13 @@ class CachesTest {
   @Order(12)
   void theGridPartKeepsToItsBound() {
     List<Cache> caches = everywhere("small", CacheConfig.DEFAULT.withBounds(200, 1 << 20));
+    List<Map<String, byte[]>> batches = new ArrayList<>();
     for (int batch = 0; batch < 6; batch++) {
       Map<String, byte[]> entries = new HashMap<>();
       for (int i = 0; i < 100; i++) {
         entries.put("k" + (batch * 100 + i), new byte[100]);
       }
+      batches.add(entries);
       caches.get(batch % 3).putAll(entries, NO_TTL);
     }
     TestNodes.await(
@@ -445,6 +451,14 @@ class CachesTest {
         Duration.ofSeconds(5),
         () -> caches.get(1).statistics().gridEvictions() >= 400);
     assertThat(caches.get(0).get("k0")).isEmpty();
+    // As many as before, in every partition: looked at again all the same, and soon.
+    for (Map<String, byte[]> entries : batches) {
+      caches.get(0).putAll(entries, NO_TTL);
+    }
+    TestNodes.await(
+        "at most 200 entries again",
+        Duration.ofSeconds(15),
+        () -> caches.get(0).statistics().entries() <= 200);
   }
 
   @Test

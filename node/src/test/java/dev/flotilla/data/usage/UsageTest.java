@@ -4,8 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Environment;
+import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TestGrids;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Path;
@@ -15,9 +17,12 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
@@ -159,8 +164,10 @@ class UsageTest {
       }
       GridUsage back = usages.get(members.get(2).id());
       assertThat(asking.get()).isGreaterThan(3);
-      Thread.sleep(1200);
-      assertThat(requests(nodes.get(0))).isEqualTo(3L * each + 50);
+      TestNodes.await(
+          "all events on another node",
+          Duration.ofSeconds(20),
+          () -> has(nodes.get(0), 3L * each + 50));
 
       Usage.Report report = back.report(START_MS, START_MS + 72 * HOUR, Usage.By.DAY);
       assertThat(report.watermark()).isPositive();
@@ -182,6 +189,44 @@ class UsageTest {
       assertThatThrownBy(() -> back.report(10, 5, Usage.By.DAY))
           .hasMessageContaining("ends before");
       usages.values().forEach(GridUsage::close);
+    }
+  }
+
+  @Test
+  void aSegmentWhoseCommitIsUnderWayIsWaitedFor() throws Exception {
+    try (TestGrids grids = grids();
+        var threads = Executors.newCachedThreadPool()) {
+      TestGrids.Member member = grids.add();
+      Grid grid = member.grid();
+      // A commit as others may see it: the head is there, the segment is locked and not there yet.
+      grid.write(
+          "a head",
+          ignite -> {
+            ignite.<String, byte[]>cache(GridUsage.VIEWS).put(GridUsage.HEAD, Json.write(1L));
+            return true;
+          });
+      CompletableFuture<Boolean> locked = new CompletableFuture<>();
+      CompletableFuture<Boolean> commit = new CompletableFuture<>();
+      Future<Boolean> committing =
+          threads.submit(
+              () ->
+                  grid.transact(
+                      "a segment",
+                      Grid.TransactionMode.PESSIMISTIC,
+                      ignite -> {
+                        ignite
+                            .<Long, byte[]>cache(GridUsage.LOG)
+                            .put(1L, Json.write(new GridUsage.Segment(List.of(event(0, 1)))));
+                        locked.complete(true);
+                        return commit.orTimeout(8, TimeUnit.SECONDS).join();
+                      }));
+      locked.get(20, TimeUnit.SECONDS);
+      Future<Long> asked = threads.submit(() -> requests(usages.get(member.id())));
+      assertThatThrownBy(() -> asked.get(500, TimeUnit.MILLISECONDS))
+          .isInstanceOf(TimeoutException.class);
+      commit.complete(true);
+      assertThat(asked.get(20, TimeUnit.SECONDS)).isEqualTo(1);
+      assertThat(committing.get()).isTrue();
     }
   }
 
