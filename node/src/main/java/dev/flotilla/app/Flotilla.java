@@ -154,7 +154,8 @@ public final class Flotilla implements AutoCloseable {
                 config.bind(),
                 config.port(),
                 false,
-                config.join().map(join -> new Node.Join(join.address(), join.token()))));
+                config.join().map(join -> new Node.Join(join.address(), join.token())),
+                ModelSources.of(System.getenv(), false)));
     register.accept(node.data());
     node.start();
     Client client =

@@ -1,7 +1,6 @@
 package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.DiskSpace;
@@ -13,12 +12,8 @@ import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
 import dev.flotilla.gateway.GatewayServices;
 import dev.flotilla.gateway.Invites;
-import dev.flotilla.gateway.ModelImports;
-import dev.flotilla.model.GgufConverter;
-import dev.flotilla.model.GgufSplit;
 import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Serving;
-import dev.flotilla.tensor.WeightType;
 import dev.flotilla.train.TrainingService;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.binder.jvm.JvmGcMetrics;
@@ -28,9 +23,7 @@ import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
 import java.net.InetSocketAddress;
-import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
-import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
@@ -52,10 +45,16 @@ final class Node {
    * @param insecureHttp accept an HTTP API without TLS beyond loopback
    */
   record Options(
-      Path data, String name, String bind, int port, boolean insecureHttp, Optional<Join> join) {}
+      Path data,
+      String name,
+      String bind,
+      int port,
+      boolean insecureHttp,
+      Optional<Join> join,
+      ModelSources sources) {}
 
   private static final Logger log = LoggerFactory.getLogger(Node.class);
-  private static final String IMPORT = "import-";
+  private static final long DOWNLOAD_PAUSE_MS = 500;
   private static final Duration DRAIN_PATIENCE = Duration.ofSeconds(30);
 
   private final Options options;
@@ -68,6 +67,7 @@ final class Node {
   private final LogFeed logFeed;
   private final Serving serving;
   private final TrainingService training;
+  private final Imports imports;
   private final Gateway gateway;
   private final CountDownLatch removed = new CountDownLatch(1);
   private final AtomicBoolean stopped = new AtomicBoolean();
@@ -125,6 +125,15 @@ final class Node {
             this::addTrained,
             InstantSource.system(),
             0);
+    Download download = new Download(options.sources().origins(), DOWNLOAD_PAUSE_MS);
+    imports =
+        new Imports(
+            options.data(),
+            options.name(),
+            serving.models(),
+            cluster.disk(),
+            download,
+            new HuggingFaceHub(options.sources().hub(), options.sources().token(), download));
     gateway =
         new Gateway(
             new GatewayConfig(
@@ -139,7 +148,7 @@ final class Node {
                 serving.generator(),
                 serving.embedder(),
                 training,
-                imports(),
+                imports,
                 this::invite,
                 this::health,
                 metrics,
@@ -160,7 +169,7 @@ final class Node {
 
   /** Opens the ports, and returns once this node serves. */
   void start() {
-    deleteHalfImported();
+    imports.tidy(InstantSource.system());
     gateway.start();
     starting("waiting for a majority of the cluster's nodes to decide with");
     cluster.start();
@@ -231,43 +240,8 @@ final class Node {
     log.info("stopped");
   }
 
-  /** What an import left that was cut off, such as by a kill. */
-  private void deleteHalfImported() {
-    try (DirectoryStream<Path> left =
-        Files.newDirectoryStream(options.data().resolve("data"), IMPORT + "*")) {
-      for (Path file : left) {
-        Files.delete(file);
-      }
-    } catch (IOException e) {
-      log.warn("cannot tidy {}: {}", options.data(), e.toString());
-    }
-  }
-
-  private ModelImports imports() {
-    return new ModelImports() {
-      @Override
-      public void add(String name, String source, Optional<String> quantize) {
-        addModel(name, path(source), quantize.map(Node::weightType));
-      }
-
-      @Override
-      public void remove(String name) {
-        serving.models().remove(name);
-      }
-    };
-  }
-
-  private static Path path(String source) {
-    try {
-      return Path.of(source);
-    } catch (InvalidPathException e) {
-      throw new FlotillaException(
-          Code.INVALID, "the source is not a path: " + e.getReason(), "Name a file or folder.", e);
-    }
-  }
-
   private void addTrained(String job, String model, Path folder) {
-    addModel(model, folder, Optional.empty());
+    imports.addLocal(model, folder, Optional.empty());
     try {
       Checkpoints.keep(data.blobs(), job, folder);
     } catch (FlotillaException e) {
@@ -275,59 +249,6 @@ final class Node {
       log.warn("job {}: its checkpoint is only on this node: {}", job, e.explanation());
     }
     log.info("job {}: its model is {}", job, model);
-  }
-
-  private static WeightType weightType(String name) {
-    for (WeightType type : GgufConverter.TYPES) {
-      if (type.name().equalsIgnoreCase(name)) {
-        return type;
-      }
-    }
-    throw new FlotillaException(
-        Code.INVALID,
-        "quantize is \"" + name + "\"",
-        "Give one of " + GgufConverter.TYPES + " in small letters.");
-  }
-
-  /** A GGUF file as it is unless a type is given; a Hugging Face folder by way of Q8_0. */
-  private void addModel(String name, Path source, Optional<WeightType> type) {
-    if (!source.isAbsolute() || !Files.exists(source)) {
-      throw new FlotillaException(
-          Code.NOT_FOUND,
-          "there is no " + source + " on node " + options.name(),
-          "Name a GGUF file or a Hugging Face folder by its whole path on that node.");
-    }
-    boolean folder = Files.isDirectory(source);
-    if (!folder && type.isEmpty() && !GgufSplit.isPart(source)) {
-      var _ = serving.models().add(name, source);
-      return;
-    }
-    try {
-      Path converted = Files.createTempFile(options.data().resolve("data"), IMPORT, ".gguf");
-      Path joined = converted.resolveSibling(converted.getFileName() + ".joined");
-      try {
-        if (folder) {
-          GgufConverter.convert(source, converted, name, type.orElse(WeightType.Q8_0));
-        } else if (type.isEmpty()) {
-          GgufSplit.join(source, converted);
-        } else if (GgufSplit.isPart(source)) {
-          GgufSplit.join(source, joined);
-          GgufConverter.requantize(joined, converted, type.get());
-        } else {
-          GgufConverter.requantize(source, converted, type.get());
-        }
-        var _ = serving.models().add(name, converted);
-      } finally {
-        Files.deleteIfExists(joined);
-        Files.deleteIfExists(converted);
-      }
-    } catch (IOException e) {
-      throw new FlotillaException(
-          Code.STORAGE,
-          "cannot convert " + source + ": " + e.getMessage(),
-          "Make room in " + options.data() + ", then try again.",
-          e);
-    }
   }
 
   private Invites.Invite invite() {

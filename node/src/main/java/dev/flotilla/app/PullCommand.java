@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.GgufSplit;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.Map;
@@ -15,14 +16,17 @@ import picocli.CommandLine.Parameters;
 /** Adds a model to the cluster. */
 @Command(
     name = "pull",
-    description = "Add a model: a GGUF file or a Hugging Face folder on this machine.",
+    description = "Add a model: from a file or folder, an address, or the Hugging Face hub.",
     mixinStandardHelpOptions = true)
 final class PullCommand extends ClientCommand {
 
   @Parameters(
       paramLabel = "SOURCE",
-      description = "A .gguf file, any part of a split one, or a folder with safetensors.")
-  private Path source = Path.of("");
+      description =
+          "A .gguf file, any part of a split one, or a folder with safetensors, on the machine of"
+              + " the node; the http(s) address of a .gguf file; or OWNER/NAME[:VARIANT][@REVISION]"
+              + " on the Hugging Face hub (HF_TOKEN and HF_ENDPOINT are the node's).")
+  private String source = "";
 
   @Option(names = "--name", paramLabel = "NAME", description = "Its name (default: the file's).")
   private Optional<String> name = Optional.empty();
@@ -45,17 +49,15 @@ final class PullCommand extends ClientCommand {
 
   @Override
   public Integer call() {
-    Path file = source.toAbsolutePath().normalize();
-    if (!Files.exists(file)) {
-      throw new FlotillaException(
-          FlotillaException.Code.NOT_FOUND,
-          "there is no " + file,
-          "SOURCE is a GGUF file or a Hugging Face folder on the machine of the node.");
-    }
-    String model = name.orElseGet(() -> nameOf(file));
-    Map<String, String> body = new HashMap<>(Map.of("name", model, "source", file.toString()));
+    String named = resolved(source);
+    String model = name.orElseGet(() -> nameOf(named));
+    Map<String, String> body = new HashMap<>(Map.of("name", model, "source", named));
     quantize.ifPresent(type -> body.put("quantize", type.name()));
-    JsonNode added = client().post("/api/models", body);
+    JsonNode added;
+    try (PullProgress progress = PullProgress.start()) {
+      client().stream("/api/models", body, progress::take);
+      added = progress.result();
+    }
     if (asJson) {
       return print(added);
     }
@@ -63,7 +65,35 @@ final class PullCommand extends ClientCommand {
     return 0;
   }
 
-  private static String nameOf(Path file) {
+  /** A path as the node needs it, or what is none as it is. */
+  private static String resolved(String source) {
+    boolean address = source.startsWith("http://") || source.startsWith("https://");
+    if (address || source.startsWith("hf:")) {
+      return source;
+    }
+    try {
+      Path file = Path.of(source).toAbsolutePath().normalize();
+      if (Files.exists(file)) {
+        return file.toString();
+      }
+    } catch (InvalidPathException e) {
+      // Said below.
+    }
+    if (HuggingFaceHub.isId(source)) {
+      return source;
+    }
+    throw new FlotillaException(
+        FlotillaException.Code.NOT_FOUND,
+        "there is no " + source,
+        "SOURCE is a GGUF file or a Hugging Face folder on the machine of the node, an http(s)"
+            + " address, or OWNER/NAME on the Hugging Face hub.");
+  }
+
+  private static String nameOf(String source) {
+    if (!source.startsWith("/") && HuggingFaceHub.isId(source)) {
+      return HuggingFaceHub.nameOf(source);
+    }
+    Path file = Path.of(source.replaceFirst("[?#].*$", ""));
     return GgufSplit.isPart(file)
         ? GgufSplit.nameOf(file)
         : String.valueOf(file.getFileName()).replaceFirst("\\.gguf$", "");

@@ -85,6 +85,13 @@ final class UpCommand implements Callable<Integer> {
               + " (FLOTILLA_OTLP_ENDPOINT).")
   private Optional<String> otlpEndpoint = Optional.empty();
 
+  @Option(
+      names = "--allow-private-sources",
+      description =
+          "Let models be pulled from addresses of private networks, too. Whoever has a key can"
+              + " then make this node ask them.")
+  private boolean privateSources;
+
   private volatile boolean failed;
 
   @Override
@@ -107,7 +114,8 @@ final class UpCommand implements Callable<Integer> {
                 bind,
                 port,
                 insecureHttp,
-                join.map(address -> new Node.Join(address, token.orElseThrow()))));
+                join.map(address -> new Node.Join(address, token.orElseThrow())),
+                ModelSources.of(System.getenv(), privateSources)));
     otlpEndpoint.ifPresent(node::exportLog);
     Files.writeString(pid, ProcessHandle.current().pid() + "\n");
     pid.toFile().deleteOnExit();

@@ -112,10 +112,11 @@ public final class Client {
   }
 
   /** Posts, and hands over the data of each server-sent event until {@code [DONE]}. */
-  public void stream(String path, Map<String, Object> body, Consumer<JsonNode> onEvent) {
+  public void stream(String path, Map<String, ?> body, Consumer<JsonNode> onEvent) {
     HttpRequest request =
         request(path)
             .header("Content-Type", "application/json")
+            .header("Accept", "text/event-stream")
             .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)))
             .build();
     try {
@@ -134,7 +135,7 @@ public final class Client {
           if (line.startsWith("data: ")) {
             JsonNode event = Json.MAPPER.readTree(line.substring(6));
             if (event.has("error")) {
-              throw refused(503, line.substring(6));
+              throw refused(event.path("error").path("status").asInt(503), line.substring(6));
             }
             onEvent.accept(event);
           }

@@ -189,14 +189,27 @@ final class ClusterApi {
   void addModel(Exchange exchange) {
     Fields fields = exchange.json();
     String name = validName("name", fields.requiredText("name"));
-    services.imports().add(name, fields.requiredText("source"), fields.text("quantize"));
-    exchange.send(
-        201,
-        services.deployments().models().stream()
-            .filter(m -> m.name().equals(name))
-            .findFirst()
-            .map(ClusterApi::modelNode)
-            .orElseGet(() -> object().put("name", name)));
+    String source = fields.requiredText("source");
+    Optional<String> quantize = fields.text("quantize");
+    if (exchange.header("Accept").orElse("").contains("text/event-stream")) {
+      ImportStream.send(
+          exchange,
+          progress -> {
+            services.imports().add(name, source, quantize, progress);
+            return model(name);
+          });
+    } else {
+      services.imports().add(name, source, quantize, (what, bytes, total) -> {});
+      exchange.send(201, model(name));
+    }
+  }
+
+  private ObjectNode model(String name) {
+    return services.deployments().models().stream()
+        .filter(m -> m.name().equals(name))
+        .findFirst()
+        .map(ClusterApi::modelNode)
+        .orElseGet(() -> object().put("name", name));
   }
 
   void removeModel(Exchange exchange, String name) {

@@ -42,6 +42,21 @@ public final class GgufSplit {
     return matched(part).group(1);
   }
 
+  /** How many parts there are by this one's name; 1 to 10,000. */
+  public static int countOf(Path part) {
+    int count = Integer.parseInt(matched(part).group(3));
+    if (count < 1 || count > MAX_PARTS) {
+      throw WeightFiles.bad(part.toString(), "its name says that it is one of " + count + " files");
+    }
+    return count;
+  }
+
+  /** The file name of a part's sibling; {@code number} from 1. */
+  public static String sibling(Path part, int number) {
+    Matcher matcher = matched(part);
+    return "%s-%05d-of-%s.gguf".formatted(matcher.group(1), number, matcher.group(3));
+  }
+
   private static Matcher matched(Path part) {
     Matcher matcher = NAME.matcher(String.valueOf(part.getFileName()));
     if (!matcher.matches()) {
@@ -97,16 +112,11 @@ public final class GgufSplit {
   }
 
   private static List<PartFile> parts(Path part) {
-    Matcher matcher = matched(part);
-    int count = Integer.parseInt(matcher.group(3));
-    if (count < 1 || count > MAX_PARTS) {
-      throw WeightFiles.bad(part.toString(), "its name says that it is one of " + count + " files");
-    }
+    int count = countOf(part);
     List<PartFile> parts = new ArrayList<>();
     Set<String> names = new HashSet<>();
     for (int number = 1; number <= count; number++) {
-      Path file =
-          part.resolveSibling("%s-%05d-of-%05d.gguf".formatted(matcher.group(1), number, count));
+      Path file = part.resolveSibling(sibling(part, number));
       if (!Files.exists(file)) {
         throw new FlotillaException(
             Code.NOT_FOUND,

@@ -1,5 +1,6 @@
 package dev.flotilla.app;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
@@ -12,8 +13,12 @@ import dev.flotilla.model.RandomModel;
 import dev.flotilla.model.Stretch;
 import dev.flotilla.model.Variant;
 import dev.flotilla.tensor.WeightType;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -39,12 +44,18 @@ class ImportsTest {
           new Variant(8, 6, 10_000, 0, Stretch.NONE, 0, 0, 0, 0, 0));
 
   @TempDir static Path folder;
+  private static TestHub hub;
   private static TestNode node;
   private static Path gguf;
 
   @BeforeAll
-  static void start() {
-    node = TestNode.start(folder.resolve("one"));
+  static void start() throws Exception {
+    hub = new TestHub();
+    node =
+        TestNode.start(
+            folder.resolve("one"),
+            ModelSources.of(
+                Map.of("HF_ENDPOINT", hub.at("").toString(), "HF_TOKEN", "secret"), false));
     gguf = folder.resolve("gemma.gguf");
     RandomModel.write(gguf, GEMMA, WeightType.F32, 3);
   }
@@ -52,6 +63,7 @@ class ImportsTest {
   @AfterAll
   static void stop() {
     node.close();
+    hub.close();
   }
 
   private static long bytes(String model) {
@@ -97,5 +109,72 @@ class ImportsTest {
             e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.INVALID))
         .hasMessageContaining("quantize is \"q2_k\"");
     assertThat(node.run("pull", gguf.toString(), "--name", "x", "--quantize", "q2_k")).isEqualTo(2);
+  }
+
+  @Test
+  void aModelIsFetchedFromAnAddressWithItsProgress() throws Exception {
+    hub.put("/files/gemma.gguf", Files.readAllBytes(gguf));
+    hub.breaks.add(100_000);
+    List<String> seen = new ArrayList<>();
+    node.client()
+        .stream(
+            "/api/models",
+            Map.of("name", "fetched", "source", hub.at("/files/gemma.gguf").toString()),
+            event -> seen.add(event.toString()));
+    assertThat(seen.getLast()).contains("\"name\":\"fetched\"");
+    assertThat(bytes("fetched")).isEqualTo(Files.size(gguf));
+    assertThat(folder.resolve("one/data/downloads")).isEmptyDirectory();
+  }
+
+  @Test
+  void aModelIsFetchedFromTheHubByItsName() throws Exception {
+    hub.put("/team/tiny-gguf/tiny-f32.gguf", Files.readAllBytes(gguf));
+    hub.put("/team/tiny-gguf/tiny-q8_0.gguf", new byte[] {1});
+    hub.put("/team/tiny-gguf/README.md", new byte[] {1});
+    hub.token = Optional.of("secret");
+    try {
+      assertThat(node.run("pull", "team/tiny-gguf:f32")).isZero();
+      assertThat(bytes("tiny-f32")).isEqualTo(Files.size(gguf));
+      refused("team/tiny-gguf", FlotillaException.Code.INVALID, "tiny-f32, tiny-q8_0");
+      refused("team/nothing", FlotillaException.Code.NOT_FOUND, "neither safetensors nor GGUF");
+    } finally {
+      hub.token = Optional.empty();
+    }
+  }
+
+  @Test
+  void aFolderOfTheHubIsFetchedWithWhatBelongsToIt() throws Exception {
+    hub.put("/team/folder/config.json", "{\"model_type\":\"unheard\"}".getBytes(UTF_8));
+    hub.put("/team/folder/model.safetensors", new byte[] {1});
+    hub.put("/team/folder/consolidated.safetensors", new byte[] {1});
+    hub.put("/team/folder/picture.png", new byte[] {1});
+    hub.asked.clear();
+    refused("team/folder", FlotillaException.Code.INVALID, "unheard");
+    assertThat(hub.asked)
+        .anyMatch(asked -> asked.contains("config.json"))
+        .anyMatch(asked -> asked.contains("/model.safetensors"))
+        .noneMatch(asked -> asked.contains("consolidated") || asked.contains("picture"));
+  }
+
+  @Test
+  void whatIsNoSourceIsRefused() {
+    refused("http://127.0.0.2/x.gguf", FlotillaException.Code.INVALID, "private network");
+    refused("file:///etc/passwd", FlotillaException.Code.INVALID, "not a source of models");
+    refused(hub.at("/x.bin").toString(), FlotillaException.Code.INVALID, "GGUF file");
+    refused(hub.at("/x.gguf").toString(), FlotillaException.Code.NOT_FOUND, "404");
+    assertThat(node.run("pull", "nowhere.gguf")).isEqualTo(1);
+  }
+
+  private static void refused(String source, FlotillaException.Code code, String said) {
+    assertThatThrownBy(
+            () -> node.client().post("/api/models", Map.of("name", "refused", "source", source)))
+        .hasMessageContaining(said)
+        .isInstanceOfSatisfying(
+            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(code));
+    assertThatThrownBy(
+            () ->
+                node.client()
+                    .stream("/api/models", Map.of("name", "refused", "source", source), e -> {}))
+        .hasMessageContaining(said);
   }
 }

@@ -9,23 +9,36 @@ import java.util.Optional;
 /** A whole node in this process, reached as everyone reaches it: over HTTP. */
 final class TestNode implements AutoCloseable {
 
+  private static final ModelSources NO_HUB = ModelSources.of(Map.of(), false);
+
   private final Node node;
   private final Path folder;
   private final int port;
 
-  private TestNode(Path folder, int port, Optional<Node.Join> join) {
+  private TestNode(Path folder, int port, Optional<Node.Join> join, ModelSources sources) {
     this.folder = folder;
     this.port = port;
     this.node =
         new Node(
             new Node.Options(
-                folder, folder.getFileName().toString(), "127.0.0.1", port, false, join));
+                folder,
+                folder.getFileName().toString(),
+                "127.0.0.1",
+                port,
+                false,
+                join,
+                sources));
     node.start();
   }
 
   /** A cluster of one. */
   static TestNode start(Path folder) {
-    return new TestNode(folder, NodeProcess.freePorts(18_000), Optional.empty());
+    return start(folder, NO_HUB);
+  }
+
+  /** A cluster of one that pulls models from there. */
+  static TestNode start(Path folder, ModelSources sources) {
+    return new TestNode(folder, NodeProcess.freePorts(18_000), Optional.empty(), sources);
   }
 
   /** A node that joins this one's cluster. */
@@ -34,12 +47,13 @@ final class TestNode implements AutoCloseable {
     return new TestNode(
         itsFolder,
         NodeProcess.freePorts(port + 10),
-        Optional.of(new Node.Join("127.0.0.1:" + port, token)));
+        Optional.of(new Node.Join("127.0.0.1:" + port, token)),
+        NO_HUB);
   }
 
   /** A new process, as it were, in the folder of this one, which was stopped. */
   TestNode again() {
-    return new TestNode(folder, port, Optional.empty());
+    return new TestNode(folder, port, Optional.empty(), NO_HUB);
   }
 
   String url() {

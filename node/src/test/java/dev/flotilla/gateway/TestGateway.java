@@ -110,7 +110,8 @@ final class TestGateway implements AutoCloseable {
             training,
             new ModelImports() {
               @Override
-              public void add(String name, String source, Optional<String> quantize) {
+              public void add(
+                  String name, String source, Optional<String> quantize, Progress progress) {
                 if (source.contains("missing")) {
                   throw new FlotillaException(
                       FlotillaException.Code.NOT_FOUND, "no file " + source, "Give another.");
