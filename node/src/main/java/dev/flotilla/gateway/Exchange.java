@@ -2,6 +2,7 @@ package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
+import dev.flotilla.gateway.GatewayHandler.Takes;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
@@ -46,6 +47,7 @@ final class Exchange {
   private final GatewayConfig.Limits limits;
   private final CompletableFuture<Void> gone = new CompletableFuture<>();
   private String keyName = "";
+  private Takes takes = Takes.ANYTHING;
 
   Exchange(Request request, Response response, GatewayConfig.Limits limits) {
     this.request = request;
@@ -83,13 +85,32 @@ final class Exchange {
   }
 
   Optional<String> query(String name) {
-    Field field;
-    try {
-      field = Request.extractQueryParameters(request).get(name);
-    } catch (IllegalArgumentException e) {
-      throw ApiError.invalid(name, "the query of the address is not well-formed.");
-    }
+    Field field = query().get(name);
     return field == null ? Optional.empty() : Optional.ofNullable(field.getValue());
+  }
+
+  private org.eclipse.jetty.util.Fields query() {
+    try {
+      return Request.extractQueryParameters(request);
+    } catch (IllegalArgumentException e) {
+      throw ApiError.of(400, "invalid_value", "The query of the address is not well-formed.");
+    }
+  }
+
+  /**
+   * What this request may hold, from its route: the query is checked now, the body when it is read.
+   *
+   * @throws ApiError 400 naming a parameter that is not among them, and those that are
+   */
+  void takes(Takes known) {
+    takes = known;
+    if (!known.anything()) {
+      for (String name : query().getNames()) {
+        if (!known.query().contains(name)) {
+          throw ApiError.unknown("parameter", name, known.query());
+        }
+      }
+    }
   }
 
   Optional<String> header(String name) {
@@ -102,7 +123,8 @@ final class Exchange {
 
   /** The body as a JSON object. */
   Fields json() {
-    return Fields.read(body());
+    Fields fields = Fields.read(body());
+    return takes.anything() ? fields : fields.only(takes.fields());
   }
 
   /**

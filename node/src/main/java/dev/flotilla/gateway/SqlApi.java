@@ -39,11 +39,12 @@ final class SqlApi {
   List<Route> routes() {
     return List.of(
         TransactionsApi.takingPart(
-            services, Route.of("POST", "/api/sql", Access.WORK, this::execute)),
-        Route.of("POST", "/api/sql/describe", Access.KEY, this::describe),
+                services, Route.of("POST", "/api/sql", Access.WORK, this::execute))
+            .fields("statement", "arguments", "rows_max", "timeout_ms"),
+        Route.of("POST", "/api/sql/describe", Access.KEY, this::describe).fields("statement"),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),
-        Route.of("POST", "/api/sql/migrations", Access.WORK, this::migrate));
+        Route.of("POST", "/api/sql/migrations", Access.WORK, this::migrate).fields("migrations"));
   }
 
   private void execute(Exchange exchange) {
@@ -114,7 +115,9 @@ final class SqlApi {
             .orElseThrow(() -> ApiError.invalid("migrations", "migrations must be an array."));
     List<Migration> migrations = new ArrayList<>();
     for (JsonNode each : sent) {
-      Fields fields = Fields.read(Json.write(each));
+      Fields fields =
+          Fields.of(each, "migrations[" + migrations.size() + "]")
+              .only("version", "name", "script");
       migrations.add(
           new Migration(
               fields
