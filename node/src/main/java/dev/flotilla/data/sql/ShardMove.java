@@ -31,6 +31,7 @@ import org.apache.ignite.cache.QueryIndex;
 import org.apache.ignite.cache.query.ScanQuery;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.DynamicCacheDescriptor;
+import org.apache.ignite.internal.processors.query.QueryEntityEx;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -256,7 +257,8 @@ final class ShardMove {
           var context = ((IgniteEx) ignite).context();
           DynamicCacheDescriptor descriptor = context.cache().cacheDescriptor(cache);
           QueryEntity now = descriptor.schema().entities().iterator().next();
-          QueryEntity entity = new QueryEntity(now);
+          // The plain copy would forget which columns cannot be NULL.
+          QueryEntity entity = new QueryEntityEx(now);
           entity.setTableName(moved.physical());
           entity.setIndexes(
               now.getIndexes().stream()
