@@ -324,9 +324,9 @@ final class CacheApi {
   }
 
   private void getAll(Exchange exchange, String name) {
+    Fields fields = exchange.json();
     JsonNode keys =
-        exchange
-            .json()
+        fields
             .node("keys")
             .filter(JsonNode::isArray)
             .orElseThrow(() -> ApiError.invalid("keys", "keys must be an array of strings."));
@@ -337,10 +337,14 @@ final class CacheApi {
       }
       asked.add(key.textValue());
     }
-    ObjectNode answer = Json.MAPPER.createObjectNode();
-    ObjectNode entries = answer.putObject("entries");
-    made(name).getAll(asked).forEach(entries::put);
-    exchange.send(200, answer);
+    exchange.maybeStale(
+        fields,
+        () -> {
+          ObjectNode answer = Json.MAPPER.createObjectNode();
+          ObjectNode entries = answer.putObject("entries");
+          made(name).getAll(asked).forEach(entries::put);
+          exchange.send(200, answer);
+        });
   }
 
   private void putAll(Exchange exchange, String name) {

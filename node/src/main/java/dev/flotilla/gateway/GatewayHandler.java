@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.StaleReads;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -199,6 +200,30 @@ final class GatewayHandler extends Handler.Abstract {
     if (draining && route.get().access() == Access.WORK) {
       throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
     }
-    route.get().action().run(exchange, route.get().match(path).orElseThrow());
+    Action action = route.get().action();
+    if (method.equals("GET") && exchange.allowsStale()) {
+      action = allowingStale(action);
+    }
+    action.run(exchange, route.get().match(path).orElseThrow());
+  }
+
+  /** The same, which may answer from what this node holds while it sees no majority. */
+  static Action allowingStale(Action action) {
+    return (exchange, segments) -> {
+      boolean interrupted =
+          StaleReads.allow(
+                  () -> {
+                    try {
+                      action.run(exchange, segments);
+                      return false;
+                    } catch (InterruptedException e) {
+                      return true;
+                    }
+                  })
+              .value();
+      if (interrupted) {
+        throw new InterruptedException();
+      }
+    };
   }
 }

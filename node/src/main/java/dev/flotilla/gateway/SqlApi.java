@@ -20,7 +20,7 @@ import org.jspecify.annotations.Nullable;
  * The database over HTTP.
  *
  * <pre>
- * POST /api/sql {"statement","arguments","rows_max","timeout_ms"}
+ * POST /api/sql {"statement","arguments","rows_max","timeout_ms","allow_stale"}
  *   → {"columns":[{"name","type"}],"rows":[[…]],"updated","truncated"}
  * POST /api/sql/describe {"statement"} → {"columns"}, without running it
  * GET  /api/sql/tables → {"tables":[{"name","columns":[{"name","type","nullable","key"}]}]}
@@ -47,7 +47,12 @@ final class SqlApi {
   }
 
   private void execute(Exchange exchange) {
-    Sql.Request request = request(exchange.json());
+    Fields fields = exchange.json();
+    Sql.Request request = request(fields);
+    exchange.maybeStale(fields, () -> execute(exchange, request));
+  }
+
+  private void execute(Exchange exchange, Sql.Request request) {
     Sql.Cancel cancel = new Sql.Cancel();
     exchange.send(
         200,
