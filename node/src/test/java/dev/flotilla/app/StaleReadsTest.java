@@ -27,6 +27,7 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -41,16 +42,19 @@ class StaleReadsTest {
 
   @TempDir static Path folder;
 
-  private static TestNode node;
+  private static TestProcesses nodes;
   private static Client client;
   private static String digest = "";
 
   @BeforeAll
-  static void leaveOneOfThree() throws InterruptedException {
-    node = TestNode.start(folder.resolve("one"));
-    client = node.client();
-    TestNode two = node.join(folder.resolve("two"));
-    TestNode three = node.join(folder.resolve("three"));
+  static void leaveOneOfThree() throws IOException, InterruptedException {
+    nodes = new TestProcesses(folder);
+    nodes.add("one");
+    client = nodes.client(0);
+    NodeProcess two = nodes.begin("two");
+    NodeProcess three = nodes.begin("three");
+    two.awaitReady();
+    three.awaitReady();
     new HttpCaches(client).cache("prices").put("apple", bytes("2"));
     new HttpSql(client).execute("CREATE TABLE held (id INT PRIMARY KEY, n INT)");
     new HttpSql(client).execute("INSERT INTO held VALUES (1, 7)");
@@ -58,9 +62,9 @@ class StaleReadsTest {
     long unused = new HttpLog(client).append("events", bytes("first"));
     assertThat(unused).isZero();
     digest = new HttpBlobs(client).put("default", new ByteArrayInputStream(bytes("blob"))).digest();
-    two.close();
-    three.close();
-    long deadlineMs = System.currentTimeMillis() + 20_000;
+    two.kill();
+    three.kill();
+    long deadlineMs = System.currentTimeMillis() + 60_000;
     while (true) {
       try {
         Optional<byte[]> still = new HttpCaches(client).cache("prices").get("apple");
@@ -77,7 +81,7 @@ class StaleReadsTest {
 
   @AfterAll
   static void stop() {
-    node.close();
+    nodes.close();
   }
 
   private static byte[] bytes(String text) {
@@ -211,7 +215,7 @@ class StaleReadsTest {
             List.of("stream", "read", "events"),
             List.of("blob", "get", digest, "-o", folder.resolve("blob").toString()))) {
       assertThat(errors(1, command)).as(command.toString()).doesNotContain("stale: ");
-      List<String> allowing = new java.util.ArrayList<>(command);
+      List<String> allowing = new ArrayList<>(command);
       allowing.add("--allow-stale");
       assertThat(errors(0, allowing)).as(command.toString()).containsOnlyOnce("stale: ");
     }
@@ -222,7 +226,9 @@ class StaleReadsTest {
     ByteArrayOutputStream err = new ByteArrayOutputStream();
     System.setErr(new PrintStream(err, true, StandardCharsets.UTF_8));
     try {
-      assertThat(node.run(command.toArray(String[]::new))).as(command.toString()).isEqualTo(expected);
+      List<String> all = new ArrayList<>(command);
+      all.addAll(List.of("--url", nodes.node(0).url(), "--data", nodes.node(0).folder().toString()));
+      assertThat(Main.run(all.toArray(String[]::new))).as(command.toString()).isEqualTo(expected);
     } finally {
       System.setErr(before);
     }

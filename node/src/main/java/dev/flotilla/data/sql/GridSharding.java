@@ -168,7 +168,11 @@ public final class GridSharding implements Sharding {
     this.mover = new ShardMove(cluster, grid, this);
     cluster.addService(gate);
     cluster.addReconciler(mover::tidy);
-    grid.onStart(ignite -> gate.start());
+    grid.onStart(
+        ignite -> {
+          gate.start();
+          mover.takeBackOwn();
+        });
   }
 
   /**
