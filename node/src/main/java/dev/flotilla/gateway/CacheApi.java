@@ -73,7 +73,8 @@ final class CacheApi {
         route("POST", "/swap", Access.WORK, this::swap).query("ttl_ms"),
         route("POST", "/take", Access.WORK, this::take),
         inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll))
-            .fields("keys"),
+            .query("allow_stale")
+            .fields("keys", "allow_stale"),
         inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll))
             .fields("entries", "ttl_ms"),
         Route.named("POST", "/api/caches/*/clear", Access.WORK, this::clear));
@@ -336,9 +337,9 @@ final class CacheApi {
   }
 
   private void getAll(Exchange exchange, String name) {
+    Fields fields = exchange.json();
     JsonNode keys =
-        exchange
-            .json()
+        fields
             .node("keys")
             .filter(JsonNode::isArray)
             .orElseThrow(() -> ApiError.invalid("keys", "keys must be an array of strings."));
@@ -349,10 +350,14 @@ final class CacheApi {
       }
       asked.add(key.textValue());
     }
-    ObjectNode answer = Json.MAPPER.createObjectNode();
-    ObjectNode entries = answer.putObject("entries");
-    made(name).getAll(asked).forEach(entries::put);
-    exchange.send(200, answer);
+    exchange.maybeStale(
+        fields,
+        () -> {
+          ObjectNode answer = Json.MAPPER.createObjectNode();
+          ObjectNode entries = answer.putObject("entries");
+          made(name).getAll(asked).forEach(entries::put);
+          exchange.send(200, answer);
+        });
   }
 
   private void putAll(Exchange exchange, String name) {

@@ -1,7 +1,9 @@
 package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
 import dev.flotilla.gateway.GatewayHandler.Takes;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -308,9 +310,51 @@ final class Exchange {
     }
   }
 
-  /** Answers with JSON. */
+  /**
+   * Whether the client would rather have an old answer than none.
+   *
+   * @throws ApiError 400 if it says so in a way of its own
+   */
+  boolean allowsStale() {
+    return query(StaleReads.PARAMETER)
+        .map(
+            text -> {
+              if (!text.equals("true") && !text.equals("false")) {
+                throw ApiError.invalid(
+                    StaleReads.PARAMETER, StaleReads.PARAMETER + " must be true or false.");
+              }
+              return text.equals("true");
+            })
+        .orElse(false);
+  }
+
+  /** Runs what answers, which may be old if the address or the body's field says so. */
+  void maybeStale(Fields body, Runnable answer) {
+    if (body.flag(StaleReads.PARAMETER, false) || allowsStale()) {
+      var _ =
+          StaleReads.allow(
+              () -> {
+                answer.run();
+                return true;
+              });
+    } else {
+      answer.run();
+    }
+  }
+
+  /** Says so if what was read for this answer may be old; before the answer starts. */
+  private void markStale() {
+    if (StaleReads.marked()) {
+      putHeader(StaleReads.HEADER, "true");
+    }
+  }
+
+  /** Answers with JSON; an object says whether it may be old, if that was allowed. */
   void send(int status, JsonNode body) {
     putHeader("Cache-Control", "no-store");
+    if (status == 200 && StaleReads.allowed() && body instanceof ObjectNode object) {
+      object.put("stale", StaleReads.marked());
+    }
     send(status, "application/json", Json.write(body));
   }
 
@@ -324,6 +368,7 @@ final class Exchange {
   }
 
   void send(int status, String contentType, byte[] body) {
+    markStale();
     response.setStatus(status);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     response.getHeaders().put(HttpHeader.CONTENT_LENGTH, body.length);
@@ -332,6 +377,7 @@ final class Exchange {
 
   /** Starts an answer that is written piece by piece. */
   void startStream(String contentType) {
+    markStale();
     response.setStatus(200);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     putHeader("Cache-Control", "no-cache");
@@ -343,6 +389,7 @@ final class Exchange {
    * head was asked for.
    */
   void start(int status, String contentType, long length) {
+    markStale();
     response.setStatus(status);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     response.getHeaders().put(HttpHeader.CONTENT_LENGTH, length);

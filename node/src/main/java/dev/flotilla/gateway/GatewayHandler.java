@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.StaleReads;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -56,6 +57,13 @@ final class GatewayHandler extends Handler.Abstract {
 
     static final Takes ANYTHING = new Takes(true, List.of(), List.of());
     static final Takes NOTHING = new Takes(false, List.of(), List.of());
+
+    /** The same with one parameter more. */
+    Takes andQuery(String name) {
+      List<String> more = new ArrayList<>(query);
+      more.add(name);
+      return new Takes(anything, more, fields);
+    }
   }
 
   /**
@@ -235,7 +243,33 @@ final class GatewayHandler extends Handler.Abstract {
     if (draining && route.get().access() == Access.WORK) {
       throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
     }
-    exchange.takes(route.get().takes());
-    route.get().action().run(exchange, route.get().match(path).orElseThrow());
+    boolean reads = method.equals("GET");
+    Takes takes = route.get().takes();
+    exchange.takes(reads ? takes.andQuery(StaleReads.PARAMETER) : takes);
+    Action action = route.get().action();
+    if (reads && exchange.allowsStale()) {
+      action = allowingStale(action);
+    }
+    action.run(exchange, route.get().match(path).orElseThrow());
+  }
+
+  /** The same, which may answer from what this node holds while it sees no majority. */
+  static Action allowingStale(Action action) {
+    return (exchange, segments) -> {
+      boolean interrupted =
+          StaleReads.allow(
+                  () -> {
+                    try {
+                      action.run(exchange, segments);
+                      return false;
+                    } catch (InterruptedException e) {
+                      return true;
+                    }
+                  })
+              .value();
+      if (interrupted) {
+        throw new InterruptedException();
+      }
+    };
   }
 }

@@ -4,8 +4,10 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
 import dev.flotilla.data.search.IndexDocument;
 import dev.flotilla.data.search.IndexSettings;
+import dev.flotilla.data.search.SearchAnswer;
 import dev.flotilla.data.search.SearchIndex;
 import dev.flotilla.data.search.SearchIndex.Visibility;
 import dev.flotilla.data.search.SearchIndexes;
@@ -104,7 +106,11 @@ final class SearchApi {
     JsonNode body = json(exchange);
     embed(exchange, List.of(body), "query");
     SearchRequest request = SearchRequest.fromJson(body);
-    exchange.send(200, indexes.index(index).search(request).toJson());
+    SearchAnswer answer = indexes.index(index).search(request);
+    if (answer.stale()) {
+      exchange.putHeader(StaleReads.HEADER, "true");
+    }
+    exchange.send(200, answer.toJson());
   }
 
   private static Visibility visibility(Exchange exchange) {

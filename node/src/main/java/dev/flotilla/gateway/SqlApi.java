@@ -20,7 +20,7 @@ import org.jspecify.annotations.Nullable;
  * The database over HTTP.
  *
  * <pre>
- * POST /api/sql {"statement","arguments","rows_max","timeout_ms"}
+ * POST /api/sql {"statement","arguments","rows_max","timeout_ms","allow_stale"}
  *   → {"columns":[{"name","type"}],"rows":[[…]],"updated","truncated"}
  * POST /api/sql/describe {"statement"} → {"columns"}, without running it
  * GET  /api/sql/tables → {"tables":[{"name","columns":[{"name","type","nullable","key"}]}]}
@@ -40,7 +40,8 @@ final class SqlApi {
     return List.of(
         TransactionsApi.takingPart(
                 services, Route.of("POST", "/api/sql", Access.WORK, this::execute))
-            .fields("statement", "arguments", "rows_max", "timeout_ms"),
+            .query("allow_stale")
+            .fields("statement", "arguments", "rows_max", "timeout_ms", "allow_stale"),
         Route.of("POST", "/api/sql/describe", Access.KEY, this::describe).fields("statement"),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),
@@ -48,7 +49,12 @@ final class SqlApi {
   }
 
   private void execute(Exchange exchange) {
-    Sql.Request request = request(exchange.json());
+    Fields fields = exchange.json();
+    Sql.Request request = request(fields);
+    exchange.maybeStale(fields, () -> execute(exchange, request));
+  }
+
+  private void execute(Exchange exchange, Sql.Request request) {
     Sql.Cancel cancel = new Sql.Cancel();
     exchange.send(
         200,

@@ -177,14 +177,14 @@ class WrongInputsTest {
           {"GET", "/api/streams/s?wrong=1", "wait_ms"},
           {"POST", "/api/streams/s?wrong=1", "no parameters"},
           {"PUT", "/api/caches/addressed/k?wrong=1", "ttl_ms"},
-          {"GET", "/api/caches/addressed/k?ttl_ms=1", "no parameters"},
+          {"GET", "/api/caches/addressed/k?ttl_ms=1", "allow_stale"},
           {"GET", "/api/blobs?wrong=1", "prefix"},
           {"POST", "/api/blobs?wrong=1", "bucket"},
-          {"GET", "/api/queues?wrong=1", "no parameters"},
+          {"GET", "/api/queues?wrong=1", "allow_stale"},
           {"PUT", "/api/indexes/i/documents/d?wrong=1", "refresh"},
           {"GET", "/api/jobs/j/rows?wrong=1", "limit"},
           {"GET", "/api/usage?wrong=1", "by"},
-          {"POST", "/api/sql?wrong=1", "no parameters"},
+          {"POST", "/api/sql?wrong=1", "allow_stale"},
         }) {
       Answer answer = refused(400, each[0], each[1], "{}");
       assertThat(answer.message()).as(each[1]).contains(each[2]);

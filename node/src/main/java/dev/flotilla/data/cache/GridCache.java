@@ -2,6 +2,7 @@ package dev.flotilla.data.cache;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.StaleReads;
 import dev.flotilla.data.cache.NearCache.Near;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;
@@ -170,7 +171,8 @@ final class GridCache implements Cache {
       fill(key, found.get(), nowNs, epoch, stamp);
       return found.map(GridCache::copied);
     }
-    return config.store().isPresent()
+    // A load is written, which wants a majority: what is not held is not there.
+    return config.store().isPresent() && !StaleReads.marked()
         ? around.loads().load(new LoadTarget(key)).map(GridCache::copied)
         : Optional.empty();
   }

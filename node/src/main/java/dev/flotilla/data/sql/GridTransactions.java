@@ -23,6 +23,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import javax.cache.expiry.CreatedExpiryPolicy;
@@ -499,7 +500,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
             "SQL in an optimistic transaction",
             "Use the mode PESSIMISTIC or READ_COMMITTED.");
       }
-      Statement statement = Statement.parse(pass.resolve(Statement.trimmed(request.statement())));
+      SqlText text = pass.resolve(Statement.trimmed(request.statement()));
+      Statement statement = Statement.parse(text.text());
+      SqlText named = SqlInserts.columnsNamed(ignite, statement.parsed(), text);
+      if (!named.equals(text)) {
+        statement = Statement.parse(named.text());
+      }
       if (statement.kind() != Statement.Kind.QUERY && !statement.kind().writes()) {
         throw new FlotillaException(
             Code.INVALID,
@@ -508,21 +514,31 @@ public final class GridTransactions implements Transactions, AutoCloseable {
       }
       SqlEngine.checkArguments(statement, request.arguments());
       try {
-        return run(statement, request, cancel);
+        return run(statement, named, request, cancel);
       } catch (IllegalStateException e) {
         throw new IgniteException("the engine stops: " + e.getMessage(), e);
       }
     }
 
-    private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
-      SqlEngine.plan(ignite, statement.text(), request);
+    private SqlResult run(
+        Statement statement, SqlText text, Sql.Request request, Sql.Cancel cancel) {
+      SqlErrors.About about =
+          new SqlErrors.About(
+              text,
+              statement.target().map(pass::logicalName),
+              statement
+                  .target()
+                  .flatMap(target -> SqlLocks.entity(ignite, target))
+                  .map(entity -> SqlLocks.keyColumns(entity).keySet())
+                  .orElse(Set.of()));
+      SqlEngine.plan(ignite, about, request);
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
       SqlResult result;
       watched.enterStatement();
       try {
-        result = SqlEngine.run(ignite, statement.text(), request, cancel);
+        result = SqlEngine.run(ignite, about, request, cancel);
       } finally {
         watched.leaveStatement();
       }

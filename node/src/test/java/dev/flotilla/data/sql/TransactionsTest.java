@@ -219,7 +219,10 @@ class TransactionsTest {
                             Grid.TransactionMode.PESSIMISTIC,
                             ignite ->
                                 SqlEngine.run(
-                                    ignite, request.statement(), request, new Sql.Cancel()));
+                                    ignite,
+                                    SqlErrors.About.of(SqlText.of(request.statement())),
+                                    request,
+                                    new Sql.Cancel()));
                   }
                   done.incrementAndGet();
                 }
