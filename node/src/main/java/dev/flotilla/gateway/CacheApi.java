@@ -73,7 +73,6 @@ final class CacheApi {
         route("POST", "/swap", Access.WORK, this::swap).query("ttl_ms"),
         route("POST", "/take", Access.WORK, this::take),
         inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll))
-            .query("allow_stale")
             .fields("keys", "allow_stale"),
         inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll))
             .fields("entries", "ttl_ms"),

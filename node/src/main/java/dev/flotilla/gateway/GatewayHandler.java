@@ -244,8 +244,8 @@ final class GatewayHandler extends Handler.Abstract {
       throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
     }
     boolean reads = method.equals("GET");
-    Takes takes = route.get().takes();
-    exchange.takes(reads ? takes.andQuery(StaleReads.PARAMETER) : takes);
+    // Our client says it with whatever it asks for while old answers are allowed.
+    exchange.takes(route.get().takes().andQuery(StaleReads.PARAMETER));
     Action action = route.get().action();
     if (reads && exchange.allowsStale()) {
       action = allowingStale(action);

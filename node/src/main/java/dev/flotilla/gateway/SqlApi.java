@@ -40,7 +40,6 @@ final class SqlApi {
     return List.of(
         TransactionsApi.takingPart(
                 services, Route.of("POST", "/api/sql", Access.WORK, this::execute))
-            .query("allow_stale")
             .fields("statement", "arguments", "rows_max", "timeout_ms", "allow_stale"),
         Route.of("POST", "/api/sql/describe", Access.KEY, this::describe).fields("statement"),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),

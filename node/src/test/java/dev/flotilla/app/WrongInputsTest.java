@@ -175,7 +175,7 @@ class WrongInputsTest {
         new String[][] {
           {"GET", "/api/logs?wrong=1", "level"},
           {"GET", "/api/streams/s?wrong=1", "wait_ms"},
-          {"POST", "/api/streams/s?wrong=1", "no parameters"},
+          {"POST", "/api/streams/s?wrong=1", "allow_stale"},
           {"PUT", "/api/caches/addressed/k?wrong=1", "ttl_ms"},
           {"GET", "/api/caches/addressed/k?ttl_ms=1", "allow_stale"},
           {"GET", "/api/blobs?wrong=1", "prefix"},
