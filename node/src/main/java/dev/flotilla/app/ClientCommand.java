@@ -36,8 +36,24 @@ abstract class ClientCommand implements Callable<Integer> {
   @Option(names = "--json", description = "Print JSON.")
   boolean asJson;
 
+  @Option(
+      names = "--allow-stale",
+      description = "Let a node that sees no majority answer reads, marked on standard error.")
+  private boolean allowStale;
+
+  private boolean marked;
+
   Client client() {
-    return new Client(url, key.or(() -> Client.keyIn(data.orElseGet(Client::defaultFolder))));
+    Client client =
+        new Client(url, key.or(() -> Client.keyIn(data.orElseGet(Client::defaultFolder))));
+    return allowStale ? client.allowingStale(this::mark) : client;
+  }
+
+  private synchronized void mark() {
+    if (!marked) {
+      System.err.println("stale: the node that answered sees no majority of the cluster");
+      marked = true;
+    }
   }
 
   int print(JsonNode value) {

@@ -1,5 +1,7 @@
 package dev.flotilla.app;
 
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpQueues;
 import dev.flotilla.data.queue.Queue;
@@ -47,6 +49,16 @@ final class QueueCommand {
 
     Queue queue() {
       return queues().queue(name);
+    }
+
+    /** One that is there: who only looks into it makes none. */
+    Queue existing() {
+      return queues()
+          .find(name)
+          .orElseThrow(
+              () ->
+                  new FlotillaException(
+                      Code.NOT_FOUND, "there is no queue " + name, "To make it, send to it."));
     }
 
     int say(Object json, String text) {
@@ -107,7 +119,7 @@ final class QueueCommand {
     @Override
     public Integer call() throws InterruptedException {
       List<Queue.Message> messages =
-          queue().receive(group, "shell", max, VISIBILITY, Duration.ofMillis(waitMs));
+          existing().receive(group, "shell", max, VISIBILITY, Duration.ofMillis(waitMs));
       if (asJson) {
         System.out.println(json(messages.stream().map(Receive::shown).toList()));
       } else {

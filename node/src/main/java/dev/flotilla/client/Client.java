@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -43,12 +44,18 @@ public final class Client {
   private final Optional<String> key;
   private final ThreadLocal<Optional<String>> transaction =
       ThreadLocal.withInitial(Optional::empty);
+  private final Optional<Runnable> onStale;
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
 
   /** A client of the node at this address, with this key where one is needed. */
   public Client(String url, Optional<String> key) {
-    this.base = address(url);
+    this(address(url), key, Optional.empty());
+  }
+
+  private Client(URI base, Optional<String> key, Optional<Runnable> onStale) {
+    this.base = base;
     this.key = key;
+    this.onStale = onStale;
   }
 
   private static URI address(String url) {
@@ -154,7 +161,7 @@ public final class Client {
   public void lines(String path, Predicate<String> onLine) {
     try {
       HttpResponse<Stream<String>> response =
-          http.send(request(path).GET().build(), HttpResponse.BodyHandlers.ofLines());
+          noted(http.send(request(path).GET().build(), HttpResponse.BodyHandlers.ofLines()));
       try (Stream<String> lines = response.body()) {
         if (response.statusCode() != 200) {
           throw refused(response.statusCode(), String.join("\n", lines.toList()));
@@ -185,10 +192,33 @@ public final class Client {
   }
 
   private HttpRequest.Builder request(String path) {
-    HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(path.substring(1)));
+    String asked =
+        onStale.isPresent() || StaleReads.allowed()
+            ? path + (path.contains("?") ? "&" : "?") + StaleReads.PARAMETER + "=true"
+            : path;
+    HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(asked.substring(1)));
     key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
     transaction.get().ifPresent(id -> builder.header("X-Flotilla-Transaction", id));
     return builder;
+  }
+
+  /** Takes note of an answer that may be old. */
+  private <T> HttpResponse<T> noted(HttpResponse<T> response) {
+    if (response.headers().firstValue(StaleReads.HEADER).isPresent()) {
+      StaleReads.mark();
+      onStale.ifPresent(Runnable::run);
+    }
+    return response;
+  }
+
+  /**
+   * A client whose every read may be answered by a node that sees no majority; {@link StaleReads}
+   * is for single ones.
+   *
+   * @param action called for each answer that may be old
+   */
+  public Client allowingStale(Runnable action) {
+    return new Client(base, key, Optional.of(action));
   }
 
   /** An answer of which more than the text matters. */
@@ -210,9 +240,10 @@ public final class Client {
     headers.forEach(builder::header);
     try {
       HttpResponse<byte[]> response =
-          http.send(
-              builder.method(method, HttpRequest.BodyPublishers.ofByteArray(body)).build(),
-              HttpResponse.BodyHandlers.ofByteArray());
+          noted(
+              http.send(
+                  builder.method(method, HttpRequest.BodyPublishers.ofByteArray(body)).build(),
+                  HttpResponse.BodyHandlers.ofByteArray()));
       int status = response.statusCode();
       if (status / 100 != 2 && IntStream.of(accepted).noneMatch(code -> code == status)) {
         throw refused(status, new String(response.body(), StandardCharsets.UTF_8));
@@ -242,7 +273,7 @@ public final class Client {
     headers.forEach(builder::header);
     try {
       HttpResponse<InputStream> response =
-          http.send(builder.build(), HttpResponse.BodyHandlers.ofInputStream());
+          noted(http.send(builder.build(), HttpResponse.BodyHandlers.ofInputStream()));
       if (response.statusCode() / 100 != 2) {
         try (InputStream body = response.body()) {
           throw refused(
@@ -259,7 +290,8 @@ public final class Client {
 
   private String send(HttpRequest request) {
     try {
-      HttpResponse<String> response = http.send(request, HttpResponse.BodyHandlers.ofString());
+      HttpResponse<String> response =
+          noted(http.send(request, HttpResponse.BodyHandlers.ofString()));
       if (response.statusCode() / 100 != 2) {
         throw refused(response.statusCode(), response.body());
       }

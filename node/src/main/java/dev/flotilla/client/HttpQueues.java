@@ -31,7 +31,7 @@ public final class HttpQueues implements Queues {
     return "/api/queues/" + Client.encode(name) + action;
   }
 
-  /** Made by the first message, if nobody makes it before. */
+  /** Made by the first call that sends or receives, if nobody makes it before. */
   @Override
   public Queue queue(String name) {
     return new Remote(name);
@@ -118,15 +118,24 @@ public final class HttpQueues implements Queues {
     @Override
     public List<Message> receive(
         String group, String consumer, int max, Duration visibility, Duration wait) {
-      JsonNode answer =
-          client.post(
-              path(name, "/receive"),
-              Map.of(
-                  "group", group,
-                  "consumer", consumer,
-                  "max", max,
-                  "visibility_ms", visibility.toMillis(),
-                  "wait_ms", wait.toMillis()));
+      Map<String, Object> body =
+          Map.of(
+              "group", group,
+              "consumer", consumer,
+              "max", max,
+              "visibility_ms", visibility.toMillis(),
+              "wait_ms", wait.toMillis());
+      JsonNode answer;
+      try {
+        answer = client.post(path(name, "/receive"), body);
+      } catch (FlotillaException e) {
+        if (e.code() != Code.NOT_FOUND) {
+          throw e;
+        }
+        // Whoever asks for a queue by queue(name) wants it made.
+        var _ = client.post(path(name, ""), Map.of());
+        answer = client.post(path(name, "/receive"), body);
+      }
       List<Message> messages = new ArrayList<>();
       for (JsonNode node : answer) {
         messages.add(

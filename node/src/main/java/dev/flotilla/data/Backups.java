@@ -59,10 +59,12 @@ public interface Backups {
    * Makes a full copy while the grid goes on working.
    *
    * @param name up to 64 letters, digits and underscores
-   * @param folder an absolute path on every node, or empty
-   * @throws dev.flotilla.FlotillaException {@code INVALID} for a bad name, {@code CONFLICT} if
-   *     there is one of that name or another is being made, {@code NO_MAJORITY}, {@code FAILED} if
-   *     a node could not write its part: nothing is kept then
+   * @param folder an absolute path on every node, or empty; made where it is missing, in a folder
+   *     that is there
+   * @throws dev.flotilla.FlotillaException {@code INVALID} for a bad name, or a folder that a node
+   *     cannot write to, before anything starts; {@code CONFLICT} if there is one of that name or
+   *     another is being made, {@code NO_MAJORITY}, {@code FAILED} if a node could not write its
+   *     part: nothing is kept then
    */
   Backup create(String name, Optional<String> folder);
 

@@ -21,6 +21,7 @@ import io.micrometer.core.instrument.Gauge;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.ref.WeakReference;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
@@ -108,6 +109,16 @@ final class ChangeJournal implements AutoCloseable {
   /** Longer than any transaction may take. */
   private static final long PREPARED_MAX_MS = 60_000;
 
+  /**
+   * A list that another backup's took the place of: if that one fails, it is gone on with, from the
+   * same place of the same engine's log.
+   */
+  private record Suspended(
+      Current backup,
+      List<Session> sessions,
+      WeakReference<Ignite> engine,
+      Map<GridCacheVersion, Long> prepared) {}
+
   private record Lifecycle(long atMs, String cache, boolean started) {}
 
   private final Cluster cluster;
@@ -126,6 +137,7 @@ final class ChangeJournal implements AutoCloseable {
 
   // Of the journal's thread alone.
   private @Nullable Current current;
+  private @Nullable Suspended suspended;
   private @Nullable Ignite engine;
   private @Nullable WALPointer pointer;
   private final Map<GridCacheVersion, Long> prepared = new HashMap<>();
@@ -265,9 +277,7 @@ final class ChangeJournal implements AutoCloseable {
     Optional<Current> wanted =
         cluster.registry().get(CURRENT).map(entry -> Json.read(entry.value(), Current.class));
     if (!Objects.equals(wanted.orElse(null), current)) {
-      endSession();
-      past = wanted.map(this::pastSessions).orElse(List.of());
-      current = wanted.orElse(null);
+      change(wanted);
       trouble = "";
     }
     Current now = current;
@@ -287,6 +297,31 @@ final class ChangeJournal implements AutoCloseable {
     append(now);
     trouble = "";
     tell(now, false);
+  }
+
+  private void change(Optional<Current> wanted) {
+    Suspended before = suspended;
+    suspended =
+        pointer != null && current != null && engine != null
+            ? new Suspended(current, sessions(), new WeakReference<>(engine), Map.copyOf(prepared))
+            : null;
+    endSession();
+    current = wanted.orElse(null);
+    if (before != null && before.backup().equals(current)) {
+      past = before.sessions();
+      // Kept for the beginning of the session, which takes it up.
+      suspended = before;
+    } else {
+      past = wanted.map(this::pastSessions).orElse(List.of());
+    }
+  }
+
+  /** Whether this session goes on with one that another took the place of. */
+  private boolean isTakenUp(Ignite ignite, Current now) {
+    return suspended != null
+        && suspended.backup().equals(now)
+        && ignite.equals(suspended.engine().get())
+        && !past.isEmpty();
   }
 
   private List<Session> pastSessions(Current backup) {
@@ -327,11 +362,16 @@ final class ChangeJournal implements AutoCloseable {
     engine = ignite;
     members = ignite.cluster().forServers().nodes().size();
     long nowMs = clock.millis();
+    boolean alone = members == 1 && ignite.cluster().currentBaselineTopology().size() == 1;
+    boolean takenUp = isTakenUp(ignite, now);
     Optional<Resumed> resumed =
-        members == 1 && ignite.cluster().currentBaselineTopology().size() == 1
+        alone || takenUp
             ? resumed(now).filter(each -> isThere(ignite, each.pointer()))
             : Optional.empty();
     if (resumed.isPresent()) {
+      if (takenUp && suspended != null) {
+        prepared.putAll(suspended.prepared());
+      }
       // Nobody can have changed anything while the only node was down.
       past = past.subList(0, Math.max(0, past.size() - 1));
       sessionMs = resumed.get().header().sessionMs();
@@ -348,6 +388,9 @@ final class ChangeJournal implements AutoCloseable {
       sessionMs = nowMs;
       sequence = 0;
       upToMs = nowMs;
+    }
+    if (takenUp) {
+      suspended = null;
     }
     define(ignite, unwritten, nowMs, true);
     return Optional.of(

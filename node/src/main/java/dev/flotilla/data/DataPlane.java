@@ -86,6 +86,7 @@ public final class DataPlane implements AutoCloseable {
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
     journal = new ChangeJournal(environment, grid, BACKED_UP_KINDS);
+    environment.cluster().addService(new BackupFolders(environment.cluster()));
     backups =
         new GridBackups(
             environment.cluster(),

@@ -67,6 +67,7 @@ final class GridBackups implements Backups {
   private final InstantSource clock;
   private final List<String> kinds;
   private final Optional<ChangeJournal> journal;
+  private final BackupFolders folders;
 
   /**
    * @param journal writes changes behind the last backup
@@ -83,6 +84,7 @@ final class GridBackups implements Backups {
     this.clock = clock;
     this.kinds = List.copyOf(kinds);
     this.journal = journal;
+    this.folders = new BackupFolders(cluster);
   }
 
   @Override
@@ -93,7 +95,10 @@ final class GridBackups implements Backups {
       throw new FlotillaException(
           Code.CONFLICT, "there is a backup " + name, "Choose another name, or add a point to it.");
     }
+    folder.ifPresent(place -> folders.check(place, name));
     Optional<ChangeJournal.Current> followedBefore = current();
+    Optional<Registry.Entry> storedBefore =
+        followedBefore.flatMap(before -> cluster.registry().get(key(before.backup())));
     if (journal.isPresent()) {
       follow(Optional.of(new ChangeJournal.Current(name, folder.orElse(""))), name);
     }
@@ -105,7 +110,9 @@ final class GridBackups implements Backups {
       nowMs = clock.millis();
       snapshot(name, folder, false);
     } catch (RuntimeException e) {
-      journal.ifPresent(each -> follow(followedBefore, ""));
+      if (journal.isPresent()) {
+        followAgain(followedBefore, storedBefore);
+      }
       throw e;
     }
     // The copy is of some moment since its beginning: what was changed until now may be in or not.
@@ -144,6 +151,16 @@ final class GridBackups implements Backups {
                       JournalCover.goodUntil(before.changesFromMs(), sessions(before.name())));
               writes.add(new Registry.Write(key(before.name()), Optional.of(Json.write(ended))));
             });
+    var _ = cluster.registry().commit(List.of(), writes).orElseThrow();
+  }
+
+  /** As if there had been no other: the nodes go on with its lists where they left them. */
+  private void followAgain(
+      Optional<ChangeJournal.Current> before, Optional<Registry.Entry> storedBefore) {
+    List<Registry.Write> writes = new ArrayList<>();
+    writes.add(new Registry.Write(ChangeJournal.CURRENT, before.map(Json::write)));
+    storedBefore.ifPresent(
+        stored -> writes.add(new Registry.Write(stored.key(), Optional.of(stored.value()))));
     var _ = cluster.registry().commit(List.of(), writes).orElseThrow();
   }
 
@@ -303,6 +320,7 @@ final class GridBackups implements Backups {
   public Instant restore(String name, Optional<String> folder, Optional<Instant> at) {
     checkName(name);
     folder.ifPresent(GridBackups::checkFolder);
+    folder.ifPresent(GridBackups::checkIsFolder);
     Stored stored =
         cluster
             .registry()
@@ -560,6 +578,13 @@ final class GridBackups implements Backups {
           Code.INVALID,
           "a backup's folder must be an absolute path on every node",
           "Begin it with a slash.");
+    }
+  }
+
+  private static void checkIsFolder(String folder) {
+    if (Files.exists(Path.of(folder)) && !Files.isDirectory(Path.of(folder))) {
+      throw new FlotillaException(
+          Code.INVALID, folder + " is no folder", "Name the one that holds the backup's parts.");
     }
   }
 

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import java.util.List;
 import java.util.Optional;
 
 /** An error as a client sees it: an HTTP status and OpenAI's error object. */
@@ -29,6 +30,28 @@ final class ApiError extends RuntimeException {
   /** 400: a field that would change the answer, and that is not implemented. */
   static ApiError unsupported(String param, String message) {
     return new ApiError(400, "unsupported_parameter", Optional.of(param), message);
+  }
+
+  /**
+   * 400: something that nobody would read.
+   *
+   * @param kind of it, such as {@code "field"}
+   * @param known those that there are
+   */
+  static ApiError unknown(String kind, String name, List<String> known) {
+    String shown = name.length() <= 64 ? name : name.substring(0, 64) + "…";
+    return new ApiError(
+        400,
+        "unknown_parameter",
+        Optional.of(shown),
+        "There is no "
+            + kind
+            + " '"
+            + shown
+            + "' here: "
+            + (known.isEmpty()
+                ? "this takes no " + kind + "s."
+                : "this takes " + String.join(", ", known) + "."));
   }
 
   static ApiError of(int status, String code, String message) {

@@ -33,11 +33,13 @@ final class BackupsApi {
   List<Route> routes() {
     return List.of(
         Route.of("GET", "/api/backups", Access.KEY, this::list),
-        Route.of("POST", "/api/backups", Access.WORK, this::create),
+        Route.of("POST", "/api/backups", Access.WORK, this::create).fields("name", "folder"),
         Route.named("DELETE", "/api/backups/*", Access.WORK, this::delete),
-        Route.of("POST", "/api/backup-prunes", Access.WORK, this::prune),
+        Route.of("POST", "/api/backup-prunes", Access.WORK, this::prune)
+            .fields("older_than_ms", "bytes_max"),
         Route.named("POST", "/api/backups/*/points", Access.WORK, this::addPoint),
-        Route.named("POST", "/api/backups/*/restore", Access.WORK, this::restore));
+        Route.named("POST", "/api/backups/*/restore", Access.WORK, this::restore)
+            .fields("folder", "at_ms"));
   }
 
   private Backups backups() {

@@ -54,22 +54,31 @@ final class BlobApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("POST", "/api/blobs", Access.WORK, this::put),
-        Route.of("GET", "/api/blobs", Access.KEY, this::list),
+        Route.of("POST", "/api/blobs", Access.WORK, this::put).query("bucket"),
+        Route.of("GET", "/api/blobs", Access.KEY, this::list)
+            .query("bucket", "prefix", "after", "limit"),
         Route.of("GET", "/api/blobs/stats", Access.KEY, this::stats),
         Route.of("POST", "/api/blobs/scrub", Access.WORK, this::scrub),
-        Route.of("POST", "/api/blobs/uploads", Access.WORK, this::startUpload),
-        Route.named("PUT", "/api/blobs/uploads/*", Access.WORK, this::append),
+        Route.of("POST", "/api/blobs/uploads", Access.WORK, this::startUpload)
+            .query("bucket")
+            .fields("bucket"),
+        Route.named("PUT", "/api/blobs/uploads/*", Access.WORK, this::append).query("offset"),
         Route.named("GET", "/api/blobs/uploads/*", Access.KEY, this::upload),
         Route.named("DELETE", "/api/blobs/uploads/*", Access.WORK, this::abandon),
-        Route.named("POST", "/api/blobs/uploads/*/complete", Access.WORK, this::complete),
-        Route.named("PUT", "/api/blobs/names/*", Access.WORK, this::name),
-        Route.named("GET", "/api/blobs/names/*", Access.KEY, this::reference),
-        Route.named("DELETE", "/api/blobs/names/*", Access.WORK, this::unname),
+        Route.named("POST", "/api/blobs/uploads/*/complete", Access.WORK, this::complete)
+            .fields("digest"),
+        Route.named("PUT", "/api/blobs/names/*", Access.WORK, this::name)
+            .query("bucket")
+            .fields("digest", "bucket", "version", "fence"),
+        Route.named("GET", "/api/blobs/names/*", Access.KEY, this::reference).query("bucket"),
+        Route.named("DELETE", "/api/blobs/names/*", Access.WORK, this::unname)
+            .query("bucket", "lock", "token"),
         Route.named("GET", "/api/blobs/quotas/*", Access.KEY, this::quota),
-        Route.named("PUT", "/api/blobs/quotas/*", Access.WORK, this::limit),
+        Route.named("PUT", "/api/blobs/quotas/*", Access.WORK, this::limit)
+            .fields("bytes_max", "count_max"),
         Route.named("GET", "/api/blobs/*", Access.KEY, this::get),
-        Route.named("DELETE", "/api/blobs/*", Access.WORK, this::unname));
+        Route.named("DELETE", "/api/blobs/*", Access.WORK, this::unname)
+            .query("bucket", "lock", "token"));
   }
 
   private Blobs blobs() {
@@ -201,15 +210,7 @@ final class BlobApi {
 
   private void name(Exchange exchange, String name) {
     Fields body = exchange.json();
-    Optional<Fence> fence =
-        body.object("fence")
-            .map(
-                fields ->
-                    new Fence(
-                        fields.requiredText("lock"),
-                        fields
-                            .integer("token", 1, Long.MAX_VALUE)
-                            .orElseThrow(() -> ApiError.invalid("token", "token is missing."))));
+    Optional<Fence> fence = LocksApi.fence(body);
     exchange.send(
         200,
         json(

@@ -52,18 +52,30 @@ final class CacheApi {
   List<Route> routes() {
     return List.of(
         Route.of("GET", "/api/caches", Access.KEY, this::list),
-        Route.named("POST", "/api/caches/*", Access.WORK, this::create),
+        Route.named("POST", "/api/caches/*", Access.WORK, this::create)
+            .fields(
+                "mode",
+                "ttl_ms",
+                "max_entries",
+                "max_bytes",
+                "near_bytes",
+                "store",
+                "write_through",
+                "load_timeout_ms"),
         Route.named("GET", "/api/caches/*", Access.KEY, this::show),
         Route.named("DELETE", "/api/caches/*", Access.WORK, this::drop),
         route("GET", "", Access.KEY, this::get),
-        route("PUT", "", Access.WORK, this::put),
+        route("PUT", "", Access.WORK, this::put).query("ttl_ms"),
         route("DELETE", "", Access.WORK, this::remove),
-        route("POST", "/increment", Access.WORK, this::increment),
-        route("POST", "/compare-and-set", Access.WORK, this::compareAndSet),
-        route("POST", "/swap", Access.WORK, this::swap),
+        route("POST", "/increment", Access.WORK, this::increment).fields("by"),
+        route("POST", "/compare-and-set", Access.WORK, this::compareAndSet)
+            .fields("expected", "value", "ttl_ms"),
+        route("POST", "/swap", Access.WORK, this::swap).query("ttl_ms"),
         route("POST", "/take", Access.WORK, this::take),
-        inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll)),
-        inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll)),
+        inTransactions(Route.named("POST", "/api/caches/*/get-all", Access.KEY, this::getAll))
+            .fields("keys", "allow_stale"),
+        inTransactions(Route.named("POST", "/api/caches/*/put-all", Access.WORK, this::putAll))
+            .fields("entries", "ttl_ms"),
         Route.named("POST", "/api/caches/*/clear", Access.WORK, this::clear));
   }
 
@@ -324,9 +336,9 @@ final class CacheApi {
   }
 
   private void getAll(Exchange exchange, String name) {
+    Fields fields = exchange.json();
     JsonNode keys =
-        exchange
-            .json()
+        fields
             .node("keys")
             .filter(JsonNode::isArray)
             .orElseThrow(() -> ApiError.invalid("keys", "keys must be an array of strings."));
@@ -337,10 +349,14 @@ final class CacheApi {
       }
       asked.add(key.textValue());
     }
-    ObjectNode answer = Json.MAPPER.createObjectNode();
-    ObjectNode entries = answer.putObject("entries");
-    made(name).getAll(asked).forEach(entries::put);
-    exchange.send(200, answer);
+    exchange.maybeStale(
+        fields,
+        () -> {
+          ObjectNode answer = Json.MAPPER.createObjectNode();
+          ObjectNode entries = answer.putObject("entries");
+          made(name).getAll(asked).forEach(entries::put);
+          exchange.send(200, answer);
+        });
   }
 
   private void putAll(Exchange exchange, String name) {

@@ -53,6 +53,7 @@ final class EmbedJob implements JobDefinition {
 
   @Override
   public List<Task> plan(Context context, JsonNode input) {
+    TextLines.only(input, TextLines.FIELDS, "model", "index");
     String model = required(input, "model");
     String index = required(input, "index");
     indexes.index(index).name();
@@ -68,7 +69,7 @@ final class EmbedJob implements JobDefinition {
 
   private static String required(JsonNode input, String name) {
     String value = input.path(name).asText();
-    if (value.isEmpty()) {
+    if (value.isEmpty() || !input.path(name).isTextual()) {
       throw new FlotillaException(
           Code.INVALID,
           "the job's input names no " + name,

@@ -38,7 +38,7 @@ final class EmbeddingsApi {
   }
 
   List<Route> routes() {
-    return List.of(Route.of("POST", "/v1/embeddings", Access.WORK, this::embed));
+    return List.of(Route.of("POST", "/v1/embeddings", Access.WORK, this::embed).lenient());
   }
 
   /**

@@ -1,7 +1,10 @@
 package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
+import dev.flotilla.gateway.GatewayHandler.Takes;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
@@ -51,6 +54,7 @@ final class Exchange {
   private final GatewayConfig.Limits limits;
   private final CompletableFuture<Void> gone = new CompletableFuture<>();
   private String keyName = "";
+  private Takes takes = Takes.ANYTHING;
 
   /** Whether nothing more is to be read of the request: it is at its end, or not worth it. */
   private boolean requestEnded;
@@ -91,13 +95,32 @@ final class Exchange {
   }
 
   Optional<String> query(String name) {
-    Field field;
-    try {
-      field = Request.extractQueryParameters(request).get(name);
-    } catch (IllegalArgumentException e) {
-      throw ApiError.invalid(name, "the query of the address is not well-formed.");
-    }
+    Field field = query().get(name);
     return field == null ? Optional.empty() : Optional.ofNullable(field.getValue());
+  }
+
+  private org.eclipse.jetty.util.Fields query() {
+    try {
+      return Request.extractQueryParameters(request);
+    } catch (IllegalArgumentException e) {
+      throw ApiError.of(400, "invalid_value", "The query of the address is not well-formed.");
+    }
+  }
+
+  /**
+   * What this request may hold, from its route: the query is checked now, the body when it is read.
+   *
+   * @throws ApiError 400 naming a parameter that is not among them, and those that are
+   */
+  void takes(Takes known) {
+    takes = known;
+    if (!known.anything()) {
+      for (String name : query().getNames()) {
+        if (!known.query().contains(name)) {
+          throw ApiError.unknown("parameter", name, known.query());
+        }
+      }
+    }
   }
 
   Optional<String> header(String name) {
@@ -110,7 +133,8 @@ final class Exchange {
 
   /** The body as a JSON object. */
   Fields json() {
-    return Fields.read(body());
+    Fields fields = Fields.read(body());
+    return takes.anything() ? fields : fields.only(takes.fields());
   }
 
   /**
@@ -343,9 +367,51 @@ final class Exchange {
     }
   }
 
-  /** Answers with JSON. */
+  /**
+   * Whether the client would rather have an old answer than none.
+   *
+   * @throws ApiError 400 if it says so in a way of its own
+   */
+  boolean allowsStale() {
+    return query(StaleReads.PARAMETER)
+        .map(
+            text -> {
+              if (!text.equals("true") && !text.equals("false")) {
+                throw ApiError.invalid(
+                    StaleReads.PARAMETER, StaleReads.PARAMETER + " must be true or false.");
+              }
+              return text.equals("true");
+            })
+        .orElse(false);
+  }
+
+  /** Runs what answers, which may be old if the address or the body's field says so. */
+  void maybeStale(Fields body, Runnable answer) {
+    if (body.flag(StaleReads.PARAMETER, false) || allowsStale()) {
+      var _ =
+          StaleReads.allow(
+              () -> {
+                answer.run();
+                return true;
+              });
+    } else {
+      answer.run();
+    }
+  }
+
+  /** Says so if what was read for this answer may be old; before the answer starts. */
+  private void markStale() {
+    if (StaleReads.marked()) {
+      putHeader(StaleReads.HEADER, "true");
+    }
+  }
+
+  /** Answers with JSON; an object says whether it may be old, if that was allowed. */
   void send(int status, JsonNode body) {
     putHeader("Cache-Control", "no-store");
+    if (status == 200 && StaleReads.allowed() && body instanceof ObjectNode object) {
+      object.put("stale", StaleReads.marked());
+    }
     send(status, "application/json", Json.write(body));
   }
 
@@ -359,6 +425,7 @@ final class Exchange {
   }
 
   void send(int status, String contentType, byte[] body) {
+    markStale();
     response.setStatus(status);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     response.getHeaders().put(HttpHeader.CONTENT_LENGTH, body.length);
@@ -367,6 +434,7 @@ final class Exchange {
 
   /** Starts an answer that is written piece by piece. */
   void startStream(String contentType) {
+    markStale();
     response.setStatus(200);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     putHeader("Cache-Control", "no-cache");
@@ -378,6 +446,7 @@ final class Exchange {
    * head was asked for.
    */
   void start(int status, String contentType, long length) {
+    markStale();
     response.setStatus(status);
     response.getHeaders().put(HttpHeader.CONTENT_TYPE, contentType);
     response.getHeaders().put(HttpHeader.CONTENT_LENGTH, length);

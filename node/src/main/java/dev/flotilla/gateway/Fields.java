@@ -1,10 +1,9 @@
 package dev.flotilla.gateway;
 
-import com.fasterxml.jackson.core.JsonLocation;
-import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
 import java.io.IOException;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
@@ -16,8 +15,16 @@ final class Fields {
 
   private final JsonNode object;
 
-  private Fields(JsonNode object) {
+  /** Where this is in the body, up to the dot; empty for the body itself. */
+  private final String path;
+
+  private Fields(JsonNode object, String path) {
     this.object = object;
+    this.path = path;
+  }
+
+  private ApiError wrong(String name, String complaint) {
+    return ApiError.invalid(path + name, path + name + " " + complaint);
   }
 
   /**
@@ -30,24 +37,48 @@ final class Fields {
     JsonNode node;
     try {
       node = Json.MAPPER.readTree(body);
-    } catch (JsonProcessingException e) {
-      JsonLocation at = e.getLocation();
-      String place =
-          at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr();
-      throw ApiError.of(
-          400, "invalid_json", "The body is not valid JSON" + place + ": " + firstLine(e));
     } catch (IOException e) {
-      throw ApiError.of(400, "invalid_json", "The body is not valid JSON: " + e.getMessage());
+      throw ApiError.of(
+          400, "invalid_json", "The body is not valid JSON: " + Json.problem(e) + ".");
     }
     if (node == null || !node.isObject()) {
       throw ApiError.of(400, "invalid_json", "The body must be a JSON object.");
     }
     checkValues(node, "");
-    return new Fields(node);
+    return new Fields(node, "");
   }
 
-  private static String firstLine(JsonProcessingException e) {
-    return String.valueOf(e.getOriginalMessage()).lines().findFirst().orElse("");
+  /** An object inside of a body that was read: one of an array, say. */
+  static Fields of(JsonNode checked, String path) {
+    if (!checked.isObject()) {
+      throw ApiError.invalid(path, path + " must be an object.");
+    }
+    return new Fields(checked, path + ".");
+  }
+
+  /**
+   * Refuses what nobody would read, so that a slip of the pen does not pass for a request.
+   *
+   * @throws ApiError 400 naming the field, and those that there are
+   */
+  Fields only(List<String> known) {
+    for (Map.Entry<String, JsonNode> field : object.properties()) {
+      if (!known.contains(field.getKey())) {
+        throw ApiError.unknown(
+            "field", path + field.getKey(), known.stream().map(name -> path + name).toList());
+      }
+    }
+    return this;
+  }
+
+  /** As above. */
+  Fields only(String... known) {
+    return only(List.of(known));
+  }
+
+  /** All of it. */
+  JsonNode tree() {
+    return object;
   }
 
   /** Infinite numbers and lone surrogates pass the parser, but mean nothing. */
@@ -87,7 +118,7 @@ final class Fields {
         .map(
             value -> {
               if (!value.isTextual()) {
-                throw ApiError.invalid(name, name + " must be a string.");
+                throw wrong(name, "must be a string.");
               }
               return value.textValue();
             });
@@ -101,8 +132,8 @@ final class Fields {
                 new ApiError(
                     400,
                     "missing_required_parameter",
-                    Optional.of(name),
-                    name + " is required, as a string that is not empty."));
+                    Optional.of(path + name),
+                    path + name + " is required, as a string that is not empty."));
   }
 
   boolean flag(String name, boolean otherwise) {
@@ -110,7 +141,7 @@ final class Fields {
         .map(
             value -> {
               if (!value.isBoolean()) {
-                throw ApiError.invalid(name, name + " must be true or false.");
+                throw wrong(name, "must be true or false.");
               }
               return value.booleanValue();
             })
@@ -126,8 +157,7 @@ final class Fields {
                   || !value.canConvertToLong()
                   || value.longValue() < least
                   || value.longValue() > most) {
-                throw ApiError.invalid(
-                    name, name + " must be an integer from " + least + " to " + most + ".");
+                throw wrong(name, "must be an integer from " + least + " to " + most + ".");
               }
               return value.longValue();
             });
@@ -143,8 +173,7 @@ final class Fields {
         .map(
             value -> {
               if (!value.isNumber() || value.doubleValue() < least || value.doubleValue() > most) {
-                throw ApiError.invalid(
-                    name, name + " must be a number from " + least + " to " + most + ".");
+                throw wrong(name, "must be a number from " + least + " to " + most + ".");
               }
               return value.doubleValue();
             });
@@ -152,13 +181,6 @@ final class Fields {
 
   /** An object inside this one. */
   Optional<Fields> object(String name) {
-    return node(name)
-        .map(
-            value -> {
-              if (!value.isObject()) {
-                throw ApiError.invalid(name, name + " must be an object.");
-              }
-              return new Fields(value);
-            });
+    return node(name).map(value -> of(value, path + name));
   }
 }

@@ -130,6 +130,7 @@ public final class Gateway implements AutoCloseable {
     for (String path : console.paths()) {
       routes.add(Route.of("GET", path, Access.OPEN, console::send));
     }
+    // The console's, the scrapers' and OpenAI's clients; and what only names things of the cluster.
     routes.addAll(
         List.of(
             Route.of("GET", "/health", Access.OPEN, this::health),
@@ -152,6 +153,7 @@ public final class Gateway implements AutoCloseable {
             Route.named("DELETE", "/api/training/*", Access.WORK, cluster::cancelTraining),
             Route.of("POST", "/api/invites", Access.WORK, cluster::invite),
             Route.of("GET", "/api/stats", Access.KEY, cluster::stats)));
+    routes.replaceAll(Route::lenient);
     routes.addAll(new LocksApi(services).routes());
     routes.addAll(new NodesApi(services).routes());
     routes.addAll(new BackupsApi(services).routes());

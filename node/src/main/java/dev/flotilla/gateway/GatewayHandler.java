@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.StaleReads;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -49,13 +50,56 @@ final class GatewayHandler extends Handler.Abstract {
   }
 
   /**
-   * A route.
+   * What a request may hold beside its path: names of parameters of its query, and of its body's
+   * fields. Others are refused, unless it takes anything.
+   */
+  record Takes(boolean anything, List<String> query, List<String> fields) {
+
+    static final Takes ANYTHING = new Takes(true, List.of(), List.of());
+    static final Takes NOTHING = new Takes(false, List.of(), List.of());
+
+    /** The same with one parameter more. */
+    Takes andQuery(String name) {
+      List<String> more = new ArrayList<>(query);
+      more.add(name);
+      return new Takes(anything, more, fields);
+    }
+  }
+
+  /**
+   * A route. It takes no parameters and no fields but those that it names ({@link #query}, {@link
+   * #fields}).
    *
    * @param path of segments; {@code *} stands for any one, not empty. A request's segments are
    *     taken apart as they were sent, and each that a star stands for is percent-decoded once: so
    *     a name may hold any character, slashes too
    */
-  record Route(String method, String path, Access access, Action action) {
+  record Route(String method, String path, Access access, Takes takes, Action action) {
+
+    Route(String method, String path, Access access, Action action) {
+      this(method, path, access, Takes.NOTHING, action);
+    }
+
+    /** The same, whose requests may have these parameters. */
+    Route query(String... names) {
+      return new Route(
+          method, path, access, new Takes(false, List.of(names), takes.fields), action);
+    }
+
+    /** The same, whose bodies may have these fields. */
+    Route fields(String... names) {
+      return new Route(method, path, access, new Takes(false, takes.query, List.of(names)), action);
+    }
+
+    /** The same for clients that send what we do not know, as those of other servers do. */
+    Route lenient() {
+      return new Route(method, path, access, Takes.ANYTHING, action);
+    }
+
+    /** The same that does something else. */
+    Route doing(Action other) {
+      return new Route(method, path, access, takes, other);
+    }
 
     static Route of(String method, String path, Access access, PlainAction action) {
       return new Route(method, path, access, (exchange, segments) -> action.run(exchange));
@@ -199,6 +243,33 @@ final class GatewayHandler extends Handler.Abstract {
     if (draining && route.get().access() == Access.WORK) {
       throw ApiError.of(503, "draining", "This node is stopping. Ask another node.");
     }
-    route.get().action().run(exchange, route.get().match(path).orElseThrow());
+    boolean reads = method.equals("GET");
+    // Our client says it with whatever it asks for while old answers are allowed.
+    exchange.takes(route.get().takes().andQuery(StaleReads.PARAMETER));
+    Action action = route.get().action();
+    if (reads && exchange.allowsStale()) {
+      action = allowingStale(action);
+    }
+    action.run(exchange, route.get().match(path).orElseThrow());
+  }
+
+  /** The same, which may answer from what this node holds while it sees no majority. */
+  static Action allowingStale(Action action) {
+    return (exchange, segments) -> {
+      boolean interrupted =
+          StaleReads.allow(
+                  () -> {
+                    try {
+                      action.run(exchange, segments);
+                      return false;
+                    } catch (InterruptedException e) {
+                      return true;
+                    }
+                  })
+              .value();
+      if (interrupted) {
+        throw new InterruptedException();
+      }
+    };
   }
 }

@@ -33,7 +33,7 @@ final class JdbcApi {
   }
 
   List<Route> routes() {
-    return List.of(Route.of("POST", "/api/jdbc", Access.OPEN, this::handle));
+    return List.of(Route.of("POST", "/api/jdbc", Access.OPEN, this::handle).lenient());
   }
 
   private void handle(Exchange exchange) {

@@ -22,10 +22,10 @@ final class JobsApi {
   List<Route> routes() {
     return List.of(
         Route.of("GET", "/api/jobs", Access.KEY, this::list),
-        Route.of("POST", "/api/jobs", Access.WORK, this::submit),
+        Route.of("POST", "/api/jobs", Access.WORK, this::submit).fields("job", "input"),
         Route.of("GET", "/api/job-definitions", Access.KEY, this::definitions),
         Route.named("GET", "/api/jobs/*", Access.KEY, this::show),
-        Route.named("GET", "/api/jobs/*/rows", Access.KEY, this::rows),
+        Route.named("GET", "/api/jobs/*/rows", Access.KEY, this::rows).query("after", "limit"),
         Route.named("DELETE", "/api/jobs/*", Access.WORK, this::cancel));
   }
 

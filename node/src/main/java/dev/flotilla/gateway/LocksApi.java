@@ -39,9 +39,12 @@ final class LocksApi {
     return List.of(
         Route.of("GET", "/api/locks", Access.KEY, this::list),
         Route.named("GET", "/api/locks/*", Access.KEY, this::show),
-        Route.named("POST", "/api/locks/*/acquire", Access.WORK, this::acquire),
-        Route.named("POST", "/api/locks/*/renew", Access.WORK, this::renew),
-        Route.named("POST", "/api/locks/*/release", Access.WORK, this::release));
+        Route.named("POST", "/api/locks/*/acquire", Access.WORK, this::acquire)
+            .fields("holder", "ttl_ms", "wait_ms", "mode", "permits", "claim", "keep_waiting"),
+        Route.named("POST", "/api/locks/*/renew", Access.WORK, this::renew)
+            .fields("holder", "token", "claim", "ttl_ms"),
+        Route.named("POST", "/api/locks/*/release", Access.WORK, this::release)
+            .fields("holder", "token", "claim", "ttl_ms"));
   }
 
   /** The optional {@code "fence": {"lock", "token"}} of a request to a guarded resource. */
@@ -51,7 +54,7 @@ final class LocksApi {
         .map(
             fence ->
                 new Fence(
-                    fence.requiredText("lock"),
+                    fence.only("lock", "token").requiredText("lock"),
                     fence
                         .integer("token", 1, Long.MAX_VALUE)
                         .orElseThrow(

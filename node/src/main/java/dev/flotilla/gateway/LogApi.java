@@ -49,12 +49,14 @@ final class LogApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("GET", "/api/logs", Access.KEY, this::logs),
+        Route.of("GET", "/api/logs", Access.KEY, this::logs)
+            .query("query", "from", "to", "node", "level", "limit", "follow"),
         Route.of("GET", "/api/streams", Access.KEY, this::streams),
-        Route.named("GET", "/api/streams/*", Access.KEY, this::read),
+        Route.named("GET", "/api/streams/*", Access.KEY, this::read)
+            .query("from", "max", "wait_ms", "follow"),
         Route.named("POST", "/api/streams/*", Access.WORK, this::append),
-        Route.named("POST", "/api/streams/*/batch", Access.WORK, this::batch),
-        Route.named("POST", "/api/streams/*/trim", Access.WORK, this::trim));
+        Route.named("POST", "/api/streams/*/batch", Access.WORK, this::batch).fields("records"),
+        Route.named("POST", "/api/streams/*/trim", Access.WORK, this::trim).fields("before"));
   }
 
   private void logs(Exchange exchange) {
@@ -235,7 +237,10 @@ final class LogApi {
     List<byte[]> bodies = new ArrayList<>();
     for (JsonNode each : records) {
       try {
-        bodies.add(Base64.getDecoder().decode(each.asText()));
+        if (!each.isTextual()) {
+          throw ApiError.invalid("records", "records must be an array of strings, in base64.");
+        }
+        bodies.add(Base64.getDecoder().decode(each.textValue()));
       } catch (IllegalArgumentException e) {
         throw ApiError.invalid("records", "records must be base64.");
       }

@@ -31,7 +31,8 @@ final class NodesApi {
   }
 
   List<Route> routes() {
-    return List.of(Route.named("DELETE", "/api/cluster/nodes/*", Access.WORK, this::remove));
+    return List.of(
+        Route.named("DELETE", "/api/cluster/nodes/*", Access.WORK, this::remove).query("force"));
   }
 
   private void remove(Exchange exchange, String idOrName) throws InterruptedException {

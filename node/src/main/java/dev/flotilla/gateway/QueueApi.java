@@ -20,14 +20,16 @@ import java.util.List;
 import java.util.Optional;
 
 /**
- * Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent, or the
- * first call that waits for one.
+ * Queues over HTTP: see {@code docs/contract.md}. A queue is made by the first message sent, and by
+ * nothing else but a call that says so.
  */
 final class QueueApi {
 
   private static final long VISIBILITY_MS = 30_000;
   private static final long MOST_DELAY_MS = 30L * 86_400_000;
   private static final int MOST_DEAD = 1_000;
+  private static final List<String> MESSAGE_FIELDS =
+      List.of("key", "body", "body_base64", "dedup_id", "delay_ms", "priority");
 
   private final GatewayServices services;
 
@@ -39,15 +41,29 @@ final class QueueApi {
     return List.of(
         Route.of("GET", "/api/queues", Access.KEY, this::list),
         Route.named("GET", "/api/queues/*", Access.KEY, this::stats),
-        Route.named("POST", "/api/queues/*", Access.WORK, this::create),
+        Route.named("POST", "/api/queues/*", Access.WORK, this::create)
+            .fields("partitions", "depth_max", "attempts_max", "retention_ms", "dedup_ms"),
         Route.named("DELETE", "/api/queues/*", Access.WORK, this::delete),
-        inTransactions(Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send)),
-        Route.named("POST", "/api/queues/*/receive", Access.WORK, this::receive),
-        inTransactions(Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge)),
-        inTransactions(Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack)),
+        inTransactions(Route.named("POST", "/api/queues/*/messages", Access.WORK, this::send))
+            .fields(
+                "key",
+                "body",
+                "body_base64",
+                "dedup_id",
+                "delay_ms",
+                "priority",
+                "messages",
+                "fence"),
+        Route.named("POST", "/api/queues/*/receive", Access.WORK, this::receive)
+            .fields("group", "consumer", "max", "visibility_ms", "wait_ms"),
+        inTransactions(Route.named("POST", "/api/queues/*/ack", Access.KEY, this::acknowledge))
+            .fields("receipts", "fence"),
+        inTransactions(Route.named("POST", "/api/queues/*/nack", Access.KEY, this::giveBack))
+            .fields("receipts", "delay_ms"),
         Route.named("GET", "/api/queues/*/dead", Access.KEY, this::dead),
-        Route.named("POST", "/api/queues/*/redrive", Access.WORK, this::redrive),
-        Route.named("POST", "/api/queues/*/replay", Access.WORK, this::replay));
+        Route.named("POST", "/api/queues/*/redrive", Access.WORK, this::redrive).fields("max"),
+        Route.named("POST", "/api/queues/*/replay", Access.WORK, this::replay)
+            .fields("group", "from_ms"));
   }
 
   private Route inTransactions(Route route) {
@@ -64,7 +80,7 @@ final class QueueApi {
         .orElseThrow(
             () ->
                 ApiError.of(
-                    404, "not_found", "There is no queue " + name + "; send to it to make it."));
+                    404, "not_found", "There is no queue " + name + ". To make it, send to it."));
   }
 
   private void list(Exchange exchange) {
@@ -101,11 +117,13 @@ final class QueueApi {
     Optional<JsonNode> several = fields.node("messages");
     List<Queue.Outgoing> messages = new ArrayList<>();
     if (several.isPresent()) {
-      if (!several.get().isArray()) {
-        throw ApiError.invalid("messages", "messages must be an array of objects.");
+      if (!several.get().isArray() || several.get().isEmpty()) {
+        throw ApiError.invalid("messages", "messages must be an array of objects, one at least.");
       }
+      fields.only("messages", "fence");
       for (JsonNode each : several.get()) {
-        messages.add(outgoing(Fields.read(Json.write(each))));
+        messages.add(
+            outgoing(Fields.of(each, "messages[" + messages.size() + "]").only(MESSAGE_FIELDS)));
       }
     } else {
       messages.add(outgoing(fields));
@@ -123,6 +141,10 @@ final class QueueApi {
 
   private static Queue.Outgoing outgoing(Fields fields) {
     Optional<String> encoded = fields.text("body_base64");
+    if (encoded.isPresent() && fields.node("body").isPresent()) {
+      throw ApiError.invalid(
+          "body", "A message has body, a text, or body_base64, bytes; this has both.");
+    }
     byte[] body;
     try {
       body =
@@ -143,8 +165,7 @@ final class QueueApi {
   private void receive(Exchange exchange, String name) throws InterruptedException {
     Fields fields = exchange.json();
     List<Queue.Message> messages =
-        queues()
-            .queue(name)
+        existing(name)
             .receive(
                 fields.text("group").orElse(Queue.DEFAULT_GROUP),
                 fields.text("consumer").orElse(""),

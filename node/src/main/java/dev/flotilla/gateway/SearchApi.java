@@ -4,15 +4,16 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
 import dev.flotilla.data.search.IndexDocument;
 import dev.flotilla.data.search.IndexSettings;
+import dev.flotilla.data.search.SearchAnswer;
 import dev.flotilla.data.search.SearchIndex;
 import dev.flotilla.data.search.SearchIndex.Visibility;
 import dev.flotilla.data.search.SearchIndexes;
 import dev.flotilla.data.search.SearchRequest;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
-import java.io.IOException;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -47,12 +48,18 @@ final class SearchApi {
         Route.named("GET", "/api/indexes/*", Access.KEY, this::stats),
         Route.named("DELETE", "/api/indexes/*", Access.WORK, this::drop),
         Route.named("POST", "/api/indexes/*/search", Access.KEY, this::search),
-        Route.named("POST", "/api/indexes/*/documents", Access.WORK, this::putMany),
-        Route.named("POST", "/api/indexes/*/documents/delete", Access.WORK, this::deleteMany),
-        Route.named("POST", "/api/indexes/*/documents/get", Access.KEY, this::documents),
-        new Route("PUT", "/api/indexes/*/documents/*", Access.WORK, this::put),
+        Route.named("POST", "/api/indexes/*/documents", Access.WORK, this::putMany)
+            .query("refresh")
+            .fields("documents"),
+        Route.named("POST", "/api/indexes/*/documents/delete", Access.WORK, this::deleteMany)
+            .query("refresh")
+            .fields("ids"),
+        Route.named("POST", "/api/indexes/*/documents/get", Access.KEY, this::documents)
+            .fields("ids"),
+        new Route("PUT", "/api/indexes/*/documents/*", Access.WORK, this::put).query("refresh"),
         new Route("GET", "/api/indexes/*/documents/*", Access.KEY, this::document),
-        new Route("DELETE", "/api/indexes/*/documents/*", Access.WORK, this::delete));
+        new Route("DELETE", "/api/indexes/*/documents/*", Access.WORK, this::delete)
+            .query("refresh"));
   }
 
   /** {@code → {"indexes":[NAME,…]}}. */
@@ -65,28 +72,18 @@ final class SearchApi {
 
   /** {@code {"name", and settings} → settings}; 409 if it is there. */
   private void create(Exchange exchange) {
-    byte[] bytes = exchange.body();
-    String name = Fields.read(bytes).requiredText("name");
-    ObjectNode settings = (ObjectNode) tree(bytes);
+    Fields fields = Fields.read(exchange.body());
+    String name = fields.requiredText("name");
+    ObjectNode settings = fields.tree().deepCopy();
     settings.remove("name");
     SearchIndex index = indexes.index(name);
     index.create(IndexSettings.fromJson(settings));
     exchange.send(201, index.settings().toJson().put("name", name));
   }
 
-  private static JsonNode tree(byte[] checked) {
-    try {
-      return Json.MAPPER.readTree(checked);
-    } catch (IOException e) {
-      throw new IllegalStateException("it was JSON a moment ago", e);
-    }
-  }
-
-  /** The body as JSON, checked as all bodies are. */
+  /** A body whose fields are checked where it is understood. */
   private static JsonNode json(Exchange exchange) {
-    byte[] bytes = exchange.body();
-    var _ = Fields.read(bytes);
-    return tree(bytes);
+    return Fields.read(exchange.body()).tree();
   }
 
   /** {@code → {"name","documents","settings","shards":[{"shard","sequence","replicas"}]}}. */
@@ -109,7 +106,11 @@ final class SearchApi {
     JsonNode body = json(exchange);
     embed(exchange, List.of(body), "query");
     SearchRequest request = SearchRequest.fromJson(body);
-    exchange.send(200, indexes.index(index).search(request).toJson());
+    SearchAnswer answer = indexes.index(index).search(request);
+    if (answer.stale()) {
+      exchange.putHeader(StaleReads.HEADER, "true");
+    }
+    exchange.send(200, answer.toJson());
   }
 
   private static Visibility visibility(Exchange exchange) {
@@ -180,9 +181,9 @@ final class SearchApi {
 
   /** {@code {"documents":[{"id","text","vector","fields"},…]} → {"receipts":[…]}}. */
   private void putMany(Exchange exchange, String index) throws InterruptedException {
-    JsonNode documents = json(exchange).path("documents");
-    if (!documents.isArray()) {
-      throw ApiError.invalid("documents", "documents must be an array of documents.");
+    JsonNode documents = exchange.json().tree().path("documents");
+    if (!documents.isArray() || documents.isEmpty()) {
+      throw ApiError.invalid("documents", "documents must be an array of documents, one at least.");
     }
     embed(exchange, documents.valueStream().toList(), "text");
     List<IndexDocument> all = new ArrayList<>();
@@ -204,7 +205,7 @@ final class SearchApi {
   }
 
   private static List<String> ids(Exchange exchange) {
-    JsonNode ids = json(exchange).path("ids");
+    JsonNode ids = exchange.json().tree().path("ids");
     List<String> all = new ArrayList<>();
     for (JsonNode id : ids) {
       if (!id.isTextual()) {

@@ -45,12 +45,14 @@ final class ShardingApi {
   List<Route> routes() {
     return List.of(
         Route.of("GET", "/api/sharding", Access.KEY, this::tables),
-        Route.of("POST", "/api/sharding", Access.WORK, this::execute),
-        Route.of("POST", "/api/sql/explain", Access.KEY, this::explain),
+        Route.of("POST", "/api/sharding", Access.WORK, this::execute).fields("statement"),
+        Route.of("POST", "/api/sql/explain", Access.KEY, this::explain)
+            .fields("statement", "arguments"),
         Route.named("GET", "/api/tables/*/sharding", Access.KEY, this::table),
         Route.named("GET", "/api/tables/*/skew", Access.KEY, this::skew),
-        Route.named("POST", "/api/tables/*/split", Access.WORK, this::split),
-        Route.named("POST", "/api/tables/*/move", Access.WORK, this::move));
+        Route.named("POST", "/api/tables/*/split", Access.WORK, this::split).fields("at"),
+        Route.named("POST", "/api/tables/*/move", Access.WORK, this::move)
+            .fields("shard", "nodes"));
   }
 
   private static void send(Exchange exchange, Object value) {

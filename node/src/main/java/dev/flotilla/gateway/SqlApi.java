@@ -20,7 +20,7 @@ import org.jspecify.annotations.Nullable;
  * The database over HTTP.
  *
  * <pre>
- * POST /api/sql {"statement","arguments","rows_max","timeout_ms"}
+ * POST /api/sql {"statement","arguments","rows_max","timeout_ms","allow_stale"}
  *   → {"columns":[{"name","type"}],"rows":[[…]],"updated","truncated"}
  * POST /api/sql/describe {"statement"} → {"columns"}, without running it
  * GET  /api/sql/tables → {"tables":[{"name","columns":[{"name","type","nullable","key"}]}]}
@@ -39,15 +39,21 @@ final class SqlApi {
   List<Route> routes() {
     return List.of(
         TransactionsApi.takingPart(
-            services, Route.of("POST", "/api/sql", Access.WORK, this::execute)),
-        Route.of("POST", "/api/sql/describe", Access.KEY, this::describe),
+                services, Route.of("POST", "/api/sql", Access.WORK, this::execute))
+            .fields("statement", "arguments", "rows_max", "timeout_ms", "allow_stale"),
+        Route.of("POST", "/api/sql/describe", Access.KEY, this::describe).fields("statement"),
         Route.of("GET", "/api/sql/tables", Access.KEY, this::tables),
         Route.of("GET", "/api/sql/migrations", Access.KEY, this::migrations),
-        Route.of("POST", "/api/sql/migrations", Access.WORK, this::migrate));
+        Route.of("POST", "/api/sql/migrations", Access.WORK, this::migrate).fields("migrations"));
   }
 
   private void execute(Exchange exchange) {
-    Sql.Request request = request(exchange.json());
+    Fields fields = exchange.json();
+    Sql.Request request = request(fields);
+    exchange.maybeStale(fields, () -> execute(exchange, request));
+  }
+
+  private void execute(Exchange exchange, Sql.Request request) {
     Sql.Cancel cancel = new Sql.Cancel();
     exchange.send(
         200,
@@ -114,7 +120,9 @@ final class SqlApi {
             .orElseThrow(() -> ApiError.invalid("migrations", "migrations must be an array."));
     List<Migration> migrations = new ArrayList<>();
     for (JsonNode each : sent) {
-      Fields fields = Fields.read(Json.write(each));
+      Fields fields =
+          Fields.of(each, "migrations[" + migrations.size() + "]")
+              .only("version", "name", "script");
       migrations.add(
           new Migration(
               fields

@@ -14,7 +14,6 @@ import dev.flotilla.data.sql.Transactions.Step;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -50,23 +49,23 @@ final class TransactionsApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("POST", "/api/transactions", Access.WORK, this::run),
+        Route.of("POST", "/api/transactions", Access.WORK, this::run)
+            .fields("steps", "mode", "timeout_ms", "id"),
         Route.of("GET", "/api/transactions", Access.KEY, this::list),
-        Route.of("POST", "/api/transactions/begin", Access.WORK, this::begin),
+        Route.of("POST", "/api/transactions/begin", Access.WORK, this::begin)
+            .fields("mode", "timeout_ms", "id"),
         Route.named("GET", "/api/transactions/*", Access.KEY, this::find),
         Route.named("POST", "/api/transactions/*/steps", Access.KEY, this::step),
         Route.named("POST", "/api/transactions/*/commit", Access.KEY, this::commit),
         Route.named("POST", "/api/transactions/*/rollback", Access.KEY, this::rollback),
-        Route.of("POST", "/api/sagas", Access.WORK, this::startSaga),
-        Route.named("GET", "/api/sagas/*", Access.KEY, this::saga));
+        Route.of("POST", "/api/sagas", Access.WORK, this::startSaga)
+            .fields("saga", "id", "parameters"),
+        Route.named("GET", "/api/sagas/*", Access.KEY, this::saga).query("wait_ms"));
   }
 
   /** The same route, whose requests may be parts of open transactions. */
   static Route takingPart(GatewayServices services, Route route) {
-    return new Route(
-        route.method(),
-        route.path(),
-        route.access(),
+    return route.doing(
         (exchange, segments) -> {
           Optional<String> id = exchange.header(PART_OF);
           if (id.isEmpty()) {
@@ -108,8 +107,7 @@ final class TransactionsApi {
             .node("steps")
             .filter(JsonNode::isArray)
             .orElseThrow(() -> ApiError.invalid("steps", "steps must be an array."));
-    List<Step> steps = new ArrayList<>();
-    sent.forEach(step -> steps.add(TransactionJson.step(step)));
+    List<Step> steps = TransactionJson.steps(sent);
     exchange.send(
         200, TransactionJson.toJson(transactions().run(options(fields), steps, fields.text("id"))));
   }
@@ -170,7 +168,7 @@ final class TransactionsApi {
   }
 
   private void step(Exchange exchange, String id) {
-    Step step = TransactionJson.step(Json.read(exchange.body(), JsonNode.class));
+    Step step = TransactionJson.step(Fields.read(exchange.body()).tree());
     exchange.send(200, TransactionJson.toJson(session(id).step(step)));
   }
 
@@ -191,8 +189,12 @@ final class TransactionsApi {
     fields
         .node("parameters")
         .ifPresent(
-            node ->
-                node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText())));
+            node -> {
+              if (!node.isObject()) {
+                throw ApiError.invalid("parameters", "parameters must be an object of strings.");
+              }
+              node.properties().forEach(p -> parameters.put(p.getKey(), p.getValue().asText()));
+            });
     services.data().sagas().start(fields.requiredText("saga"), id, parameters);
     exchange.send(200, json(saga(id)));
   }

@@ -34,8 +34,16 @@ final class UsageApi {
 
   List<Route> routes() {
     return List.of(
-        Route.of("GET", "/api/usage", Access.KEY, this::report),
-        Route.of("POST", "/api/usage", Access.WORK, this::append),
+        Route.of("GET", "/api/usage", Access.KEY, this::report).query("from", "to", "by"),
+        Route.of("POST", "/api/usage", Access.WORK, this::append)
+            .fields(
+                "request_id",
+                "model",
+                "prompt_tokens",
+                "completion_tokens",
+                "time_ms",
+                "key",
+                "cached"),
         Route.of("POST", "/api/usage/rebuild", Access.WORK, this::rebuild));
   }
 

@@ -284,10 +284,10 @@ class EmbeddingsTest {
             submit(Map.of("lines", List.of("{\"text\": 1}"), "model", "random", "index", "bulk")));
     assertThat(bad.path("state").asText()).isEqualTo("failed");
     assertThat(bad.path("reason").asText()).contains("is not a document");
-    JsonNode unknown =
-        ended(submit(Map.of("lines", List.of("a"), "model", "none", "index", "bulk")));
-    assertThat(unknown.path("state").asText()).isEqualTo("failed");
-    assertThat(unknown.path("reason").asText()).contains("no model none");
+    assertThatThrownBy(
+            () -> submit(Map.of("lines", List.of("a"), "model", "none", "index", "bulk")))
+        .isInstanceOf(FlotillaException.class)
+        .hasMessageContaining("no model none");
   }
 
   @Test

@@ -4,8 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpCaches;
 import dev.flotilla.client.HttpSql;
 import dev.flotilla.client.HttpTransactions;
@@ -261,6 +264,62 @@ class SqlCommandTest {
                 assertThat(e.getMessage()).contains("NOWHERE");
               });
     }
+  }
+
+  @Test
+  void aTableThatIsAllKeyTakesRowsOverJdbc() throws SQLException {
+    try (Connection connection = connect(node.key());
+        Statement statement = connection.createStatement()) {
+      statement.execute(
+          "CREATE TABLE all_key (team VARCHAR, person VARCHAR, PRIMARY KEY (team, person))");
+      try (PreparedStatement insert =
+          connection.prepareStatement("INSERT INTO all_key VALUES (?, ?)")) {
+        insert.setString(1, "a");
+        insert.setString(2, "b");
+        assertThat(insert.executeUpdate()).isEqualTo(1);
+        insert.setNull(2, java.sql.Types.VARCHAR);
+        assertThatThrownBy(insert::executeUpdate)
+            .hasMessageContaining("column PERSON of table ALL_KEY cannot be NULL");
+      }
+      try (ResultSet rows = statement.executeQuery("SELECT * FROM all_key")) {
+        assertThat(rows.getMetaData().getColumnCount()).isEqualTo(2);
+        assertThat(rows.next()).isTrue();
+        assertThat(rows.getString(2)).isEqualTo("b");
+        assertThat(rows.next()).isFalse();
+      }
+    }
+  }
+
+  @Test
+  void whatIsWrongWithAStatementIsSaidInOneLine() {
+    for (String[] each :
+        new String[][] {
+          {"SELEC 1", "400", "no statement begins with SELEC"},
+          {"SELECT * FROM nowhere", "404", "line 1, column 15: there is no table NOWHERE"},
+          {"SELECT 1/0", "400", "division by zero"},
+          {"SELECT * FROM (SELECT 1 AS id) WHERE id = TRUE", "400", ""},
+          {"EXPLAIN PLAN FOR DROP TABLE x", "400", "DROP has no plan"},
+        }) {
+      JsonNode error = refusal(each[0]);
+      assertThat(error.path("status").asText()).as(each[0]).isEqualTo(each[1]);
+      assertThat(error.path("error").path("message").asText())
+          .contains(each[2])
+          .doesNotContain("\n", "Exception", "org.apache", "java.");
+    }
+  }
+
+  private static JsonNode refusal(String statement) {
+    Client.Answer answer =
+        node.client()
+            .exchange(
+                "POST",
+                "/api/sql",
+                Map.of("Content-Type", "application/json"),
+                Json.write(Map.of("statement", statement)),
+                400,
+                404,
+                500);
+    return ((ObjectNode) Json.read(answer.body(), JsonNode.class)).put("status", answer.status());
   }
 
   @Test

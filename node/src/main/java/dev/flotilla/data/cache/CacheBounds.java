@@ -27,11 +27,13 @@ import org.slf4j.LoggerFactory;
  * Clears expired entries out of the grid, and keeps caches within their bounds: each node looks
  * after the entries of which it is the first owner, every {@value #PERIOD_MS} ms.
  *
- * <p>A cache is looked through only if its number of entries has changed by a twentieth since the
- * last time, or half a minute has gone by. Its share of a bound is that of its partitions. Over a
- * bound, the entries written longest ago go, down to nine tenths of it. So the bounds are soft: a
- * cache may be over them for some seconds. (Which entries are read often is known to the near
- * caches, which keep those; the grid itself does not count reads.)
+ * <p>A cache is looked through only if it has more entries than it may, or their number has changed
+ * by a twentieth since the last time, or half a minute has gone by. Its share of a bound is that of
+ * its partitions. Over a bound, the entries written longest ago go, down to nine tenths of it. So
+ * the bounds are soft: a cache holds over them what is written in {@value #PERIOD_MS} ms and for as
+ * long as a look takes; over its bytes, but not its entries, where values get larger under the same
+ * keys, that of half a minute. (Which entries are read often is known to the near caches, which
+ * keep those; the grid itself does not count reads.)
  */
 final class CacheBounds implements AutoCloseable {
 
@@ -44,9 +46,9 @@ final class CacheBounds implements AutoCloseable {
   private record Seen(String key, long version, long writtenAtMs, long bytes) {}
 
   /** What a look through this node's share of a cache has found. */
-  record Share(long bytes, List<Seen> expired, List<Seen> oldest) {}
+  record Share(long bytes, double entriesMax, List<Seen> expired, List<Seen> oldest) {}
 
-  private record Looked(long entries, long atMs) {}
+  private record Looked(long entries, double entriesMax, long atMs) {}
 
   private final Grid grid;
   private final InstantSource clock;
@@ -89,6 +91,7 @@ final class CacheBounds implements AutoCloseable {
     long nowMs = clock.millis();
     Looked last = looked.get(cache.name());
     if (last != null
+        && entries <= last.entriesMax()
         && Math.abs(entries - last.entries()) <= last.entries() / 20
         && nowMs - last.atMs() < LOOK_AGAIN_MS) {
       return;
@@ -99,7 +102,7 @@ final class CacheBounds implements AutoCloseable {
     cache.evicted(remove(cache, share.oldest()));
     // Without those that went: a cache filled up again to where it was has changed.
     long left = entries - share.expired().size() - share.oldest().size();
-    looked.put(cache.name(), new Looked(left, nowMs));
+    looked.put(cache.name(), new Looked(left, share.entriesMax(), nowMs));
   }
 
   private static Share share(Ignite ignite, GridCache cache, long nowMs) {
@@ -129,7 +132,7 @@ final class CacheBounds implements AutoCloseable {
         }
       }
     }
-    return new Share(bytes, expired, oldest(live, bytes, entriesMax, bytesMax));
+    return new Share(bytes, entriesMax, expired, oldest(live, bytes, entriesMax, bytesMax));
   }
 
   /** The keys to let go so that both bounds hold with a tenth to spare; none if they hold now. */

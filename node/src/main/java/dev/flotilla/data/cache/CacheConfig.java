@@ -2,6 +2,9 @@ package dev.flotilla.data.cache;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 
 /**
@@ -10,7 +13,7 @@ import java.util.Optional;
  * @param mode where entries are kept
  * @param ttlMs how long an entry lives if its put does not say; 0 for ever
  * @param maxEntries the oldest entries go when there are more; the bound is soft: every node looks
- *     after its own share every few seconds
+ *     after its own share every two seconds, so there may be as many more as were written meanwhile
  * @param maxBytes as {@code maxEntries}, for the sum of keys and values, without copies
  * @param nearBytes of this node's memory for entries it has read lately (W-TinyLFU); 0 for none
  * @param store the name under which nodes have registered a {@link CacheStore}; empty for none
@@ -52,6 +55,30 @@ public record CacheConfig(
     require(nearBytes >= 0, "near_bytes must be at least 0");
     require(!writeThrough || store.isPresent(), "write_through needs a store");
     require(loadTimeoutMs >= 1 && loadTimeoutMs <= 600_000, "load_timeout_ms must be 1 to 600000");
+  }
+
+  /** How this differs from another, setting by setting, for people. */
+  String differences(CacheConfig other) {
+    List<String> all = new ArrayList<>();
+    differ(all, "mode", name(mode), name(other.mode));
+    differ(all, "ttl_ms", ttlMs, other.ttlMs);
+    differ(all, "max_entries", maxEntries, other.maxEntries);
+    differ(all, "max_bytes", maxBytes, other.maxBytes);
+    differ(all, "near_bytes", nearBytes, other.nearBytes);
+    differ(all, "store", store.orElse("none"), other.store.orElse("none"));
+    differ(all, "write_through", writeThrough, other.writeThrough);
+    differ(all, "load_timeout_ms", loadTimeoutMs, other.loadTimeoutMs);
+    return String.join(", ", all);
+  }
+
+  private static String name(Mode mode) {
+    return mode.name().toLowerCase(Locale.ROOT);
+  }
+
+  private static void differ(List<String> all, String name, Object mine, Object theirs) {
+    if (!mine.equals(theirs)) {
+      all.add(name + " " + mine + ", not " + theirs);
+    }
   }
 
   /** Ten years. */

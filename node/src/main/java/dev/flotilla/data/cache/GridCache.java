@@ -2,9 +2,11 @@ package dev.flotilla.data.cache;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.StaleReads;
 import dev.flotilla.data.cache.NearCache.Near;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.Grid.TransactionMode;
+import dev.flotilla.data.grid.TransactionScope;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.MeterRegistry;
@@ -155,6 +157,7 @@ final class GridCache implements Cache {
   private Optional<Entry> entryFromGrid(String key) {
     if (grid.inTransaction()) {
       Optional<CacheValue> found = counted(grid.read(what("reading"), ignite -> find(ignite, key)));
+      step("get", List.of(key));
       // Waits for nobody, and keeps nothing: the transaction may be rolled back.
       return found.isPresent() || config.store().isEmpty()
           ? found.map(CacheValue::entry)
@@ -168,7 +171,8 @@ final class GridCache implements Cache {
       fill(key, found.get(), nowNs, epoch, stamp);
       return found.map(GridCache::copied);
     }
-    return config.store().isPresent()
+    // A load is written, which wants a majority: what is not held is not there.
+    return config.store().isPresent() && !StaleReads.marked()
         ? around.loads().load(new LoadTarget(key)).map(GridCache::copied)
         : Optional.empty();
   }
@@ -219,6 +223,7 @@ final class GridCache implements Cache {
       return all;
     }
     Map<String, byte[]> read = grid.read(what("reading"), ignite -> engine(ignite).getAll(missing));
+    step("get", missing);
     for (String key : missing) {
       byte[] encoded = read.get(key);
       Optional<CacheValue> value =
@@ -394,6 +399,14 @@ final class GridCache implements Cache {
     undo.putAll(before);
   }
 
+  /** Says what this thread's transaction, if it is in one, has done here. */
+  private void step(String did, Collection<String> keys) {
+    if (!keys.isEmpty()) {
+      TransactionScope.current()
+          .ifPresent(scope -> scope.step("cache " + name + ": " + did + " " + keys));
+    }
+  }
+
   private void apply(Ignite ignite, Map<String, Optional<CacheValue>> changes) {
     Map<String, byte[]> puts = new TreeMap<>();
     Set<String> removals = new TreeSet<>();
@@ -411,6 +424,8 @@ final class GridCache implements Cache {
     if (!removals.isEmpty()) {
       engine(ignite).removeAll(removals);
     }
+    step("put", puts.keySet());
+    step("remove", removals);
   }
 
   @Override

@@ -166,7 +166,10 @@ public final class GridCaches implements Caches, AutoCloseable {
     }
     throw new FlotillaException(
         Code.CONFLICT,
-        "cache " + name + " exists with another configuration: " + made.orElse(CacheConfig.DEFAULT),
+        "cache "
+            + name
+            + " exists with another configuration: "
+            + made.map(there -> there.differences(config)).orElse("it was dropped meanwhile"),
         "Use it as it is, or drop it first.");
   }
 

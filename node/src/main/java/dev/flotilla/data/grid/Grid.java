@@ -3,6 +3,7 @@ package dev.flotilla.data.grid;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.StaleReads;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import java.util.ArrayList;
@@ -228,14 +229,16 @@ public final class Grid implements AutoCloseable {
   }
 
   /**
-   * Reads what a majority has acknowledged.
+   * Reads what a majority has acknowledged, or, where {@link StaleReads} allows it, what this node
+   * holds.
    *
    * @param what for the error, such as {@code "reading cache prices"}
    * @throws FlotillaException {@code NO_MAJORITY} if this node sees no majority afterwards
    */
   public <T> T read(String what, Function<Ignite, T> operation) {
     Seen<T> seen = readAny(what, operation);
-    if (seen.stale()) {
+    // Inside a transaction something is decided by what is read: never by an old value.
+    if (seen.stale() && (inTransaction() || !StaleReads.mark())) {
       throw noMajority(what);
     }
     return seen.value();

@@ -94,7 +94,8 @@ public final class GridJobs implements Jobs {
 
   @Override
   public String submit(String job, JsonNode input) {
-    if (!definitions.containsKey(job)) {
+    JobDefinition definition = definitions.get(job);
+    if (definition == null) {
       throw new FlotillaException(
           Code.INVALID,
           "there is no job called " + job,
@@ -106,6 +107,11 @@ public final class GridJobs implements Jobs {
           "a job's input may have " + INPUT_BYTES_MAX + " bytes",
           "Put what is larger into a blob, and name its digest.");
     }
+    if (!input.isObject()) {
+      throw new FlotillaException(
+          Code.INVALID, "a job's input must be a JSON object", definition.description());
+    }
+    definition.check(context, input);
     String id = "job-" + Long.toUnsignedString(random.nextLong(), 36);
     long nowMs = clock.millis();
     store.create(

@@ -46,6 +46,16 @@ public interface JobDefinition {
    */
   List<Task> plan(Context context, JsonNode input);
 
+  /**
+   * Looks at an input before the job is taken, on the node that was asked: what cannot be done is
+   * refused at once, and never fails later. Where planning is costly, look at the input alone.
+   *
+   * @throws dev.flotilla.FlotillaException {@code INVALID} if the input is not as it should be
+   */
+  default void check(Context context, JsonNode input) {
+    var _ = plan(context, input);
+  }
+
   /** Does one task, and emits rows: a key and a value. Rows of equal keys are {@link #merge}d. */
   void map(Context context, JsonNode payload, BiConsumer<String, JsonNode> emit)
       throws InterruptedException;

@@ -49,7 +49,12 @@ public interface Jobs {
   /** Names and descriptions of what can be run. */
   Map<String, String> definitions();
 
-  /** Starts a job; returns its id at once. */
+  /**
+   * Starts a job, if its input is as it should be; returns its id at once.
+   *
+   * @throws dev.flotilla.FlotillaException {@code INVALID} for an unknown job, or an input that
+   *     names what there is not
+   */
   String submit(String job, JsonNode input);
 
   /** A job. */

@@ -112,6 +112,7 @@ public final class TextJobs {
 
     @Override
     public List<Task> plan(Context context, JsonNode input) {
+      TextLines.only(input, List.of());
       return context.cluster().nodes().stream()
           .filter(node -> node.state() == NodeInfo.State.UP)
           .map(
@@ -154,6 +155,7 @@ public final class TextJobs {
 
     @Override
     public List<Task> plan(Context context, JsonNode input) {
+      TextLines.only(input, TextLines.FIELDS);
       return TextLines.plan(context, input);
     }
 

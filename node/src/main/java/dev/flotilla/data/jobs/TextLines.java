@@ -17,6 +17,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 import javax.cache.Cache;
 import org.apache.ignite.cache.affinity.Affinity;
 import org.apache.ignite.cache.query.QueryCursor;
@@ -32,6 +33,12 @@ public final class TextLines {
   private static final int LINE_BYTES_MAX = 1 << 20;
   private static final int PARTITIONS_PER_TASK = 8;
   private static final int LINES_PER_TASK = 1000;
+  private static final long SPLIT_BYTES = 1 << 20;
+  private static final long SPLIT_BYTES_MIN = 1 << 10;
+  private static final long SPLIT_BYTES_MAX = 64 << 20;
+
+  /** What an input says of its text. */
+  public static final List<String> FIELDS = List.of("blob", "split_bytes", "cache", "lines");
 
   /** Takes the lines of a task. */
   @FunctionalInterface
@@ -53,23 +60,68 @@ public final class TextLines {
    * @throws FlotillaException {@code INVALID} if it names none
    */
   public static List<Task> plan(Context context, JsonNode input) {
-    if (input.hasNonNull("blob")) {
-      return blobTasks(context, input);
+    List<String> sources = Stream.of("blob", "cache", "lines").filter(input::hasNonNull).toList();
+    if (sources.size() != 1) {
+      throw wrong(
+          sources.isEmpty()
+              ? "names no text"
+              : "names more than one text: " + String.join(", ", sources),
+          "Give one of {\"blob\": \"sha256:…\"}, {\"cache\": \"name\"} and {\"lines\": […]}.");
     }
-    if (input.hasNonNull("cache")) {
-      return cacheTasks(context, input.path("cache").asText());
+    if (input.hasNonNull("split_bytes") && !input.hasNonNull("blob")) {
+      throw wrong("has split_bytes, which only a blob takes", "");
     }
-    if (input.path("lines").isArray()) {
-      return lineTasks(input.path("lines"));
-    }
-    throw new FlotillaException(
-        Code.INVALID,
-        "the job's input names no text",
-        "Give {\"blob\": \"sha256:…\"}, {\"cache\": \"name\"} or {\"lines\": […]}.");
+    return switch (sources.getFirst()) {
+      case "blob" -> blobTasks(context, text(input, "blob"), split(input));
+      case "cache" -> cacheTasks(context, text(input, "cache"));
+      default -> lineTasks(input.path("lines"));
+    };
   }
 
-  private static List<Task> blobTasks(Context context, JsonNode input) {
-    String digest = input.path("blob").asText();
+  /**
+   * Lets an input pass that has these fields at most.
+   *
+   * @throws FlotillaException {@code INVALID} naming another
+   */
+  public static void only(JsonNode input, List<String> known, String... more) {
+    List<String> all = new ArrayList<>(List.of(more));
+    all.addAll(known);
+    for (Map.Entry<String, JsonNode> field : input.properties()) {
+      if (!all.contains(field.getKey())) {
+        throw wrong(
+            "has a field '" + field.getKey() + "', which this job does not know",
+            all.isEmpty() ? "It takes none." : "It takes " + String.join(", ", all) + ".");
+      }
+    }
+  }
+
+  private static FlotillaException wrong(String complaint, String remedy) {
+    return new FlotillaException(Code.INVALID, "the job's input " + complaint, remedy);
+  }
+
+  private static String text(JsonNode input, String name) {
+    if (!input.path(name).isTextual()) {
+      throw wrong("has a " + name + " that is no string", "");
+    }
+    return input.path(name).textValue();
+  }
+
+  private static long split(JsonNode input) {
+    JsonNode split = input.path("split_bytes");
+    if (split.isMissingNode() || split.isNull()) {
+      return SPLIT_BYTES;
+    }
+    if (!split.isIntegralNumber()
+        || split.asLong() < SPLIT_BYTES_MIN
+        || split.asLong() > SPLIT_BYTES_MAX) {
+      throw wrong(
+          "has split_bytes that are no integer from " + SPLIT_BYTES_MIN + " to " + SPLIT_BYTES_MAX,
+          "");
+    }
+    return split.asLong();
+  }
+
+  private static List<Task> blobTasks(Context context, String digest, long split) {
     long size =
         context
             .blobs()
@@ -79,7 +131,6 @@ public final class TextLines {
                     new FlotillaException(
                         Code.INVALID, "there is no blob " + digest, "Put it first."))
             .size();
-    long split = Math.clamp(input.path("split_bytes").asLong(1 << 20), 1 << 10, 64 << 20);
     List<Task> tasks = new ArrayList<>();
     for (long from = 0; from < Math.max(1, size); from += split) {
       ObjectNode payload = Json.MAPPER.createObjectNode();
@@ -131,6 +182,14 @@ public final class TextLines {
   }
 
   private static List<Task> lineTasks(JsonNode lines) {
+    if (!lines.isArray()) {
+      throw wrong("has lines that are no array of strings", "");
+    }
+    for (int i = 0; i < lines.size(); i++) {
+      if (!lines.get(i).isTextual()) {
+        throw wrong("has lines[" + i + "], which is no string", "");
+      }
+    }
     List<Task> tasks = new ArrayList<>();
     for (int from = 0; from < Math.max(1, lines.size()); from += LINES_PER_TASK) {
       ObjectNode payload = Json.MAPPER.createObjectNode().put("from", from);

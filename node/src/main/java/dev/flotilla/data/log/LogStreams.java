@@ -55,7 +55,14 @@ public final class LogStreams {
   long append(String stream, List<byte[]> records) {
     checkName(stream);
     if (records.isEmpty()) {
-      throw new FlotillaException(Code.INVALID, "there are no records to append", "");
+      throw new FlotillaException(
+          Code.INVALID, "there are no records to append to stream " + stream, "");
+    }
+    if (records.stream().anyMatch(each -> each.length == 0)) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "nothing to append to stream " + stream + ": a record has no bytes",
+          "Send one byte at least.");
     }
     long bytes = records.stream().mapToLong(each -> each.length).sum();
     if (records.size() > RECORDS_MAX
@@ -188,6 +195,17 @@ public final class LogStreams {
 
   /** In small transactions; readers start at the first that is left. */
   void trim(String stream, long before) {
+    Log.StreamInfo whole = stream(stream);
+    if (before < 0 || before > whole.next()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "stream " + stream + " cannot be trimmed to " + before + ": its end is " + whole.next(),
+          "Give an offset from "
+              + whole.first()
+              + " to "
+              + whole.next()
+              + "; nothing was trimmed.");
+    }
     while (true) {
       Log.StreamInfo now = stream(stream);
       long end = Math.min(Math.min(before, now.next()), now.first() + RECORDS_MAX);

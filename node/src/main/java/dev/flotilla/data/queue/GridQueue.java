@@ -477,8 +477,15 @@ final class GridQueue implements Queue {
   }
 
   private static void checkReceive(String group, int max, Duration visibility, Duration wait) {
-    if (!group.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-        || max < 1
+    if (!group.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "a consumer group cannot be called '"
+              + (group.length() > 64 ? group.substring(0, 64) + "…" : group)
+              + "'",
+          "Use 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit.");
+    }
+    if (max < 1
         || max > BATCH_MAX
         || visibility.toMillis() < 100
         || visibility.compareTo(Duration.ofHours(12)) > 0
@@ -486,10 +493,9 @@ final class GridQueue implements Queue {
         || wait.compareTo(Duration.ofMinutes(10)) > 0) {
       throw new FlotillaException(
           Code.INVALID,
-          "a group's name has 1 to 64 letters, digits, dots, dashes or underscores; 1 to "
+          "a call receives 1 to "
               + BATCH_MAX
-              + " messages are received at once; the visibility is 100 ms to 12 h, the wait at"
-              + " most 10 min",
+              + " messages, hides them for 100 ms to 12 h, and waits for at most 10 min",
           "");
     }
   }
@@ -547,6 +553,7 @@ final class GridQueue implements Queue {
       throw new FlotillaException(Code.INVALID, "the delay is 0 to 30 days", "");
     }
     change(receipts, Optional.empty(), OptionalLong.of(clock.millis() + delay.toMillis()));
+    TransactionScope.current().ifPresent(s -> s.step("queue " + name + ": give back " + receipts));
   }
 
   private void change(List<String> receipts, Optional<Fence> fence, OptionalLong notBeforeMs) {

@@ -143,8 +143,18 @@ public final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
             "more than " + BULK_MAX + " documents at once",
             "Send fewer at a time.");
       }
+      if (documents.isEmpty()) {
+        throw new FlotillaException(
+            Code.INVALID, "there are no documents to store in index " + name, "");
+      }
       List<IndexStore.Write> stored = new ArrayList<>(documents.size());
       for (IndexDocument document : documents) {
+        if (document.isEmpty()) {
+          throw new FlotillaException(
+              Code.INVALID,
+              "document " + document.id() + " is empty",
+              "Give it text, a vector or fields.");
+        }
         byte[] json = Json.write(document.toJson());
         if (json.length > IndexDocument.BYTES_MAX) {
           throw new FlotillaException(
@@ -375,9 +385,27 @@ public final class GridSearchIndexes implements SearchIndexes, AutoCloseable {
     @Override
     public SearchAnswer search(SearchRequest request) {
       long startNs = System.nanoTime();
-      SearchAnswer answer = scatter.search(catalog.require(name), request);
+      SearchAnswer answer = scatter.search(knowing(request), request);
       searchTime.record(System.nanoTime() - startNs, TimeUnit.NANOSECONDS);
       return answer;
+    }
+
+    /** The index, if it has what is asked for, as far as the whole cluster knows. */
+    private IndexCatalog.Known knowing(SearchRequest request) {
+      IndexCatalog.Known index = catalog.require(name);
+      try {
+        SearchPlan.checkKnown(index.schema(), request);
+        return index;
+      } catch (FlotillaException unknown) {
+        try {
+          cluster.registry().sync();
+        } catch (FlotillaException cutOff) {
+          throw unknown;
+        }
+        IndexCatalog.Known now = catalog.require(name);
+        SearchPlan.checkKnown(now.schema(), request);
+        return now;
+      }
     }
 
     @Override

@@ -40,6 +40,11 @@ public record IndexDocument(String id, String text, float[] vector, Map<String, 
     }
   }
 
+  /** Whether there is nothing by which it could be found. */
+  boolean isEmpty() {
+    return text.isEmpty() && vector.length == 0 && fields.isEmpty();
+  }
+
   /** A document of text alone. */
   public static IndexDocument ofText(String id, String text) {
     return new IndexDocument(id, text, new float[0], Map.of());

@@ -21,7 +21,8 @@ import java.util.Map;
  * @param missingShards shards of which no replica answered; the answer is partial if there are any
  * @param timedOut whether a shard stopped early, so that better hits may be missing
  * @param stale whether the node that answered sees no majority of the cluster
- * @param total how many match by their words, at least if not exact
+ * @param total how many match by their words, or, where a vector is searched, how many nearest were
+ *     weighed; at least if not exact
  * @param next what {@code search_after} takes for the next page; empty after the last and where
  *     vectors are searched
  */

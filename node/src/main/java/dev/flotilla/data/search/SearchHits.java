@@ -13,7 +13,7 @@ import org.apache.lucene.util.BytesRef;
  *
  * @param list in the plan's order
  * @param nearest best first, equal ones by id
- * @param total how many the list was taken from, at least if not exact
+ * @param total how many the list was taken from, or the vectors weighed; at least if not exact
  */
 record SearchHits(
     List<ShardHit> list,

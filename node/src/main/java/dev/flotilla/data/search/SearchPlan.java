@@ -42,6 +42,7 @@ final class SearchPlan {
   private static final Sort BY_ID = new Sort(new SortField(IndexSchema.ID, SortField.Type.STRING));
 
   private static final int FUSION_WINDOW_MIN = 50;
+  private static final int FIELDS_SHOWN = 50;
 
   private final IndexSchema schema;
   private final SearchRequest request;
@@ -78,6 +79,49 @@ final class SearchPlan {
         request.searchAfter().isEmpty()
             ? Optional.empty()
             : Optional.of(after(request.searchAfter(), sort)));
+  }
+
+  /**
+   * Refuses what this index has not: where a search comes in, not on each shard, whose node may
+   * hear later of what is new.
+   *
+   * @throws FlotillaException {@code INVALID} saying what there is instead
+   */
+  static void checkKnown(IndexSchema schema, SearchRequest request) {
+    if (request.vector().length > 0 && schema.settings().vectors().dimensions() == 0) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "vector: this index has no vectors",
+          "Search it by words, or store documents with vectors first.");
+    }
+    request.filter().ifPresent(filter -> checkFields(schema, filter));
+  }
+
+  private static void checkFields(IndexSchema schema, SearchFilter filter) {
+    switch (filter) {
+      case SearchFilter.In in -> checkField(schema, in.field());
+      case SearchFilter.Range range -> checkField(schema, range.field());
+      case SearchFilter.Exists exists -> checkField(schema, exists.field());
+      case SearchFilter.And and -> and.all().forEach(one -> checkFields(schema, one));
+      case SearchFilter.Or or -> or.any().forEach(one -> checkFields(schema, one));
+      case SearchFilter.Not not -> checkFields(schema, not.not());
+    }
+  }
+
+  private static void checkField(IndexSchema schema, String field) {
+    if (schema.field(field).isEmpty()) {
+      List<String> there = List.copyOf(schema.settings().fields().keySet());
+      throw new FlotillaException(
+          Code.INVALID,
+          "filter: this index has no field '"
+              + (field.length() > 64 ? field.substring(0, 64) + "…" : field)
+              + "'",
+          there.isEmpty()
+              ? "Its documents have no fields yet."
+              : "It has "
+                  + String.join(", ", there.subList(0, Math.min(FIELDS_SHOWN, there.size())))
+                  + (there.size() > FIELDS_SHOWN ? " and others." : "."));
+    }
   }
 
   private static Optional<Query> words(IndexSchema schema, SearchRequest request) {
@@ -341,13 +385,8 @@ final class SearchPlan {
    * asked, since it is approximate; quantised ones for more yet, and then compared in full.
    */
   Query vectorQuery() {
-    boolean exact =
-        schema.settings().vectors().quantization() == IndexSettings.Quantization.FLOAT32;
-    int least = exact ? Math.max(2 * depth(), 64) : Math.max(4 * depth(), 100);
-    int candidates =
-        Math.min(
-            SearchRequest.CANDIDATES_MAX,
-            request.candidates() == 0 ? least : Math.max(request.candidates(), depth()));
+    boolean exact = isExact();
+    int candidates = candidates();
     float[] vector = schema.comparable(request.vector());
     Query nearest =
         new KnnFloatVectorQuery(IndexSchema.VECTOR, vector, candidates, filter.orElse(null));
@@ -355,6 +394,18 @@ final class SearchPlan {
         ? nearest
         : RescoreTopNQuery.createFullPrecisionRescorerQuery(
             nearest, vector, IndexSchema.VECTOR, candidates);
+  }
+
+  private boolean isExact() {
+    return schema.settings().vectors().quantization() == IndexSettings.Quantization.FLOAT32;
+  }
+
+  /** How many nearest vectors are weighed. */
+  int candidates() {
+    int least = isExact() ? Math.max(2 * depth(), 64) : Math.max(4 * depth(), 100);
+    return Math.min(
+        SearchRequest.CANDIDATES_MAX,
+        request.candidates() == 0 ? least : Math.max(request.candidates(), depth()));
   }
 
   /** The words whose frequencies the scores rest on. */

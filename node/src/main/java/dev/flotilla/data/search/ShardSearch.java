@@ -60,6 +60,10 @@ final class ShardSearch {
   private final IndexSearcher vectors;
   private final StoredFields stored;
   private TotalHits total = new TotalHits(0, TotalHits.Relation.EQUAL_TO);
+
+  /** Vectors weighed that pass the filter. */
+  private long near;
+
   private int bytes;
 
   /**
@@ -101,7 +105,7 @@ final class ShardSearch {
   SearchHits all() throws IOException {
     List<SearchHits.ShardHit> list = read(plan.hasList() ? list() : new ScoreDoc[0], true);
     List<SearchHits.ShardHit> nearest = read(plan.hasVector() ? nearest() : new ScoreDoc[0], false);
-    return new SearchHits(list, nearest, total.value(), isExact(), timedOut());
+    return new SearchHits(list, nearest, total(nearest.size()), isExact(), timedOut());
   }
 
   /** The answer, where this reader holds all shards. */
@@ -118,11 +122,19 @@ final class ShardSearch {
         hits.add(new SearchHits.Ranked(hit, hit.score()));
       }
     }
-    return new Best(hits, total.value(), isExact(), timedOut());
+    return new Best(hits, total(hits.size()), isExact(), timedOut());
   }
 
+  /** At least what is handed out: a vector's neighbours match, too. */
+  private long total(int found) {
+    return Math.max(Math.max(total.value(), near), found);
+  }
+
+  /** Of vectors only if all were weighed; how many match by words or vector, nobody counts. */
   private boolean isExact() {
-    return total.relation() == TotalHits.Relation.EQUAL_TO;
+    return plan.hasVector()
+        ? !plan.isFused() && near < plan.candidates()
+        : total.relation() == TotalHits.Relation.EQUAL_TO;
   }
 
   private boolean timedOut() {
@@ -185,7 +197,9 @@ final class ShardSearch {
   }
 
   private ScoreDoc[] nearest() throws IOException {
-    return bestByScore(vectors, plan.vectorQuery(), plan.depth()).scoreDocs;
+    TopDocs found = bestByScore(vectors, plan.vectorQuery(), plan.depth());
+    near = found.totalHits.value();
+    return found.scoreDocs;
   }
 
   /**

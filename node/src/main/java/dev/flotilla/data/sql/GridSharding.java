@@ -168,7 +168,11 @@ public final class GridSharding implements Sharding {
     this.mover = new ShardMove(cluster, grid, this);
     cluster.addService(gate);
     cluster.addReconciler(mover::tidy);
-    grid.onStart(ignite -> gate.start());
+    grid.onStart(
+        ignite -> {
+          gate.start();
+          mover.takeBackOwn();
+        });
   }
 
   /**
@@ -307,7 +311,12 @@ public final class GridSharding implements Sharding {
     }
     Stored stored = resolve(table, statement.clause(), create);
     List<String> keys = primaryKey(create);
-    StringBuilder ddl = new StringBuilder(statement.create().strip());
+    StringBuilder ddl =
+        new StringBuilder(
+            SqlText.of(statement.create())
+                .edited(Statement.keysNotNull(statement.create(), create))
+                .text()
+                .strip());
     ddl.append(" WITH \"template=").append(template(stored)).append(",value_type=flotilla.");
     ddl.append(table).append(".value");
     if (keys.size() > 1) {
@@ -452,7 +461,9 @@ public final class GridSharding implements Sharding {
       throw new FlotillaException(
           Code.INVALID,
           text + " is not a value of type " + type,
-          type.equals("TIMESTAMP") ? "Write it as 'YYYY-MM-DD HH:MM:SS'." : "",
+          type.equals("TIMESTAMP")
+              ? "Write it as 'YYYY-MM-DD HH:MM:SS'."
+              : type.equals("DATE") ? "Write it as 'YYYY-MM-DD'." : "Write a whole number.",
           e);
     }
   }
@@ -663,6 +674,13 @@ public final class GridSharding implements Sharding {
   @Override
   public Explanation explain(String statement, List<Object> arguments) {
     SqlNode parsed = SqlTables.parse(statement);
+    Statement.Kind kind = Statement.kind(parsed);
+    if (kind != Statement.Kind.QUERY && !kind.writes()) {
+      throw new FlotillaException(
+          Code.INVALID,
+          "only SELECT, INSERT, UPDATE, DELETE and MERGE can be explained",
+          "Other statements have no plan.");
+    }
     List<SqlTables.Reference> references = SqlTables.of(statement, parsed);
     try (ShardGate.Pass pass = pass()) {
       List<TouchedTable> tables = new ArrayList<>();
@@ -673,15 +691,17 @@ public final class GridSharding implements Sharding {
           grid.read(
               "explaining a statement",
               ignite -> {
-                SqlFieldsQuery query =
-                    new SqlFieldsQuery("EXPLAIN PLAN FOR " + pass.resolve(statement))
-                        .setSchema("PUBLIC");
+                SqlText resolved = pass.resolve(statement);
+                SqlText text =
+                    SqlInserts.columnsNamed(ignite, SqlTables.parse(resolved.text()), resolved)
+                        .edited(List.of(new SqlText.Edit(0, 0, "EXPLAIN PLAN FOR ")));
                 return String.valueOf(
-                    ((IgniteEx) ignite)
-                        .context()
-                        .query()
-                        .querySqlFields(query.setArgs(arguments.toArray()), true)
-                        .getAll()
+                    SqlEngine.run(
+                            ignite,
+                            SqlErrors.About.of(text),
+                            Sql.Request.of("", arguments.toArray()),
+                            new Sql.Cancel())
+                        .rows()
                         .getFirst()
                         .getFirst());
               });

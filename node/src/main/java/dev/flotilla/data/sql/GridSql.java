@@ -12,6 +12,7 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Set;
 import java.util.function.Function;
+import org.apache.calcite.sql.SqlExplain;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.cache.QueryEntity;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
@@ -84,7 +85,7 @@ public final class GridSql implements Sql {
     Statement asWritten = Statement.parse(text);
     SqlEngine.checkArguments(asWritten, request.arguments());
     return switch (asWritten.kind()) {
-      case QUERY -> query(text, request, cancel);
+      case QUERY -> query(asWritten, request, cancel);
       case INSERT, UPDATE, DELETE, MERGE ->
           transactions.autocommit(
               new Request(
@@ -94,12 +95,8 @@ public final class GridSql implements Sql {
                   atLeast(request.timeout(), Duration.ofMillis(100))),
               cancel);
       case CREATE_TABLE -> define(asWritten.safeCreateTable(), request, cancel);
-      case SCHEMA -> define(text, request, cancel);
-      case OTHER ->
-          throw new FlotillaException(
-              Code.INVALID,
-              "statements of the kind " + asWritten.parsed().getKind() + " are not offered",
-              "Transactions begin and end by their own calls.");
+      case SCHEMA -> define(SqlText.of(text), request, cancel);
+      case OTHER -> throw SqlErrors.notOffered(text);
     };
   }
 
@@ -119,7 +116,8 @@ public final class GridSql implements Sql {
     return given.compareTo(least) < 0 ? least : given;
   }
 
-  private SqlResult query(String text, Request request, Cancel cancel) {
+  private SqlResult query(Statement asWritten, Request request, Cancel cancel) {
+    String text = asWritten.text();
     return again(
         "a query",
         request,
@@ -127,12 +125,19 @@ public final class GridSql implements Sql {
           try (ShardGate.Pass pass = sharding.pass()) {
             return SqlEngine.run(
                 ignite,
-                pass.resolve(text),
+                SqlErrors.About.of(explainable(ignite, pass.resolve(text), asWritten)),
                 pass.partitions(text, request.arguments()),
                 request,
                 cancel);
           }
         });
+  }
+
+  /** An INSERT that is only explained needs what one that runs needs. */
+  private static SqlText explainable(Ignite ignite, SqlText resolved, Statement asWritten) {
+    return asWritten.parsed() instanceof SqlExplain
+        ? SqlInserts.columnsNamed(ignite, SqlTables.parse(resolved.text()), resolved)
+        : resolved;
   }
 
   /** Again, while a node that left or came makes the engine refuse. */
@@ -161,7 +166,7 @@ public final class GridSql implements Sql {
   }
 
   /** The engine checks for a majority at writes of rows, not at changes of the schema: we do. */
-  private SqlResult define(String text, Request request, Cancel cancel) {
+  private SqlResult define(SqlText text, Request request, Cancel cancel) {
     if (!grid.hasMajority()) {
       throw new FlotillaException(
           Code.NO_MAJORITY,
@@ -172,7 +177,8 @@ public final class GridSql implements Sql {
         "a change of the schema",
         ignite -> {
           try (ShardGate.Pass pass = sharding.pass()) {
-            return SqlEngine.run(ignite, pass.resolve(text), request, cancel);
+            return SqlEngine.run(
+                ignite, SqlErrors.About.of(pass.resolve(text)), request, cancel);
           }
         });
   }
@@ -190,15 +196,17 @@ public final class GridSql implements Sql {
     return grid.read(
         "describing a query",
         ignite -> {
+          SqlText asked = SqlText.of(parsed.text());
           try (ShardGate.Pass pass = sharding.pass()) {
+            asked = pass.resolve(parsed.text());
             return SqlEngine.columns(
                 ((IgniteEx) ignite)
                     .context()
                     .query()
                     .resultSetMetaData(
-                        new SqlFieldsQuery(pass.resolve(parsed.text())).setSchema("PUBLIC"), null));
+                        new SqlFieldsQuery(asked.text()).setSchema("PUBLIC"), null));
           } catch (javax.cache.CacheException | org.apache.ignite.IgniteException e) {
-            throw SqlEngine.said(e, request);
+            throw SqlEngine.said(e, request, SqlErrors.About.of(asked));
           }
         });
   }

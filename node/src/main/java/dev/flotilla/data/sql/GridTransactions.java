@@ -12,14 +12,18 @@ import dev.flotilla.data.grid.Grid.TransactionMode;
 import dev.flotilla.data.grid.TransactionScope;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import javax.cache.expiry.CreatedExpiryPolicy;
@@ -99,7 +103,7 @@ public final class GridTransactions implements Transactions, AutoCloseable {
   @Override
   public <T> Optional<T> runOnce(String id, Options options, Function<Transaction, T> body) {
     checkId(id);
-    return recorded(id, options, transaction -> Optional.of(body.apply(transaction)), _ -> "")
+    return recorded(id, "", options, transaction -> Optional.of(body.apply(transaction)), _ -> "")
         .orElse(Optional.empty());
   }
 
@@ -128,19 +132,46 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     if (id.isEmpty()) {
       return retried(options, () -> attempt(name, options, body));
     }
+    String digest = digest(steps);
     return retried(
         options,
         () ->
             recorded(
                     name,
+                    digest,
                     options,
                     body,
                     outcome -> TransactionJson.results(outcome.results()).toString())
-                .orElseGet(() -> first(name)));
+                .orElseGet(() -> first(name, digest)));
   }
 
-  private Outcome first(String id) {
-    JsonNode record = record(id).orElseThrow(() -> new IllegalStateException("no record of " + id));
+  /** Tells lists of steps apart. */
+  private static String digest(List<Step> steps) {
+    try {
+      MessageDigest digest = MessageDigest.getInstance("SHA-256");
+      steps.forEach(step -> digest.update(Json.write(TransactionJson.toJson(step))));
+      return HexFormat.of().formatHex(digest.digest());
+    } catch (NoSuchAlgorithmException e) {
+      throw new IllegalStateException("every JDK has SHA-256", e);
+    }
+  }
+
+  /** What the first run of this id brought. */
+  private Outcome first(String id, String digest) {
+    JsonNode record =
+        record(id)
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        Code.UNAVAILABLE,
+                        "the record of transaction " + id + " went while it was read",
+                        "Try again."));
+    if (record.has("digest") && !record.path("digest").asText().equals(digest)) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "transaction " + id + " has been done, with other steps than these",
+          "Nothing was done now. Give what is new an id of its own.");
+    }
     List<StepResult> results = List.of();
     String text = record.path("results").asText();
     if (!text.isEmpty()) {
@@ -199,25 +230,33 @@ public final class GridTransactions implements Transactions, AutoCloseable {
 
   /** Empty if a run with this id had committed before. */
   private <T> Optional<T> recorded(
-      String id, Options options, Function<Transaction, T> body, Function<T, String> results) {
+      String id,
+      String digest,
+      Options options,
+      Function<Transaction, T> body,
+      Function<T, String> results) {
     try {
       return attempt(
           id,
           options,
           transaction -> {
             var records = ((Bound) transaction).ignite.<String, byte[]>cache(RECORDS);
+            TransactionLog.Entry entry = ((Bound) transaction).entry();
             if (records.get(id) != null) {
+              entry.repeats();
               return Optional.<T>empty();
             }
             T result = body.apply(transaction);
+            entry.look(((Bound) transaction).ignite);
             String text = results.apply(result);
             ObjectNode record =
                 Json.MAPPER
                     .createObjectNode()
                     .put("node", environment.cluster().self())
                     .put("mode", options.mode().name())
-                    .put("at_ms", clock.millis())
+                    .put("digest", digest)
                     .put("results", text.length() > RECORD_BYTES_MAX ? "" : text);
+            entry.describe(record);
             records
                 .withExpiryPolicy(
                     new CreatedExpiryPolicy(
@@ -243,8 +282,10 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     while (environment.nanoTime().getAsLong() < deadlineNs) {
       try {
         if (record(id).isPresent()) {
+          log.settled(id, State.COMMITTED);
           return Optional.empty();
         }
+        log.settled(id, State.ROLLED_BACK);
         throw new FlotillaException(
             Code.UNAVAILABLE,
             "transaction " + id + " was rolled back, since a node was lost",
@@ -459,7 +500,12 @@ public final class GridTransactions implements Transactions, AutoCloseable {
             "SQL in an optimistic transaction",
             "Use the mode PESSIMISTIC or READ_COMMITTED.");
       }
-      Statement statement = Statement.parse(pass.resolve(Statement.trimmed(request.statement())));
+      SqlText text = pass.resolve(Statement.trimmed(request.statement()));
+      Statement statement = Statement.parse(text.text());
+      SqlText named = SqlInserts.columnsNamed(ignite, statement.parsed(), text);
+      if (!named.equals(text)) {
+        statement = Statement.parse(named.text());
+      }
       if (statement.kind() != Statement.Kind.QUERY && !statement.kind().writes()) {
         throw new FlotillaException(
             Code.INVALID,
@@ -468,21 +514,31 @@ public final class GridTransactions implements Transactions, AutoCloseable {
       }
       SqlEngine.checkArguments(statement, request.arguments());
       try {
-        return run(statement, request, cancel);
+        return run(statement, named, request, cancel);
       } catch (IllegalStateException e) {
         throw new IgniteException("the engine stops: " + e.getMessage(), e);
       }
     }
 
-    private SqlResult run(Statement statement, Sql.Request request, Sql.Cancel cancel) {
-      SqlEngine.plan(ignite, statement.text(), request);
+    private SqlResult run(
+        Statement statement, SqlText text, Sql.Request request, Sql.Cancel cancel) {
+      SqlErrors.About about =
+          new SqlErrors.About(
+              text,
+              statement.target().map(pass::logicalName),
+              statement
+                  .target()
+                  .flatMap(target -> SqlLocks.entity(ignite, target))
+                  .map(entity -> SqlLocks.keyColumns(entity).keySet())
+                  .orElse(Set.of()));
+      SqlEngine.plan(ignite, about, request);
       String locked =
           SqlEngine.lock(
               ignite, statement, request.arguments(), options.mode() == Mode.PESSIMISTIC);
       SqlResult result;
       watched.enterStatement();
       try {
-        result = SqlEngine.run(ignite, statement.text(), request, cancel);
+        result = SqlEngine.run(ignite, about, request, cancel);
       } finally {
         watched.leaveStatement();
       }
@@ -527,21 +583,19 @@ public final class GridTransactions implements Transactions, AutoCloseable {
     checkId(id);
     return log.list(id).stream()
         .findFirst()
-        .or(
-            () ->
-                record(id)
-                    .map(
-                        record ->
-                            new View(
-                                id,
-                                Mode.valueOf(record.path("mode").asText()),
-                                State.COMMITTED,
-                                record.path("node").asText(),
-                                record.path("at_ms").asLong(),
-                                Optional.of(record.path("at_ms").asLong()),
-                                "",
-                                List.of(),
-                                List.of())));
+        .or(() -> record(id).map(record -> recordedView(id, record)));
+  }
+
+  /** Of one whose node has forgotten it, or is no more. */
+  private static View recordedView(String id, JsonNode record) {
+    ObjectNode json = record.deepCopy();
+    json.put("id", id)
+        .put("mode", record.path("mode").asText().toLowerCase(Locale.ROOT))
+        .put("state", "committed")
+        .put("originator", record.path("node").asText())
+        .put("started_at_ms", record.path("started_at_ms").asLong(record.path("at_ms").asLong()))
+        .put("ended_at_ms", record.path("at_ms").asLong());
+    return TransactionJson.view(json);
   }
 
   @Override

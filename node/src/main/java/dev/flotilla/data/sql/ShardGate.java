@@ -182,20 +182,34 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
       return Optional.ofNullable(era.tables.get(name));
     }
 
+    /** What users call a table of the engine's. */
+    String logicalName(String physical) {
+      return era.tables.values().stream()
+          .filter(each -> each.physical().equals(physical))
+          .map(Stored::table)
+          .findFirst()
+          .orElse(physical);
+    }
+
     /**
      * The statement with each table's name as the engine has it now.
      *
      * @throws FlotillaException {@code CONFLICT} if it would change the form of a table that is
      *     being moved
      */
-    String resolve(String statement) {
+    SqlText resolve(String statement) {
+      return resolve(SqlText.of(statement));
+    }
+
+    SqlText resolve(SqlText text) {
+      String statement = text.text();
       if (era.tables.values().stream()
           .noneMatch(each -> each.generation() > 0 || each.moving().isPresent())) {
-        return statement;
+        return text;
       }
       SqlNode parsed = SqlTables.parse(statement);
-      StringBuilder result = new StringBuilder(statement);
-      for (SqlTables.Reference reference : SqlTables.of(statement, parsed).reversed()) {
+      List<SqlText.Edit> edits = new ArrayList<>();
+      for (SqlTables.Reference reference : SqlTables.of(statement, parsed)) {
         Stored stored = era.tables.get(reference.table());
         if (stored == null) {
           continue;
@@ -205,13 +219,14 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
         }
         if (stored.generation() > 0) {
           String name = "\"" + stored.physical() + "\"";
-          result.replace(
-              reference.start(),
-              reference.end(),
-              reference.named() ? name : name + " AS \"" + stored.table() + "\"");
+          edits.add(
+              new SqlText.Edit(
+                  reference.start(),
+                  reference.end(),
+                  reference.named() ? name : name + " AS \"" + stored.table() + "\""));
         }
       }
-      return result.toString();
+      return text.edited(edits);
     }
 
     /**

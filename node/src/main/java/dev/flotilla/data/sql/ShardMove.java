@@ -31,6 +31,7 @@ import org.apache.ignite.cache.QueryIndex;
 import org.apache.ignite.cache.query.ScanQuery;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.DynamicCacheDescriptor;
+import org.apache.ignite.internal.processors.query.QueryEntityEx;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -53,7 +54,8 @@ import org.slf4j.LoggerFactory;
  * </ol>
  *
  * <p>Up to the switch the old table has everything, so whatever goes wrong, the move is undone by
- * forgetting it. If the node that drives it dies, the leader does that.
+ * forgetting it. If the node that drives it dies, the leader does that, or the node itself when it
+ * is back.
  */
 final class ShardMove {
 
@@ -63,6 +65,7 @@ final class ShardMove {
   private static final long REACH_MS = 10_000;
   private static final long HOLD_MS = 2_000;
   private static final int HOLD_TRIES = 10;
+  private static final int TAKE_BACK_TRIES = 60;
   private static final Grid.TransactionMode COPYING =
       new Grid.TransactionMode(
           Grid.TransactionMode.PESSIMISTIC.concurrency(),
@@ -76,6 +79,9 @@ final class ShardMove {
   private final AtomicLong rowsCopied = new AtomicLong();
   private final AtomicLong lastHoldMs = new AtomicLong();
   private final Set<String> tidying = ConcurrentHashMap.newKeySet();
+
+  /** Tables that this process moves now. */
+  private final Set<String> driving = ConcurrentHashMap.newKeySet();
 
   ShardMove(Cluster cluster, Grid grid, GridSharding sharding) {
     this.cluster = cluster;
@@ -116,21 +122,68 @@ final class ShardMove {
     GridSharding.affinity(mirroring.moved());
     // The new table first: once the registry names it, every write goes there too.
     createTarget(mirroring);
-    long epoch =
-        sharding
-            .put(table, entry.epoch(), Optional.of(mirroring))
-            .orElseThrow(() -> GridSharding.beingMoved(table));
+    if (!driving.add(table)) {
+      throw GridSharding.beingMoved(table);
+    }
+    long epoch;
     try {
-      require(reachAll(epoch, REACH_MS), table, "a node did not answer, or a statement ran long");
-      copyAll(mirroring);
-      epoch = holdAndSwitch(mirroring, epoch);
-    } catch (RuntimeException e) {
-      undo(table, cluster.self());
-      throw e;
+      epoch =
+          sharding
+              .put(table, entry.epoch(), Optional.of(mirroring))
+              .orElseThrow(() -> GridSharding.beingMoved(table));
+      epoch = drive(mirroring, epoch);
+    } finally {
+      driving.remove(table);
     }
     moves.incrementAndGet();
     log.info("table {} has {} shards now", table, shards.size());
     dropLeft(table, epoch);
+  }
+
+  /** Returns the state in which the move is done. */
+  private long drive(Stored mirroring, long mirrored) {
+    String table = mirroring.table();
+    long epoch = mirrored;
+    try {
+      require(reachAll(epoch, REACH_MS), table, "a node did not answer, or a statement ran long");
+      copyAll(mirroring);
+      return holdAndSwitch(mirroring, epoch);
+    } catch (RuntimeException e) {
+      undo(table, cluster.self());
+      throw e;
+    }
+  }
+
+  /**
+   * At each start of the engine: undoes what this node drove before its process ended. The leader
+   * does that for nodes that are gone, but this one is back, and nobody drives the move.
+   */
+  void takeBackOwn() {
+    Thread.ofVirtual()
+        .start(
+            () -> {
+              for (int attempt = 0; attempt < TAKE_BACK_TRIES && hasOwnLeft(); attempt++) {
+                for (Stored stored : sharding.stored()) {
+                  if (isOwnLeft(stored)) {
+                    undo(stored.table(), cluster.self());
+                  }
+                }
+                try {
+                  Thread.sleep(1_000);
+                } catch (InterruptedException e) {
+                  return;
+                }
+              }
+            });
+  }
+
+  private boolean hasOwnLeft() {
+    return sharding.stored().stream().anyMatch(this::isOwnLeft);
+  }
+
+  private boolean isOwnLeft(Stored stored) {
+    return !driving.contains(stored.table())
+        && stored.moving().filter(move -> move.driver().equals(cluster.self())).isPresent();
   }
 
   /** One whose name no table has. */
@@ -256,7 +309,8 @@ final class ShardMove {
           var context = ((IgniteEx) ignite).context();
           DynamicCacheDescriptor descriptor = context.cache().cacheDescriptor(cache);
           QueryEntity now = descriptor.schema().entities().iterator().next();
-          QueryEntity entity = new QueryEntity(now);
+          // The plain copy would forget which columns cannot be NULL.
+          QueryEntity entity = new QueryEntityEx(now);
           entity.setTableName(moved.physical());
           entity.setIndexes(
               now.getIndexes().stream()

@@ -149,6 +149,7 @@ sealed interface ShardStatement {
 
     private final String sql;
     private int at;
+    private int start;
 
     Tokens(String sql) {
       this.sql = sql;
@@ -187,9 +188,10 @@ sealed interface ShardStatement {
     private String next() {
       skipBlank();
       if (at >= sql.length()) {
+        start = at;
         return "";
       }
-      int start = at;
+      start = at;
       char c = sql.charAt(at++);
       if (c == '\'' || c == '"') {
         while (at < sql.length()) {
@@ -201,7 +203,10 @@ sealed interface ShardStatement {
             }
           }
         }
-        throw wrong("the end of what a quote opens");
+        throw new FlotillaException(
+            Code.INVALID,
+            "cannot parse the statement at " + place() + ": the quote " + c + " is never closed",
+            "Close it; write a quote inside a text twice.");
       }
       if (isWord(c) || c == '-') {
         while (at < sql.length() && (isWord(sql.charAt(at)) || sql.charAt(at) == '-')) {
@@ -234,6 +239,7 @@ sealed interface ShardStatement {
       take(";");
       skipBlank();
       if (at < sql.length()) {
+        start = at;
         throw wrong("the end of the statement");
       }
     }
@@ -290,14 +296,26 @@ sealed interface ShardStatement {
       throw wrong("a number from " + least + " to " + most);
     }
 
+    /** Where the last word that was read begins. */
+    private String place() {
+      String before = sql.substring(0, start);
+      int line = (int) before.chars().filter(c -> c == '\n').count() + 1;
+      return "line " + line + ", column " + (start - before.lastIndexOf('\n'));
+    }
+
     FlotillaException wrong(String expected) {
+      at = start;
+      String last = next();
       return new FlotillaException(
           Code.INVALID,
-          "cannot parse the sharding of the statement at character "
-              + (at + 1)
+          "cannot parse the sharding of the statement at "
+              + place()
               + ": expected "
-              + expected,
-          "See the documentation of sharding for the form.");
+              + expected
+              + (last.isEmpty() ? ", but it ends there" : ", but there is " + last),
+          "CREATE TABLE … takes SHARD BY HASH (column), RANGE (column) SPLIT AT (…), LIST (column)"
+              + " (…) or COLOCATE WITH table; ALTER TABLE … takes SPLIT SHARD AT (…) or MOVE SHARD"
+              + " n TO NODES (…).");
     }
   }
 }

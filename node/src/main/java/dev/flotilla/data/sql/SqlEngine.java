@@ -12,6 +12,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import javax.cache.CacheException;
+import org.apache.calcite.runtime.CalciteException;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
@@ -77,9 +78,9 @@ final class SqlEngine {
           Code.INVALID,
           "the statement has "
               + statement.parameters()
-              + " question marks, but "
+              + (statement.parameters() == 1 ? " question mark, but " : " question marks, but ")
               + arguments.size()
-              + " arguments came",
+              + (arguments.size() == 1 ? " argument came" : " arguments came"),
           "Send one for each.");
     }
   }
@@ -100,8 +101,9 @@ final class SqlEngine {
   }
 
   /** Runs a statement, in this thread's transaction if it has one. */
-  static SqlResult run(Ignite ignite, String sql, Sql.Request request, Sql.Cancel cancel) {
-    return run(ignite, sql, Optional.empty(), request, cancel);
+  static SqlResult run(
+      Ignite ignite, SqlErrors.About about, Sql.Request request, Sql.Cancel cancel) {
+    return run(ignite, about, Optional.empty(), request, cancel);
   }
 
   /**
@@ -111,11 +113,11 @@ final class SqlEngine {
    */
   static SqlResult run(
       Ignite ignite,
-      String sql,
+      SqlErrors.About about,
       Optional<int[]> partitions,
       Sql.Request request,
       Sql.Cancel cancel) {
-    SqlFieldsQuery query = query(sql, request);
+    SqlFieldsQuery query = query(about.text().text(), request);
     partitions.ifPresent(query::setPartitions);
     GridQueryCancel engineCancel = new GridQueryCancel();
     cancel.onCancel(engineCancel::cancel);
@@ -127,10 +129,10 @@ final class SqlEngine {
             .getFirst()) {
       cancel.onCancel(cursor::close);
       return result(cursor, request.rowsMax());
-    } catch (FlotillaException e) {
+    } catch (FlotillaException | IllegalStateException e) {
       throw e;
-    } catch (RuntimeException e) {
-      throw said(e, request);
+    } catch (RuntimeException | AssertionError e) {
+      throw said(e, request, about);
     }
   }
 
@@ -146,13 +148,13 @@ final class SqlEngine {
   }
 
   /** Plans a statement of this thread's transaction, for {@link #run} to find it. */
-  static void plan(Ignite ignite, String sql, Sql.Request request) {
+  static void plan(Ignite ignite, SqlErrors.About about, Sql.Request request) {
     try {
-      SqlPlans.plan(ignite, query(sql, request));
-    } catch (FlotillaException e) {
+      SqlPlans.plan(ignite, query(about.text().text(), request));
+    } catch (FlotillaException | IllegalStateException e) {
       throw e;
-    } catch (RuntimeException e) {
-      throw said(e, request);
+    } catch (RuntimeException | AssertionError e) {
+      throw said(e, request, about);
     }
   }
 
@@ -219,7 +221,12 @@ final class SqlEngine {
   }
 
   /** An error of the engine in our words; what {@link Grid} understands better is left to it. */
-  static RuntimeException said(RuntimeException e, Sql.Request request) {
+  static RuntimeException said(Throwable thrown, Sql.Request request, SqlErrors.About about) {
+    if (!(thrown instanceof CacheException || thrown instanceof IgniteException)) {
+      // Neither a refusal nor a fault of the world: the planner met what it is not made for.
+      return SqlErrors.unplanned(thrown);
+    }
+    RuntimeException e = (RuntimeException) thrown;
     if (X.hasCause(
         e,
         CacheInvalidStateException.class,
@@ -233,7 +240,6 @@ final class SqlEngine {
       return new RetryOnStableTopology(e);
     }
     IgniteSQLException sql = X.cause(e, IgniteSQLException.class);
-    String message = message(e);
     if (X.hasCause(e, QueryCancelledException.class)
         || (sql != null && sql.statusCode() == IgniteQueryErrorCode.QUERY_CANCELED)) {
       return new FlotillaException(
@@ -251,11 +257,16 @@ final class SqlEngine {
       return new RetryOnStableTopology(e);
     }
     if (sql == null) {
-      return X.hasCause(e, ArithmeticException.class, NumberFormatException.class)
-          ? new FlotillaException(
-              Code.INVALID, "the statement failed: " + message, "Nothing was done.", e)
+      return X.hasCause(
+              e,
+              ArithmeticException.class,
+              NumberFormatException.class,
+              ClassCastException.class,
+              CalciteException.class)
+          ? SqlErrors.said(e, IgniteQueryErrorCode.UNKNOWN, about)
           : e;
     }
+    String message = SqlErrors.message(e);
     if (message.contains("ode is stopping")) {
       return new FlotillaException(
           Code.OUTCOME_UNKNOWN,
@@ -263,61 +274,9 @@ final class SqlEngine {
           "Look whether it was done, then try again.",
           e);
     }
-    return switch (sql.statusCode()) {
-      case IgniteQueryErrorCode.DUPLICATE_KEY ->
-          new FlotillaException(
-              Code.CONFLICT,
-              "a row with that primary key is there already: " + keys(message),
-              "Nothing was done; UPDATE it, or choose another key.",
-              e);
-      case IgniteQueryErrorCode.CONCURRENT_UPDATE ->
-          new FlotillaException(
-              Code.CONFLICT, "another transaction came first", "Nothing was done; try again.", e);
-      case IgniteQueryErrorCode.TABLE_NOT_FOUND,
-          IgniteQueryErrorCode.INDEX_NOT_FOUND,
-          IgniteQueryErrorCode.SCHEMA_NOT_FOUND,
-          IgniteQueryErrorCode.COLUMN_NOT_FOUND,
-          IgniteQueryErrorCode.VIEW_NOT_FOUND ->
-          new FlotillaException(Code.NOT_FOUND, message, "Check the name.", e);
-      case IgniteQueryErrorCode.TABLE_ALREADY_EXISTS,
-          IgniteQueryErrorCode.INDEX_ALREADY_EXISTS,
-          IgniteQueryErrorCode.COLUMN_ALREADY_EXISTS,
-          IgniteQueryErrorCode.VIEW_ALREADY_EXISTS ->
-          new FlotillaException(Code.CONFLICT, message, "Choose another name.", e);
-      default ->
-          message.matches("(?s).*Object '.*' not found.*")
-              ? new FlotillaException(Code.NOT_FOUND, unknownTable(message), "Check the name.", e)
-              : new FlotillaException(
-                  Code.INVALID, "the statement cannot be run: " + message, "Nothing was done.", e);
-    };
-  }
-
-  private static String unknownTable(String message) {
-    return message.replaceFirst(
-        "(?s)^.*?(From line .*?: )?Object '(.*?)' not found.*$", "$1there is no table $2");
-  }
-
-  private static String keys(String message) {
-    int at = message.indexOf("keys=");
-    return at < 0 ? message : message.substring(at + 5).replaceFirst("]$", "");
-  }
-
-  /** The most telling message of a chain of causes: the first that is not only a wrapping. */
-  private static String message(Throwable e) {
-    String message = String.valueOf(e.getMessage());
-    for (Throwable cause = e; cause != null; cause = cause.getCause()) {
-      message = String.valueOf(cause.getMessage());
-      if ((cause instanceof IgniteSQLException
-              || cause instanceof org.apache.calcite.runtime.CalciteException)
-          && !message.equals("Failed to plan query")
-          && !message.startsWith("An error occurred while query executing")) {
-        break;
-      }
-    }
-    return message
-        .replaceFirst("^Failed to (validate|parse) query\\. ", "")
-        .lines()
-        .findFirst()
-        .orElse("");
+    return sql.statusCode() == IgniteQueryErrorCode.CONCURRENT_UPDATE
+        ? new FlotillaException(
+            Code.CONFLICT, "another transaction came first", "Nothing was done; try again.", e)
+        : SqlErrors.said(e, sql.statusCode(), about);
   }
 }

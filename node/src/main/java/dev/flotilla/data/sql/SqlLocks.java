@@ -174,6 +174,9 @@ final class SqlLocks {
 
   @SuppressWarnings("unchecked")
   static Optional<QueryEntity> entity(Ignite ignite, String table) {
+    if (!exists(ignite, cacheName(table))) {
+      return Optional.empty();
+    }
     return ((CacheConfiguration<Object, Object>)
             ignite.cache(cacheName(table)).getConfiguration(CacheConfiguration.class))
         .getQueryEntities().stream()
@@ -189,13 +192,33 @@ final class SqlLocks {
             ? List.of(entity.getKeyFieldName())
             : entity.getKeyFields() == null ? List.of() : entity.getKeyFields();
     for (String name : names) {
-      try {
-        columns.put(name, Class.forName(entity.getFields().get(name)));
-      } catch (ClassNotFoundException e) {
+      Class<?> type = boxed(entity.getFields().get(name));
+      if (type == null) {
         return Map.of();
       }
+      columns.put(name, type);
     }
     return columns;
+  }
+
+  /** The class of a column's values; the engine names those that cannot be NULL as primitives. */
+  private static @Nullable Class<?> boxed(String type) {
+    return switch (type) {
+      case "boolean" -> Boolean.class;
+      case "byte" -> Byte.class;
+      case "short" -> Short.class;
+      case "int" -> Integer.class;
+      case "long" -> Long.class;
+      case "float" -> Float.class;
+      case "double" -> Double.class;
+      default -> {
+        try {
+          yield Class.forName(type);
+        } catch (ClassNotFoundException e) {
+          yield null;
+        }
+      }
+    };
   }
 
   private static Object engineKey(Ignite ignite, QueryEntity entity, SqlKeys.Key key) {

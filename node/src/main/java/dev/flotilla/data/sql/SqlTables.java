@@ -1,7 +1,6 @@
 package dev.flotilla.data.sql;
 
 import dev.flotilla.FlotillaException;
-import dev.flotilla.FlotillaException.Code;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -63,12 +62,7 @@ final class SqlTables {
       return SqlParser.create(statement, CalciteQueryProcessor.FRAMEWORK_CONFIG.getParserConfig())
           .parseStmt();
     } catch (SqlParseException e) {
-      throw new FlotillaException(
-          Code.INVALID,
-          "cannot parse the statement: "
-              + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
-          "",
-          e);
+      throw SqlErrors.unparsed(statement, e);
     }
   }
 
@@ -156,18 +150,10 @@ final class SqlTables {
     references.add(
         new Reference(
             name.names.getLast(),
-            offset(position.getLineNum(), position.getColumnNum()),
-            offset(position.getEndLineNum(), position.getEndColumnNum()) + 1,
+            SqlText.offset(statement, position.getLineNum(), position.getColumnNum()),
+            SqlText.offset(statement, position.getEndLineNum(), position.getEndColumnNum()) + 1,
             named,
             alias.isEmpty() ? name.names.getLast() : alias,
             definition));
-  }
-
-  private int offset(int line, int column) {
-    int at = 0;
-    for (int i = 1; i < line; i++) {
-      at = statement.indexOf('\n', at) + 1;
-    }
-    return at + column - 1;
   }
 }

@@ -4,17 +4,26 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.data.grid.Grid;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import org.apache.calcite.sql.SqlDelete;
 import org.apache.calcite.sql.SqlDynamicParam;
+import org.apache.calcite.sql.SqlIdentifier;
 import org.apache.calcite.sql.SqlInsert;
 import org.apache.calcite.sql.SqlKind;
 import org.apache.calcite.sql.SqlMerge;
 import org.apache.calcite.sql.SqlNode;
+import org.apache.calcite.sql.SqlNodeList;
 import org.apache.calcite.sql.SqlUpdate;
+import org.apache.calcite.sql.ddl.SqlColumnDeclaration;
 import org.apache.calcite.sql.ddl.SqlDropObject;
+import org.apache.calcite.sql.ddl.SqlKeyConstraint;
+import org.apache.calcite.sql.parser.SqlParserPos;
 import org.apache.calcite.sql.util.SqlBasicVisitor;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteAbstractSqlAlterTable;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateIndex;
@@ -97,17 +106,18 @@ record Statement(
           "the statement has " + statement.length() + " characters, more than " + CHARACTERS_MAX,
           "Pass values as arguments, or split it.");
     }
-    String text = statement.strip();
+    // What stands in front of it stays, for errors to say the right line and column.
+    String text = statement.stripTrailing();
     while (text.endsWith(";")) {
-      text = text.substring(0, text.length() - 1).strip();
+      text = text.substring(0, text.length() - 1).stripTrailing();
     }
-    if (text.isEmpty()) {
+    if (text.isBlank()) {
       throw new FlotillaException(Code.INVALID, "the statement is empty", "Write one.");
     }
     return text;
   }
 
-  private static Kind kind(SqlNode parsed) {
+  static Kind kind(SqlNode parsed) {
     return switch (parsed) {
       case SqlInsert insert -> insert.isUpsert() ? Kind.MERGE : Kind.INSERT;
       case SqlUpdate any -> Kind.UPDATE;
@@ -150,8 +160,9 @@ record Statement(
    *
    * @throws FlotillaException {@code INVALID} if it asks for less, or for what we do not offer
    */
-  String safeCreateTable() {
+  SqlText safeCreateTable() {
     IgniteSqlCreateTable create = (IgniteSqlCreateTable) parsed;
+    List<SqlText.Edit> edits = new ArrayList<>(keysNotNull(text, create));
     if (create.query() != null) {
       throw new FlotillaException(
           Code.INVALID,
@@ -160,7 +171,9 @@ record Statement(
     }
     StringBuilder options = new StringBuilder("template=" + TEMPLATE);
     if (create.createOptionList() == null) {
-      return text + " WITH \"" + options + "\"";
+      edits.add(
+          new SqlText.Edit(text.length(), text.length(), " WITH \"" + options + "\""));
+      return SqlText.of(text).edited(edits);
     }
     for (SqlNode node : create.createOptionList()) {
       IgniteSqlCreateTableOption option = (IgniteSqlCreateTableOption) node;
@@ -177,7 +190,50 @@ record Statement(
                 + " only AFFINITY_KEY is yours to choose. SHARD BY … chooses a sharding.");
       }
     }
-    return text.substring(0, withAt(text)) + "WITH \"" + options + "\"";
+    edits.add(new SqlText.Edit(withAt(text), text.length(), "WITH \"" + options + "\""));
+    return SqlText.of(text).edited(edits);
+  }
+
+  /**
+   * The engine stores a key with a part that is NULL, unless its columns are declared NOT NULL: so
+   * they are.
+   *
+   * @throws FlotillaException {@code INVALID} for a column that is named twice, or a primary key of
+   *     a column that is not there, which the engine takes
+   */
+  static List<SqlText.Edit> keysNotNull(String text, IgniteSqlCreateTable create) {
+    Map<String, SqlColumnDeclaration> columns = new LinkedHashMap<>();
+    Set<String> keys = new LinkedHashSet<>();
+    for (SqlNode each : create.columnList() == null ? SqlNodeList.EMPTY : create.columnList()) {
+      if (each instanceof SqlColumnDeclaration column) {
+        String name = column.name.getSimple();
+        if (columns.put(name, column) != null) {
+          throw new FlotillaException(
+              Code.INVALID,
+              "table " + create.name().names.getLast() + " has two columns " + name,
+              "Give each a name of its own.");
+        }
+      } else if (each instanceof SqlKeyConstraint key) {
+        ((SqlNodeList) key.getOperandList().get(1))
+            .forEach(name -> keys.add(((SqlIdentifier) name).getSimple()));
+      }
+    }
+    List<SqlText.Edit> edits = new ArrayList<>();
+    for (String key : keys) {
+      SqlColumnDeclaration column = columns.get(key);
+      if (column == null) {
+        throw new FlotillaException(
+            Code.INVALID,
+            "the primary key names column " + key + ", which is not among the table's",
+            "Its columns are " + String.join(", ", columns.keySet()) + ".");
+      }
+      if (!Boolean.FALSE.equals(column.dataType.getNullable())) {
+        SqlParserPos type = column.dataType.getParserPosition();
+        int behind = SqlText.offset(text, type.getEndLineNum(), type.getEndColumnNum()) + 1;
+        edits.add(new SqlText.Edit(behind, behind, " NOT NULL"));
+      }
+    }
+    return edits;
   }
 
   private static boolean isWhatWeDoAnyway(IgniteSqlCreateTableOptionEnum key, String value) {

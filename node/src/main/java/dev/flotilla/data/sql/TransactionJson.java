@@ -18,6 +18,7 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
@@ -39,45 +40,99 @@ public final class TransactionJson {
 
   private TransactionJson() {}
 
+  /** The steps of a transaction as a client sends them; an error says which is wrong. */
+  public static List<Step> steps(JsonNode json) {
+    List<Step> steps = new ArrayList<>();
+    for (JsonNode one : json) {
+      try {
+        steps.add(step(one));
+      } catch (FlotillaException e) {
+        throw new FlotillaException(
+            e.code(), "step " + (steps.size() + 1) + ": " + e.getMessage(), e.remedy(), e);
+      }
+    }
+    return steps;
+  }
+
   /** A step as a client sends it. */
   public static Step step(JsonNode json) {
     if (json.has("statement")) {
+      only(json, "a step with a statement", "statement", "arguments");
       List<@Nullable Object> arguments = new ArrayList<>();
-      json.path("arguments").forEach(argument -> arguments.add(SqlValues.argument(argument)));
+      JsonNode sent = json.path("arguments");
+      if (!sent.isArray() && !sent.isMissingNode() && !sent.isNull()) {
+        throw wrong("arguments must be an array", "");
+      }
+      sent.forEach(argument -> arguments.add(SqlValues.argument(argument)));
       return new Step.Statement(text(json, "statement"), arguments);
     }
-    if (json.has("put")) {
-      JsonNode put = json.path("put");
-      return new Step.Put(text(put, "cache"), text(put, "key"), Optional.of(bytes(put, "value")));
+    String kind = json.size() == 1 ? json.fieldNames().next() : "";
+    JsonNode what = json.path(kind);
+    if (!KINDS.contains(kind)) {
+      throw wrong(
+          "it must be an object with one of statement, " + String.join(", ", KINDS),
+          "Such as {\"get\":{\"cache\":\"NAME\",\"key\":\"KEY\"}}.");
     }
-    if (json.has("remove")) {
-      JsonNode remove = json.path("remove");
-      return new Step.Put(text(remove, "cache"), text(remove, "key"), Optional.empty());
+    if (!what.isObject()) {
+      throw wrong(kind + " must be an object", "");
     }
-    if (json.has("get")) {
-      JsonNode get = json.path("get");
-      return new Step.Get(text(get, "cache"), text(get, "key"));
+    return switch (kind) {
+      case "put" -> {
+        only(what, kind, "cache", "key", "value", "value_base64");
+        yield new Step.Put(
+            text(what, "cache"), text(what, "key"), Optional.of(bytes(what, "value")));
+      }
+      case "remove" -> {
+        only(what, kind, "cache", "key");
+        yield new Step.Put(text(what, "cache"), text(what, "key"), Optional.empty());
+      }
+      case "get" -> {
+        only(what, kind, "cache", "key");
+        yield new Step.Get(text(what, "cache"), text(what, "key"));
+      }
+      case "send" -> {
+        only(what, kind, "queue", "key", "body", "body_base64");
+        yield new Step.Send(text(what, "queue"), text(what, "key"), bytes(what, "body"));
+      }
+      default -> {
+        only(what, kind, "queue", "receipts");
+        yield new Step.Acknowledge(text(what, "queue"), receipts(what.path("receipts")));
+      }
+    };
+  }
+
+  private static final List<String> KINDS = List.of("put", "get", "remove", "send", "ack");
+
+  private static List<String> receipts(JsonNode sent) {
+    List<String> receipts = new ArrayList<>();
+    for (JsonNode receipt : sent) {
+      if (receipt.isTextual()) {
+        receipts.add(receipt.textValue());
+      }
     }
-    if (json.has("send")) {
-      JsonNode send = json.path("send");
-      return new Step.Send(text(send, "queue"), text(send, "key"), bytes(send, "body"));
+    if (!sent.isArray() || receipts.isEmpty() || receipts.size() < sent.size()) {
+      throw wrong("receipts must be an array of strings, one at least", "");
     }
-    if (json.has("ack")) {
-      JsonNode ack = json.path("ack");
-      List<String> receipts = new ArrayList<>();
-      ack.path("receipts").forEach(receipt -> receipts.add(receipt.asText()));
-      return new Step.Acknowledge(text(ack, "queue"), receipts);
+    return receipts;
+  }
+
+  private static FlotillaException wrong(String complaint, String remedy) {
+    return new FlotillaException(Code.INVALID, complaint, remedy);
+  }
+
+  private static void only(JsonNode json, String where, String... known) {
+    for (Map.Entry<String, JsonNode> field : json.properties()) {
+      if (!List.of(known).contains(field.getKey())) {
+        throw wrong(
+            "there is no field '" + field.getKey() + "' in " + where,
+            "It takes " + String.join(", ", known) + ".");
+      }
     }
-    throw new FlotillaException(
-        Code.INVALID,
-        "a step of the transaction has none of statement, put, get, remove, send, ack",
-        "See the documentation of transactions for the form.");
   }
 
   private static String text(JsonNode json, String name) {
     if (!json.path(name).isTextual()) {
-      throw new FlotillaException(
-          Code.INVALID, "a step of the transaction lacks " + name, "It is a string.");
+      throw wrong(name + " is required, as a string", "");
     }
     return json.path(name).textValue();
   }
@@ -86,11 +141,13 @@ public final class TransactionJson {
     if (!json.has(name + "_base64")) {
       return text(json, name).getBytes(StandardCharsets.UTF_8);
     }
+    if (json.has(name)) {
+      throw wrong("it has both " + name + " and " + name + "_base64", "Give one of them.");
+    }
     try {
       return Base64.getDecoder().decode(text(json, name + "_base64"));
     } catch (IllegalArgumentException e) {
-      throw new FlotillaException(
-          Code.INVALID, name + "_base64 of a step is not base64", "Encode it so.", e);
+      throw new FlotillaException(Code.INVALID, name + "_base64 is not base64", "Encode it so.", e);
     }
   }
 

@@ -1,5 +1,6 @@
 package dev.flotilla.data.sql;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.google.protobuf.ByteString;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
@@ -70,6 +71,7 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
     private State state = State.ACTIVE;
     private String error = "";
     private Optional<Long> endedAtMs = Optional.empty();
+    private boolean repeated;
 
     private Entry(String id, Mode mode) {
       this.id = id;
@@ -104,10 +106,38 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
       synchronized (entries) {
         state = next;
         error = why;
+        if (next == State.COMMITTED && !repeated) {
+          show();
+        }
         if (next != State.ACTIVE && next != State.COMMITTING) {
           endedAtMs = Optional.of(clock.millis());
           forget();
         }
+      }
+    }
+
+    /**
+     * A transaction of this id had committed before: that one's record stays, here or elsewhere.
+     */
+    void repeats() {
+      synchronized (entries) {
+        repeated = true;
+        entries.remove(id, this);
+      }
+    }
+
+    private void show() {
+      entries.remove(id);
+      entries.put(id, this);
+    }
+
+    /** What is kept with the transaction itself, of what is known by now. */
+    void describe(ObjectNode record) {
+      synchronized (entries) {
+        ObjectNode seen = TransactionJson.toJson(view());
+        record.put("at_ms", clock.millis()).put("started_at_ms", startedAtMs);
+        record.set("steps", seen.get("steps"));
+        record.set("participants", seen.get("participants"));
       }
     }
 
@@ -152,8 +182,11 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
   Entry begin(String id, Mode mode) {
     Entry entry = new Entry(id, mode);
     synchronized (entries) {
-      entries.remove(id);
-      entries.put(id, entry);
+      Entry before = entries.get(id);
+      // What has committed is not hidden by one that will find that, or fail.
+      if (before == null || before.state != State.COMMITTED) {
+        entry.show();
+      }
       forget();
     }
     return entry;
@@ -169,6 +202,17 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
             entry ->
                 entry.endedAtMs.isPresent()
                     && (ended[0]-- > ENDED_MAX || entry.endedAtMs.get() < old));
+  }
+
+  /** How one ended whose end was not known. */
+  void settled(String id, State how) {
+    synchronized (entries) {
+      Entry entry = entries.get(id);
+      if (entry != null && entry.state == State.UNKNOWN) {
+        entry.state = how;
+        entry.error = "";
+      }
+    }
   }
 
   private List<View> own(String id) {
@@ -192,7 +236,10 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
     reply.onCompleted();
   }
 
-  /** On all nodes that answer, newest first. */
+  /**
+   * On all nodes that answer, newest first. Of several of one id the one that has committed counts,
+   * or else the newest.
+   */
   List<View> list(String id) {
     List<Callable<Collection<View>>> asks = new ArrayList<>();
     asks.add(() -> own(id));
@@ -213,7 +260,15 @@ final class TransactionLog extends TransactionViewsGrpc.TransactionViewsImplBase
       throw new IllegalStateException(e.getCause());
     }
     views.sort(Comparator.comparingLong(View::startedAtMs).reversed());
-    return views;
+    Map<String, View> byId = new LinkedHashMap<>();
+    for (View view : views) {
+      byId.merge(
+          view.id(),
+          view,
+          (newer, older) ->
+              newer.state() != State.COMMITTED && older.state() == State.COMMITTED ? older : newer);
+    }
+    return List.copyOf(byId.values());
   }
 
   private Collection<View> ask(String node, String id) {

@@ -110,6 +110,8 @@ public interface Transactions {
    * Runs steps in order, in one transaction.
    *
    * @param id the caller's, as in {@link #runOnce}: a second run with it returns the first outcome
+   * @throws dev.flotilla.FlotillaException {@code INVALID} for other than 1 to 1,000 steps; {@code
+   *     CONFLICT} also if a run with this id has committed that had other steps
    */
   Outcome run(Options options, List<Step> steps, Optional<String> id);
 

@@ -461,6 +461,44 @@ class CachesTest {
         () -> caches.get(0).statistics().entries() <= 200);
   }
 
+  /** What docs/API.md says of it: over the bound is what was written in the last few seconds. */
+  @Test
+  @Order(19)
+  void theGridPartIsOverItsBoundByWhatIsWrittenInAFewSecondsAndNotForLonger() {
+    int bound = 500;
+    Cache cache = everywhere("quick", CacheConfig.DEFAULT.withBounds(bound, 1 << 20)).getFirst();
+    long startNs = System.nanoTime();
+    long written = 0;
+    long most = 0;
+    while (System.nanoTime() - startNs < 8_000_000_000L) {
+      Map<String, byte[]> entries = new HashMap<>();
+      for (int i = 0; i < 100; i++) {
+        entries.put("k" + written++, new byte[10]);
+      }
+      cache.putAll(entries, NO_TTL);
+      most = Math.max(most, cache.statistics().entries());
+    }
+    double perSecond = written / ((System.nanoTime() - startNs) / 1e9);
+    System.out.printf("%.0f entries/s written, bound %d, most %d%n", perSecond, bound, most);
+    assertThat(written).isGreaterThan(2 * bound);
+    assertThat((double) most).isLessThan(bound + 5 * perSecond);
+    TestNodes.await(
+        "at most " + bound + " entries",
+        Duration.ofSeconds(10),
+        () -> cache.statistics().entries() <= bound);
+    // A few more than the bound go at the next look, not only in half a minute.
+    Map<String, byte[]> few = new HashMap<>();
+    long over = bound + 15 - cache.statistics().entries();
+    for (int i = 0; i < over; i++) {
+      few.put("few" + i, new byte[10]);
+    }
+    cache.putAll(few, NO_TTL);
+    TestNodes.await(
+        "at most " + bound + " entries again",
+        Duration.ofSeconds(10),
+        () -> cache.statistics().entries() <= bound);
+  }
+
   @Test
   @Order(20)
   void aNodeThatStopsDelaysWritesForOneLeaseAtMostAndNearReadsGoOn() {

@@ -61,7 +61,7 @@ class ShardingTest {
     }
     try (ShardGate.Pass pass = sharding.pass()) {
       SqlFieldsQuery query =
-          new SqlFieldsQuery(pass.resolve(statement)).setSchema("PUBLIC").setArgs(arguments);
+          new SqlFieldsQuery(pass.resolve(statement).text()).setSchema("PUBLIC").setArgs(arguments);
       pass.partitions(statement, List.of(arguments)).ifPresent(query::setPartitions);
       boolean query0 = statement.startsWith("SELECT") || statement.startsWith("CREATE");
       if (query0 || !pass.mirrors()) {

@@ -175,10 +175,10 @@ class SqlTest {
     refused(Code.CONFLICT, "primary key", () -> sql().execute("INSERT INTO errors VALUES (1, 2)"));
     refused(
         Code.CONFLICT,
-        "exists",
+        "there is a table ERRORS already",
         () -> sql().execute("CREATE TABLE errors (id INT PRIMARY KEY, n INT)"));
     refused(
-        Code.INVALID, "1 question marks", () -> sql().execute("SELECT * FROM errors WHERE n=?"));
+        Code.INVALID, "1 question mark, but 0", () -> sql().execute("SELECT * FROM errors WHERE n=?"));
     refused(Code.INVALID, "zero", () -> sql().execute("UPDATE errors SET n = n / (id - 1)"));
     refused(Code.INVALID, "not offered", () -> sql().execute("COMMIT"));
     refused(Code.INVALID, "empty", () -> sql().execute(" ; "));
@@ -267,7 +267,7 @@ class SqlTest {
       rows.append(", (").append(i).append(", 1)");
     }
     refused(
-        Code.CONFLICT, "[50]", () -> other().execute("INSERT INTO halves (id, n) VALUES " + rows));
+        Code.CONFLICT, "already: 50.", () -> other().execute("INSERT INTO halves (id, n) VALUES " + rows));
     assertThat(sql().execute("SELECT id FROM halves").rows()).isEqualTo(List.of(List.of(50)));
   }
 

@@ -219,7 +219,10 @@ class TransactionsTest {
                             Grid.TransactionMode.PESSIMISTIC,
                             ignite ->
                                 SqlEngine.run(
-                                    ignite, request.statement(), request, new Sql.Cancel()));
+                                    ignite,
+                                    SqlErrors.About.of(SqlText.of(request.statement())),
+                                    request,
+                                    new Sql.Cancel()));
                   }
                   done.incrementAndGet();
                 }
@@ -499,6 +502,19 @@ class TransactionsTest {
     var again = nodes.get(1).transactions().run(options, steps, Optional.of("order-17"));
     assertThat(first.repeated()).isFalse();
     assertThat(again.repeated()).isTrue();
+    for (TestSql.Node node : nodes) {
+      var record = node.transactions().find("order-17").orElseThrow();
+      assertThat(record.steps()).hasSize(2);
+      assertThat(record.participants()).isNotEmpty();
+      assertThat(record.state()).isEqualTo(State.COMMITTED);
+      assertThat(record.originator()).isEqualTo(nodes.getFirst().member().id());
+    }
+    refused(
+        Code.CONFLICT,
+        "order-17 has been done, with other steps",
+        () ->
+            nodes.get(1).transactions().run(options, steps.subList(0, 1), Optional.of("order-17")));
+    assertThat(n(50)).isEqualTo(1);
     assertThat(again.results().get(1).sql().orElseThrow().rows()).isEqualTo(List.of(List.of(1)));
     assertThat(
             nodes
