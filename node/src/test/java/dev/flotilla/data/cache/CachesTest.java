@@ -479,8 +479,7 @@ class CachesTest {
       most = Math.max(most, cache.statistics().entries());
     }
     double perSecond = written / ((System.nanoTime() - startNs) / 1e9);
-    System.out.printf("%.0f entries/s written, bound %d, most %d%n", perSecond, bound, most);
-    assertThat(written).isGreaterThan(2 * bound);
+    assertThat(written).isGreaterThan(2L * bound);
     assertThat((double) most).isLessThan(bound + 5 * perSecond);
     TestNodes.await(
         "at most " + bound + " entries",
