@@ -16,6 +16,7 @@ import org.apache.calcite.sql.parser.SqlParseException;
 import org.apache.calcite.sql.parser.SqlParserPos;
 import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
 import org.apache.ignite.internal.processors.query.IgniteSQLException;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -461,9 +462,9 @@ final class SqlErrors {
     }
     String wrong;
     String remedy = "See what stands before it.";
-    if (message.contains("<EOF>") && !message.contains("Lexical")
-        || statement.substring(offset).strip().equals(token)
-            && message.contains("near the keyword")) {
+    if ((message.contains("<EOF>") && !message.contains("Lexical"))
+        || (statement.substring(offset).strip().equals(token)
+            && message.contains("near the keyword"))) {
       wrong = "the statement ends too early, after " + shortened(lastWord(statement));
       remedy = "Complete it.";
     } else if (token.startsWith("'") || token.startsWith("\"")) {
@@ -535,7 +536,7 @@ final class SqlErrors {
     return row[b.length()];
   }
 
-  private static String meant(String other) {
+  private static String meant(@Nullable String other) {
     return other == null ? "" : "; did you mean " + other + "?";
   }
 
