@@ -177,8 +177,7 @@ public final class GridSql implements Sql {
         "a change of the schema",
         ignite -> {
           try (ShardGate.Pass pass = sharding.pass()) {
-            return SqlEngine.run(
-                ignite, SqlErrors.About.of(pass.resolve(text)), request, cancel);
+            return SqlEngine.run(ignite, SqlErrors.About.of(pass.resolve(text)), request, cancel);
           }
         });
   }
@@ -203,8 +202,7 @@ public final class GridSql implements Sql {
                 ((IgniteEx) ignite)
                     .context()
                     .query()
-                    .resultSetMetaData(
-                        new SqlFieldsQuery(asked.text()).setSchema("PUBLIC"), null));
+                    .resultSetMetaData(new SqlFieldsQuery(asked.text()).setSchema("PUBLIC"), null));
           } catch (javax.cache.CacheException | org.apache.ignite.IgniteException e) {
             throw SqlEngine.said(e, request, SqlErrors.About.of(asked));
           }

@@ -16,6 +16,7 @@ import org.apache.calcite.sql.parser.SqlParseException;
 import org.apache.calcite.sql.parser.SqlParserPos;
 import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
 import org.apache.ignite.internal.processors.query.IgniteSQLException;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -103,9 +104,7 @@ final class SqlErrors {
           Saying.of(
               "Table '(.*)' not found", m -> "the statement names no table or alias " + m.group(1)),
           Saying.of(
-              Code.NOT_FOUND,
-              "Object '(.*?)' not found.*",
-              m -> "there is no table " + m.group(1)),
+              Code.NOT_FOUND, "Object '(.*?)' not found.*", m -> "there is no table " + m.group(1)),
           Saying.of("Unknown identifier '(.*)'", m -> "there is no type " + m.group(1)),
           Saying.of(
               "No match found for function signature (\\w+)\\((.*)\\)",
@@ -143,8 +142,9 @@ final class SqlErrors {
                       + m.group(1)
                       + " belongs to the primary key, which cannot be changed; DELETE the row and"
                       + " INSERT it anew"),
-          Saying.of("Illegal (\\w+) literal '(.*)': not in format '(.*)'", m -> "'" + m.group(2)
-              + "' is no " + m.group(1) + "; write it as " + m.group(3)),
+          Saying.of(
+              "Illegal (\\w+) literal '(.*)': not in format '(.*)'",
+              m -> "'" + m.group(2) + "' is no " + m.group(1) + "; write it as " + m.group(3)),
           Saying.of(
               "Value of \\w+ field is out of range in '(.*)'",
               m -> "there is no date or time '" + m.group(1) + "'"),
@@ -228,10 +228,10 @@ final class SqlErrors {
           Saying.of(
               "Unexpected amount of primary key constraints.*",
               m -> "the table is given more than one primary key"),
-          Saying.of("PRIMARY KEY column is not defined: (.*)",
-              m -> "the primary key names column " + m.group(1) + ", which the table has not"),
           Saying.of(
-              "(?s).*No enum constant .*\\.(\\w+)", m -> "there is no option " + m.group(1)),
+              "PRIMARY KEY column is not defined: (.*)",
+              m -> "the primary key names column " + m.group(1) + ", which the table has not"),
+          Saying.of("(?s).*No enum constant .*\\.(\\w+)", m -> "there is no option " + m.group(1)),
           Saying.of(
               "Binary literal string must contain only.*",
               m -> "a binary literal takes the digits 0 to 9 and A to F only"));
@@ -396,8 +396,7 @@ final class SqlErrors {
         (definition ? first + " " + words[1].toUpperCase(Locale.ROOT) : first) + " is not offered",
         definition
             ? "Tables and indexes can be created, altered and dropped."
-            : INSTEAD.getOrDefault(
-                first, "Statements are " + String.join(", ", OFFERED) + "."));
+            : INSTEAD.getOrDefault(first, "Statements are " + String.join(", ", OFFERED) + "."));
   }
 
   private static Optional<FlotillaException> explained(String statement) {
@@ -434,7 +433,8 @@ final class SqlErrors {
       if (lexical.matches()) {
         position =
             new SqlParserPos(
-                Integer.parseInt(lexical.group(1)), Math.max(1, Integer.parseInt(lexical.group(2)) - 1));
+                Integer.parseInt(lexical.group(1)),
+                Math.max(1, Integer.parseInt(lexical.group(2)) - 1));
       }
     }
     if (position == null) {
@@ -462,8 +462,9 @@ final class SqlErrors {
     }
     String wrong;
     String remedy = "See what stands before it.";
-    if (message.contains("<EOF>") && !message.contains("Lexical")
-        || statement.substring(offset).strip().equals(token) && message.contains("near the keyword")) {
+    if ((message.contains("<EOF>") && !message.contains("Lexical"))
+        || (statement.substring(offset).strip().equals(token)
+            && message.contains("near the keyword"))) {
       wrong = "the statement ends too early, after " + shortened(lastWord(statement));
       remedy = "Complete it.";
     } else if (token.startsWith("'") || token.startsWith("\"")) {
@@ -535,7 +536,7 @@ final class SqlErrors {
     return row[b.length()];
   }
 
-  private static String meant(String other) {
+  private static String meant(@Nullable String other) {
     return other == null ? "" : "; did you mean " + other + "?";
   }
 

@@ -35,9 +35,7 @@ final class SqlInserts {
     }
     Optional<QueryEntity> entity = SqlLocks.entity(ignite, table.names.getLast());
     if (entity.isEmpty()
-        || !SqlLocks.keyColumns(entity.get())
-            .keySet()
-            .equals(entity.get().getFields().keySet())) {
+        || !SqlLocks.keyColumns(entity.get()).keySet().equals(entity.get().getFields().keySet())) {
       return text;
     }
     String columns = "";

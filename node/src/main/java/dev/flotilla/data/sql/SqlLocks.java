@@ -192,7 +192,7 @@ final class SqlLocks {
             ? List.of(entity.getKeyFieldName())
             : entity.getKeyFields() == null ? List.of() : entity.getKeyFields();
     for (String name : names) {
-      Class<?> type = boxed(entity.getFields().get(name));
+      Class<?> type = boxed(String.valueOf(entity.getFields().get(name)));
       if (type == null) {
         return Map.of();
       }

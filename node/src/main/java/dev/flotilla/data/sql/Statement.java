@@ -171,8 +171,7 @@ record Statement(
     }
     StringBuilder options = new StringBuilder("template=" + TEMPLATE);
     if (create.createOptionList() == null) {
-      edits.add(
-          new SqlText.Edit(text.length(), text.length(), " WITH \"" + options + "\""));
+      edits.add(new SqlText.Edit(text.length(), text.length(), " WITH \"" + options + "\""));
       return SqlText.of(text).edited(edits);
     }
     for (SqlNode node : create.createOptionList()) {

@@ -51,7 +51,10 @@ class SqlErrorsTest {
 
   private static final List<Wrong> WRONG =
       List.of(
-          wrong(Code.INVALID, "column 1: no statement begins with SELEC. Did you mean SELECT?", "SELEC 1"),
+          wrong(
+              Code.INVALID,
+              "column 1: no statement begins with SELEC. Did you mean SELECT?",
+              "SELEC 1"),
           wrong(Code.INVALID, "line 1, column 6: the statement ends too early", "SELECT"),
           wrong(Code.INVALID, "ends too early, after FROM", "SELECT 1 FROM"),
           wrong(Code.INVALID, "ends too early, after (1", "SELECT (1"),
@@ -62,9 +65,13 @@ class SqlErrorsTest {
           wrong(Code.INVALID, "column 9: # is not expected", "SELECT #"),
           wrong(Code.INVALID, "column 8: X is not expected", "SELECT X'zz'"),
           wrong(Code.INVALID, "something is wrong near LIMIT", "SELECT id FROM acct LIMIT 'a'"),
-          wrong(Code.INVALID, "something is wrong near TABLE select", "CREATE TABLE select (id INT)"),
+          wrong(
+              Code.INVALID, "something is wrong near TABLE select", "CREATE TABLE select (id INT)"),
           wrong(Code.INVALID, "column 9: something follows the semicolon", "SELECT 1; SELECT 2"),
-          wrong(Code.INVALID, "CREATE has no plan", "EXPLAIN PLAN FOR CREATE TABLE x (id INT PRIMARY KEY)"),
+          wrong(
+              Code.INVALID,
+              "CREATE has no plan",
+              "EXPLAIN PLAN FOR CREATE TABLE x (id INT PRIMARY KEY)"),
           wrong(Code.INVALID, "DROP has no plan", "EXPLAIN DROP TABLE acct"),
           wrong(Code.INVALID, "Write EXPLAIN PLAN FOR", "EXPLAIN SELECT 1"),
           wrong(Code.INVALID, "TRUNCATE is not offered. Use DELETE", "TRUNCATE TABLE acct"),
@@ -78,50 +85,128 @@ class SqlErrorsTest {
           wrong(Code.NOT_FOUND, "there is no table NOPE", "DROP TABLE nope"),
           wrong(Code.NOT_FOUND, "there is no index NOPE", "DROP INDEX nope"),
           wrong(Code.NOT_FOUND, "there is no column NOPE", "ALTER TABLE acct DROP COLUMN nope"),
-          wrong(Code.INVALID, "line 3, column 3: there is no column NOPE", "\nSELECT id,\n  nope FROM acct"),
+          wrong(
+              Code.INVALID,
+              "line 3, column 3: there is no column NOPE",
+              "\nSELECT id,\n  nope FROM acct"),
           wrong(Code.INVALID, "A has no column NOPE", "SELECT a.nope FROM acct a"),
           wrong(Code.INVALID, "column 17: there is no column NOPE", "UPDATE acct SET nope = 1"),
           wrong(Code.INVALID, "names no table or alias Z", "SELECT z.id FROM acct a"),
-          wrong(Code.INVALID, "column ID is in several tables", "SELECT id FROM acct a JOIN acct b ON a.id = b.id"),
+          wrong(
+              Code.INVALID,
+              "column ID is in several tables",
+              "SELECT id FROM acct a JOIN acct b ON a.id = b.id"),
           wrong(Code.INVALID, "there is no function NOFUNCTION", "SELECT nofunction(1)"),
           wrong(Code.INVALID, "function ABS takes 1 arguments", "SELECT ABS(1, 2)"),
           wrong(Code.INVALID, "ID is neither grouped", "SELECT id, COUNT(*) FROM acct"),
-          wrong(Code.INVALID, "differ in their number of columns", "SELECT id FROM acct UNION SELECT id, n FROM acct"),
+          wrong(
+              Code.INVALID,
+              "differ in their number of columns",
+              "SELECT id FROM acct UNION SELECT id, n FROM acct"),
           wrong(Code.INVALID, "has several columns", "SELECT (SELECT id, n FROM acct)"),
-          wrong(Code.INVALID, "returned several rows", "SELECT id FROM acct WHERE id = (SELECT 1 UNION ALL SELECT 2)"),
+          wrong(
+              Code.INVALID,
+              "returned several rows",
+              "SELECT id FROM acct WHERE id = (SELECT 1 UNION ALL SELECT 2)"),
           wrong(Code.INVALID, "cannot be planned", "SELECT * FROM acct WHERE id = TRUE"),
           wrong(Code.INVALID, "division by zero", "SELECT n / 0 FROM acct"),
           wrong(Code.INVALID, "division by zero", "UPDATE acct SET n = 1 / ?", 0),
           wrong(Code.INVALID, "a text that is no number", "SELECT CAST('abc' AS INT)"),
-          wrong(Code.INVALID, "a text that is no number", "INSERT INTO acct (id, n) VALUES (?, 1)", "abc"),
-          wrong(Code.INVALID, "too large for the type INTEGER", "INSERT INTO acct (id, n) VALUES (2, 99999999999)"),
-          wrong(Code.INVALID, "'nouuid' is no UUID", "INSERT INTO acct (id, n, u) VALUES (2, 1, 'nouuid')"),
-          wrong(Code.INVALID, "'yesterday' is no date or time", "INSERT INTO acct (id, n, ts) VALUES (2, 1, 'yesterday')"),
-          wrong(Code.INVALID, "type VARCHAR stands where TIMESTAMP", "INSERT INTO acct (id, n, ts) VALUES (2, 1, ?)", "soon"),
-          wrong(Code.INVALID, "there is no date or time '2026-99-99'", "SELECT CAST('2026-99-99' AS DATE)"),
-          wrong(Code.INVALID, "column N takes INTEGER, but the value is VARCHAR", "UPDATE acct SET n = 'abc'"),
-          wrong(Code.INVALID, "column NAME has a length of 8, more than the 5", "INSERT INTO acct (id, name, n) VALUES (2, 'abcdefgh', 1)"),
-          wrong(Code.INVALID, "more digits than its column", "INSERT INTO acct (id, n, d) VALUES (2, 1, 12345.678)"),
+          wrong(
+              Code.INVALID,
+              "a text that is no number",
+              "INSERT INTO acct (id, n) VALUES (?, 1)",
+              "abc"),
+          wrong(
+              Code.INVALID,
+              "too large for the type INTEGER",
+              "INSERT INTO acct (id, n) VALUES (2, 99999999999)"),
+          wrong(
+              Code.INVALID,
+              "'nouuid' is no UUID",
+              "INSERT INTO acct (id, n, u) VALUES (2, 1, 'nouuid')"),
+          wrong(
+              Code.INVALID,
+              "'yesterday' is no date or time",
+              "INSERT INTO acct (id, n, ts) VALUES (2, 1, 'yesterday')"),
+          wrong(
+              Code.INVALID,
+              "type VARCHAR stands where TIMESTAMP",
+              "INSERT INTO acct (id, n, ts) VALUES (2, 1, ?)",
+              "soon"),
+          wrong(
+              Code.INVALID,
+              "there is no date or time '2026-99-99'",
+              "SELECT CAST('2026-99-99' AS DATE)"),
+          wrong(
+              Code.INVALID,
+              "column N takes INTEGER, but the value is VARCHAR",
+              "UPDATE acct SET n = 'abc'"),
+          wrong(
+              Code.INVALID,
+              "column NAME has a length of 8, more than the 5",
+              "INSERT INTO acct (id, name, n) VALUES (2, 'abcdefgh', 1)"),
+          wrong(
+              Code.INVALID,
+              "more digits than its column",
+              "INSERT INTO acct (id, n, d) VALUES (2, 1, 12345.678)"),
           wrong(Code.INVALID, "column N of table ACCT cannot be NULL", "UPDATE acct SET n = NULL"),
           wrong(Code.INVALID, "is into 6 columns, but gives 1", "INSERT INTO acct VALUES (1)"),
-          wrong(Code.INVALID, "2 question marks, but 1 argument came", "INSERT INTO acct (id, n) VALUES (?, ?)", 1),
+          wrong(
+              Code.INVALID,
+              "2 question marks, but 1 argument came",
+              "INSERT INTO acct (id, n) VALUES (?, ?)",
+              1),
           wrong(Code.INVALID, "1 question mark, but 2 arguments came", "SELECT ?", 1, 2),
-          wrong(Code.CONFLICT, "there already: 1. Nothing", "INSERT INTO acct (id, n) VALUES (1, 1)"),
+          wrong(
+              Code.CONFLICT, "there already: 1. Nothing", "INSERT INTO acct (id, n) VALUES (1, 1)"),
           wrong(Code.CONFLICT, "there already: (A=1, B=x)", "INSERT INTO pair VALUES (1, 'x', 1)"),
-          wrong(Code.CONFLICT, "there already: (A=1, B=x)", "INSERT INTO pair SELECT a, b, n FROM pair"),
-          wrong(Code.CONFLICT, "there is a table ACCT already", "CREATE TABLE acct (id INT PRIMARY KEY)"),
-          wrong(Code.CONFLICT, "there is an index ACCT_N already", "CREATE INDEX acct_n ON acct (n)"),
+          wrong(
+              Code.CONFLICT,
+              "there already: (A=1, B=x)",
+              "INSERT INTO pair SELECT a, b, n FROM pair"),
+          wrong(
+              Code.CONFLICT,
+              "there is a table ACCT already",
+              "CREATE TABLE acct (id INT PRIMARY KEY)"),
+          wrong(
+              Code.CONFLICT, "there is an index ACCT_N already", "CREATE INDEX acct_n ON acct (n)"),
           wrong(Code.CONFLICT, "there is a column N already", "ALTER TABLE acct ADD COLUMN n INT"),
-          wrong(Code.INVALID, "ID belongs to the primary key, which cannot be changed", "UPDATE acct SET id = 7"),
-          wrong(Code.INVALID, "ID belongs to the primary key, and cannot be dropped", "ALTER TABLE acct DROP COLUMN id"),
+          wrong(
+              Code.INVALID,
+              "ID belongs to the primary key, which cannot be changed",
+              "UPDATE acct SET id = 7"),
+          wrong(
+              Code.INVALID,
+              "ID belongs to the primary key, and cannot be dropped",
+              "ALTER TABLE acct DROP COLUMN id"),
           wrong(Code.INVALID, "index ACCT_N is on column N", "ALTER TABLE acct DROP COLUMN n"),
-          wrong(Code.INVALID, "there is no type NOTYPE", "CREATE TABLE bad (id NOTYPE PRIMARY KEY)"),
-          wrong(Code.INVALID, "two columns ID", "CREATE TABLE bad (id INT, id INT, PRIMARY KEY (id))"),
-          wrong(Code.INVALID, "more than one primary key", "CREATE TABLE bad (id INT PRIMARY KEY, PRIMARY KEY (id))"),
-          wrong(Code.INVALID, "primary key names column NOPE", "CREATE TABLE bad (id INT, PRIMARY KEY (nope))"),
-          wrong(Code.INVALID, "there is no option NOPE", "CREATE TABLE bad (id INT PRIMARY KEY) WITH \"nope=0\""),
-          wrong(Code.INVALID, "column 45: expected HASH, RANGE or LIST, but there is NOPE", "CREATE TABLE r (k INT PRIMARY KEY) SHARD BY NOPE (k)"),
-          wrong(Code.INVALID, "a is not a value of type INTEGER", "CREATE TABLE r (k INT PRIMARY KEY) SHARD BY RANGE (k) SPLIT AT ('a')"));
+          wrong(
+              Code.INVALID, "there is no type NOTYPE", "CREATE TABLE bad (id NOTYPE PRIMARY KEY)"),
+          wrong(
+              Code.INVALID,
+              "two columns ID",
+              "CREATE TABLE bad (id INT, id INT, PRIMARY KEY (id))"),
+          wrong(
+              Code.INVALID,
+              "more than one primary key",
+              "CREATE TABLE bad (id INT PRIMARY KEY, PRIMARY KEY (id))"),
+          wrong(
+              Code.INVALID,
+              "primary key names column NOPE",
+              "CREATE TABLE bad (id INT, PRIMARY KEY (nope))"),
+          wrong(
+              Code.INVALID,
+              "there is no option NOPE",
+              "CREATE TABLE bad (id INT PRIMARY KEY) WITH \"nope=0\""),
+          wrong(
+              Code.INVALID,
+              "column 45: expected HASH, RANGE or LIST, but there is NOPE",
+              "CREATE TABLE r (k INT PRIMARY KEY) SHARD BY NOPE (k)"),
+          wrong(
+              Code.INVALID,
+              "a is not a value of type INTEGER",
+              "CREATE TABLE r (k INT PRIMARY KEY) SHARD BY RANGE (k) SPLIT AT ('a')"));
 
   @Test
   void everyWrongStatementIsAnsweredWithOneLineThatSaysWhatIsWrong() {
@@ -139,8 +224,10 @@ class SqlErrorsTest {
       assertThat(e.remedy()).as(each.statement()).isNotEmpty();
       assertThat(e.code()).as(each.statement()).isEqualTo(each.code());
     }
-    assertThat(node.sql().execute("SELECT COUNT(*) FROM acct").rows()).isEqualTo(List.of(List.of(1L)));
-    assertThat(node.sql().execute("SELECT COUNT(*) FROM pair").rows()).isEqualTo(List.of(List.of(1L)));
+    assertThat(node.sql().execute("SELECT COUNT(*) FROM acct").rows())
+        .isEqualTo(List.of(List.of(1L)));
+    assertThat(node.sql().execute("SELECT COUNT(*) FROM pair").rows())
+        .isEqualTo(List.of(List.of(1L)));
   }
 
   @Test
@@ -163,10 +250,10 @@ class SqlErrorsTest {
               return t.sql("INSERT INTO alone VALUES (2)");
             });
     SqlResult members = sql.execute("SELECT * FROM member ORDER BY person");
-    assertThat(members.columns()).extracting(SqlResult.Column::name).containsExactly("TEAM", "PERSON");
-    assertThat(members.rows())
-        .extracting(List::getLast)
-        .containsExactly("b", "c", "d", "e", "f");
+    assertThat(members.columns())
+        .extracting(SqlResult.Column::name)
+        .containsExactly("TEAM", "PERSON");
+    assertThat(members.rows()).extracting(List::getLast).containsExactly("b", "c", "d", "e", "f");
     assertThat(sql.execute("SELECT * FROM alone ORDER BY id").rows())
         .isEqualTo(List.of(List.of(1), List.of(2)));
     assertThat(sql.execute("EXPLAIN PLAN FOR INSERT INTO alone VALUES (3)").rows()).hasSize(1);
@@ -197,7 +284,8 @@ class SqlErrorsTest {
     refused("column A", "table PARTS", "INSERT INTO parts VALUES (NULL, 1, 1, 1)");
     refused("column A", "table PARTS", "INSERT INTO parts VALUES (?, 1, 1, 1)", none);
     refused("column B", "table PARTS", "INSERT INTO parts (a, c, v) VALUES ('a', 1, 1)");
-    refused("column B", "table PARTS", "INSERT INTO parts VALUES ('b', 1, 1, 1), ('a', ?, 1, 1)", none);
+    refused(
+        "column B", "table PARTS", "INSERT INTO parts VALUES ('b', 1, 1, 1), ('a', ?, 1, 1)", none);
     refused(
         "column B",
         "table PARTS",
@@ -210,7 +298,10 @@ class SqlErrorsTest {
     refused("column ID", "table SINGLE", "INSERT INTO single VALUES (NULL, 1)");
     refused("column ID", "table SINGLE", "INSERT INTO single VALUES (?, 1)", none);
     refused("column ID", "table SINGLE", "INSERT INTO single (v) VALUES (1)");
-    refused("column ID", "table SINGLE", "INSERT INTO single SELECT v, v FROM parts WHERE FALSE UNION ALL SELECT CAST(NULL AS INT), 1");
+    refused(
+        "column ID",
+        "table SINGLE",
+        "INSERT INTO single SELECT v, v FROM parts WHERE FALSE UNION ALL SELECT CAST(NULL AS INT), 1");
     assertThat(sql.execute("SELECT a FROM parts").rows()).isEqualTo(List.of(List.of("a")));
     assertThat(sql.execute("SELECT * FROM single").rows()).isEmpty();
   }

@@ -178,7 +178,9 @@ class SqlTest {
         "there is a table ERRORS already",
         () -> sql().execute("CREATE TABLE errors (id INT PRIMARY KEY, n INT)"));
     refused(
-        Code.INVALID, "1 question mark, but 0", () -> sql().execute("SELECT * FROM errors WHERE n=?"));
+        Code.INVALID,
+        "1 question mark, but 0",
+        () -> sql().execute("SELECT * FROM errors WHERE n=?"));
     refused(Code.INVALID, "zero", () -> sql().execute("UPDATE errors SET n = n / (id - 1)"));
     refused(Code.INVALID, "not offered", () -> sql().execute("COMMIT"));
     refused(Code.INVALID, "empty", () -> sql().execute(" ; "));
@@ -267,7 +269,9 @@ class SqlTest {
       rows.append(", (").append(i).append(", 1)");
     }
     refused(
-        Code.CONFLICT, "already: 50.", () -> other().execute("INSERT INTO halves (id, n) VALUES " + rows));
+        Code.CONFLICT,
+        "already: 50.",
+        () -> other().execute("INSERT INTO halves (id, n) VALUES " + rows));
     assertThat(sql().execute("SELECT id FROM halves").rows()).isEqualTo(List.of(List.of(50)));
   }
 
