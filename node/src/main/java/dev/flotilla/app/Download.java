@@ -124,8 +124,7 @@ final class Download {
     FlotillaException last = null;
     for (int each = 0; each < TRIES; each++) {
       try {
-        HttpResponse<InputStream> response =
-            get(address, bearer, HttpRequest.newBuilder());
+        HttpResponse<InputStream> response = get(address, bearer, HttpRequest.newBuilder());
         try (InputStream body = response.body()) {
           refuse(response, address);
           byte[] bytes = body.readNBytes(bytesMax + 1);
@@ -158,7 +157,8 @@ final class Download {
             StandardOpenOption.READ,
             StandardOpenOption.WRITE)) {
       HttpRequest.Builder request = HttpRequest.newBuilder();
-      Optional<String> tag = Files.exists(tag(file)) ? Optional.of(Files.readString(tag(file))) : Optional.empty();
+      Optional<String> tag =
+          Files.exists(tag(file)) ? Optional.of(Files.readString(tag(file))) : Optional.empty();
       if (tag.isEmpty() && wanted.sha256().isEmpty()) {
         out.truncate(0); // nobody could tell whether the rest belongs to it
       }
@@ -220,12 +220,7 @@ final class Download {
   }
 
   private static void copy(
-      Wanted wanted,
-      InputStream in,
-      FileChannel out,
-      long total,
-      Runnable room,
-      Progress progress)
+      Wanted wanted, InputStream in, FileChannel out, long total, Runnable room, Progress progress)
       throws IOException {
     byte[] buffer = new byte[BUFFER_BYTES];
     long sinceCheck = CHECK_ROOM_BYTES;

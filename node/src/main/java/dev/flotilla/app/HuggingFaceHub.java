@@ -152,16 +152,16 @@ final class HuggingFaceHub {
       return ggufs;
     }
     Set<String> others = new TreeSet<>();
-    all.stream()
-        .filter(f -> f.path().endsWith(".gguf"))
-        .forEach(f -> others.add(model(f.path())));
+    all.stream().filter(f -> f.path().endsWith(".gguf")).forEach(f -> others.add(model(f.path())));
     throw new FlotillaException(
         others.isEmpty() ? Code.NOT_FOUND : Code.INVALID,
         id
             + (others.isEmpty()
                 ? " has neither safetensors nor GGUF files"
                 : " does not name one of its GGUF files: " + String.join(", ", others)),
-        others.isEmpty() ? "Name another." : "Add what tells one from the others, as in NAME:q8_0.");
+        others.isEmpty()
+            ? "Name another."
+            : "Add what tells one from the others, as in NAME:q8_0.");
   }
 
   /** The model that a file is, or is a part of. */

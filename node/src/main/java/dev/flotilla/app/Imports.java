@@ -161,10 +161,7 @@ final class Imports implements ModelImports {
       return Path.of(source);
     } catch (InvalidPathException e) {
       throw new FlotillaException(
-          Code.INVALID,
-          "the source is not a path: " + e.getReason(),
-          "Name a file or folder.",
-          e);
+          Code.INVALID, "the source is not a path: " + e.getReason(), "Name a file or folder.", e);
     }
   }
 

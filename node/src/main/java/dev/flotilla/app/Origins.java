@@ -84,7 +84,10 @@ record Origins(boolean privateToo, Optional<URI> trusted) {
     int second = bytes[1] & 0xff;
     boolean uniqueLocal = address instanceof Inet6Address && (first & 0xfe) == 0xfc;
     boolean embedsIpv4 =
-        address instanceof Inet6Address && first == 0 && second == 0x64 && (bytes[2] & 0xff) == 0xff;
+        address instanceof Inet6Address
+            && first == 0
+            && second == 0x64
+            && (bytes[2] & 0xff) == 0xff;
     boolean shared = !(address instanceof Inet6Address) && first == 100 && (second & 0xc0) == 64;
     boolean thisNetwork = !(address instanceof Inet6Address) && first == 0;
     return address.isLoopbackAddress()

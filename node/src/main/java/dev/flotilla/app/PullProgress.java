@@ -7,7 +7,9 @@ import me.tongfei.progressbar.ProgressBarBuilder;
 import me.tongfei.progressbar.ProgressBarStyle;
 import org.jspecify.annotations.Nullable;
 
-/** Shows how far a model is on its way: a bar for each file on a terminal, plain lines otherwise. */
+/**
+ * Shows how far a model is on its way: a bar for each file on a terminal, plain lines otherwise.
+ */
 final class PullProgress implements AutoCloseable {
 
   private static final long LINE_EVERY_NS = 10_000_000_000L;

@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import java.util.Objects;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.TimeUnit;
@@ -48,7 +49,7 @@ final class ImportStream {
         out.event(task.get(PERIOD_MS, TimeUnit.MILLISECONDS));
         break;
       } catch (TimeoutException goesOn) {
-        At now = at.get();
+        At now = Objects.requireNonNull(at.get());
         if (!now.equals(told)) {
           told = now;
           silent = 0;

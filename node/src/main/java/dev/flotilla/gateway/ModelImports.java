@@ -25,7 +25,8 @@ public interface ModelImports {
    *     file stays as it is
    * @throws dev.flotilla.FlotillaException {@code NOT_FOUND}, {@code BAD_FILE}, {@code INVALID} for
    *     a type that is unknown, {@code CONFLICT} if another model has the name, {@code UNAVAILABLE}
-   *     if the source does not deliver, {@code UNAUTHENTICATED} if it wants a token, {@code STORAGE}
+   *     if the source does not deliver, {@code UNAUTHENTICATED} if it wants a token, {@code
+   *     STORAGE}
    */
   void add(String name, String source, Optional<String> quantize, Progress progress);
 

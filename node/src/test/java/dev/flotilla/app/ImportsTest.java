@@ -116,11 +116,10 @@ class ImportsTest {
     hub.put("/files/gemma.gguf", Files.readAllBytes(gguf));
     hub.breaks.add(100_000);
     List<String> seen = new ArrayList<>();
-    node.client()
-        .stream(
-            "/api/models",
-            Map.of("name", "fetched", "source", hub.at("/files/gemma.gguf").toString()),
-            event -> seen.add(event.toString()));
+    node.client().stream(
+        "/api/models",
+        Map.of("name", "fetched", "source", hub.at("/files/gemma.gguf").toString()),
+        event -> seen.add(event.toString()));
     assertThat(seen.getLast()).contains("\"name\":\"fetched\"");
     assertThat(bytes("fetched")).isEqualTo(Files.size(gguf));
     assertThat(folder.resolve("one/data/downloads")).isEmptyDirectory();
@@ -169,12 +168,11 @@ class ImportsTest {
     assertThatThrownBy(
             () -> node.client().post("/api/models", Map.of("name", "refused", "source", source)))
         .hasMessageContaining(said)
-        .isInstanceOfSatisfying(
-            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(code));
+        .isInstanceOfSatisfying(FlotillaException.class, e -> assertThat(e.code()).isEqualTo(code));
     assertThatThrownBy(
             () ->
-                node.client()
-                    .stream("/api/models", Map.of("name", "refused", "source", source), e -> {}))
+                node.client().stream(
+                    "/api/models", Map.of("name", "refused", "source", source), e -> {}))
         .hasMessageContaining(said);
   }
 }

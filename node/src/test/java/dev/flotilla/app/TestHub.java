@@ -94,7 +94,9 @@ final class TestHub implements AutoCloseable {
     if (to < entries.size()) {
       exchange
           .getResponseHeaders()
-          .add("Link", "<" + at(exchange.getRequestURI().getPath() + "?cursor=" + to) + ">; rel=\"next\"");
+          .add(
+              "Link",
+              "<" + at(exchange.getRequestURI().getPath() + "?cursor=" + to) + ">; rel=\"next\"");
     }
     send(exchange, 200, Json.write(entries.subList(from, to)), Integer.MAX_VALUE);
   }

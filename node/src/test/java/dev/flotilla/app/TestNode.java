@@ -21,13 +21,7 @@ final class TestNode implements AutoCloseable {
     this.node =
         new Node(
             new Node.Options(
-                folder,
-                folder.getFileName().toString(),
-                "127.0.0.1",
-                port,
-                false,
-                join,
-                sources));
+                folder, folder.getFileName().toString(), "127.0.0.1", port, false, join, sources));
     node.start();
   }
 

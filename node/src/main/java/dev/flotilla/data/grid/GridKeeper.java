@@ -306,7 +306,8 @@ final class GridKeeper implements AutoCloseable {
       lastMajorityNs = nanoTime.getAsLong();
       return;
     }
-    // What others said before this engine had stopped may be out of date since: they have joined it.
+    // What others said before this engine had stopped may be out of date since: they have joined
+    // it.
     Map<String, GridStatus> answers = running == null ? peers.fresh(stoppedNs) : peers.fresh();
     if (answers.isEmpty() && members.current().nodes().size() > 1) {
       return;

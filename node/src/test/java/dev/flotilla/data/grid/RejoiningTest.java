@@ -76,8 +76,7 @@ class RejoiningTest {
   @Test
   void aMajorityHasOneThatHasEverything() {
     var members =
-        new GridMembers.Members(
-            List.of("a", "m", "z"), List.of("a"), List.of("a", "m", "z"), "");
+        new GridMembers.Members(List.of("a", "m", "z"), List.of("a"), List.of("a", "m", "z"), "");
     assertThat(members.isMajority(Set.of("m", "z"))).isFalse();
     assertThat(members.isMajority(Set.of("a"))).isFalse();
     assertThat(members.isMajority(Set.of("a", "z"))).isTrue();
@@ -85,7 +84,8 @@ class RejoiningTest {
 
   @Test
   void whoIsSeenByThemIsOnItsWayAlready() {
-    assertThat(of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, CLEAN)))
+    assertThat(
+            of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, CLEAN)))
         .isEqualTo(Action.STAY);
   }
 
