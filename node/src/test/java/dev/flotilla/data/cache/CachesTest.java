@@ -280,6 +280,27 @@ class CachesTest {
 
   @Test
   @Order(6)
+  void oneThatWasDroppedAndMadeOtherwiseIsTheNewOneOnAllNodes() {
+    for (int round = 1; round <= 5; round++) {
+      CacheConfig config = CacheConfig.DEFAULT.withTtlMs(round * 60_000L);
+      nodes.get(round % 3).create("anew", config);
+      for (int node = 0; node < 3; node++) {
+        GridCaches each = nodes.get(node);
+        members.get(node).cluster().registry().sync();
+        Cache cache = each.cache("anew");
+        assertThat(cache.config()).as("round %s, node %s", round, node).isEqualTo(config);
+        assertThat(each.find("anew").orElseThrow()).isSameAs(cache);
+        cache.put("k", bytes("v" + round));
+        assertThat(text(cache.get("k"))).contains("v" + round);
+      }
+      assertThat(nodes.get((round + 1) % 3).drop("anew")).isTrue();
+      members.get(round % 3).cluster().registry().sync();
+    }
+    assertThat(nodes.get(0).list()).noneMatch(each -> each.name().equals("anew"));
+  }
+
+  @Test
+  @Order(6)
   void boundsOfKeysAndValuesAreSaid() {
     Cache cache = nodes.get(0).cache("bounds");
     assertCode(Code.INVALID, () -> cache.put("", bytes("v")));
