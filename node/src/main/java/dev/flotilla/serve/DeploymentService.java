@@ -110,7 +110,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "Use " + LEAST_LOAD + " or " + ROUND_ROBIN + ".");
     }
     try {
-      Planner.plan(model.footprint(), machines(up()), wanted.stages(), wanted.force());
+      Planner.plan(
+          footprint(model, wanted.engine()), machines(up()), wanted.stages(), wanted.force());
     } catch (FlotillaException e) {
       // Too little memory or too few nodes may change; a split that is no good does not.
       if (e.code() == FlotillaException.Code.INVALID) {
@@ -146,8 +147,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   @Override
-  public Map<String, Object> plan(String model, int stages) {
-    Footprint footprint = ModelRecord.existing(cluster.registry(), model).footprint();
+  public Map<String, Object> plan(String model, int stages, Engine engine) {
+    Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
     List<Machine> machines = machines(up());
     Map<String, Object> result = new LinkedHashMap<>();
     result.put("model", model);
@@ -158,6 +159,10 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       result.put("one_node", Map.of("reason", e.explanation()));
     }
     return result;
+  }
+
+  private static Footprint footprint(ModelRecord model, Engine engine) {
+    return model.footprint(engine.kv());
   }
 
   private static Map<String, Object> describe(Plan plan) {
@@ -276,7 +281,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
     try {
       List<NodeInfo> up = up();
-      Plan _ = Planner.another(model.get().footprint(), machines(up), usedBeside(replica), 0, true);
+      Plan _ =
+          Planner.another(
+              footprint(model.get(), wanted.engine()), machines(up), usedBeside(replica), 0, true);
       return "";
     } catch (FlotillaException e) {
       return e.explanation();
@@ -365,6 +372,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             model.name(),
             model.digest(),
             model.cachePositions(),
+            wanted.engine(),
             plan.get().stages().stream()
                 .map(s -> new StageView(s.machine(), s.layers().first(), s.layers().last()))
                 .toList());
@@ -383,6 +391,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       Placement placement, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
     Set<String> ids = ids(alive);
     return placement.digest().equals(model.digest())
+        && placement.engine().equals(wanted.engine())
         && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
         && (wanted.stages() == 0 || placement.stages().size() <= wanted.stages());
   }
@@ -410,7 +419,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             .toList();
     int stages = possibleStages(wanted, candidates.size());
     return stages > placement.stages().size()
-        ? tryPlan(placement.replica(), model, candidates, stages)
+        ? tryPlan(placement.replica(), model, wanted.engine(), candidates, stages)
         : Optional.empty();
   }
 
@@ -418,9 +427,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private Optional<Plan> bestPlan(
       String replica, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
     int stages = possibleStages(wanted, alive.size());
-    Optional<Plan> plan = tryPlan(replica, model, alive, stages);
+    Optional<Plan> plan = tryPlan(replica, model, wanted.engine(), alive, stages);
     while (plan.isEmpty() && stages > 1) {
-      plan = tryPlan(replica, model, alive, --stages);
+      plan = tryPlan(replica, model, wanted.engine(), alive, --stages);
     }
     return plan;
   }
@@ -430,10 +439,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   private Optional<Plan> tryPlan(
-      String replica, ModelRecord model, List<NodeInfo> nodes, int stages) {
+      String replica, ModelRecord model, Engine engine, List<NodeInfo> nodes, int stages) {
     try {
       return Optional.of(
-          Planner.another(model.footprint(), machines(nodes), usedBeside(replica), stages, true));
+          Planner.another(
+              footprint(model, engine), machines(nodes), usedBeside(replica), stages, true));
     } catch (FlotillaException e) {
       log.debug("replica {} cannot be placed in {} stages: {}", replica, stages, e.explanation());
       return Optional.empty(); // views say why
@@ -451,7 +461,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       int last = other.stages().size() - 1;
       for (int i = 0; i <= last; i++) {
-        long bytes = model.get().footprint().stageBytes(other.layers(i).count(), i == 0, i == last);
+        long bytes =
+            footprint(model.get(), other.engine())
+                .stageBytes(other.layers(i).count(), i == 0, i == last);
         used.merge(other.stages().get(i).node(), bytes, Long::sum);
       }
     }

@@ -6,6 +6,7 @@ import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.plan.Footprint;
+import dev.flotilla.tensor.KvType;
 import java.util.List;
 import java.util.Optional;
 import java.util.regex.Pattern;
@@ -105,8 +106,8 @@ record ModelRecord(
     return Math.min(config.contextLength(), cachePositions());
   }
 
-  Footprint footprint() {
-    long kvBytes = PackedSlice.cacheBytesPerPosition(config, 1) * cachePositions();
+  Footprint footprint(KvType kv) {
+    long kvBytes = PackedSlice.cacheBytesPerPosition(config, kv, 1) * cachePositions();
     return new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
   }
 }

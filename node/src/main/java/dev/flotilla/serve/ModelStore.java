@@ -436,7 +436,8 @@ public final class ModelStore implements AutoCloseable {
     List<TensorPart> tensors =
         manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
     try (TensorSource source = verifiedSource(model, tensors)) {
-      return PackedSlice.load(source, layers, threads, placement.cachePositions());
+      return PackedSlice.load(
+          source, layers, threads, placement.engine().kv(), placement.cachePositions());
     }
   }
 

@@ -410,7 +410,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
               .setTopP(request.sampling().topP())
               .setTopK(request.sampling().topK())
               .setSeed(request.sampling().seed())
-              .setMaxTokens(request.maxTokens() - generated());
+              .setMaxTokens(request.maxTokens() - generated())
+              .setPrompt(request.prompt().length)
+              .setTenant(request.claim().tenant())
+              .setPriority(request.claim().priority().label());
       for (int i = 0; i < length; i++) {
         value.addTokens(tokens[i]);
       }
@@ -519,7 +522,9 @@ final class Router implements Generator, Embedder, AutoCloseable {
               .setReplica(attempt.target.replica())
               .setEpoch(attempt.target.epoch())
               .setId(id)
-              .setPooling(request.pooling().name());
+              .setPooling(request.pooling().name())
+              .setTenant(request.claim().tenant())
+              .setPriority(request.claim().priority().label());
       for (int token : request.tokens()) {
         value.addTokens(token);
       }

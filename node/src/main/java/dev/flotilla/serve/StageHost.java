@@ -23,7 +23,6 @@ import io.grpc.BindableService;
 import io.grpc.Status;
 import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
-import io.micrometer.core.instrument.Meter;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -62,7 +61,6 @@ final class StageHost implements AutoCloseable {
     final Placed placed;
     final int index;
     @Nullable Stage stage;
-    @Nullable Meter meter;
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
@@ -81,6 +79,7 @@ final class StageHost implements AutoCloseable {
     boolean sameLayers(Placement other, int otherIndex) {
       return placement().digest().equals(other.digest())
           && placement().cachePositions() == other.cachePositions()
+          && placement().engine().kv() == other.engine().kv()
           && placement().layers(index).equals(other.layers(otherIndex));
     }
   }
@@ -180,9 +179,6 @@ final class StageHost implements AutoCloseable {
     if (stage == null) {
       return Optional.empty();
     }
-    if (local.meter != null) {
-      metrics.remove(local.meter);
-    }
     int self = next.flatMap(n -> n.placement().stageOn(cluster.self())).orElse(-1);
     if (next.isPresent() && self >= 0 && local.sameLayers(next.get().placement(), self)) {
       return Optional.of(stage);
@@ -222,7 +218,6 @@ final class StageHost implements AutoCloseable {
     }
     local.failure = "";
     local.stage = stage;
-    local.meter = metrics.stage(placement.replica(), index, stage);
     int stages = placement.stages().size();
     if (index == 0) {
       local.head =
@@ -393,6 +388,8 @@ final class StageHost implements AutoCloseable {
           new Scheduler.Submission(
               request.getId(),
               Wire.ints(request.getTokensList()),
+              request.getPrompt(),
+              Wire.claim(request.getTenant(), request.getPriority()),
               new Scheduler.Continue(
                   new SamplingParameters(
                       request.getTemperature(),
@@ -412,6 +409,8 @@ final class StageHost implements AutoCloseable {
           new Scheduler.Submission(
               request.getId(),
               Wire.ints(request.getTokensList()),
+              request.getTokensCount(),
+              Wire.claim(request.getTenant(), request.getPriority()),
               new Scheduler.Embed(Pooling.valueOf(request.getPooling()))),
           (ServerCallStreamObserver<GenerateEvent>) responses);
     }
@@ -441,7 +440,14 @@ final class StageHost implements AutoCloseable {
       String id = submission.id() + "#" + calls.incrementAndGet();
       Head chosen = head;
       call.setOnCancelHandler(() -> chosen.cancel(id));
-      head.submit(new Scheduler.Submission(id, submission.tokens(), submission.goal()), outgoing);
+      head.submit(
+          new Scheduler.Submission(
+              id,
+              submission.tokens(),
+              submission.prompt(),
+              submission.claim(),
+              submission.goal()),
+          outgoing);
     }
   }
 

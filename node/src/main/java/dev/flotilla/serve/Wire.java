@@ -4,15 +4,18 @@ import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.Draw;
 import dev.flotilla.serve.proto.Failed;
 import dev.flotilla.serve.proto.Pool;
+import dev.flotilla.serve.proto.Run;
 import dev.flotilla.serve.proto.Step;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.util.Arrays;
 import java.util.List;
 
 /** Between our values and the messages that carry them. */
@@ -35,8 +38,13 @@ final class Wire {
 
   static Step step(Batch batch, float[] hidden) {
     Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(bytes(hidden));
-    for (int i = 0; i < batch.rows(); i++) {
-      step.addSequences(batch.sequences()[i]).addPositions(batch.positions()[i]);
+    for (Rows.Run run : batch.rows().runs()) {
+      step.addRuns(
+          Run.newBuilder()
+              .setPosition(run.position())
+              .setCount(run.count())
+              .setPrompt(run.prompt())
+              .addAllBlocks(() -> Arrays.stream(run.blocks()).iterator()));
     }
     for (long release : batch.releases()) {
       step.addReleases(release);
@@ -55,7 +63,9 @@ final class Wire {
     for (Batch.Pool pool : batch.pools()) {
       step.addPools(
           Pool.newBuilder()
+              .setSequence(pool.sequence())
               .setRow(pool.row())
+              .setPosition(pool.position())
               .setRows(pool.rows())
               .setLength(pool.length())
               .setPooling(pool.pooling().name()));
@@ -63,12 +73,30 @@ final class Wire {
     return step.build();
   }
 
+  static Rows rows(Step step) {
+    return new Rows(
+        step.getRunsList().stream()
+            .map(
+                run ->
+                    new Rows.Run(
+                        ints(run.getBlocksList()),
+                        run.getPosition(),
+                        run.getCount(),
+                        run.getPrompt()))
+            .toList());
+  }
+
   static List<Batch.Pool> pools(Step step) {
     return step.getPoolsList().stream()
         .map(
             p ->
                 new Batch.Pool(
-                    p.getRow(), p.getRows(), p.getLength(), Pooling.valueOf(p.getPooling())))
+                    p.getSequence(),
+                    p.getRow(),
+                    p.getPosition(),
+                    p.getRows(),
+                    p.getLength(),
+                    Pooling.valueOf(p.getPooling())))
         .toList();
   }
 
@@ -94,6 +122,10 @@ final class Wire {
 
   static int[] ints(List<Integer> values) {
     return values.stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  static Claim claim(String tenant, String priority) {
+    return new Claim(tenant, Priority.of(priority).orElse(Priority.NORMAL));
   }
 
   static Failed failed(FlotillaException error) {

@@ -1,5 +1,6 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.ChainReply;
 import dev.flotilla.serve.proto.Opened;
 import dev.flotilla.serve.proto.Step;
@@ -130,10 +131,9 @@ final class Worker implements AutoCloseable {
     if (session != current) {
       return; // of a chain that ended
     }
+    Rows rows = Wire.rows(step);
     float[] hidden = Wire.floats(step.getHidden());
-    long[] sequences = Wire.longs(step.getSequencesList());
-    int[] positions = Wire.ints(step.getPositionsList());
-    stage.forward(hidden, sequences, positions, Wire.longs(step.getReleasesList()));
+    stage.forward(hidden, rows);
     if (session.downstream != null) {
       session.downstream.send(step.toBuilder().setHidden(Wire.bytes(hidden)).build());
       return;
@@ -142,7 +142,7 @@ final class Worker implements AutoCloseable {
     for (int token : stage.draw(hidden, Wire.draws(step))) {
       result.addTokens(token);
     }
-    for (float[] vector : stage.pool(hidden, sequences, positions, Wire.pools(step))) {
+    for (float[] vector : stage.pool(hidden, Wire.pools(step), Wire.longs(step.getReleasesList()))) {
       result.addVectors(Wire.bytes(vector));
     }
     session.upstream.send(ChainReply.newBuilder().setResult(result).build());

@@ -65,7 +65,7 @@ final class DeploymentServiceTest {
   }
 
   private static Deployments.Wanted wanted(int replicas, int stages) {
-    return new Deployments.Wanted("m", replicas, stages, "least_load", true);
+    return new Deployments.Wanted("m", replicas, stages, "least_load", true, Engine.DEFAULT);
   }
 
   @Test
@@ -91,15 +91,15 @@ final class DeploymentServiceTest {
   void aSlowerSplitIsRefusedWithoutForceAndThePlanSaysWhatItCosts() {
     nodes(1000 * MB, "a", "b", "c");
     assertThatThrownBy(
-            () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false)))
+            () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false, Engine.DEFAULT)))
         .hasMessageContaining("tokens/s");
     assertThat(world.registry().list(DeploymentService.KIND)).isEmpty();
-    Map<String, Object> plan = service().plan("m", 3);
+    Map<String, Object> plan = service().plan("m", 3, Engine.DEFAULT);
     assertThat((List<?>) plan.get("stages")).hasSize(3);
     assertThat((double) plan.get("predicted_tokens_per_second"))
         .isLessThan((double) ((Map<?, ?>) plan.get("one_node")).get("predicted_tokens_per_second"));
     // Left to the planner, one node is enough.
-    service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false));
+    service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false, Engine.DEFAULT));
     pass(0);
     assertThat(placedOn("m-0")).hasSize(1);
   }
