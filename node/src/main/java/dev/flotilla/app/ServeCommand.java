@@ -39,6 +39,13 @@ final class ServeCommand extends ClientCommand {
   private String routing = "";
 
   @Option(
+      names = "--kv",
+      paramLabel = "TYPE",
+      defaultValue = "f16",
+      description = "How keys and values are kept: f32, f16 or q8_0 (default ${DEFAULT-VALUE}).")
+  private String kv = "";
+
+  @Option(
       names = "--force",
       description = "Deploy also a split that is predicted to be slower than one node.")
   private boolean force;
@@ -54,6 +61,7 @@ final class ServeCommand extends ClientCommand {
                 "replicas", replicas,
                 "stages", stages,
                 "routing", routing,
+                "kv", kv,
                 "force", force),
             System.err::println);
     if (asJson) {

@@ -175,7 +175,8 @@ final class ClusterApi {
     if (stages < 0 || stages > COUNT_MAX) {
       throw ApiError.invalid("stages", "stages must be an integer from 0 to " + COUNT_MAX + ".");
     }
-    exchange.send(200, Json.MAPPER.valueToTree(services.deployments().plan(model, stages, Engine.DEFAULT)));
+    exchange.send(
+        200, Json.MAPPER.valueToTree(services.deployments().plan(model, stages, Engine.DEFAULT)));
   }
 
   void models(Exchange exchange) {

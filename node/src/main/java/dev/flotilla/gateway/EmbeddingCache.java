@@ -18,8 +18,8 @@ import java.util.concurrent.TimeUnit;
 /**
  * Embeddings by what determines them: the digest of the model's file (other weights under the same
  * name are another model, so nothing needs to be invalidated when a model is replaced), how its
- * deployment computes, the way of pooling, and the token ids. Kept in the grid as little-endian 32-bit floats, and read from this
- * node's own memory where they were read before.
+ * deployment computes, the way of pooling, and the token ids. Kept in the grid as little-endian
+ * 32-bit floats, and read from this node's own memory where they were read before.
  */
 final class EmbeddingCache {
 

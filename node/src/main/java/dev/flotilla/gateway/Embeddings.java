@@ -84,8 +84,7 @@ final class Embeddings {
    * @param cached whether what is known may be used, and what is computed kept
    * @throws ApiError 400 if the model is not made to embed
    */
-  Task task(
-      String id, ServedModel model, List<int[]> texts, Claim claim, boolean cached) {
+  Task task(String id, ServedModel model, List<int[]> texts, Claim claim, boolean cached) {
     Pooling pooling =
         model
             .pooling()
@@ -226,8 +225,7 @@ final class Embeddings {
         compute(
             name,
             flight,
-            new EmbeddingRequest(
-                id + "-" + own.size(), model.name(), tokens, pooling, claim));
+            new EmbeddingRequest(id + "-" + own.size(), model.name(), tokens, pooling, claim));
       } else {
         shared.increment();
       }

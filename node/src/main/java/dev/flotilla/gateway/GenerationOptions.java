@@ -129,8 +129,7 @@ record GenerationOptions(
   static Priority priority(Fields fields) {
     String label = fields.text("priority").orElse(Priority.NORMAL.label());
     return Priority.of(label)
-        .orElseThrow(
-            () -> ApiError.invalid("priority", "priority must be high, normal or low."));
+        .orElseThrow(() -> ApiError.invalid("priority", "priority must be high, normal or low."));
   }
 
   private static Optional<Integer> maxTokens(Fields fields, ServedModel model) {

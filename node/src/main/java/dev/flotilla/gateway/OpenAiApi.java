@@ -171,9 +171,7 @@ final class OpenAiApi {
           plan.repeatable()
               ? Optional.of(
                   ResponseCache.key(
-                      plan.model().form(),
-                      plan.requests("", Claim.NOBODY),
-                      plan.options().stops()))
+                      plan.model().form(), plan.requests("", Claim.NOBODY), plan.options().stops()))
               : Optional.empty();
       Optional<Recording> found = key.flatMap(responses::find);
       key.ifPresent(

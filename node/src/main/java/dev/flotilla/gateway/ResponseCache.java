@@ -25,8 +25,8 @@ import org.slf4j.LoggerFactory;
  *
  * <p>The key is a digest of everything that determines the tokens: the digest of the model's file
  * (other weights under the same name are another model), how its deployment computes, the prompts'
- * token ids, the sampling, the limits and the texts that stop it. What is kept are the tokens, which are then sent like those of
- * a generation: streamed or at once, as this client asks.
+ * token ids, the sampling, the limits and the texts that stop it. What is kept are the tokens,
+ * which are then sent like those of a generation: streamed or at once, as this client asks.
  *
  * <p>A client opts out with the field {@code "cache": false}, or the header {@code Cache-Control:
  * no-cache} or {@code no-store}; the answer's header {@value #HEADER} says {@code hit} or {@code
@@ -111,8 +111,7 @@ final class ResponseCache {
    * @param model its {@link ServedModel#form}
    */
   static String key(String model, List<GenerationRequest> requests, List<String> stops) {
-    Questions questions =
-        new Questions(model, requests.stream().map(Question::of).toList(), stops);
+    Questions questions = new Questions(model, requests.stream().map(Question::of).toList(), stops);
     try {
       return HexFormat.of()
           .formatHex(MessageDigest.getInstance("SHA-256").digest(Json.write(questions)));

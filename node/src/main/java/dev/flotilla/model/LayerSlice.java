@@ -2,8 +2,8 @@ package dev.flotilla.model;
 
 /**
  * A run of a model's layers, ready to run on this machine, with the blocks of a KV cache. Which
- * sequence has which blocks, each step's rows say. The slice with layer 0 also embeds; the one with the last layer also computes
- * logits and what embeddings are pooled from.
+ * sequence has which blocks, each step's rows say. The slice with layer 0 also embeds; the one with
+ * the last layer also computes logits and what embeddings are pooled from.
  *
  * <p>Not thread-safe: one stage thread drives it. A row's bits depend on nothing but its own
  * sequence and its route: not on the rows beside it, the number of threads, what was in the cache

@@ -17,8 +17,7 @@ interface Drafter {
    * @param tokens the first {@code length} are its own
    * @param most so many tokens at most, at least one
    */
-  record Context(
-      long sequence, int[] tokens, int length, int most, SamplingParameters sampling) {}
+  record Context(long sequence, int[] tokens, int length, int most, SamplingParameters sampling) {}
 
   /** Guesses for each, in order; fewer tokens than asked for, or none, are all right. */
   List<int[]> draft(List<Context> contexts);

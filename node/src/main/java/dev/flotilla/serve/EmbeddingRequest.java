@@ -10,4 +10,5 @@ import dev.flotilla.model.Pooling;
  * @param tokens token ids, at least one
  * @param claim in whose name
  */
-public record EmbeddingRequest(String id, String model, int[] tokens, Pooling pooling, Claim claim) {}
+public record EmbeddingRequest(
+    String id, String model, int[] tokens, Pooling pooling, Claim claim) {}

@@ -437,7 +437,9 @@ final class Scheduler {
     return false;
   }
 
-  /** Admits who waits, in fair order, while there is room for the prompt and some tokens of each. */
+  /**
+   * Admits who waits, in fair order, while there is room for the prompt and some tokens of each.
+   */
   private void admit() {
     while (running.size() < limits.maxRunning()) {
       Optional<Sequence> first = fair.next();

@@ -96,8 +96,7 @@ final class ServingMetrics {
               .register(registry));
     }
 
-    private void count(
-        String name, String description, ToDoubleFunction<Scheduler.Counts> value) {
+    private void count(String name, String description, ToDoubleFunction<Scheduler.Counts> value) {
       meters.add(
           FunctionCounter.builder(
                   "flotilla.serve." + name, this, r -> value.applyAsDouble(r.counts))

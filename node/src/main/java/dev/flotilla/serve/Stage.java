@@ -9,7 +9,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 
-/** A loaded slice at work: runs, and at the end of the chain draws and pools. Driven by one thread. */
+/**
+ * A loaded slice at work: runs, and at the end of the chain draws and pools. Driven by one thread.
+ */
 final class Stage implements AutoCloseable {
 
   private final LayerSlice slice;

@@ -442,11 +442,7 @@ final class StageHost implements AutoCloseable {
       call.setOnCancelHandler(() -> chosen.cancel(id));
       head.submit(
           new Scheduler.Submission(
-              id,
-              submission.tokens(),
-              submission.prompt(),
-              submission.claim(),
-              submission.goal()),
+              id, submission.tokens(), submission.prompt(), submission.claim(), submission.goal()),
           outgoing);
     }
   }

@@ -142,7 +142,8 @@ final class Worker implements AutoCloseable {
     for (int token : stage.draw(hidden, Wire.draws(step))) {
       result.addTokens(token);
     }
-    for (float[] vector : stage.pool(hidden, Wire.pools(step), Wire.longs(step.getReleasesList()))) {
+    for (float[] vector :
+        stage.pool(hidden, Wire.pools(step), Wire.longs(step.getReleasesList()))) {
       result.addVectors(Wire.bytes(vector));
     }
     session.upstream.send(ChainReply.newBuilder().setResult(result).build());

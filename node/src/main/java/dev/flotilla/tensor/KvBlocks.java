@@ -191,7 +191,9 @@ public final class KvBlocks implements AutoCloseable {
     int count = 0;
     int first = 0;
     for (int row = 1; row <= tables.length; row++) {
-      if (row == tables.length || tables[row] != tables[first] || row - first == BUNDLE) {
+      if (row == tables.length
+          || !Arrays.equals(tables[row], tables[first])
+          || row - first == BUNDLE) {
         firsts[count++] = first;
         first = row;
       }
@@ -304,16 +306,7 @@ public final class KvBlocks implements AutoCloseable {
         }
       }
       Kernels.addTile(
-          tile,
-          from,
-          headWidth,
-          scratch.queries,
-          0,
-          headWidth,
-          rows * perRow,
-          score,
-          at,
-          stride);
+          tile, from, headWidth, scratch.queries, 0, headWidth, rows * perRow, score, at, stride);
     }
 
     /** Adds what each row sees of a block's values; {@code position} is the block's first. */

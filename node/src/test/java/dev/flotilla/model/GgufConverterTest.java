@@ -55,8 +55,8 @@ class GgufConverterTest {
     int[] tokens = {0, 65, 110, 40, 7, 7};
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder);
         GgufFile file = GgufFile.open(gguf);
-        LayerSlice slice = PackedSlice.load(
-                file, new LayerRange(0, config.layers() - 1), 1, KvType.F32, 64)) {
+        LayerSlice slice =
+            PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, KvType.F32, 64)) {
       double[][] wanted = new ReferenceLlama(source).normalised(tokens);
       float[] hidden = slice.embed(tokens);
       slice.forward(hidden, new Sequences(slice.blocks()).prompt(1, 6));

@@ -162,8 +162,8 @@ class PackedSliceTest {
                     folder.resolve("untied"), header.tensor(name).orElseThrow().offset());
               });
       try (onlyMiddle;
-          LayerSlice slice = PackedSlice.load(
-                  onlyMiddle, new LayerRange(1, 1), 1, KvType.F32, 32)) {
+          LayerSlice slice =
+              PackedSlice.load(onlyMiddle, new LayerRange(1, 1), 1, KvType.F32, 32)) {
         assertThat(slice.weightBytes()).isPositive().isLessThan(header.fileBytes() / 3);
         assertThatThrownBy(() -> slice.embed(new int[] {0}))
             .isInstanceOf(IllegalStateException.class);

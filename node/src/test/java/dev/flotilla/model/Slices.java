@@ -22,7 +22,8 @@ final class Slices {
       int layers = source.header().modelConfig().layers();
       for (int i = 0; i < firsts.length; i++) {
         int last = i + 1 < firsts.length ? firsts[i + 1] - 1 : layers - 1;
-        slices.add(PackedSlice.load(
+        slices.add(
+            PackedSlice.load(
                 source, new LayerRange(firsts[i], last), threads, KvType.F32, positions));
       }
     }

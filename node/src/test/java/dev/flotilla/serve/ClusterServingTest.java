@@ -167,7 +167,9 @@ final class ClusterServingTest {
             .get(node)
             .serving()
             .generator()
-            .start(new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY), collected);
+            .start(
+                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+                collected);
     return collected;
   }
 

@@ -91,7 +91,9 @@ final class DeploymentServiceTest {
   void aSlowerSplitIsRefusedWithoutForceAndThePlanSaysWhatItCosts() {
     nodes(1000 * MB, "a", "b", "c");
     assertThatThrownBy(
-            () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false, Engine.DEFAULT)))
+            () ->
+                service()
+                    .deploy(new Deployments.Wanted("m", 1, 3, "least_load", false, Engine.DEFAULT)))
         .hasMessageContaining("tokens/s");
     assertThat(world.registry().list(DeploymentService.KIND)).isEmpty();
     Map<String, Object> plan = service().plan("m", 3, Engine.DEFAULT);

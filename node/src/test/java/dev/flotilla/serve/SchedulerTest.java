@@ -19,6 +19,8 @@ import org.junit.jupiter.api.Test;
 
 final class SchedulerTest {
 
+  private static final List<Priority> PRIORITIES = List.of(Priority.values());
+
   /** Runs batches through one stage after another, and delivers with the delay of a chain. */
   private static final class Chain {
     final List<Stage> stages = new ArrayList<>();
@@ -37,8 +39,7 @@ final class SchedulerTest {
       for (int i = 0; i < limits.depth(); i++) {
         int last = i == limits.depth() - 1 ? 5 : (i + 1) * per - 1;
         ToySlice slice =
-            new ToySlice(
-                new LayerRange(i * per, last), limits.blocks() * 32, limits.chunk(), 0);
+            new ToySlice(new LayerRange(i * per, last), limits.blocks() * 32, limits.chunk(), 0);
         slices.add(slice);
         stages.add(new Stage(slice));
       }
@@ -129,11 +130,7 @@ final class SchedulerTest {
       int maxTokens,
       int... endTokens) {
     return new Scheduler.Submission(
-        id,
-        prompt,
-        prompt.length,
-        claim,
-        new Scheduler.Continue(sampling, maxTokens, endTokens));
+        id, prompt, prompt.length, claim, new Scheduler.Continue(sampling, maxTokens, endTokens));
   }
 
   private static int free(Scheduler scheduler) {
@@ -179,14 +176,13 @@ final class SchedulerTest {
       for (int j = 0; j < given.get(i); j++) {
         tokens[prompt.length + j] = expected.get(j);
       }
-      Priority priority = Priority.values()[random.nextInt(3)];
+      Priority priority = PRIORITIES.get(random.nextInt(3));
       return new Scheduler.Submission(
           "r" + i,
           tokens,
           prompt.length,
           new Claim("tenant " + random.nextInt(3), priority),
-          new Scheduler.Continue(
-              samplings.get(i), lengths.get(i) - given.get(i), new int[0]));
+          new Scheduler.Continue(samplings.get(i), lengths.get(i) - given.get(i), new int[0]));
     }
   }
 
@@ -300,9 +296,7 @@ final class SchedulerTest {
         texts.add(random.ints(1 + random.nextInt(200), 0, 97).toArray());
         poolings.add(List.of(Pooling.values()).get(random.nextInt(3)));
         heard.add(new Heard(0));
-        chain.scheduler.submit(
-            embedding("e" + i, texts.get(i), poolings.get(i)),
-            heard.get(i));
+        chain.scheduler.submit(embedding("e" + i, texts.get(i), poolings.get(i)), heard.get(i));
         Heard beside = new Heard(20);
         chain.scheduler.submit(
             submission("g" + i, new int[20], SamplingParameters.GREEDY, 50), beside);
@@ -413,11 +407,9 @@ final class SchedulerTest {
     int[] prompt = new Random(4).ints(96, 0, 97).toArray();
     for (int i = 0; i < 2; i++) {
       Heard heard = new Heard(96);
-      chain.scheduler.submit(
-          submission("r" + i, prompt, SamplingParameters.GREEDY, 40), heard);
+      chain.scheduler.submit(submission("r" + i, prompt, SamplingParameters.GREEDY, 40), heard);
       while (chain.turn(new Random(3))) {}
-      assertThat(heard.tokens)
-          .isEqualTo(ToySlice.expected(prompt, SamplingParameters.GREEDY, 40));
+      assertThat(heard.tokens).isEqualTo(ToySlice.expected(prompt, SamplingParameters.GREEDY, 40));
       // Of three full blocks the last must be computed: its last row has the logits.
       assertThat(chain.slices.getFirst().rows.get()).isEqualTo(i == 0 ? 135 : 135 + 135 - 64);
     }
@@ -492,7 +484,7 @@ final class SchedulerTest {
     Chain chain = new Chain(few);
     List<Priority> order = new ArrayList<>();
     for (int i = 0; i < 60; i++) {
-      Priority priority = Priority.values()[i % 3];
+      Priority priority = PRIORITIES.get(i % 3);
       chain.scheduler.submit(
           submission(
               "r" + i,
@@ -521,8 +513,7 @@ final class SchedulerTest {
     Heard high = new Heard(60);
     int[] prompt = new int[60];
     Claim claim = new Claim("a", Priority.LOW);
-    chain.scheduler.submit(
-        submission("low", claim, prompt, SamplingParameters.GREEDY, 100), low);
+    chain.scheduler.submit(submission("low", claim, prompt, SamplingParameters.GREEDY, 100), low);
     chain.turn(new Random(3));
     chain.scheduler.submit(
         submission(
@@ -543,12 +534,13 @@ final class SchedulerTest {
 
   @Test
   void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
-    Scheduler scheduler = new Scheduler(new Scheduler.Limits(16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
+    Scheduler scheduler =
+        new Scheduler(new Scheduler.Limits(16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 7; i++) {
       heard.add(new Heard(1));
       // One tenant gets three of four places; the last one is for another.
-      Claim claim = new Claim(i < 4 ? "a" : "b", Priority.values()[i % 3]);
+      Claim claim = new Claim(i < 4 ? "a" : "b", PRIORITIES.get(i % 3));
       scheduler.submit(
           submission("r" + i, claim, new int[1], SamplingParameters.GREEDY, 5), heard.get(i));
     }

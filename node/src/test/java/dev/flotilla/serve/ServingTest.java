@@ -171,8 +171,8 @@ final class ServingTest {
         nodes
             .get(node)
             .generator()
-            .start(new GenerationRequest(
-                    id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+            .start(
+                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
                 collected);
     return collected;
   }
@@ -184,8 +184,7 @@ final class ServingTest {
   private List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
-            PackedSlice.load(
-                file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 512)) {
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 512)) {
       Sequences sequences = new Sequences(slice.blocks());
       float[] hidden = slice.embed(prompt);
       slice.forward(hidden, sequences.prompt(1, prompt.length));
@@ -274,8 +273,7 @@ final class ServingTest {
   private float[] embedding(int[] tokens, Pooling pooling) {
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
-            PackedSlice.load(
-                file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 1024)) {
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 1024)) {
       int width = slice.config().width();
       double[] sums = new double[width];
       float[] hidden = slice.embed(tokens);
@@ -371,8 +369,7 @@ final class ServingTest {
               .get("c")
               .embedder()
               .embed(
-                  new EmbeddingRequest(
-                      "e" + i, "m", new int[1024], Pooling.MEAN, Claim.NOBODY),
+                  new EmbeddingRequest("e" + i, "m", new int[1024], Pooling.MEAN, Claim.NOBODY),
                   new Embedder.Sink() {
                     @Override
                     public void embedded(float[] vector) {
@@ -468,8 +465,8 @@ final class ServingTest {
         nodes
             .get("c")
             .generator()
-            .start(new GenerationRequest(
-                    "x", "m", PROMPT, SEEDED, 240, new int[0], Claim.NOBODY),
+            .start(
+                new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0], Claim.NOBODY),
                 collected);
     collected.some.await();
     generation.cancel();
@@ -521,7 +518,13 @@ final class ServingTest {
                 "max_tokens"),
             new Bad(
                 new GenerationRequest(
-                    "6", "m", PROMPT, new SamplingParameters(Float.NaN, 1, 0, 1), 1, none, Claim.NOBODY),
+                    "6",
+                    "m",
+                    PROMPT,
+                    new SamplingParameters(Float.NaN, 1, 0, 1),
+                    1,
+                    none,
+                    Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "temperature"))) {
       assertThatThrownBy(() -> generator.start(bad.request(), new Collected(1)))

@@ -41,8 +41,7 @@ class KvBlocksTest {
     int blockCount = (length + 31) / 32;
     try (SimdOps ops = new SimdOps(2);
         KvBlocks blocks =
-            new KvBlocks(
-                ops, new KvLayout(type, 2, kvHeads, width), heads, blockCount + 3)) {
+            new KvBlocks(ops, new KvLayout(type, 2, kvHeads, width), heads, blockCount + 3)) {
       int[] table = new int[blockCount];
       for (int i = 0; i < blockCount; i++) {
         table[i] = blockCount + 2 - i;
@@ -155,9 +154,7 @@ class KvBlocksTest {
       Matrix row = new Matrix(1, 32, huge);
       blocks.write(0, 0, 0, new Matrix(1, 32), row, 0);
       float[] seen =
-          blocks
-              .attend(0, row, new int[][] {{0}}, new int[] {1}, Scoring.plain(32))
-              .values();
+          blocks.attend(0, row, new int[][] {{0}}, new int[] {1}, Scoring.plain(32)).values();
       float wanted = type == KvType.F16 ? 65_504 : 1e6f;
       assertThat(seen[3]).isCloseTo(wanted, within(1e3f));
       assertThat(seen[4]).isCloseTo(-wanted, within(1e3f));

@@ -46,8 +46,8 @@ class CheckpointTest {
       int[] expected = trainer.model().nextTokens(prompts);
       int layers = config.layers() - 1;
       try (GgufFile file = GgufFile.open(gguf);
-          LayerSlice slice = PackedSlice.load(
-                  file, new LayerRange(0, layers), 1, KvType.F32, 4_096)) {
+          LayerSlice slice =
+              PackedSlice.load(file, new LayerRange(0, layers), 1, KvType.F32, 4_096)) {
         int[] served = new int[prompts.size()];
         Sequences sequences = new Sequences(slice.blocks());
         for (int p = 0; p < served.length; p++) {
