@@ -46,6 +46,27 @@ final class ServeCommand extends ClientCommand {
   private String kv = "";
 
   @Option(
+      names = "--wire",
+      paramLabel = "TYPE",
+      defaultValue = "f32",
+      description =
+          "How hidden states travel between stages: f32, the same text however it is split, or bf16,"
+              + " half the bytes (default ${DEFAULT-VALUE}).")
+  private String wire = "";
+
+  @Option(
+      names = "--speculate",
+      description = "Guess tokens from what the text has already; changes no token.")
+  private boolean speculate;
+
+  @Option(
+      names = "--draft",
+      paramLabel = "MODEL",
+      defaultValue = "",
+      description = "A smaller model of the same words that guesses tokens; changes no token.")
+  private String draft = "";
+
+  @Option(
       names = "--force",
       description = "Deploy also a split that is predicted to be slower than one node.")
   private boolean force;
@@ -62,6 +83,9 @@ final class ServeCommand extends ClientCommand {
                 "stages", stages,
                 "routing", routing,
                 "kv", kv,
+                "wire", wire,
+                "speculate", speculate,
+                "draft", draft,
                 "force", force),
             System.err::println);
     if (asJson) {

@@ -90,7 +90,10 @@ final class ClusterApi {
         .put("replicas", deployment.wanted().replicas())
         .put("stages", deployment.wanted().stages())
         .put("routing", deployment.wanted().routing())
-        .put("kv", deployment.wanted().engine().kvLabel());
+        .put("kv", deployment.wanted().engine().kvLabel())
+        .put("wire", deployment.wanted().engine().wireLabel())
+        .put("speculate", deployment.wanted().engine().speculate())
+        .put("draft", deployment.wanted().engine().draft());
     ArrayNode replicas = node.putArray("replicas");
     for (ReplicaView replica : deployment.replicas()) {
       ObjectNode r = replicas.addObject();
@@ -141,10 +144,20 @@ final class ClusterApi {
   }
 
   private static Engine engine(Fields fields) {
-    String kv = fields.text("kv").orElse(Engine.DEFAULT.kvLabel());
-    return Engine.DEFAULT
-        .withKv(kv)
-        .orElseThrow(() -> ApiError.invalid("kv", "kv must be f32, f16 or q8_0."));
+    String kv = oneOf(fields, "kv", "f16", "f32", "q8_0");
+    String wire = oneOf(fields, "wire", "f32", "bf16");
+    return Engine.of(
+        kv, wire, fields.flag("speculate", false), fields.text("draft").orElse(""));
+  }
+
+  /** A field that may have one of a few values, the first one where it is absent. */
+  private static String oneOf(Fields fields, String name, String... values) {
+    String value = fields.text(name).orElse(values[0]);
+    if (!List.of(values).contains(value)) {
+      throw ApiError.invalid(
+          name, name + " must be one of " + String.join(", ", values) + ".");
+    }
+    return value;
   }
 
   void undeploy(Exchange exchange, String model) {

@@ -12,6 +12,7 @@ import dev.flotilla.plan.Machine;
 import dev.flotilla.plan.Plan;
 import dev.flotilla.plan.Planner;
 import dev.flotilla.serve.Placement.Placed;
+import dev.flotilla.tensor.KvType;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -109,6 +110,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "unknown routing " + wanted.routing(),
           "Use " + LEAST_LOAD + " or " + ROUND_ROBIN + ".");
     }
+    if (!wanted.engine().draft().isEmpty()) {
+      checkDraft(model, wanted.engine().draft());
+    }
     try {
       Planner.plan(
           footprint(model, wanted.engine()), machines(up()), wanted.stages(), wanted.force());
@@ -161,8 +165,36 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     return result;
   }
 
-  private static Footprint footprint(ModelRecord model, Engine engine) {
-    return model.footprint(engine.kv());
+  /** What a deployment takes; the draft model runs beside the first stage. */
+  private Footprint footprint(ModelRecord model, Engine engine) {
+    long draft =
+        engine.draft().isEmpty()
+            ? 0
+            : ModelRecord.of(cluster.registry(), engine.draft())
+                .map(record -> record.footprint(KvType.DEFAULT).totalBytes())
+                .orElse(0L);
+    return model.footprint(engine.kv()).beside(draft);
+  }
+
+  /** Refuses a draft model that cannot guess for another. */
+  private void checkDraft(ModelRecord model, String name) {
+    ModelRecord draft = ModelRecord.existing(cluster.registry(), name);
+    int words = model.config().vocabularySize();
+    if (draft.config().vocabularySize() != words || draft.name().equals(model.name())) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          draft.name().equals(model.name())
+              ? "a model cannot be its own draft"
+              : "the draft model "
+                  + name
+                  + " has "
+                  + draft.config().vocabularySize()
+                  + " tokens, and "
+                  + model.name()
+                  + " has "
+                  + words,
+          "Choose a smaller model of the same family, with the same tokenizer.");
+    }
   }
 
   private static Map<String, Object> describe(Plan plan) {

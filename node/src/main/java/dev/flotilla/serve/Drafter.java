@@ -1,5 +1,7 @@
 package dev.flotilla.serve;
 
+import java.util.ArrayList;
+import java.util.Iterator;
 import java.util.List;
 
 /**
@@ -27,6 +29,38 @@ interface Drafter {
 
   /** All are gone. */
   void clear();
+
+  /** What this one guesses, and where it guesses nothing, what another does. */
+  default Drafter or(Drafter other) {
+    Drafter first = this;
+    return new Drafter() {
+      @Override
+      public List<int[]> draft(List<Context> contexts) {
+        List<int[]> guesses = new ArrayList<>(first.draft(contexts));
+        List<Context> open = new ArrayList<>();
+        for (int i = 0; i < guesses.size(); i++) {
+          if (guesses.get(i).length == 0) {
+            open.add(contexts.get(i));
+          }
+        }
+        Iterator<int[]> others = other.draft(open).iterator();
+        guesses.replaceAll(guess -> guess.length == 0 ? others.next() : guess);
+        return guesses;
+      }
+
+      @Override
+      public void forget(long sequence) {
+        first.forget(sequence);
+        other.forget(sequence);
+      }
+
+      @Override
+      public void clear() {
+        first.clear();
+        other.clear();
+      }
+    };
+  }
 
   /** Guesses nothing. */
   Drafter NONE =

@@ -27,6 +27,7 @@ final class Head implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Head.class);
   private static final long REOPEN_NS = TimeUnit.MILLISECONDS.toNanos(50);
   private static final int DECODE_ROWS = 64;
+  private static final int GUESS_ROWS = 8;
   private static final int MAX_RUNNING = 32;
   private static final int MAX_WAITING = 256;
 
@@ -37,6 +38,7 @@ final class Head implements AutoCloseable {
 
   private final String replica;
   private final Stage stage;
+  private final WireType wire;
   private final Function<Chain.Listener, Chain> onward;
   private final BiConsumer<String, String> status;
   private final ServingMetrics metrics;
@@ -53,6 +55,7 @@ final class Head implements AutoCloseable {
   private long reopenAtNs;
 
   /**
+   * @param wire how hidden states go to the second stage
    * @param onward opens the chain to the second stage; not used if the first is also the last
    * @param status hears the replica's state and the reason for it, in the terms of {@link
    *     ReplicaStatus}
@@ -61,17 +64,20 @@ final class Head implements AutoCloseable {
       String replica,
       Stage stage,
       int stages,
+      WireType wire,
+      Drafter drafter,
       Function<Chain.Listener, Chain> onward,
       BiConsumer<String, String> status,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
     this.replica = replica;
     this.stage = stage;
+    this.wire = wire;
     this.onward = onward;
     this.status = status;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
-    this.scheduler = new Scheduler(limits(stage, stages), Drafter.NONE);
+    this.scheduler = new Scheduler(limits(stage, stages), drafter);
     this.reopenAtNs = nanoTime.getAsLong();
     this.thread = Thread.ofPlatform().name("head-" + replica).daemon().start(this::loop);
   }
@@ -82,6 +88,7 @@ final class Head implements AutoCloseable {
     long chunkBytes = 4L * config.width() * Rows.CHUNK;
     return new Scheduler.Limits(
         DECODE_ROWS,
+        GUESS_ROWS,
         Rows.CHUNK * Math.clamp(MESSAGE_BYTES / chunkBytes, 1, CHUNKS),
         Rows.CHUNK,
         MAX_RUNNING,
@@ -144,7 +151,7 @@ final class Head implements AutoCloseable {
     float[] hidden = stage.embed(batch.tokens());
     stage.forward(hidden, batch.rows());
     if (chain != null) {
-      chain.send(Wire.step(batch, hidden));
+      chain.send(Wire.step(batch, hidden, wire));
     } else {
       scheduler.deliver(
           batch.number(),

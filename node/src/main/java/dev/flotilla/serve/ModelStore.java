@@ -19,6 +19,7 @@ import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
 import dev.flotilla.serve.proto.ReadReply;
 import dev.flotilla.serve.proto.ReadRequest;
+import dev.flotilla.tensor.KvType;
 import io.grpc.BindableService;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
@@ -428,7 +429,18 @@ public final class ModelStore implements AutoCloseable {
           "model " + model.name() + " is another file now",
           "The controller will place it anew.");
     }
-    LayerRange layers = placement.layers(stage);
+    return load(
+        model, placement.layers(stage), placement.engine().kv(), placement.cachePositions());
+  }
+
+  /** Loads the whole of a placement's draft model. */
+  LayerSlice draft(Placement placement) {
+    ModelRecord model = ModelRecord.existing(cluster.registry(), placement.engine().draft());
+    LayerRange all = new LayerRange(0, model.config().layers() - 1);
+    return load(model, all, KvType.DEFAULT, model.cachePositions());
+  }
+
+  private LayerSlice load(ModelRecord model, LayerRange layers, KvType kv, int positions) {
     Set<String> needed =
         header(model).sliceTensors(layers).stream()
             .map(TensorInfo::name)
@@ -436,8 +448,7 @@ public final class ModelStore implements AutoCloseable {
     List<TensorPart> tensors =
         manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
     try (TensorSource source = verifiedSource(model, tensors)) {
-      return PackedSlice.load(
-          source, layers, threads, placement.engine().kv(), placement.cachePositions());
+      return PackedSlice.load(source, layers, threads, kv, positions);
     }
   }
 

@@ -40,6 +40,8 @@ final class Scheduler {
 
   /**
    * @param decodeRows at most so many rows of generated tokens, and guesses, go into a step
+   * @param guessRows no guess makes a step longer than so many rows: beyond, rows cost more than
+   *     they save
    * @param promptRows at most so many rows of prompts go into a step in which nobody decodes
    * @param chunk positions of a prompt that are computed together, see {@link Rows#CHUNK}
    * @param maxRunning at most so many sequences hold cache positions
@@ -50,6 +52,7 @@ final class Scheduler {
    */
   record Limits(
       int decodeRows,
+      int guessRows,
       int promptRows,
       int chunk,
       int maxRunning,
@@ -527,7 +530,7 @@ final class Scheduler {
 
   /** Adds guesses behind the last rows of sequences in the step, as far as there is room. */
   private void guess(Step step, List<Sequence> sequences) {
-    int room = limits.decodeRows() - step.rows;
+    int room = Math.min(limits.guessRows(), limits.decodeRows()) - step.rows;
     List<Sequence> chosen = new ArrayList<>();
     List<Drafter.Context> contexts = new ArrayList<>();
     for (Sequence sequence : sequences) {

@@ -49,11 +49,13 @@ final class StageHost implements AutoCloseable {
   private static final long RETRY_NS = TimeUnit.SECONDS.toNanos(1);
 
   /** Where slices come from. */
-  @FunctionalInterface
   interface Slices {
 
     /** Loads one stage's layers; may take long, and fetch from other nodes. */
     LayerSlice load(Placement placement, int stage);
+
+    /** Loads the whole of a placement's draft model. */
+    LayerSlice draft(Placement placement);
   }
 
   /** What this node does for one replica. */
@@ -61,6 +63,7 @@ final class StageHost implements AutoCloseable {
     final Placed placed;
     final int index;
     @Nullable Stage stage;
+    @Nullable LayerSlice draft;
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
@@ -175,6 +178,9 @@ final class StageHost implements AutoCloseable {
       worker.close();
     }
     statuses.remove(replica(local));
+    if (local.draft != null) {
+      local.draft.close();
+    }
     Stage stage = local.stage;
     if (stage == null) {
       return Optional.empty();
@@ -202,6 +208,14 @@ final class StageHost implements AutoCloseable {
     Stage stage;
     try {
       stage = kept.isPresent() ? kept.get() : new Stage(slices.load(placement, index));
+      try {
+        if (index == 0 && !placement.engine().draft().isEmpty()) {
+          local.draft = slices.draft(placement);
+        }
+      } catch (RuntimeException e) {
+        stage.close();
+        throw e;
+      }
     } catch (FlotillaException e) {
       log.warn(
           "node {} cannot load layers {} of replica {}: {}",
@@ -225,6 +239,8 @@ final class StageHost implements AutoCloseable {
               placement.replica(),
               stage,
               stages,
+              placement.engine().wire(),
+              drafter(local),
               listener -> onward(local, listener),
               (state, reason) ->
                   status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
@@ -232,7 +248,11 @@ final class StageHost implements AutoCloseable {
               nanoTime);
     } else {
       local.worker =
-          new Worker(placement.replica() + "/" + index, stage, listener -> onward(local, listener));
+          new Worker(
+              placement.replica() + "/" + index,
+              stage,
+              placement.engine().wire(),
+              listener -> onward(local, listener));
     }
     log.info(
         "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
@@ -243,6 +263,16 @@ final class StageHost implements AutoCloseable {
         index + 1,
         stages,
         kept.isPresent() ? ", kept from before" : "");
+  }
+
+  private static Drafter drafter(Local local) {
+    Drafter lookup = local.placement().engine().speculate() ? new PromptLookup() : Drafter.NONE;
+    LayerSlice draft = local.draft;
+    if (draft == null) {
+      return lookup;
+    }
+    Drafter model = new DraftModel(draft);
+    return lookup.equals(Drafter.NONE) ? model : lookup.or(model);
   }
 
   private Chain onward(Local local, Chain.Listener listener) {

@@ -15,6 +15,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.ShortBuffer;
 import java.util.Arrays;
 import java.util.List;
 
@@ -36,8 +37,46 @@ final class Wire {
     return values;
   }
 
-  static Step step(Batch batch, float[] hidden) {
-    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(bytes(hidden));
+  /** Hidden states, as they travel. */
+  static ByteString hidden(float[] states, WireType type) {
+    return switch (type) {
+      case F32 -> bytes(states);
+      case BF16 -> {
+        ByteBuffer buffer = ByteBuffer.allocate(states.length * 2).order(ByteOrder.LITTLE_ENDIAN);
+        for (float state : states) {
+          buffer.putShort(bfloat16(state));
+        }
+        yield UnsafeByteOperations.unsafeWrap(buffer.flip());
+      }
+    };
+  }
+
+  static float[] hidden(ByteString bytes, WireType type) {
+    return switch (type) {
+      case F32 -> floats(bytes);
+      case BF16 -> {
+        ShortBuffer shorts =
+            bytes.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asShortBuffer();
+        float[] states = new float[shorts.remaining()];
+        for (int i = 0; i < states.length; i++) {
+          states[i] = Float.intBitsToFloat(shorts.get(i) << 16);
+        }
+        yield states;
+      }
+    };
+  }
+
+  /** The nearest one, the even one of two; what is not a number stays so. */
+  static short bfloat16(float value) {
+    int bits = Float.floatToRawIntBits(value);
+    return (short)
+        (Float.isNaN(value)
+            ? bits >>> 16 | 0x40
+            : bits + 0x7fff + (bits >>> 16 & 1) >>> 16);
+  }
+
+  static Step step(Batch batch, float[] hidden, WireType type) {
+    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(hidden(hidden, type));
     for (Rows.Run run : batch.rows().runs()) {
       step.addRuns(
           Run.newBuilder()

@@ -40,6 +40,7 @@ final class Worker implements AutoCloseable {
 
   private final String name;
   private final Stage stage;
+  private final WireType wire;
   private final Function<Chain.Listener, Chain> onward;
   private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
   private final Thread thread;
@@ -47,11 +48,13 @@ final class Worker implements AutoCloseable {
   private @Nullable Session current;
 
   /**
+   * @param wire how hidden states come and go
    * @param onward opens the chain to the next stage; not used by the last one
    */
-  Worker(String name, Stage stage, Function<Chain.Listener, Chain> onward) {
+  Worker(String name, Stage stage, WireType wire, Function<Chain.Listener, Chain> onward) {
     this.name = name;
     this.stage = stage;
+    this.wire = wire;
     this.onward = onward;
     this.thread = Thread.ofPlatform().name("stage-" + name).daemon().start(this::loop);
   }
@@ -132,10 +135,10 @@ final class Worker implements AutoCloseable {
       return; // of a chain that ended
     }
     Rows rows = Wire.rows(step);
-    float[] hidden = Wire.floats(step.getHidden());
+    float[] hidden = Wire.hidden(step.getHidden(), wire);
     stage.forward(hidden, rows);
     if (session.downstream != null) {
-      session.downstream.send(step.toBuilder().setHidden(Wire.bytes(hidden)).build());
+      session.downstream.send(step.toBuilder().setHidden(Wire.hidden(hidden, wire)).build());
       return;
     }
     StepResult.Builder result = StepResult.newBuilder().setNumber(step.getNumber());

@@ -114,7 +114,7 @@ final class SchedulerTest {
 
   private static Scheduler.Limits limits(int rows, int chunk, int positions, int depth) {
     return new Scheduler.Limits(
-        rows, 4 * chunk, chunk, Math.max(1, rows / 2), 100, positions / 32, 200, depth);
+        rows, rows, 4 * chunk, chunk, Math.max(1, rows / 2), 100, positions / 32, 200, depth);
   }
 
   private static Scheduler.Submission submission(
@@ -450,7 +450,7 @@ final class SchedulerTest {
 
   @Test
   void tenantsGetEqualSharesHoweverManyRequestsTheyHave() {
-    Scheduler.Limits few = new Scheduler.Limits(16, 128, 32, 2, 100, 64, 200, 1);
+    Scheduler.Limits few = new Scheduler.Limits(16, 16, 128, 32, 2, 100, 64, 200, 1);
     Chain chain = new Chain(few);
     List<String> order = new ArrayList<>();
     for (int i = 0; i < 24; i++) {
@@ -480,7 +480,7 @@ final class SchedulerTest {
 
   @Test
   void whoIsMoreUrgentGetsMoreButNotAll() {
-    Scheduler.Limits few = new Scheduler.Limits(16, 128, 32, 1, 100, 64, 200, 1);
+    Scheduler.Limits few = new Scheduler.Limits(16, 16, 128, 32, 1, 100, 64, 200, 1);
     Chain chain = new Chain(few);
     List<Priority> order = new ArrayList<>();
     for (int i = 0; i < 60; i++) {
@@ -535,7 +535,7 @@ final class SchedulerTest {
   @Test
   void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
     Scheduler scheduler =
-        new Scheduler(new Scheduler.Limits(16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
+        new Scheduler(new Scheduler.Limits(16, 16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 7; i++) {
       heard.add(new Heard(1));

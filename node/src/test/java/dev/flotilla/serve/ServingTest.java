@@ -210,7 +210,7 @@ final class ServingTest {
   void oneToFourStagesGiveTheSameTokensAtAnyBatchSizeWithAndWithoutPrefixesFound(KvType kv)
       throws Exception {
     start("d");
-    engine = Engine.DEFAULT.withKv(kv.label()).orElseThrow();
+    engine = new Engine(kv, WireType.F32, false, "");
     nodes.get("a").models().add("m", gguf);
     Random random = new Random(5);
     List<int[]> prompts = new ArrayList<>();
