@@ -240,6 +240,66 @@ final class ServingTest {
     }
   }
 
+  @Test
+  void guessesOfTheTextAndOfADraftModelChangeNoTokenAndSomeAreRight() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    // Its own twin, under another name: what it guesses is right, as long as it keeps up.
+    nodes.get("a").models().add("twin", gguf);
+    nodes.get("a").models().add("other", TestModel.write(files.resolve("other.gguf"), 8));
+    int[] prompt = new Random(5).ints(150, 0, TestModel.VOCABULARY).toArray();
+    for (String draft : List.of("", "twin", "other")) {
+      for (int stages = 1; stages <= 2; stages++) {
+        engine = new Engine(KvType.F16, WireType.F32, !draft.equals("other"), draft);
+        double before = total("flotilla.serve.accepted.tokens");
+        deploy(1, stages);
+        for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
+          List<Collected> running = new ArrayList<>();
+          for (int i = 0; i < 2; i++) {
+            String id = draft + stages + sampling.seed() + "-" + i;
+            running.add(generate("c", id, prompt, sampling, 120));
+          }
+          for (Collected one : running) {
+            assertThat(one.all())
+                .as("draft %s, %d stages, %s", draft, stages, sampling)
+                .isEqualTo(expected(prompt, sampling, 120));
+          }
+        }
+        if (draft.equals("twin")) {
+          assertThat(total("flotilla.serve.accepted.tokens")).isGreaterThan(100);
+        }
+      }
+    }
+  }
+
+  @Test
+  void aDraftModelThatCannotGuessForAnotherIsRefused() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    Deployments deployments = nodes.get("a").deployments();
+    for (String draft : List.of("m", "none")) {
+      Engine wrong = new Engine(KvType.F16, WireType.F32, false, draft);
+      assertThatThrownBy(
+              () ->
+                  deployments.deploy(
+                      new Deployments.Wanted("m", 1, 1, "least_load", false, wrong)))
+          .isInstanceOf(FlotillaException.class)
+          .hasMessageContaining(draft.equals("m") ? "its own draft" : "no model none");
+    }
+  }
+
+  @Test
+  void halfTheBytesBetweenStagesAreSomeOtherTextButAlwaysTheSame() throws Exception {
+    engine = new Engine(KvType.F16, WireType.BF16, false, "");
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 1);
+    assertThat(generate("a", "one", PROMPT, SEEDED, 40).all())
+        .isEqualTo(expected(PROMPT, SEEDED, 40));
+    deploy(1, 2);
+    List<Integer> first = generate("a", "two", PROMPT, SEEDED, 40).all();
+    Collected beside = generate("b", "beside", new int[] {3}, SamplingParameters.GREEDY, 40);
+    assertThat(generate("a", "again", PROMPT, SEEDED, 40).all()).isEqualTo(first);
+    assertThat(beside.all()).hasSize(40);
+  }
+
   private double total(String counter) {
     return meters.values().stream()
         .flatMap(registry -> registry.find(counter).functionCounters().stream())

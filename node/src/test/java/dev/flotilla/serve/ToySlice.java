@@ -32,6 +32,9 @@ final class ToySlice implements LayerSlice {
 
   final AtomicLong rows = new AtomicLong();
 
+  /** Whether the routes of tokens differ, as they may. */
+  boolean routesDiffer = true;
+
   ToySlice(LayerRange range, int cachePositions, int chunk, long delayMs) {
     this.range = range;
     this.chunk = chunk;
@@ -86,7 +89,7 @@ final class ToySlice implements LayerSlice {
       for (int position = run.position(); position < run.end(); position++, row++) {
         int state = (int) hidden[4 * row];
         for (int layer = range.first(); layer <= range.last(); layer++) {
-          int kept = (state * 31 + (run.prompt() ? 7 : 11)) & 0xfffff;
+          int kept = (state * 31 + (run.prompt() && routesDiffer ? 7 : 11)) & 0xfffff;
           cache[run.blocks()[position / 32]][layer][position % 32] = kept;
           int sum = layer;
           for (int seen = 0; seen <= position; seen++) {
