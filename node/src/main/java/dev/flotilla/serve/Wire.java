@@ -69,10 +69,8 @@ final class Wire {
   /** The nearest one, the even one of two; what is not a number stays so. */
   static short bfloat16(float value) {
     int bits = Float.floatToRawIntBits(value);
-    return (short)
-        (Float.isNaN(value)
-            ? bits >>> 16 | 0x40
-            : bits + 0x7fff + (bits >>> 16 & 1) >>> 16);
+    int odd = (bits >>> 16) & 1;
+    return (short) (Float.isNaN(value) ? (bits >>> 16) | 0x40 : (bits + 0x7fff + odd) >>> 16);
   }
 
   static Step step(Batch batch, float[] hidden, WireType type) {
