@@ -250,7 +250,6 @@ final class ServingTest {
     for (String draft : List.of("", "twin", "other")) {
       for (int stages = 1; stages <= 2; stages++) {
         engine = new Engine(KvType.F16, WireType.F32, !draft.equals("other"), draft);
-        double before = total("flotilla.serve.accepted.tokens");
         deploy(1, stages);
         for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
           List<Collected> running = new ArrayList<>();
