@@ -1,11 +1,11 @@
 package dev.flotilla.bench;
 
+import dev.flotilla.Json;
 import dev.flotilla.app.NodeProcess;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.NodeFiles;
-import dev.flotilla.Json;
 import dev.flotilla.serve.StageChain;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -128,7 +128,6 @@ final class HopBench implements Callable<Integer> {
             Map.of());
     return number == 0
         ? ClusterNode.create(config)
-        : ClusterNode.join(
-            config, "127.0.0.1:" + port, ((ClusterNode) before.getFirst()).invite());
+        : ClusterNode.join(config, "127.0.0.1:" + port, ((ClusterNode) before.getFirst()).invite());
   }
 }

@@ -185,12 +185,18 @@ final class PipelineBench implements Callable<Integer> {
                         .post(
                             "/v1/completions",
                             Map.of(
-                                "model", MODEL,
-                                "prompt", prompt,
-                                "max_tokens", tokens,
-                                "temperature", 0,
-                                "ignore_eos", true,
-                                "cache", false))
+                                "model",
+                                MODEL,
+                                "prompt",
+                                prompt,
+                                "max_tokens",
+                                tokens,
+                                "temperature",
+                                0,
+                                "ignore_eos",
+                                true,
+                                "cache",
+                                false))
                         .path("usage")
                         .path("completion_tokens")
                         .asInt()));

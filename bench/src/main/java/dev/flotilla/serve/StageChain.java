@@ -93,8 +93,7 @@ public final class StageChain implements AutoCloseable {
             .commit(
                 List.of(),
                 List.of(
-                    new Registry.Write(
-                        Placement.key(REPLICA), Optional.of(Json.write(placement)))))
+                    new Registry.Write(Placement.key(REPLICA), Optional.of(Json.write(placement)))))
             .orElseThrow();
     // The head's own node has no part in it: its head would open a chain of its own.
     List<StageHost> hosts = parts.stream().skip(1).map(part -> part.host).toList();
@@ -146,8 +145,7 @@ public final class StageChain implements AutoCloseable {
       runs.add(new Rows.Run(new int[] {0}, 0, 1, false));
       draws.add(new Batch.Draw(row, 1, SamplingParameters.GREEDY));
     }
-    Batch batch =
-        new Batch(++number, new int[rows], new Rows(runs), draws, List.of(), new long[0]);
+    Batch batch = new Batch(++number, new int[rows], new Rows(runs), draws, List.of(), new long[0]);
     float[] hidden = new float[rows * width];
     long startNs = System.nanoTime();
     chain.send(Wire.step(batch, hidden, wire));

@@ -146,16 +146,14 @@ final class ClusterApi {
   private static Engine engine(Fields fields) {
     String kv = oneOf(fields, "kv", "f16", "f32", "q8_0");
     String wire = oneOf(fields, "wire", "f32", "bf16");
-    return Engine.of(
-        kv, wire, fields.flag("speculate", false), fields.text("draft").orElse(""));
+    return Engine.of(kv, wire, fields.flag("speculate", false), fields.text("draft").orElse(""));
   }
 
   /** A field that may have one of a few values, the first one where it is absent. */
   private static String oneOf(Fields fields, String name, String... values) {
     String value = fields.text(name).orElse(values[0]);
     if (!List.of(values).contains(value)) {
-      throw ApiError.invalid(
-          name, name + " must be one of " + String.join(", ", values) + ".");
+      throw ApiError.invalid(name, name + " must be one of " + String.join(", ", values) + ".");
     }
     return value;
   }

@@ -36,8 +36,7 @@ final class DraftModel implements Drafter {
   DraftModel(LayerSlice slice) {
     this.slice = slice;
     this.sequences = new Sequences(slice.blocks());
-    this.maxLength =
-        Math.min(slice.config().contextLength(), slice.blocks() * Scheduler.BLOCK);
+    this.maxLength = Math.min(slice.config().contextLength(), slice.blocks() * Scheduler.BLOCK);
   }
 
   private static final class Guess {

@@ -36,7 +36,8 @@ public final class Serving implements AutoCloseable {
       LongSupplier nanoTime) {
     ServingMetrics metrics = new ServingMetrics(meters);
     models = new ModelStore(cluster, dataFolder, threads, clock);
-    stages = new StageHost(
+    stages =
+        new StageHost(
             cluster,
             new StageHost.Slices() {
               @Override

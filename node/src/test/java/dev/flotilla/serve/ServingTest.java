@@ -278,8 +278,7 @@ final class ServingTest {
       Engine wrong = new Engine(KvType.F16, WireType.F32, false, draft);
       assertThatThrownBy(
               () ->
-                  deployments.deploy(
-                      new Deployments.Wanted("m", 1, 1, "least_load", false, wrong)))
+                  deployments.deploy(new Deployments.Wanted("m", 1, 1, "least_load", false, wrong)))
           .isInstanceOf(FlotillaException.class)
           .hasMessageContaining(draft.equals("m") ? "its own draft" : "no model none");
     }
