@@ -38,12 +38,24 @@ final class ServeCommand extends ClientCommand {
       description = "least_load or round_robin (default ${DEFAULT-VALUE}).")
   private String routing = "";
 
+  private enum Kv {
+    f32,
+    f16,
+    q8_0
+  }
+
   @Option(
       names = "--kv",
       paramLabel = "TYPE",
       defaultValue = "f16",
-      description = "How keys and values are kept: f32, f16 or q8_0 (default ${DEFAULT-VALUE}).")
-  private String kv = "";
+      description =
+          "How keys and values are kept: ${COMPLETION-CANDIDATES} (default ${DEFAULT-VALUE}).")
+  private Kv kv = Kv.f16;
+
+  private enum Wire {
+    f32,
+    bf16
+  }
 
   @Option(
       names = "--wire",
@@ -52,7 +64,7 @@ final class ServeCommand extends ClientCommand {
       description =
           "How hidden states travel between stages: f32, the same text however it is split, or bf16,"
               + " half the bytes (default ${DEFAULT-VALUE}).")
-  private String wire = "";
+  private Wire wire = Wire.f32;
 
   @Option(
       names = "--speculate",
@@ -82,8 +94,8 @@ final class ServeCommand extends ClientCommand {
                 "replicas", replicas,
                 "stages", stages,
                 "routing", routing,
-                "kv", kv,
-                "wire", wire,
+                "kv", kv.name(),
+                "wire", wire.name(),
                 "speculate", speculate,
                 "draft", draft,
                 "force", force),

@@ -638,11 +638,18 @@ final class Router implements Generator, Embedder, AutoCloseable {
     @Override
     public void onError(Throwable error) {
       over();
+      Status status = Status.fromThrowable(error);
+      String reason = String.valueOf(status.getDescription());
       owner.failed(
           this,
           new FlotillaException(
               FlotillaException.Code.UNAVAILABLE,
-              "the stream from node " + target.head() + " broke: " + Status.fromThrowable(error),
+              "the stream from node "
+                  + target.head()
+                  + " broke: "
+                  + status.getCode()
+                  + ", "
+                  + reason,
               "",
               error));
     }
