@@ -417,6 +417,35 @@ final class SchedulerTest {
   }
 
   @Test
+  void whatWasGeneratedIsFoundByItsReplayAndNotByAPrompt() {
+    int[] prompt = new Random(4).ints(64, 0, 97).toArray();
+    List<Integer> generated = ToySlice.expected(prompt, SamplingParameters.GREEDY, 70);
+    int[] both = Arrays.copyOf(prompt, 134);
+    for (int i = 0; i < 70; i++) {
+      both[64 + i] = generated.get(i);
+    }
+    Scheduler.Goal ten = new Scheduler.Continue(SamplingParameters.GREEDY, 10, new int[0]);
+    for (int prompts : new int[] {64, 134}) {
+      Chain chain = new Chain(limits(16, 512, 1));
+      chain.scheduler.submit(
+          submission("first", prompt, SamplingParameters.GREEDY, 70), new Heard(64));
+      while (chain.turn(new Random(3))) {}
+      Heard again = new Heard(134);
+      chain.scheduler.submit(
+          new Scheduler.Submission("again", both, prompts, Claim.NOBODY, ten), again);
+      while (chain.turn(new Random(3))) {}
+      boolean replay = prompts == 64;
+      // The last token's keys were never computed: 133 positions, of which 128 in full blocks.
+      assertThat(chain.scheduler.counts().foundTokens()).isEqualTo(replay ? 128 : 64);
+      assertThat(again.tokens)
+          .isEqualTo(
+              replay
+                  ? ToySlice.expected(prompt, SamplingParameters.GREEDY, 80).subList(70, 80)
+                  : ToySlice.expected(both, SamplingParameters.GREEDY, 10));
+    }
+  }
+
+  @Test
   void whoComesTogetherWithTheSamePromptSharesTheWork() {
     Chain chain = new Chain(limits(16, 2048, 1));
     int[] prompt = new Random(4).ints(160, 0, 97).toArray();
