@@ -3,7 +3,6 @@ package dev.flotilla.model;
 import dev.flotilla.tensor.Attention;
 import dev.flotilla.tensor.KvBlocks;
 import dev.flotilla.tensor.KvLayout;
-import dev.flotilla.tensor.KvType;
 import dev.flotilla.tensor.Matrix;
 import dev.flotilla.tensor.SimdOps;
 
@@ -20,15 +19,15 @@ final class KvCache implements AutoCloseable {
   private final int blocks;
   private final KvBlocks memory;
 
-  KvCache(SimdOps ops, ModelConfig config, LayerRange range, KvType type, int positions) {
+  KvCache(SimdOps ops, ModelConfig config, LayerRange range, KvFormat format, int positions) {
     this.config = config;
     firstLayer = range.first();
     blocks = Math.ceilDiv(positions, BLOCK);
-    memory = new KvBlocks(ops, layout(config, range.count(), type), config.heads(), blocks);
+    memory = new KvBlocks(ops, layout(config, range.count(), format), config.heads(), blocks);
   }
 
-  static KvLayout layout(ModelConfig config, int layers, KvType type) {
-    return new KvLayout(type, layers, config.kvHeads(), config.headWidth());
+  static KvLayout layout(ModelConfig config, int layers, KvFormat format) {
+    return new KvLayout(format.type(), layers, config.kvHeads(), config.headWidth());
   }
 
   /** How many blocks there are; they are numbered from 0. */

@@ -1,11 +1,10 @@
 package dev.flotilla.model;
 
-import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.Gain;
-import dev.flotilla.tensor.KvType;
 import dev.flotilla.tensor.Matrix;
 import dev.flotilla.tensor.PackedMatrix;
 import dev.flotilla.tensor.SimdOps;
@@ -47,7 +46,7 @@ public final class PackedSlice implements LayerSlice {
    */
   @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
   public static PackedSlice load(
-      TensorSource source, LayerRange range, int threads, KvType kv, int cachePositions) {
+      TensorSource source, LayerRange range, int threads, KvFormat kv, int cachePositions) {
     ModelConfig config = source.header().modelConfig();
     Loader loader = new Loader(source, config, Arena.ofShared());
     try {
@@ -69,7 +68,7 @@ public final class PackedSlice implements LayerSlice {
       ModelConfig config,
       LayerRange range,
       int threads,
-      KvType kv,
+      KvFormat kv,
       int cachePositions,
       Loader loader) {
     this.config = config;
@@ -94,7 +93,7 @@ public final class PackedSlice implements LayerSlice {
   }
 
   /** Bytes of KV cache that a position takes in a slice of so many layers. */
-  public static long cacheBytesPerPosition(ModelConfig config, KvType kv, int layers) {
+  public static long cacheBytesPerPosition(ModelConfig config, KvFormat kv, int layers) {
     return KvCache.layout(config, layers, kv).positionBytes();
   }
 

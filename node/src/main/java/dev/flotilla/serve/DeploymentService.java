@@ -7,12 +7,12 @@ import dev.flotilla.cluster.Fence;
 import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.plan.Footprint;
 import dev.flotilla.plan.Machine;
 import dev.flotilla.plan.Plan;
 import dev.flotilla.plan.Planner;
 import dev.flotilla.serve.Placement.Placed;
-import dev.flotilla.tensor.KvType;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -171,7 +171,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         engine.draft().isEmpty()
             ? 0
             : ModelRecord.of(cluster.registry(), engine.draft())
-                .map(record -> record.footprint(KvType.DEFAULT).totalBytes())
+                .map(record -> record.footprint(KvFormat.DEFAULT).totalBytes())
                 .orElse(0L);
     return model.footprint(engine.kv()).beside(draft);
   }

@@ -1,7 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
-import dev.flotilla.tensor.KvType;
+import dev.flotilla.model.KvFormat;
 import java.util.Objects;
 
 /**
@@ -12,14 +12,14 @@ import java.util.Objects;
  * @param speculate whether tokens are guessed from what the text has already
  * @param draft a smaller model that guesses tokens; empty for none
  */
-public record Engine(KvType kv, WireType wire, boolean speculate, String draft) {
+public record Engine(KvFormat kv, WireType wire, boolean speculate, String draft) {
 
   /** What nobody has chosen otherwise. */
-  public static final Engine DEFAULT = new Engine(KvType.DEFAULT, WireType.F32, false, "");
+  public static final Engine DEFAULT = new Engine(KvFormat.DEFAULT, WireType.F32, false, "");
 
   /** Fills in what records of earlier versions do not have. */
   public Engine {
-    kv = Objects.requireNonNullElse(kv, KvType.DEFAULT);
+    kv = Objects.requireNonNullElse(kv, KvFormat.DEFAULT);
     wire = Objects.requireNonNullElse(wire, WireType.F32);
     draft = Objects.requireNonNullElse(draft, "");
   }
@@ -33,7 +33,7 @@ public record Engine(KvType kv, WireType wire, boolean speculate, String draft) 
    */
   public static Engine of(String kv, String wire, boolean speculate, String draft) {
     return new Engine(
-        KvType.of(kv).orElseThrow(() -> unknown("kv", kv, "f32, f16 or q8_0")),
+        KvFormat.of(kv).orElseThrow(() -> unknown("kv", kv, "f32, f16 or q8_0")),
         WireType.of(wire).orElseThrow(() -> unknown("wire", wire, "f32 or bf16")),
         speculate,
         draft);

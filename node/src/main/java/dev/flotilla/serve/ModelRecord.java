@@ -3,10 +3,10 @@ package dev.flotilla.serve;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.plan.Footprint;
-import dev.flotilla.tensor.KvType;
 import java.util.List;
 import java.util.Optional;
 import java.util.regex.Pattern;
@@ -106,7 +106,7 @@ record ModelRecord(
     return Math.min(config.contextLength(), cachePositions());
   }
 
-  Footprint footprint(KvType kv) {
+  Footprint footprint(KvFormat kv) {
     long kvBytes = PackedSlice.cacheBytesPerPosition(config, kv, 1) * cachePositions();
     return new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
   }

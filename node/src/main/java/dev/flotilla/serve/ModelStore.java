@@ -7,8 +7,9 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.GgufFile;
-import dev.flotilla.model.GgufHeader;
 import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.model.GgufHeader;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
@@ -19,7 +20,6 @@ import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
 import dev.flotilla.serve.proto.ReadReply;
 import dev.flotilla.serve.proto.ReadRequest;
-import dev.flotilla.tensor.KvType;
 import io.grpc.BindableService;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
@@ -437,10 +437,10 @@ public final class ModelStore implements AutoCloseable {
   LayerSlice draft(Placement placement) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), placement.engine().draft());
     LayerRange all = new LayerRange(0, model.config().layers() - 1);
-    return load(model, all, KvType.DEFAULT, model.cachePositions());
+    return load(model, all, KvFormat.DEFAULT, model.cachePositions());
   }
 
-  private LayerSlice load(ModelRecord model, LayerRange layers, KvType kv, int positions) {
+  private LayerSlice load(ModelRecord model, LayerRange layers, KvFormat kv, int positions) {
     Set<String> needed =
         header(model).sliceTensors(layers).stream()
             .map(TensorInfo::name)

@@ -6,10 +6,9 @@ import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
-import dev.flotilla.tensor.KvType;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.text.Tokenizer;
 import java.io.IOException;
@@ -56,7 +55,7 @@ class GgufConverterTest {
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder);
         GgufFile file = GgufFile.open(gguf);
         LayerSlice slice =
-            PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, KvType.F32, 64)) {
+            PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, KvFormat.F32, 64)) {
       double[][] wanted = new ReferenceLlama(source).normalised(tokens);
       float[] hidden = slice.embed(tokens);
       slice.forward(hidden, new Sequences(slice.blocks()).prompt(1, 6));

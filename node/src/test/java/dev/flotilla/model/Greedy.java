@@ -1,6 +1,5 @@
 package dev.flotilla.model;
 
-import dev.flotilla.tensor.KvType;
 import java.nio.file.Path;
 import java.util.Arrays;
 
@@ -17,7 +16,7 @@ final class Greedy {
     try (GgufFile source = GgufFile.open(gguf)) {
       int layers = source.header().modelConfig().layers();
       LayerRange all = new LayerRange(0, layers - 1);
-      try (LayerSlice slice = PackedSlice.load(source, all, 1, KvType.F32, 256)) {
+      try (LayerSlice slice = PackedSlice.load(source, all, 1, KvFormat.F32, 256)) {
         int[] tokens = Arrays.copyOf(prompt, prompt.length + generate);
         float[][] logits = new float[tokens.length][];
         Sequences sequences = new Sequences(slice.blocks());

@@ -3,9 +3,8 @@ package dev.flotilla.model;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.tensor.KvType;
+import dev.flotilla.FlotillaException;
 import dev.flotilla.tensor.WeightType;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -115,8 +114,8 @@ class PackedSliceTest {
   }
 
   @ParameterizedTest
-  @EnumSource(KvType.class)
-  void aPromptInTheCacheOfAnotherSequenceChangesNoBit(KvType kv) {
+  @EnumSource(KvFormat.class)
+  void aPromptInTheCacheOfAnotherSequenceChangesNoBit(KvFormat kv) {
     int[] prompt = new Random(SEED).ints(200, 0, TestModels.TIED.vocabularySize()).toArray();
     try (GgufFile source = GgufFile.open(file(WeightType.Q8_0));
         LayerSlice slice = PackedSlice.load(source, new LayerRange(0, 2), 2, kv, 1024)) {
@@ -163,7 +162,7 @@ class PackedSliceTest {
               });
       try (onlyMiddle;
           LayerSlice slice =
-              PackedSlice.load(onlyMiddle, new LayerRange(1, 1), 1, KvType.F32, 32)) {
+              PackedSlice.load(onlyMiddle, new LayerRange(1, 1), 1, KvFormat.F32, 32)) {
         assertThat(slice.weightBytes()).isPositive().isLessThan(header.fileBytes() / 3);
         assertThatThrownBy(() -> slice.embed(new int[] {0}))
             .isInstanceOf(IllegalStateException.class);

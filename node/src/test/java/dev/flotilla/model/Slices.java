@@ -1,6 +1,5 @@
 package dev.flotilla.model;
 
-import dev.flotilla.tensor.KvType;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -24,7 +23,7 @@ final class Slices {
         int last = i + 1 < firsts.length ? firsts[i + 1] - 1 : layers - 1;
         slices.add(
             PackedSlice.load(
-                source, new LayerRange(firsts[i], last), threads, KvType.F32, positions));
+                source, new LayerRange(firsts[i], last), threads, KvFormat.F32, positions));
       }
     }
     return slices;

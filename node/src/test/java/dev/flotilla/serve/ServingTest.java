@@ -7,12 +7,12 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Sequences;
 import dev.flotilla.serve.proto.StepResult;
-import dev.flotilla.tensor.KvType;
 import io.grpc.Status;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
@@ -206,8 +206,8 @@ final class ServingTest {
   }
 
   @ParameterizedTest
-  @EnumSource(KvType.class)
-  void oneToFourStagesGiveTheSameTokensAtAnyBatchSizeWithAndWithoutPrefixesFound(KvType kv)
+  @EnumSource(KvFormat.class)
+  void oneToFourStagesGiveTheSameTokensAtAnyBatchSizeWithAndWithoutPrefixesFound(KvFormat kv)
       throws Exception {
     start("d");
     engine = new Engine(kv, WireType.F32, false, "");
@@ -249,7 +249,7 @@ final class ServingTest {
     int[] prompt = new Random(5).ints(150, 0, TestModel.VOCABULARY).toArray();
     for (String draft : List.of("", "twin", "other")) {
       for (int stages = 1; stages <= 2; stages++) {
-        engine = new Engine(KvType.F16, WireType.F32, !draft.equals("other"), draft);
+        engine = new Engine(KvFormat.F16, WireType.F32, !draft.equals("other"), draft);
         deploy(1, stages);
         for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
           List<Collected> running = new ArrayList<>();
@@ -275,7 +275,7 @@ final class ServingTest {
     nodes.get("a").models().add("m", gguf);
     Deployments deployments = nodes.get("a").deployments();
     for (String draft : List.of("m", "none")) {
-      Engine wrong = new Engine(KvType.F16, WireType.F32, false, draft);
+      Engine wrong = new Engine(KvFormat.F16, WireType.F32, false, draft);
       assertThatThrownBy(
               () ->
                   deployments.deploy(new Deployments.Wanted("m", 1, 1, "least_load", false, wrong)))
@@ -286,7 +286,7 @@ final class ServingTest {
 
   @Test
   void halfTheBytesBetweenStagesAreSomeOtherTextButAlwaysTheSame() throws Exception {
-    engine = new Engine(KvType.F16, WireType.BF16, false, "");
+    engine = new Engine(KvFormat.F16, WireType.BF16, false, "");
     nodes.get("a").models().add("m", gguf);
     deploy(1, 1);
     assertThat(generate("a", "one", PROMPT, SEEDED, 40).all())

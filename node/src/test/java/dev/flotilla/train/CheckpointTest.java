@@ -4,11 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.model.GgufConverter;
 import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.Sequences;
-import dev.flotilla.tensor.KvType;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.text.ChatTemplate;
 import dev.flotilla.text.Tokenizer;
@@ -47,7 +47,7 @@ class CheckpointTest {
       int layers = config.layers() - 1;
       try (GgufFile file = GgufFile.open(gguf);
           LayerSlice slice =
-              PackedSlice.load(file, new LayerRange(0, layers), 1, KvType.F32, 4_096)) {
+              PackedSlice.load(file, new LayerRange(0, layers), 1, KvFormat.F32, 4_096)) {
         int[] served = new int[prompts.size()];
         Sequences sequences = new Sequences(slice.blocks());
         for (int p = 0; p < served.length; p++) {
