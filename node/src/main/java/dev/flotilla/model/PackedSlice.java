@@ -1,7 +1,7 @@
 package dev.flotilla.model;
 
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.model.GgufHeader.TensorInfo;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.Gain;

@@ -6,8 +6,8 @@ import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.text.Tokenizer;

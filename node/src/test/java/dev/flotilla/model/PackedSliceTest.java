@@ -3,8 +3,8 @@ package dev.flotilla.model;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.tensor.WeightType;
 import java.nio.file.Path;
 import java.util.Arrays;
