@@ -9,6 +9,7 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.HashSet;
@@ -117,6 +118,40 @@ final class DeploymentServiceTest {
     world.addWithoutController("c", 100 * MB);
     pass(0);
     assertThat(placedOn("m-0")).isNotEmpty();
+  }
+
+  @Test
+  void whatKeysAndValuesTakeIsCountedByTheirFormatAndADraftModelBesideThem() {
+    ModelRecord model = ModelRecord.existing(world.registry(), "m");
+    long kvF32 = model.footprint(KvFormat.F32).kvBytesPerLayer();
+    assertThat(model.footprint(KvFormat.F16).kvBytesPerLayer()).isEqualTo(kvF32 / 2);
+    assertThat(model.footprint(KvFormat.Q8_0).kvBytesPerLayer())
+        .isBetween(kvF32 / 4, kvF32 * 2 / 7);
+    long bytes = model.footprint(KvFormat.F16).totalBytes();
+    nodes(bytes, "a");
+    for (KvFormat kv : List.of(KvFormat.F32, KvFormat.F16)) {
+      Engine engine = new Engine(kv, WireType.F32, false, "");
+      service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, engine));
+      pass(0);
+      assertThat(world.registry().list(Placement.KIND)).hasSize(kv == KvFormat.F32 ? 0 : 1);
+    }
+    write(
+        ModelRecord.key("small"),
+        new ModelRecord(
+            "small",
+            "digest",
+            "manifest",
+            1,
+            1,
+            model.config(),
+            1,
+            1,
+            1,
+            List.of("a")));
+    Engine drafted = new Engine(KvFormat.F16, WireType.F32, false, "small");
+    service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, drafted));
+    pass(0);
+    assertThat(service().list().getFirst().reason()).contains("MB that are free");
   }
 
   @Test
