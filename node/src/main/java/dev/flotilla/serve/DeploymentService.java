@@ -246,6 +246,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     int ready = 0;
     int failed = 0;
     boolean shorter = false;
+    boolean other = false;
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
       Optional<Placed> placed = Placement.of(registry, id);
@@ -257,6 +258,14 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       Placement placement = placed.get().placement();
       ReplicaStatus status = status(wanted, placed.get());
       replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
+      if (!placement.engine().equals(wanted.engine())) {
+        other = true;
+        String obstacle = obstacle(wanted, id);
+        reasons.add(
+            id
+                + " still runs as it was wanted before"
+                + (obstacle.isEmpty() ? "" : ", for " + obstacle));
+      }
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
         if (placement.stages().size() < wanted.stages()) {
@@ -281,7 +290,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     String state =
         ready == 0 && failed == replicas.size() && failed > 0
             ? "failed"
-            : ready == 0 ? "loading" : ready < wanted.replicas() || shorter ? "degraded" : "ready";
+            : ready == 0 ? "loading" : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
