@@ -290,7 +290,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     String state =
         ready == 0 && failed == replicas.size() && failed > 0
             ? "failed"
-            : ready == 0 ? "loading" : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
+            : ready == 0
+                ? "loading"
+                : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 

@@ -138,16 +138,7 @@ final class DeploymentServiceTest {
     write(
         ModelRecord.key("small"),
         new ModelRecord(
-            "small",
-            "digest",
-            "manifest",
-            1,
-            1,
-            model.config(),
-            1,
-            1,
-            1,
-            List.of("a")));
+            "small", "digest", "manifest", 1, 1, model.config(), 1, 1, 1, List.of("a")));
     Engine drafted = new Engine(KvFormat.F16, WireType.F32, false, "small");
     service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, drafted));
     pass(0);
