@@ -15,6 +15,7 @@ import picocli.CommandLine.Command;
       BlobBench.class,
       SearchBench.class,
       DataBench.class,
+      MakeModel.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)
