@@ -16,6 +16,9 @@ import picocli.CommandLine.Command;
       SearchBench.class,
       DataBench.class,
       MakeModel.class,
+      DecodeBench.class,
+      PrefillBench.class,
+      BatchBench.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)
