@@ -41,7 +41,12 @@ final class History {
       String answer,
       Outcome outcome,
       long calledNs,
-      long endedNs) {}
+      long endedNs) {
+
+    Operation withArgument(String other) {
+      return new Operation(client, key, action, other, answer, outcome, calledNs, endedNs);
+    }
+  }
 
   /** An operation on its way. */
   record Call(int client, String key, String action, String argument, long calledNs) {}

@@ -6,12 +6,14 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Whether a history could have come from one copy that does one operation at a time, each at a
@@ -27,6 +29,10 @@ import java.util.TreeMap;
  *
  * <p>Linearizability is local (Herlihy and Wing, 1990): each key is judged alone, which keeps the
  * sets small. An operation of unknown outcome has no end; it may be lifted out anywhere, or never.
+ * Each would double the search, so two things are not tried, for either leads nowhere that another
+ * way does not. One that would do the same as another is not lifted out before that one if it was
+ * called later. And none is lifted out whose effect the next operation does not need: where that
+ * one could come without it, and either overwrites it, or changes nothing so that it can come first.
  */
 final class Linearizability {
 
@@ -45,6 +51,9 @@ final class Linearizability {
     Event previous;
     Event next;
 
+    /** Of unknown outcome too, would do the same, and was called before. */
+    @Nullable Event twin;
+
     Event(int id, Operation operation, boolean isCall, long timeNs) {
       this.id = id;
       this.operation = operation;
@@ -59,9 +68,12 @@ final class Linearizability {
   /** Configurations after which the search gives up rather than fill the memory. */
   private static final int MOST_CONFIGURATIONS = 2_000_000;
 
-  private record Tried(BitSet lifted, Object state) {}
+  /**
+   * @param without the state before the last operation, if that one's outcome is unknown
+   */
+  private record Tried(BitSet lifted, Object state, Optional<?> without) {}
 
-  private record Choice<S>(Event call, S before) {}
+  private record Choice<S>(Event call, S before, Optional<S> without) {}
 
   private Linearizability() {}
 
@@ -91,22 +103,26 @@ final class Linearizability {
     long certain = operations.stream().filter(o -> o.outcome() == Outcome.DONE).count();
     long certainLifted = 0;
     S state = initial;
+    Optional<S> without = Optional.empty();
     Event event = head.next;
     while (certainLifted < certain) {
       if (event != head && event.isCall) {
-        Optional<S> after = model.apply(state, event.operation);
+        Optional<S> after = next(event, state, without, lifted, model);
         if (after.isPresent()) {
           BitSet with = (BitSet) lifted.clone();
           with.set(event.id);
-          if (tried.add(new Tried(with, after.get()))) {
+          boolean sure = event.operation.outcome() == Outcome.DONE;
+          Optional<S> skipped = sure ? Optional.empty() : Optional.of(state);
+          if (tried.add(new Tried(with, after.get(), skipped))) {
             if (tried.size() > MOST_CONFIGURATIONS) {
               throw new IllegalStateException(
                   "undecided after " + MOST_CONFIGURATIONS + " configurations; use more keys");
             }
-            choices.add(new Choice<>(event, state));
+            choices.add(new Choice<>(event, state, without));
             state = after.get();
+            without = skipped;
             lifted = with;
-            certainLifted += event.operation.outcome() == Outcome.DONE ? 1 : 0;
+            certainLifted += sure ? 1 : 0;
             lift(event);
             event = head.next;
             continue;
@@ -121,6 +137,7 @@ final class Linearizability {
       }
       Choice<S> last = choices.removeLast();
       state = last.before();
+      without = last.without();
       lifted = (BitSet) lifted.clone();
       lifted.clear(last.call().id);
       certainLifted -= last.call().operation.outcome() == Outcome.DONE ? 1 : 0;
@@ -130,8 +147,31 @@ final class Linearizability {
     return true;
   }
 
+  /** The state after it, unless it is not allowed here, or leads nowhere that another way doesn't. */
+  private static <S> Optional<S> next(
+      Event call, S state, Optional<S> without, BitSet lifted, Model<S> model) {
+    Optional<S> after = model.apply(state, call.operation);
+    if (after.isEmpty()) {
+      return after;
+    }
+    if (call.operation.outcome() != Outcome.DONE
+        && (after.get().equals(state) || (call.twin != null && !lifted.get(call.twin.id)))) {
+      return Optional.empty();
+    }
+    if (without.isPresent()) {
+      Optional<S> alone = model.apply(without.get(), call.operation);
+      boolean overwrites = alone.equals(after);
+      boolean changesNothing = alone.equals(without) && after.get().equals(state);
+      if (overwrites || changesNothing) {
+        return Optional.empty();
+      }
+    }
+    return after;
+  }
+
   private static Event link(List<Operation> operations) {
     List<Event> events = new ArrayList<>();
+    Map<List<String>, Event> twins = new HashMap<>();
     for (int id = 0; id < operations.size(); id++) {
       Operation operation = operations.get(id);
       Event call = new Event(id, operation, true, operation.calledNs());
@@ -152,6 +192,10 @@ final class Linearizability {
     Event head = new Event(-1, new Operation(0, "", "", "", "", Outcome.DONE, 0, 0), false, 0);
     Event last = head;
     for (Event event : ordered) {
+      if (event.operation.outcome() != Outcome.DONE) {
+        Operation operation = event.operation;
+        event.twin = twins.put(List.of(operation.action(), operation.argument()), event);
+      }
       event.previous = last;
       last.next = event;
       last = event;

@@ -2,9 +2,11 @@ package dev.flotilla.bench;
 
 import dev.flotilla.bench.History.Operation;
 import dev.flotilla.bench.History.Outcome;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
@@ -34,13 +36,14 @@ final class Models {
         };
       };
 
+  private static final String UNSEEN = "unseen";
+
   /**
-   * A register's history without the operations of unknown outcome that nobody saw an effect of:
-   * reads, and writes of a value (each is written once) that no answer shows and no compare-and-set
-   * rests on. Leaving them out changes no verdict, since each may never have happened; left in,
-   * each doubles the search.
+   * The registers whose histories are not linearizable, with the operations of each. All values of
+   * unknown outcome that no answer shows and that no compare-and-set expects (each value is written
+   * once) are taken for one: what they do is the same, which makes the search small.
    */
-  static List<Operation> withoutUnseen(Collection<Operation> history) {
+  static Map<String, List<Operation>> registerViolations(Collection<Operation> history) {
     Set<String> seen = new HashSet<>();
     for (Operation operation : history) {
       if (operation.action().equals("read") && operation.outcome() == Outcome.DONE) {
@@ -49,18 +52,20 @@ final class Models {
         seen.add(operation.key() + " " + operation.argument().split(" ")[0]);
       }
     }
-    return history.stream()
-        .filter(
-            operation ->
-                operation.outcome() != Outcome.UNKNOWN
-                    || (!operation.action().equals("read")
-                        && seen.contains(
-                            operation.key()
-                                + " "
-                                + operation
-                                    .argument()
-                                    .substring(operation.argument().indexOf(' ') + 1))))
-        .toList();
+    List<Operation> judged = new ArrayList<>();
+    for (Operation operation : history) {
+      if (operation.outcome() != Outcome.UNKNOWN) {
+        judged.add(operation);
+      } else if (!operation.action().equals("read")) {
+        String argument = operation.argument();
+        int value = argument.indexOf(' ') + 1;
+        judged.add(
+            seen.contains(operation.key() + " " + argument.substring(value))
+                ? operation
+                : operation.withArgument(argument.substring(0, value) + UNSEEN));
+      }
+    }
+    return Linearizability.violations(judged, "0", REGISTER);
   }
 
   /** A lock's grants: who holds it, and the token; each grant's token is larger than the last. */

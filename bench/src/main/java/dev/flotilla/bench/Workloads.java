@@ -145,10 +145,7 @@ final class Workloads {
 
     @Override
     public List<String> check(Api api) {
-      return Linearizability.violations(
-              Models.withoutUnseen(history.operations()), "0", Models.REGISTER)
-          .entrySet()
-          .stream()
+      return Models.registerViolations(history.operations()).entrySet().stream()
           .map(entry -> "not linearizable: " + entry.getKey() + " " + entry.getValue())
           .toList();
     }

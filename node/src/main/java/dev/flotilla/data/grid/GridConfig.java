@@ -12,6 +12,8 @@ import java.time.Duration;
  * @param messagePort everything else; the node's port P+6
  * @param memoryBytes the most that pages take outside the heap
  * @param failureDetection after how long a silent node counts as gone
+ * @param heldUp how long what runs on this node may hold up a change of the engine's topology, for
+ *     which all that begins anywhere waits; then the engine starts again, which ends it
  */
 public record GridConfig(
     Path folder,
@@ -19,7 +21,8 @@ public record GridConfig(
     int discoveryPort,
     int messagePort,
     long memoryBytes,
-    Duration failureDetection) {
+    Duration failureDetection,
+    Duration heldUp) {
 
   static final int DISCOVERY_OFFSET = 5;
   private static final int MESSAGE_OFFSET = 6;
@@ -32,12 +35,20 @@ public record GridConfig(
         httpPort + DISCOVERY_OFFSET,
         httpPort + MESSAGE_OFFSET,
         256L << 20,
-        Duration.ofSeconds(3));
+        Duration.ofSeconds(3),
+        Duration.ofSeconds(30));
   }
 
   /** The same with another bound on its memory. */
   GridConfig withMemory(long bytes) {
-    return new GridConfig(folder, bindHost, discoveryPort, messagePort, bytes, failureDetection);
+    return new GridConfig(
+        folder, bindHost, discoveryPort, messagePort, bytes, failureDetection, heldUp);
+  }
+
+  /** The same with another bound on how long it may hold up others. */
+  GridConfig withHeldUp(Duration bound) {
+    return new GridConfig(
+        folder, bindHost, discoveryPort, messagePort, memoryBytes, failureDetection, bound);
   }
 
   Path pages() {

@@ -30,6 +30,7 @@ import org.apache.ignite.cluster.ClusterState;
 import org.apache.ignite.events.Event;
 import org.apache.ignite.events.EventType;
 import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.processors.affinity.AffinityTopologyVersion;
 import org.apache.ignite.internal.processors.cache.CacheGroupContext;
 import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtLocalPartition;
 import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtPartitionState;
@@ -72,6 +73,11 @@ final class GridKeeper implements AutoCloseable {
   private String lastDecision = "";
   private long stoppedNs;
   private long lastMajorityNs;
+
+  /** The topology that was last ready, and since when; only the keeper's thread uses them. */
+  private @Nullable AffinityTopologyVersion readyTopology;
+
+  private long readySinceNs;
   private volatile String decided = "";
   private volatile boolean segmented;
   private volatile boolean broken;
@@ -288,6 +294,14 @@ final class GridKeeper implements AutoCloseable {
       stopEngine();
       running = null;
     }
+    if (running != null && holdsUpTopology(running)) {
+      log.warn(
+          "data grid: what runs here has held up a change of the topology for {} s, and everything"
+              + " that begins on any node waits for it; the engine starts again to end it",
+          config.heldUp().toSeconds());
+      stopEngine();
+      running = null;
+    }
     if (running == null && cluster.disk().isExhausted()) {
       // Started without room for its write-ahead log it would only break again.
       return;
@@ -356,6 +370,30 @@ final class GridKeeper implements AutoCloseable {
           startEngine(seeds);
         }
       }
+    }
+  }
+
+  /**
+   * Whether the engine's topology has been changing for too long, and something of this node (a
+   * transaction, an update, a lock) is what the change waits for. Such as a transaction whose other
+   * nodes died at a bad moment: it would never end by itself.
+   */
+  private boolean holdsUpTopology(Ignite running) {
+    try {
+      var shared = ((IgniteEx) running).context().cache().context();
+      AffinityTopologyVersion wanted =
+          ((IgniteEx) running).context().discovery().topologyVersionEx();
+      AffinityTopologyVersion ready = shared.exchange().readyAffinityVersion();
+      long now = nanoTime.getAsLong();
+      if (ready.compareTo(wanted) >= 0 || !ready.equals(readyTopology)) {
+        readyTopology = ready;
+        readySinceNs = now;
+        return false;
+      }
+      return now - readySinceNs > config.heldUp().toNanos()
+          && !shared.partitionReleaseFuture(wanted).isDone();
+    } catch (IgniteException | IllegalStateException stopped) {
+      return false;
     }
   }
 
@@ -499,6 +537,7 @@ final class GridKeeper implements AutoCloseable {
     segmented = false;
     broken = false;
     announced = false;
+    readyTopology = null;
     up = true;
     try {
       Ignite started =

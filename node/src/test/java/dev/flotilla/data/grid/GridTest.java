@@ -16,6 +16,7 @@ import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 class GridTest {
@@ -57,6 +58,38 @@ class GridTest {
       }
       put(others.get(0).grid(), 1, 7);
       assertThat(get(others.get(1).grid(), 1)).isEqualTo(7);
+    }
+  }
+
+  @Test
+  @Timeout(120)
+  void whatIsNeverEndedHoldsUpAChangeOfTheTopologyForAWhileOnly() throws Exception {
+    try (TestGrids grids = new TestGrids(folder).heldUp(Duration.ofSeconds(2))) {
+      var first = grids.add();
+      var second = grids.add();
+      put(first.grid(), 1, 1);
+      Thread forgetful =
+          Thread.ofPlatform()
+              .daemon()
+              .start(
+                  () ->
+                      first
+                          .grid()
+                          .read(
+                              "a test",
+                              ignite -> {
+                                // A transaction would be rolled back for it by the engine.
+                                ignite.<Integer, Integer>cache("test").lock(1).lock();
+                                return true;
+                              }));
+      forgetful.join();
+      // Joining changes the topology, which waits for that lock.
+      var third = grids.add();
+      TestNodes.await("the third in the grid", Duration.ofSeconds(60), third.grid()::hasMajority);
+      for (var member : List.of(first, second, third)) {
+        TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
+        assertThat(get(member.grid(), 1)).isEqualTo(1);
+      }
     }
   }
 

@@ -4,6 +4,7 @@ import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.TestNodes;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -27,6 +28,7 @@ public final class TestGrids implements AutoCloseable {
   private final TestNodes nodes;
   private final Extra extra;
   private final List<Member> members = new ArrayList<>();
+  private Duration heldUp = Duration.ofSeconds(30);
 
   public TestGrids(Path folder) {
     this(folder, (cluster, grid, dataFolder) -> {});
@@ -35,6 +37,12 @@ public final class TestGrids implements AutoCloseable {
   public TestGrids(Path folder, Extra extra) {
     this.nodes = new TestNodes(folder);
     this.extra = extra;
+  }
+
+  /** For nodes that start from now on, see {@link GridConfig#heldUp}. */
+  public TestGrids heldUp(Duration bound) {
+    heldUp = bound;
+    return this;
   }
 
   /** Starts the next node, joined to the first running one. */
@@ -68,7 +76,8 @@ public final class TestGrids implements AutoCloseable {
         Grid.create(
             cluster,
             GridConfig.of(config.dataFolder(), config.bindHost(), config.httpPort())
-                .withMemory(64L << 20));
+                .withMemory(64L << 20)
+                .withHeldUp(heldUp));
     extra.addTo(cluster, grid, config.dataFolder());
     cluster.start();
     grid.start();
