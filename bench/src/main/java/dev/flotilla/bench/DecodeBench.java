@@ -43,8 +43,7 @@ final class DecodeBench extends InferenceBench {
   @Override
   List<String> peer() {
     return new ArrayList<>(
-        List.of(
-            "llama-bench", "-o", "json", "-fa", "1", "-p", "0", "-r", "1", "-n", "" + tokens));
+        List.of("llama-bench", "-o", "json", "-fa", "1", "-p", "0", "-r", "1", "-n", "" + tokens));
   }
 
   @Override

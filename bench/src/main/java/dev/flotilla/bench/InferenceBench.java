@@ -108,8 +108,7 @@ abstract class InferenceBench implements Callable<Integer> {
     return peerFigure(output);
   }
 
-  private void say(
-      List<Double> ours, List<Double> theirs, double gigabytes, double loadSeconds) {
+  private void say(List<Double> ours, List<Double> theirs, double gigabytes, double loadSeconds) {
     Map<String, Object> figures = new LinkedHashMap<>();
     figures.put("what", what());
     figures.put("model", model.getFileName().toString());

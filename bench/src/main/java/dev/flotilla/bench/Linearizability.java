@@ -32,7 +32,8 @@ import org.jspecify.annotations.Nullable;
  * Each would double the search, so two things are not tried, for either leads nowhere that another
  * way does not. One that would do the same as another is not lifted out before that one if it was
  * called later. And none is lifted out whose effect the next operation does not need: where that
- * one could come without it, and either overwrites it, or changes nothing so that it can come first.
+ * one could come without it, and either overwrites it, or changes nothing so that it can come
+ * first.
  */
 final class Linearizability {
 
@@ -147,7 +148,9 @@ final class Linearizability {
     return true;
   }
 
-  /** The state after it, unless it is not allowed here, or leads nowhere that another way doesn't. */
+  /**
+   * The state after it, unless it is not allowed here, or leads nowhere that another way doesn't.
+   */
   private static <S> Optional<S> next(
       Event call, S state, Optional<S> without, BitSet lifted, Model<S> model) {
     Optional<S> after = model.apply(state, call.operation);

@@ -41,8 +41,7 @@ final class PrefillBench extends InferenceBench {
   @Override
   List<String> peer() {
     return new ArrayList<>(
-        List.of(
-            "llama-bench", "-o", "json", "-fa", "1", "-n", "0", "-r", "1", "-p", "" + tokens));
+        List.of("llama-bench", "-o", "json", "-fa", "1", "-n", "0", "-r", "1", "-p", "" + tokens));
   }
 
   @Override

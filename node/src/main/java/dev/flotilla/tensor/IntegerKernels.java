@@ -75,8 +75,7 @@ final class IntegerKernels {
             // Two products fit in 16 bits, three do not.
             a =
                 a.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(
-                        sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
             v =
                 IntVector.fromMemorySegment(
                         I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
@@ -89,8 +88,7 @@ final class IntegerKernels {
                     .reinterpretAsInts();
             b =
                 b.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(
-                        sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
           }
           float scale = scales[first + block] * unit;
           long half = base + 2L * TILE * block + 2L * lane;
@@ -395,12 +393,16 @@ final class IntegerKernels {
           IntVector sum = IntVector.fromMemorySegment(I32, MEMORY, address, LITTLE_ENDIAN);
           a =
               ((FloatVector) sum.convert(VectorOperators.I2F, 0))
-                  .fma(FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane).mul(scale), a);
+                  .fma(
+                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane)
+                          .mul(scale),
+                      a);
           sum = IntVector.fromMemorySegment(I32, MEMORY, address + 4L * LANES, LITTLE_ENDIAN);
           b =
               ((FloatVector) sum.convert(VectorOperators.I2F, 0))
                   .fma(
-                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane + LANES).mul(scale),
+                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane + LANES)
+                          .mul(scale),
                       b);
           address += 4L * TILE * productRows;
         }

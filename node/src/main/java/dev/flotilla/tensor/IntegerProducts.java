@@ -230,8 +230,7 @@ final class IntegerProducts implements AutoCloseable {
     int first = tile * TILE;
     int valid = Math.min(TILE, weights.out() - first);
     for (int row = 0; row < result.rows(); row++) {
-      System.arraycopy(
-          sums, row * TILE, result.values(), row * weights.out() + first, valid);
+      System.arraycopy(sums, row * TILE, result.values(), row * weights.out() + first, valid);
     }
   }
 

@@ -104,18 +104,19 @@ final class MatrixUnit {
    */
   static void multiply(int rows, int inner, long left, long right, long product) {
     try {
-      Objects.requireNonNull(MULTIPLY).invokeExact(
-          (long) rows,
-          (long) PackedMatrix.TILE,
-          (long) inner,
-          (long) inner,
-          (long) PackedMatrix.TILE,
-          (long) PackedMatrix.TILE,
-          false,
-          left,
-          right,
-          product,
-          true);
+      Objects.requireNonNull(MULTIPLY)
+          .invokeExact(
+              (long) rows,
+              (long) PackedMatrix.TILE,
+              (long) inner,
+              (long) inner,
+              (long) PackedMatrix.TILE,
+              (long) PackedMatrix.TILE,
+              false,
+              left,
+              right,
+              product,
+              true);
     } catch (Throwable e) {
       throw new IllegalStateException("the matrix unit failed", e);
     }

@@ -15,17 +15,17 @@ import java.util.function.IntUnaryOperator;
  * order of the columns, whatever the vector width or the number of activations. The size is that of
  * the file, but for the filling and some bytes of Q4_K and Q5_K.
  *
- * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Groups of eight blocks of 32
- * columns begin with the blocks' scales, 32 to a block; then come the blocks' numbers, four columns
- * of a row side by side, for that is what integer units take. Numbers of 4 bits lie two in a byte:
- * columns 0 to 15 of a block in the lower halves, 16 to 31 in the upper ones. Scales are halves,
- * multiplied by a power of two that makes the largest one of the matrix nearly the largest half:
- * small ones would be denormal, and slow.
+ * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Groups of eight blocks of
+ * 32 columns begin with the blocks' scales, 32 to a block; then come the blocks' numbers, four
+ * columns of a row side by side, for that is what integer units take. Numbers of 4 bits lie two in
+ * a byte: columns 0 to 15 of a block in the lower halves, 16 to 31 in the upper ones. Scales are
+ * halves, multiplied by a power of two that makes the largest one of the matrix nearly the largest
+ * half: small ones would be denormal, and slow.
  *
- * <p>In the K-quants, every 256 columns begin with the rows' half-precision scales
- * (and minima); then every 32 columns have the rows' small scales, their minima (the scales of the
- * second 16 columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte
- * in Q5_K, four in Q6_K.
+ * <p>In the K-quants, every 256 columns begin with the rows' half-precision scales (and minima);
+ * then every 32 columns have the rows' small scales, their minima (the scales of the second 16
+ * columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte in Q5_K,
+ * four in Q6_K.
  */
 public final class PackedMatrix implements Weights {
 
