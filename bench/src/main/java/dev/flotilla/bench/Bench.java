@@ -17,6 +17,10 @@ import picocli.CommandLine.Command;
       DataBench.class,
       HopBench.class,
       PipelineBench.class,
+      MakeModel.class,
+      DecodeBench.class,
+      PrefillBench.class,
+      BatchBench.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)

@@ -67,14 +67,14 @@ final class ClusterApi {
     body.put("self", cluster.self());
     body.put("leader", leader);
     body.put("epoch", cluster.registry().revision());
-    exchange.send(200, body);
+    exchange.sendCopy(body, services.hasMajority());
   }
 
   void deployments(Exchange exchange) {
     ArrayNode list = Json.MAPPER.createArrayNode();
     List<ModelView> models = services.deployments().models();
     services.deployments().list().forEach(d -> list.add(deploymentNode(d, models)));
-    exchange.send(200, list);
+    exchange.sendCopy(list, services.hasMajority());
   }
 
   private static ObjectNode deploymentNode(DeploymentView deployment, List<ModelView> models) {

@@ -27,11 +27,11 @@ import jdk.incubator.vector.VectorSpecies;
  */
 final class Kernels {
 
-  private static final VectorSpecies<Float> F32 = floats();
+  static final VectorSpecies<Float> F32 = floats();
   private static final int LANES = F32.length();
-  private static final VectorSpecies<Integer> I32 =
+  static final VectorSpecies<Integer> I32 =
       VectorSpecies.of(int.class, VectorShape.forBitSize(32 * LANES));
-  private static final VectorSpecies<Short> I16 =
+  static final VectorSpecies<Short> I16 =
       VectorSpecies.of(short.class, VectorShape.forBitSize(16 * LANES));
 
   /** Both vectors of a pair at once: the narrowest shape is 64 bits. */
@@ -217,49 +217,6 @@ final class Kernels {
     }
   }
 
-  /** As {@link #addTile} for one row and a tile in Q8_0; overwrites the sums. */
-  static void oneQ8(
-      MemorySegment tile, long tileOffset, int columns, float[] x, int x0, float[] sums, int s0) {
-    for (int lane = 0; lane < TILE; lane += PAIR) {
-      FloatVector a0 = FloatVector.zero(F32);
-      FloatVector b0 = FloatVector.zero(F32);
-      for (int first = 0; first < columns; first += 32) {
-        long block = tileOffset + 34L * first;
-        FloatVector aScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * lane, LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        long quants = block + 2L * TILE + lane;
-        for (int column = 0; column < 32; column++) {
-          ByteVector pair =
-              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
-          FloatVector a =
-              ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 0)).mul(aScale);
-          FloatVector b =
-              ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 1)).mul(bScale);
-          FloatVector value = FloatVector.broadcast(F32, x[x0 + first + column]);
-          a0 = a.fma(value, a0);
-          b0 = b.fma(value, b0);
-        }
-      }
-      a0.intoArray(sums, s0 + lane);
-      b0.intoArray(sums, s0 + lane + LANES);
-    }
-  }
-
   /** Decodes columns of a half-precision tile to plain ones. */
   static void decodeF16(
       MemorySegment tile, long tileOffset, int firstColumn, int columns, MemorySegment plain) {
@@ -276,45 +233,6 @@ final class Kernels {
     }
   }
 
-  /** Decodes columns of a Q8_0 tile, a whole number of blocks, to plain ones. */
-  static void decodeQ8(
-      MemorySegment tile, long tileOffset, int firstColumn, int columns, MemorySegment plain) {
-    for (int first = 0; first < columns; first += 32) {
-      long block = tileOffset + 34L * 32 * ((firstColumn + first) / 32);
-      for (int lane = 0; lane < TILE; lane += PAIR) {
-        FloatVector aScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * lane, LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        long quants = block + 2L * TILE + lane;
-        for (int column = 0; column < 32; column++) {
-          ByteVector pair =
-              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) column, LITTLE_ENDIAN);
-          long to = 4L * ((first + column) * (long) TILE + lane);
-          ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 0))
-              .mul(aScale)
-              .intoMemorySegment(plain, to, LITTLE_ENDIAN);
-          ((FloatVector) pair.convertShape(VectorOperators.B2F, F32, 1))
-              .mul(bScale)
-              .intoMemorySegment(plain, to + 4L * LANES, LITTLE_ENDIAN);
-        }
-      }
-    }
-  }
-
   /** Decodes columns of a tile in BF16 to plain ones. */
   static void decodeBf16(
       MemorySegment tile, long tileOffset, int firstColumn, int columns, MemorySegment plain) {
@@ -326,58 +244,6 @@ final class Kernels {
           .lanewise(VectorOperators.LSHL, 16)
           .reinterpretAsFloats()
           .intoMemorySegment(plain, 4L * i, LITTLE_ENDIAN);
-    }
-  }
-
-  /** Decodes columns of a Q4_0 tile, a whole number of blocks, to plain ones. */
-  static void decodeQ4(
-      MemorySegment tile, long tileOffset, int firstColumn, int columns, MemorySegment plain) {
-    for (int first = 0; first < columns; first += 32) {
-      long block = tileOffset + 18L * 32 * ((firstColumn + first) / 32);
-      for (int lane = 0; lane < TILE; lane += PAIR) {
-        FloatVector aScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * lane, LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        long quants = block + 2L * TILE + lane;
-        for (int i = 0; i < 16; i++) {
-          ByteVector both =
-              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) i, LITTLE_ENDIAN);
-          ByteVector low = both.and((byte) 15);
-          ByteVector high = both.lanewise(VectorOperators.LSHR, 4);
-          long to = 4L * ((first + i) * (long) TILE + lane);
-          long upper = to + 4L * 16 * TILE;
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 0))
-              .sub(8)
-              .mul(aScale)
-              .intoMemorySegment(plain, to, LITTLE_ENDIAN);
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 1))
-              .sub(8)
-              .mul(bScale)
-              .intoMemorySegment(plain, to + 4L * LANES, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 0))
-              .sub(8)
-              .mul(aScale)
-              .intoMemorySegment(plain, upper, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 1))
-              .sub(8)
-              .mul(bScale)
-              .intoMemorySegment(plain, upper + 4L * LANES, LITTLE_ENDIAN);
-        }
-      }
     }
   }
 

@@ -12,20 +12,31 @@ import java.util.function.IntUnaryOperator;
  * <p>Rows are grouped in tiles of 32, the last one filled up with zero rows. Within a tile, columns
  * follow one another, each with the values of its 32 rows side by side: so rows sit in the lanes of
  * a vector, one activation is broadcast to all of them, and each row's sum is a single chain in the
- * order of the columns, whatever the vector width or the number of activations. In Q8_0, every 32
- * columns are preceded by the 32 rows' scales. The size is that of the file, but for the filling
- * and some bytes of Q4_K and Q5_K.
+ * order of the columns, whatever the vector width or the number of activations. The size is that of
+ * the file, but for the filling and some bytes of Q4_K and Q5_K.
  *
- * <p>Numbers of 4 bits lie two in a byte: columns 0 to 15 of 32 in the lower halves, 16 to 31 in
- * the upper ones. In the K-quants, every 256 columns begin with the rows' half-precision scales
- * (and minima); then every 32 columns have the rows' small scales, their minima (the scales of the
- * second 16 columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte
- * in Q5_K, four in Q6_K.
+ * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Groups of eight blocks of
+ * 32 columns begin with the blocks' scales, 32 to a block; then come the blocks' numbers, four
+ * columns of a row side by side, for that is what integer units take. Numbers of 4 bits lie two in
+ * a byte: columns 0 to 15 of a block in the lower halves, 16 to 31 in the upper ones. Scales are
+ * halves, multiplied by a power of two that makes the largest one of the matrix nearly the largest
+ * half: small ones would be denormal, and slow.
+ *
+ * <p>In the K-quants, every 256 columns begin with the rows' half-precision scales (and minima);
+ * then every 32 columns have the rows' small scales, their minima (the scales of the second 16
+ * columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte in Q5_K,
+ * four in Q6_K.
  */
 public final class PackedMatrix implements Weights {
 
   /** Rows of a tile. */
   static final int TILE = 32;
+
+  /** Blocks of 32 columns whose scales lie together. */
+  static final int GROUP = 8;
+
+  /** Largest exponent of a half. */
+  private static final int HALF_EXPONENT = 15;
 
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -38,12 +49,17 @@ public final class PackedMatrix implements Weights {
   private final long tileBytes;
   private final MemorySegment tiles;
 
-  private PackedMatrix(WeightType type, int out, int in, long tileBytes, MemorySegment tiles) {
+  /** The exponent that scales of Q8_0 and Q4_0 are raised by. */
+  private final int raised;
+
+  private PackedMatrix(
+      WeightType type, int out, int in, long tileBytes, MemorySegment tiles, int raised) {
     this.type = type;
     this.out = out;
     this.in = in;
     this.tileBytes = tileBytes;
     this.tiles = tiles;
+    this.raised = raised;
   }
 
   /**
@@ -70,11 +86,20 @@ public final class PackedMatrix implements Weights {
     }
     long tileBytes = packedBytes(type) * TILE * (in / type.blockElements());
     MemorySegment tiles = arena.allocate(tileBytes * ((out + TILE - 1) / TILE), 64);
-    PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles);
+    int raised = type.integers() ? raised(type, source) : 0;
+    PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles, raised);
     for (int row = 0; row < out; row++) {
       packed.packRow(row, source, rowBytes * sourceRow.applyAsInt(row));
     }
     return packed;
+  }
+
+  private static int raised(WeightType type, MemorySegment source) {
+    float largest = 0;
+    for (long at = 0; at < source.byteSize(); at += type.blockBytes()) {
+      largest = Math.max(largest, Math.abs(Blocks.halfToFloat(source.get(SHORT, at))));
+    }
+    return largest == 0 ? 0 : HALF_EXPONENT - Math.getExponent(largest);
   }
 
   /** Bytes of a block of one row. */
@@ -127,23 +152,22 @@ public final class PackedMatrix implements Weights {
       case Q8_0 -> {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 34L * block;
-          long write = tile + 34L * TILE * block;
-          tiles.set(SHORT, write + 2L * lane, source.get(SHORT, read));
+          packScale(source.get(SHORT, read), tile, block, lane);
+          long write = numbers(tile, block) + 4L * lane;
           for (int column = 0; column < 32; column++) {
             byte quant = source.get(ValueLayout.JAVA_BYTE, read + 2 + column);
-            tiles.set(
-                ValueLayout.JAVA_BYTE, write + 2L * TILE + (long) column * TILE + lane, quant);
+            tiles.set(ValueLayout.JAVA_BYTE, write + inBlock(column), quant);
           }
         }
       }
       case Q4_0 -> {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 18L * block;
-          long write = tile + 18L * TILE * block;
-          tiles.set(SHORT, write + 2L * lane, source.get(SHORT, read));
+          packScale(source.get(SHORT, read), tile, block, lane);
+          long write = numbers(tile, block) + 4L * lane;
           for (int i = 0; i < 16; i++) {
             byte pair = source.get(ValueLayout.JAVA_BYTE, read + 2 + i);
-            tiles.set(ValueLayout.JAVA_BYTE, write + TILE * (2L + i) + lane, pair);
+            tiles.set(ValueLayout.JAVA_BYTE, write + inBlock(i), pair);
           }
         }
       }
@@ -154,6 +178,32 @@ public final class PackedMatrix implements Weights {
         }
       }
     }
+  }
+
+  private void packScale(short half, long tile, int block, int lane) {
+    float raisedScale = Math.scalb(Blocks.halfToFloat(half), raised);
+    tiles.set(SHORT, scales(tile, block) + 2L * lane, Float.floatToFloat16(raisedScale));
+  }
+
+  /** Where in a block a column's bytes begin. */
+  private static long inBlock(int column) {
+    return 4L * TILE * (column / 4) + column % 4;
+  }
+
+  /** Where a block's scales begin. */
+  private long scales(long tile, int block) {
+    int first = block / GROUP * GROUP;
+    return tile + (long) TILE * type.blockBytes() * first + 2L * TILE * (block - first);
+  }
+
+  /** Where a block's numbers begin. */
+  private long numbers(long tile, int block) {
+    int first = block / GROUP * GROUP;
+    int group = Math.min(GROUP, in / 32 - first);
+    return tile
+        + (long) TILE * type.blockBytes() * first
+        + 2L * TILE * group
+        + TILE * (type.blockBytes() - 2L) * (block - first);
   }
 
   private void packSuper(MemorySegment source, long read, long write, int lane) {
@@ -203,22 +253,26 @@ public final class PackedMatrix implements Weights {
             case F16 ->
                 Blocks.halfToFloat(tiles.get(SHORT, tile + 2L * (column * (long) TILE + lane)));
             case Q8_0 -> {
-              long block = tile + 34L * TILE * (column / 32);
-              float scale = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * lane));
-              long quant = block + 2L * TILE + (column % 32) * (long) TILE + lane;
-              yield tiles.get(ValueLayout.JAVA_BYTE, quant) * scale;
+              long at = numbers(tile, column / 32) + 4L * lane + inBlock(column % 32);
+              yield tiles.get(ValueLayout.JAVA_BYTE, at) * scale(tile, lane, column);
             }
             case BF16 ->
                 Float.intBitsToFloat(
                     tiles.get(SHORT, tile + 2L * (column * (long) TILE + lane)) << 16);
             case Q4_0 -> {
-              long block = tile + 18L * TILE * (column / 32);
-              float scale = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * lane));
-              yield (fourBits(block + 2L * TILE + lane, column % 32) - 8) * scale;
+              long at = numbers(tile, column / 32) + 4L * lane + inBlock(column % 16);
+              int pair = tiles.get(ValueLayout.JAVA_BYTE, at);
+              int quant = (column % 32 < 16 ? pair : pair >> 4) & 15;
+              yield (quant - 8) * scale(tile, lane, column);
             }
             case Q4_K, Q5_K, Q6_K -> unpackSuper(tile, lane, column);
           };
     }
+  }
+
+  private float scale(long tile, int lane, int column) {
+    short half = tiles.get(SHORT, scales(tile, column / 32) + 2L * lane);
+    return Math.scalb(Blocks.halfToFloat(half), -raised);
   }
 
   private float unpackSuper(long tile, int lane, int column) {
@@ -277,6 +331,14 @@ public final class PackedMatrix implements Weights {
 
   long tileOffset(int tile) {
     return tileBytes * tile;
+  }
+
+  /**
+   * What makes a scale of the bits of a half shifted left by 13, read as single precision: see
+   * {@link Blocks#halfToFloat}.
+   */
+  float unit() {
+    return Math.scalb(0x1p112f, -raised);
   }
 
   MemorySegment tiles() {

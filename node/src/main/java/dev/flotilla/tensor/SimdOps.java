@@ -29,6 +29,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private final Arena arena = Arena.ofShared();
   private final MemorySegment[] panels;
   private final float[][] sums;
+  private final IntegerProducts products;
   private final ArrayDeque<RopeTable> ropeTables = new ArrayDeque<>();
 
   /**
@@ -38,6 +39,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     workers = new Workers(threads);
     panels = new MemorySegment[threads];
     sums = new float[threads][0];
+    products = new IntegerProducts(workers);
     for (int i = 0; i < threads; i++) {
       panels[i] = arena.allocate(4L * PANEL_COLUMNS * TILE, 64);
     }
@@ -62,7 +64,9 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     PackedMatrix packed = matrix(weight);
     requireWidth(x, packed.in());
     Matrix result = new Matrix(x.rows(), packed.out());
-    if (x.rows() > 0) {
+    if (packed.type().integers()) {
+      products.multiply(x, packed, result);
+    } else if (x.rows() > 0) {
       long multiplications = (long) x.rows() * packed.out() * packed.in();
       workers.each(
           packed.tileCount(),
@@ -83,7 +87,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
         Arrays.fill(scratch, 0, rows * TILE, 0);
         Kernels.addTile(tiles, offset, in, x.values(), 0, in, rows, scratch, 0, TILE);
       }
-      case BF16, Q4_0, Q4_K, Q5_K, Q6_K ->
+      case BF16, Q4_K, Q5_K, Q6_K ->
           multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
       case F16 -> {
         if (rows == 1) {
@@ -92,13 +96,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
           multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
         }
       }
-      case Q8_0 -> {
-        if (rows == 1) {
-          Kernels.oneQ8(tiles, offset, in, x.values(), 0, scratch, 0);
-        } else {
-          multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
-        }
-      }
+      case Q8_0, Q4_0 -> throw new IllegalStateException("multiplied as integers");
     }
     int first = tile * TILE;
     int valid = Math.min(TILE, packed.out() - first);
@@ -119,8 +117,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
         case F32 -> throw new IllegalStateException("plain columns need no decoding");
         case F16 -> Kernels.decodeF16(tiles, offset, column, columns, panel);
         case BF16 -> Kernels.decodeBf16(tiles, offset, column, columns, panel);
-        case Q8_0 -> Kernels.decodeQ8(tiles, offset, column, columns, panel);
-        case Q4_0 -> Kernels.decodeQ4(tiles, offset, column, columns, panel);
+        case Q8_0, Q4_0 -> throw new IllegalStateException("multiplied as integers");
         case Q4_K, Q5_K -> Kernels.decodeWithMinima(type, tiles, offset, column, columns, panel);
         case Q6_K -> Kernels.decodeQ6(tiles, offset, column, columns, panel);
       }
@@ -332,6 +329,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   @Override
   public void close() {
     workers.close();
+    products.close();
     arena.close();
   }
 

@@ -32,6 +32,11 @@ public enum WeightType {
     return blockElements;
   }
 
+  /** Whether products are those of integers, with activations rounded to 8 bits. */
+  boolean integers() {
+    return this == Q8_0 || this == Q4_0;
+  }
+
   /** Bytes of a block. */
   public int blockBytes() {
     return blockBytes;

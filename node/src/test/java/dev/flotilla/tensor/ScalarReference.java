@@ -2,6 +2,7 @@ package dev.flotilla.tensor;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.util.Random;
 
 /** The kernels' contract in the plainest code: what every vector kernel must equal, bit for bit. */
@@ -23,6 +24,49 @@ final class ScalarReference {
       }
     }
     return result;
+  }
+
+  /** Products of quantised weights as {@link IntegerKernels} promises them. */
+  static Matrix integerLinear(Matrix x, WeightType type, MemorySegment weights, int out) {
+    Matrix result = new Matrix(x.rows(), out);
+    int blocks = x.width() / 32;
+    int blockBytes = type.blockBytes();
+    for (int row = 0; row < x.rows(); row++) {
+      for (int o = 0; o < out; o++) {
+        float sum = 0;
+        for (int block = 0; block < blocks; block++) {
+          int first = row * x.width() + 32 * block;
+          float largest = 0;
+          for (int i = 0; i < 32; i++) {
+            largest = Math.max(largest, Math.abs(x.values()[first + i]));
+          }
+          long at = (long) blockBytes * (o * blocks + block);
+          int products = 0;
+          for (int i = 0; i < 32; i++) {
+            float scaled = largest == 0 ? 0 : x.values()[first + i] * (127 / largest);
+            products += (int) Math.rint(scaled) * number(type, weights, at, i);
+          }
+          float scale = Float.float16ToFloat(weights.get(ValueLayout.JAVA_SHORT_UNALIGNED, at));
+          sum = Math.fma((float) products, scale * (largest / 127), sum);
+        }
+        result.values()[row * out + o] = sum;
+      }
+    }
+    return result;
+  }
+
+  private static int number(WeightType type, MemorySegment weights, long block, int i) {
+    if (type == WeightType.Q8_0) {
+      return weights.get(ValueLayout.JAVA_BYTE, block + 2 + i);
+    }
+    return Blocks.fourBits(weights, block + 2, i) - 8;
+  }
+
+  /** What {@code SimdOps.linear} must equal. */
+  static Matrix linear(Matrix x, WeightType type, MemorySegment weights, int out) {
+    return type.integers()
+        ? integerLinear(x, type, weights, out)
+        : linear(x, decode(type, weights, out * x.width()), out);
   }
 
   /** Attention in the order that {@link KvBlocks} promises, for one row and one head. */

@@ -1,0 +1,430 @@
+package dev.flotilla.tensor;
+
+import static dev.flotilla.tensor.PackedMatrix.TILE;
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import jdk.incubator.vector.ByteVector;
+import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.ShortVector;
+import jdk.incubator.vector.VectorOperators;
+import jdk.incubator.vector.VectorShape;
+import jdk.incubator.vector.VectorSpecies;
+
+/**
+ * Products of activations of 8 bits with quantised weights. Within a block of 32 columns everything
+ * is an integer, so any kernel, of any width, on any unit, has the same sum; across blocks, a row's
+ * result is the chain {@code sum = fma(block's sum, weight's scale · activation's scale, sum)} in
+ * the order of the blocks, from zero. These two sentences are the contract; the rest is speed.
+ *
+ * <p>Memory is read by its address: a bounds check per load costs more than the load. Bodies are
+ * written out for the reason that {@link Kernels} gives.
+ *
+ * <p>Weights lie as {@link PackedMatrix} says: every vector of ints has four columns of as many
+ * rows as it has lanes.
+ */
+final class IntegerKernels {
+
+  private static final VectorSpecies<Float> F32 = Kernels.F32;
+  private static final VectorSpecies<Integer> I32 = Kernels.I32;
+  private static final VectorSpecies<Short> I16 = Kernels.I16;
+  private static final int LANES = F32.length();
+  private static final VectorSpecies<Byte> I8 =
+      VectorSpecies.of(byte.class, VectorShape.forBitSize(Math.max(64, 8 * LANES)));
+
+  /** All of memory: offsets are addresses. */
+  @SuppressWarnings("restricted") // the launcher grants native access
+  private static final MemorySegment MEMORY = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
+
+  private IntegerKernels() {}
+
+  /**
+   * One row by one tile of bytes.
+   *
+   * @param tile its address
+   * @param x broadcasts of the row: {@link QuantisedRows#byteBroadcasts}
+   * @param unit {@link PackedMatrix#unit}
+   * @param sums 32 of them, overwritten
+   */
+  static void oneByte(long tile, int blocks, int[] x, float[] scales, float unit, float[] sums) {
+    for (int lane = 0; lane < TILE; lane += 2 * LANES) {
+      FloatVector sumA = FloatVector.zero(F32);
+      FloatVector sumB = FloatVector.zero(F32);
+      for (int first = 0; first < blocks; first += PackedMatrix.GROUP) {
+        int group = Math.min(PackedMatrix.GROUP, blocks - first);
+        long base = tile + 34L * TILE * first;
+        for (int block = 0; block < group; block++) {
+          long quants = base + 2L * TILE * group + 32L * TILE * block + 4L * lane;
+          int from = 16 * (first + block);
+          IntVector a = IntVector.zero(I32);
+          IntVector b = IntVector.zero(I32);
+          for (int k = 0; k < 8; k++) {
+            ShortVector x0 = IntVector.broadcast(I32, x[from + 2 * k]).reinterpretAsShorts();
+            ShortVector x1 = IntVector.broadcast(I32, x[from + 2 * k + 1]).reinterpretAsShorts();
+            ShortVector v =
+                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                    .reinterpretAsShorts();
+            IntVector sum =
+                v.lanewise(VectorOperators.LSHL, 8)
+                    .lanewise(VectorOperators.ASHR, 8)
+                    .mul(x0)
+                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                    .reinterpretAsInts();
+            // Two products fit in 16 bits, three do not.
+            a =
+                a.add(sum.lanewise(VectorOperators.ASHR, 16))
+                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+            v =
+                IntVector.fromMemorySegment(
+                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                    .reinterpretAsShorts();
+            sum =
+                v.lanewise(VectorOperators.LSHL, 8)
+                    .lanewise(VectorOperators.ASHR, 8)
+                    .mul(x0)
+                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                    .reinterpretAsInts();
+            b =
+                b.add(sum.lanewise(VectorOperators.ASHR, 16))
+                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+          }
+          float scale = scales[first + block] * unit;
+          long half = base + 2L * TILE * block + 2L * lane;
+          FloatVector aScale =
+              ((IntVector)
+                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                          .convertShape(VectorOperators.S2I, I32, 0))
+                  .lanewise(VectorOperators.LSHL, 13)
+                  .and(0x8fffe000)
+                  .reinterpretAsFloats()
+                  .mul(scale);
+          FloatVector bScale =
+              ((IntVector)
+                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                          .convertShape(VectorOperators.S2I, I32, 0))
+                  .lanewise(VectorOperators.LSHL, 13)
+                  .and(0x8fffe000)
+                  .reinterpretAsFloats()
+                  .mul(scale);
+          sumA = ((FloatVector) a.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+          sumB = ((FloatVector) b.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+        }
+      }
+      sumA.intoArray(sums, lane);
+      sumB.intoArray(sums, lane + LANES);
+    }
+  }
+
+  /**
+   * One row by one tile of nibbles, each less 8.
+   *
+   * @param x broadcasts of the row: {@link QuantisedRows#nibbleBroadcasts}
+   * @param totals sums of the row's numbers, block by block
+   */
+  static void oneNibble(
+      long tile, int blocks, int[] x, int[] totals, float[] scales, float unit, float[] sums) {
+    for (int lane = 0; lane < TILE; lane += 2 * LANES) {
+      FloatVector sumA = FloatVector.zero(F32);
+      FloatVector sumB = FloatVector.zero(F32);
+      for (int first = 0; first < blocks; first += PackedMatrix.GROUP) {
+        int group = Math.min(PackedMatrix.GROUP, blocks - first);
+        long base = tile + 18L * TILE * first;
+        for (int block = 0; block < group; block++) {
+          long quants = base + 2L * TILE * group + 16L * TILE * block + 4L * lane;
+          int from = 16 * (first + block);
+          // 16 products of at most 15 · 127 fit in 16 bits.
+          ShortVector a = IntVector.zero(I32).reinterpretAsShorts();
+          ShortVector b = IntVector.zero(I32).reinterpretAsShorts();
+          for (int k = 0; k < 4; k++) {
+            ShortVector x0 = IntVector.broadcast(I32, x[from + 4 * k]).reinterpretAsShorts();
+            ShortVector x1 = IntVector.broadcast(I32, x[from + 4 * k + 1]).reinterpretAsShorts();
+            ShortVector x2 = IntVector.broadcast(I32, x[from + 4 * k + 2]).reinterpretAsShorts();
+            ShortVector x3 = IntVector.broadcast(I32, x[from + 4 * k + 3]).reinterpretAsShorts();
+            ShortVector v =
+                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                    .reinterpretAsShorts();
+            a =
+                a.add(v.mul(x0))
+                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
+            v =
+                IntVector.fromMemorySegment(
+                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                    .reinterpretAsShorts();
+            b =
+                b.add(v.mul(x0))
+                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
+          }
+          int eights = 8 * totals[first + block];
+          IntVector aSum = a.reinterpretAsInts();
+          aSum =
+              aSum.lanewise(VectorOperators.LSHL, 16)
+                  .lanewise(VectorOperators.ASHR, 16)
+                  .add(aSum.lanewise(VectorOperators.ASHR, 16))
+                  .sub(eights);
+          IntVector bSum = b.reinterpretAsInts();
+          bSum =
+              bSum.lanewise(VectorOperators.LSHL, 16)
+                  .lanewise(VectorOperators.ASHR, 16)
+                  .add(bSum.lanewise(VectorOperators.ASHR, 16))
+                  .sub(eights);
+          float scale = scales[first + block] * unit;
+          long half = base + 2L * TILE * block + 2L * lane;
+          FloatVector aScale =
+              ((IntVector)
+                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                          .convertShape(VectorOperators.S2I, I32, 0))
+                  .lanewise(VectorOperators.LSHL, 13)
+                  .and(0x8fffe000)
+                  .reinterpretAsFloats()
+                  .mul(scale);
+          FloatVector bScale =
+              ((IntVector)
+                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                          .convertShape(VectorOperators.S2I, I32, 0))
+                  .lanewise(VectorOperators.LSHL, 13)
+                  .and(0x8fffe000)
+                  .reinterpretAsFloats()
+                  .mul(scale);
+          sumA = ((FloatVector) aSum.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+          sumB = ((FloatVector) bSum.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+        }
+      }
+      sumA.intoArray(sums, lane);
+      sumB.intoArray(sums, lane + LANES);
+    }
+  }
+
+  /**
+   * Scales of blocks of one tile in single precision.
+   *
+   * @param from address of their halves, 32 to a block
+   */
+  static void scales(long from, int blocks, float unit, float[] scales) {
+    for (int i = 0; i < TILE * blocks; i += LANES) {
+      ((IntVector)
+              ShortVector.fromMemorySegment(I16, MEMORY, from + 2L * i, LITTLE_ENDIAN)
+                  .convertShape(VectorOperators.S2I, I32, 0))
+          .lanewise(VectorOperators.LSHL, 13)
+          .and(0x8fffe000)
+          .reinterpretAsFloats()
+          .mul(unit)
+          .intoArray(scales, i);
+    }
+  }
+
+  /** Nibbles of blocks of one tile, less 8, as bytes in the order that tiles of bytes have. */
+  static void nibblesToBytes(long from, int blocks, long to) {
+    for (int block = 0; block < blocks; block++) {
+      for (int i = 0; i < 16 * TILE; i += 4 * LANES) {
+        IntVector both =
+            IntVector.fromMemorySegment(I32, MEMORY, from + 16L * TILE * block + i, LITTLE_ENDIAN);
+        long at = to + 32L * TILE * block + i;
+        both.and(0x0f0f0f0f)
+            .reinterpretAsBytes()
+            .sub((byte) 8)
+            .intoMemorySegment(MEMORY, at, LITTLE_ENDIAN);
+        both.lanewise(VectorOperators.LSHR, 4)
+            .and(0x0f0f0f0f)
+            .reinterpretAsBytes()
+            .sub((byte) 8)
+            .intoMemorySegment(MEMORY, at + 16L * TILE, LITTLE_ENDIAN);
+      }
+    }
+  }
+
+  /** Bytes of one block of a tile as floats, column by column: 32 columns of 32. */
+  static void bytesToFloats(long from, float[] panel) {
+    for (int k = 0; k < 8; k++) {
+      for (int lane = 0; lane < TILE; lane += LANES) {
+        IntVector four =
+            IntVector.fromMemorySegment(I32, MEMORY, from + 4L * (TILE * k + lane), LITTLE_ENDIAN);
+        int to = 4 * TILE * k + lane;
+        ((FloatVector)
+                four.lanewise(VectorOperators.LSHL, 24)
+                    .lanewise(VectorOperators.ASHR, 24)
+                    .convert(VectorOperators.I2F, 0))
+            .intoArray(panel, to);
+        ((FloatVector)
+                four.lanewise(VectorOperators.LSHL, 16)
+                    .lanewise(VectorOperators.ASHR, 24)
+                    .convert(VectorOperators.I2F, 0))
+            .intoArray(panel, to + TILE);
+        ((FloatVector)
+                four.lanewise(VectorOperators.LSHL, 8)
+                    .lanewise(VectorOperators.ASHR, 24)
+                    .convert(VectorOperators.I2F, 0))
+            .intoArray(panel, to + 2 * TILE);
+        ((FloatVector) four.lanewise(VectorOperators.ASHR, 24).convert(VectorOperators.I2F, 0))
+            .intoArray(panel, to + 3 * TILE);
+      }
+    }
+  }
+
+  /**
+   * Adds the products of rows with one block of a tile, in floats that are integers: exact, for
+   * they stay below 2^24.
+   *
+   * @param panel 32 columns of 32
+   * @param x numbers of the rows: row {@code r} starts at {@code xOffset + r · xStride}
+   * @param scales of the weights: 32
+   * @param xScales row {@code r} has its own at {@code scaleOffset + r · scaleStride}
+   * @param sums row {@code r} has 32 at {@code 32 · r}
+   */
+  static void addBlock(
+      float[] panel,
+      float[] x,
+      int xOffset,
+      int xStride,
+      float[] scales,
+      int firstScale,
+      float[] xScales,
+      int scaleOffset,
+      int scaleStride,
+      int rows,
+      float[] sums) {
+    for (int lane = 0; lane < TILE; lane += 2 * LANES) {
+      FloatVector aScale = FloatVector.fromArray(F32, scales, firstScale + lane);
+      FloatVector bScale = FloatVector.fromArray(F32, scales, firstScale + lane + LANES);
+      int row = 0;
+      for (; row + 4 <= rows; row += 4) {
+        int x0 = xOffset + row * xStride;
+        int x1 = x0 + xStride;
+        int x2 = x1 + xStride;
+        int x3 = x2 + xStride;
+        FloatVector a0 = FloatVector.zero(F32);
+        FloatVector b0 = FloatVector.zero(F32);
+        FloatVector a1 = FloatVector.zero(F32);
+        FloatVector b1 = FloatVector.zero(F32);
+        FloatVector a2 = FloatVector.zero(F32);
+        FloatVector b2 = FloatVector.zero(F32);
+        FloatVector a3 = FloatVector.zero(F32);
+        FloatVector b3 = FloatVector.zero(F32);
+        for (int column = 0; column < 32; column++) {
+          FloatVector a = FloatVector.fromArray(F32, panel, TILE * column + lane);
+          FloatVector b = FloatVector.fromArray(F32, panel, TILE * column + lane + LANES);
+          FloatVector value = FloatVector.broadcast(F32, x[x0 + column]);
+          a0 = a.fma(value, a0);
+          b0 = b.fma(value, b0);
+          value = FloatVector.broadcast(F32, x[x1 + column]);
+          a1 = a.fma(value, a1);
+          b1 = b.fma(value, b1);
+          value = FloatVector.broadcast(F32, x[x2 + column]);
+          a2 = a.fma(value, a2);
+          b2 = b.fma(value, b2);
+          value = FloatVector.broadcast(F32, x[x3 + column]);
+          a3 = a.fma(value, a3);
+          b3 = b.fma(value, b3);
+        }
+        int at = TILE * row + lane;
+        int s = scaleOffset + row * scaleStride;
+        FloatVector scale = FloatVector.broadcast(F32, xScales[s]);
+        a0.fma(aScale.mul(scale), FloatVector.fromArray(F32, sums, at)).intoArray(sums, at);
+        b0.fma(bScale.mul(scale), FloatVector.fromArray(F32, sums, at + LANES))
+            .intoArray(sums, at + LANES);
+        at += TILE;
+        scale = FloatVector.broadcast(F32, xScales[s + scaleStride]);
+        a1.fma(aScale.mul(scale), FloatVector.fromArray(F32, sums, at)).intoArray(sums, at);
+        b1.fma(bScale.mul(scale), FloatVector.fromArray(F32, sums, at + LANES))
+            .intoArray(sums, at + LANES);
+        at += TILE;
+        scale = FloatVector.broadcast(F32, xScales[s + 2 * scaleStride]);
+        a2.fma(aScale.mul(scale), FloatVector.fromArray(F32, sums, at)).intoArray(sums, at);
+        b2.fma(bScale.mul(scale), FloatVector.fromArray(F32, sums, at + LANES))
+            .intoArray(sums, at + LANES);
+        at += TILE;
+        scale = FloatVector.broadcast(F32, xScales[s + 3 * scaleStride]);
+        a3.fma(aScale.mul(scale), FloatVector.fromArray(F32, sums, at)).intoArray(sums, at);
+        b3.fma(bScale.mul(scale), FloatVector.fromArray(F32, sums, at + LANES))
+            .intoArray(sums, at + LANES);
+      }
+      for (; row < rows; row++) {
+        int x0 = xOffset + row * xStride;
+        FloatVector a0 = FloatVector.zero(F32);
+        FloatVector b0 = FloatVector.zero(F32);
+        for (int column = 0; column < 32; column++) {
+          FloatVector value = FloatVector.broadcast(F32, x[x0 + column]);
+          a0 = FloatVector.fromArray(F32, panel, TILE * column + lane).fma(value, a0);
+          b0 = FloatVector.fromArray(F32, panel, TILE * column + lane + LANES).fma(value, b0);
+        }
+        int at = TILE * row + lane;
+        FloatVector scale = FloatVector.broadcast(F32, xScales[scaleOffset + row * scaleStride]);
+        a0.fma(aScale.mul(scale), FloatVector.fromArray(F32, sums, at)).intoArray(sums, at);
+        b0.fma(bScale.mul(scale), FloatVector.fromArray(F32, sums, at + LANES))
+            .intoArray(sums, at + LANES);
+      }
+    }
+  }
+
+  /**
+   * Adds integer sums of blocks, as the matrix unit leaves them, to rows' sums.
+   *
+   * @param products address of {@code [blocks, productRows, 32]} ints
+   * @param scales of the weights: 32 to a block, from {@code firstScale}
+   * @param xScales row {@code r} has one for each block from {@code scaleOffset + r · scaleStride}
+   * @param sums row {@code r} has 32 at {@code sumOffset + 32 · r}
+   */
+  static void addProducts(
+      long products,
+      int blocks,
+      int productRows,
+      float[] scales,
+      int firstScale,
+      float[] xScales,
+      int scaleOffset,
+      int scaleStride,
+      int rows,
+      float[] sums,
+      int sumOffset) {
+    for (int row = 0; row < rows; row++) {
+      int from = scaleOffset + row * scaleStride;
+      for (int lane = 0; lane < TILE; lane += 2 * LANES) {
+        int at = sumOffset + TILE * row + lane;
+        FloatVector a = FloatVector.fromArray(F32, sums, at);
+        FloatVector b = FloatVector.fromArray(F32, sums, at + LANES);
+        long address = products + 4L * (TILE * row + lane);
+        for (int block = 0; block < blocks; block++) {
+          FloatVector scale = FloatVector.broadcast(F32, xScales[from + block]);
+          IntVector sum = IntVector.fromMemorySegment(I32, MEMORY, address, LITTLE_ENDIAN);
+          a =
+              ((FloatVector) sum.convert(VectorOperators.I2F, 0))
+                  .fma(
+                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane)
+                          .mul(scale),
+                      a);
+          sum = IntVector.fromMemorySegment(I32, MEMORY, address + 4L * LANES, LITTLE_ENDIAN);
+          b =
+              ((FloatVector) sum.convert(VectorOperators.I2F, 0))
+                  .fma(
+                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane + LANES)
+                          .mul(scale),
+                      b);
+          address += 4L * TILE * productRows;
+        }
+        a.intoArray(sums, at);
+        b.intoArray(sums, at + LANES);
+      }
+    }
+  }
+
+  /** 32 numbers, floats that are small integers, as bytes. */
+  static void toBytes(float[] quants, int first, long to) {
+    if (LANES < 8) {
+      for (int i = 0; i < QuantisedRows.BLOCK; i++) {
+        MEMORY.set(ValueLayout.JAVA_BYTE, to + i, (byte) quants[first + i]);
+      }
+      return;
+    }
+    for (int i = 0; i < QuantisedRows.BLOCK; i += LANES) {
+      ((ByteVector)
+              FloatVector.fromArray(F32, quants, first + i)
+                  .convertShape(VectorOperators.F2B, I8, 0))
+          .intoMemorySegment(MEMORY, to + i, LITTLE_ENDIAN);
+    }
+  }
+}
