@@ -45,7 +45,6 @@ final class BatchBench extends InferenceBench {
       next = step(slice, next, PROMPT + i);
     }
     double seconds = (System.nanoTime() - startNs) / 1e9;
-    release(slice, streams);
     return streams * tokens / seconds;
   }
 

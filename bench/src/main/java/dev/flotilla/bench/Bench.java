@@ -15,6 +15,8 @@ import picocli.CommandLine.Command;
       BlobBench.class,
       SearchBench.class,
       DataBench.class,
+      HopBench.class,
+      PipelineBench.class,
       MakeModel.class,
       DecodeBench.class,
       PrefillBench.class,

@@ -3,14 +3,15 @@ package dev.flotilla.bench;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.PackedSlice;
+import dev.flotilla.model.Rows;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -75,6 +76,7 @@ abstract class InferenceBench implements Callable<Integer> {
                 file,
                 new LayerRange(0, file.header().modelConfig().layers() - 1),
                 threads,
+                KvFormat.F16,
                 positions())) {
       loadSeconds = (System.nanoTime() - startNs) / 1e9;
       gigabytes = slice.weightBytes() / 1e9;
@@ -158,32 +160,36 @@ abstract class InferenceBench implements Callable<Integer> {
         new SplittableRandom(1)
             .ints((long) sequences * length, 0, slice.config().vocabularySize())
             .toArray();
-    long[] ids = new long[tokens.length];
-    int[] positions = new int[tokens.length];
-    Arrays.setAll(ids, i -> i / length);
-    Arrays.setAll(positions, i -> i % length);
+    List<Rows.Run> runs = new ArrayList<>();
+    for (int sequence = 0; sequence < sequences; sequence++) {
+      for (int first = 0; first < length; first += Rows.CHUNK) {
+        int count = Math.min(Rows.CHUNK, length - first);
+        runs.add(new Rows.Run(blocks(slice, sequence, sequences), first, count, true));
+      }
+    }
     float[] hidden = slice.embed(tokens);
-    slice.forward(hidden, ids, positions);
+    slice.forward(hidden, new Rows(runs));
     int[] last = IntStream.range(0, sequences).map(s -> (s + 1) * length - 1).toArray();
     return mostLikely(slice.logits(hidden, last), sequences);
   }
 
   /** One token more for each sequence. */
   static int[] step(LayerSlice slice, int[] tokens, int position) {
-    long[] ids = new long[tokens.length];
-    int[] positions = new int[tokens.length];
-    Arrays.setAll(ids, i -> i);
-    Arrays.fill(positions, position);
     float[] hidden = slice.embed(tokens);
-    slice.forward(hidden, ids, positions);
+    slice.forward(
+        hidden,
+        new Rows(
+            IntStream.range(0, tokens.length)
+                .mapToObj(s -> new Rows.Run(blocks(slice, s, tokens.length), position, 1, false))
+                .toList()));
     int[] rows = IntStream.range(0, tokens.length).toArray();
     return mostLikely(slice.logits(hidden, rows), tokens.length);
   }
 
-  static void release(LayerSlice slice, int sequences) {
-    for (int i = 0; i < sequences; i++) {
-      slice.release(i);
-    }
+  /** An equal share of the cache for each. */
+  private static int[] blocks(LayerSlice slice, int sequence, int sequences) {
+    int share = slice.blocks() / sequences;
+    return IntStream.range(sequence * share, (sequence + 1) * share).toArray();
   }
 
   private static int[] mostLikely(float[] logits, int rows) {

@@ -38,6 +38,46 @@ final class ServeCommand extends ClientCommand {
       description = "least_load or round_robin (default ${DEFAULT-VALUE}).")
   private String routing = "";
 
+  private enum Kv {
+    f32,
+    f16,
+    q8_0
+  }
+
+  @Option(
+      names = "--kv",
+      paramLabel = "TYPE",
+      defaultValue = "f16",
+      description =
+          "How keys and values are kept: ${COMPLETION-CANDIDATES} (default ${DEFAULT-VALUE}).")
+  private Kv kv = Kv.f16;
+
+  private enum Wire {
+    f32,
+    bf16
+  }
+
+  @Option(
+      names = "--wire",
+      paramLabel = "TYPE",
+      defaultValue = "f32",
+      description =
+          "How hidden states travel between stages: f32, the same text however it is split, or bf16,"
+              + " half the bytes (default ${DEFAULT-VALUE}).")
+  private Wire wire = Wire.f32;
+
+  @Option(
+      names = "--speculate",
+      description = "Guess tokens from what the text has already; changes no token.")
+  private boolean speculate;
+
+  @Option(
+      names = "--draft",
+      paramLabel = "MODEL",
+      defaultValue = "",
+      description = "A smaller model of the same words that guesses tokens; changes no token.")
+  private String draft = "";
+
   @Option(
       names = "--force",
       description = "Deploy also a split that is predicted to be slower than one node.")
@@ -54,6 +94,10 @@ final class ServeCommand extends ClientCommand {
                 "replicas", replicas,
                 "stages", stages,
                 "routing", routing,
+                "kv", kv.name(),
+                "wire", wire.name(),
+                "speculate", speculate,
+                "draft", draft,
                 "force", force),
             System.err::println);
     if (asJson) {

@@ -73,6 +73,7 @@ final class Controller implements AutoCloseable {
     while (!closed) {
       try {
         awaitSignal();
+        registry.standForElectionAsVoterOnly();
         if (!registry.leads()) {
           held = Optional.empty();
           continue;
@@ -85,6 +86,8 @@ final class Controller implements AutoCloseable {
         }
       } catch (InterruptedException e) {
         return;
+      } catch (IOException notRunning) {
+        // The registry is just starting, or stopping.
       } catch (FlotillaException e) {
         if (closed) {
           return;

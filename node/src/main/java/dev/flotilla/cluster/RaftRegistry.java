@@ -34,6 +34,7 @@ import org.apache.ratis.grpc.GrpcConfigKeys;
 import org.apache.ratis.grpc.GrpcTlsConfig;
 import org.apache.ratis.proto.RaftProtos.RaftPeerRole;
 import org.apache.ratis.protocol.ClientId;
+import org.apache.ratis.protocol.LeaderElectionManagementRequest;
 import org.apache.ratis.protocol.Message;
 import org.apache.ratis.protocol.RaftClientReply;
 import org.apache.ratis.protocol.RaftClientRequest;
@@ -100,6 +101,9 @@ final class RaftRegistry implements Registry, AutoCloseable {
   private final List<Subscription> subscriptions = new CopyOnWriteArrayList<>();
   private volatile @Nullable Throwable logFailure;
   private volatile boolean closed;
+
+  /** Whether this node may stand for election; only the controller's thread uses it. */
+  private boolean stands = true;
 
   static {
     // Ratis would end the process on some errors; ours answers and logs.
@@ -246,6 +250,29 @@ final class RaftRegistry implements Registry, AutoCloseable {
     }
   }
 
+  /**
+   * Sees to it that this node stands for election only while it is a voter; call every second. A
+   * listener may not, but Ratis lets it until it has been started again: when it misses the leader
+   * for a while it would stand, find that it may not, shut down, and hang in that for good.
+   *
+   * @throws IOException if the registry is just starting or stopping
+   */
+  void standForElectionAsVoterOnly() throws IOException {
+    RaftPeerId id = RaftPeerId.valueOf(self);
+    boolean votes =
+        division().getRaftConf().getAllPeers().stream().anyMatch(peer -> peer.getId().equals(id));
+    if (!division().getInfo().isAlive() || votes == stands) {
+      return;
+    }
+    long call = callIds.incrementAndGet();
+    var _ =
+        server.leaderElectionManagement(
+            votes
+                ? LeaderElectionManagementRequest.newResume(clientId, id, groupId, call)
+                : LeaderElectionManagementRequest.newPause(clientId, id, groupId, call));
+    stands = votes;
+  }
+
   private FlotillaException startFailed(Exception e) {
     if (NodeFiles.isDiskFull(e)) {
       return NodeFiles.storage("cannot open the registry in " + folder, e);
@@ -287,6 +314,11 @@ final class RaftRegistry implements Registry, AutoCloseable {
   /** Whether this node leads and has applied everything that was decided before. */
   boolean leads() {
     return !closed && division().getInfo().isLeaderReady();
+  }
+
+  /** Whether this node has heard from no leader for longer than it takes to elect one. */
+  boolean missesLeader() {
+    return division().getInfo().isCandidate();
   }
 
   /** Voters and listeners of the group as this node knows it. */

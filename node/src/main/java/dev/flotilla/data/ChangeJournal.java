@@ -104,7 +104,6 @@ final class ChangeJournal implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
   private static final long PERIOD_MS = 500;
   private static final long TELL_MS = 2_000;
-  private static final long FILE_BYTES = 64L << 20;
 
   /** Longer than any transaction may take. */
   private static final long PREPARED_MAX_MS = 60_000;
@@ -119,6 +118,17 @@ final class ChangeJournal implements AutoCloseable {
       WeakReference<Ignite> engine,
       Map<GridCacheVersion, Long> prepared) {}
 
+  /**
+   * How large a list may become on each node.
+   *
+   * @param fileBytes after which a new file is begun
+   * @param listBytes of all its files, after which nothing more is written
+   */
+  record Limits(long fileBytes, long listBytes) {
+    static final Limits DEFAULTS =
+        new Limits(64L << 20, Long.getLong("flotilla.backup.changes-bytes-max", 16L << 30));
+  }
+
   private record Lifecycle(long atMs, String cache, boolean started) {}
 
   private final Cluster cluster;
@@ -127,7 +137,7 @@ final class ChangeJournal implements AutoCloseable {
   private final Path ownFolder;
   private final Path snapshots;
   private final List<String> kinds;
-  private final long bytesMax;
+  private final Limits limits;
   private final ConcurrentLinkedQueue<Lifecycle> lifecycle = new ConcurrentLinkedQueue<>();
   private volatile long meaningsChangedMs;
   private volatile boolean closed;
@@ -158,9 +168,9 @@ final class ChangeJournal implements AutoCloseable {
   private String trouble = "";
 
   /** Read, and not yet on the disk. */
-  private List<Frame> unwritten = new ArrayList<>();
+  private final List<Frame> unwritten = new ArrayList<>();
 
-  ChangeJournal(Environment environment, Grid grid, List<String> kinds) {
+  ChangeJournal(Environment environment, Grid grid, List<String> kinds, Limits limits) {
     this.cluster = environment.cluster();
     this.grid = grid;
     this.clock = environment.clock();
@@ -168,14 +178,19 @@ final class ChangeJournal implements AutoCloseable {
     this.snapshots =
         environment.folder().toAbsolutePath().resolve("data").resolve("grid").resolve("snapshots");
     this.kinds = List.copyOf(kinds);
-    this.bytesMax = Long.getLong("flotilla.backup.changes-bytes-max", 16L << 30);
+    this.limits = limits;
     Gauge.builder("flotilla.backup.lag.seconds", this, ChangeJournal::lagSeconds)
         .description("How far this node's list of changes behind a backup's full copy is behind")
         .register(environment.metrics());
   }
 
-  private double lagSeconds() {
+  double lagSeconds() {
     return following ? Math.max(0, clock.millis() - upToMs) / 1e3 : 0;
+  }
+
+  /** How much was read and is not written. */
+  int waiting() {
+    return unwritten.size();
   }
 
   /** Where a backup's lists of changes lie. */
@@ -217,18 +232,30 @@ final class ChangeJournal implements AutoCloseable {
       } catch (InterruptedException e) {
         break;
       } catch (FlotillaException e) {
-        trouble = e.explanation();
         log.info("changes are not written now: {}", e.explanation());
+        tellTrouble(e.explanation());
         pause();
       } catch (RuntimeException | IOException e) {
         if (!closed) {
-          trouble = e.toString();
           log.warn("changes are not written now", e);
+          tellTrouble(e.toString());
           pause();
         }
       }
     }
     closeFile();
+  }
+
+  private void tellTrouble(String what) {
+    trouble = what;
+    Current now = current;
+    if (now != null) {
+      try {
+        tell(now, false);
+      } catch (FlotillaException e) {
+        log.info("nor can it be told: {}", e.explanation());
+      }
+    }
   }
 
   private static void pause() {
@@ -256,19 +283,32 @@ final class ChangeJournal implements AutoCloseable {
     }
   }
 
-  /** Deletes what this node has of backups that are no more. */
+  /** Deletes what this node has of backups that are no more; of each once. */
   private void tidy() {
-    for (Registry.Entry entry : cluster.registry().list(GridBackups.DELETED_KIND)) {
-      String backup = entry.key().name();
-      String folder = Json.read(entry.value(), String.class);
-      for (Path each : List.of(copyFolder(folder, backup), folder(folder, backup))) {
-        try {
-          // Another node may share the folder.
-          NodeFiles.deleteTree(each);
-        } catch (IOException | UncheckedIOException e) {
-          log.info("backup {} is not deleted here yet: {}", backup, e.toString());
-        }
+    for (Registry.Entry entry : cluster.registry().list(GridBackups.REMAINS_KIND)) {
+      GridBackups.Remains remains = Json.read(entry.value(), GridBackups.Remains.class);
+      if (!remains.nodes().contains(cluster.self())) {
+        continue;
       }
+      String backup = entry.key().name();
+      try {
+        // Another node may share the folder.
+        NodeFiles.deleteTree(copyFolder(remains.folder(), backup));
+        NodeFiles.deleteTree(folder(remains.folder(), backup));
+        GridBackups.deleteManifest(remains.folder(), backup);
+      } catch (IOException | UncheckedIOException e) {
+        log.info("backup {} is not deleted here yet: {}", backup, e.toString());
+        continue;
+      }
+      // If another node was first to say so, it is said at the next look.
+      var _ =
+          cluster
+              .registry()
+              .commit(
+                  List.of(new Registry.Condition(entry.key(), entry.epoch())),
+                  List.of(
+                      new Registry.Write(
+                          entry.key(), remains.without(cluster.self()).map(Json::write))));
     }
   }
 
@@ -289,7 +329,9 @@ final class ChangeJournal implements AutoCloseable {
       beginSession(now);
       return;
     }
-    if (!grid.read("following changes", this::read)) {
+    // Nothing more is read before what was read is written: else it would pile up in memory.
+    if (!grid.read(
+        "following changes", unwritten.isEmpty() ? this::read : ignite -> ignite.equals(engine))) {
       log.warn("changes of this node could not be followed: a new list begins");
       endSession();
       return;
@@ -747,14 +789,25 @@ final class ChangeJournal implements AutoCloseable {
     Path folder = folder(now.folder(), now.backup());
     Files.createDirectories(folder);
     checkSize(folder);
-    file =
-        FileChannel.open(
-            folder.resolve(
-                String.format("%s-%d-%06d.changes", cluster.self(), sessionMs, sequence)),
-            StandardOpenOption.CREATE_NEW,
-            StandardOpenOption.WRITE);
-    write(List.of(new Header(now.backup(), cluster.self(), sessionMs, sequence)));
+    Path path = file(folder);
+    while (Files.exists(path)) {
+      // Begun by a process that ended before it wrote anything.
+      sequence++;
+      path = file(folder);
+    }
+    file = FileChannel.open(path, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
+    try {
+      write(List.of(new Header(now.backup(), cluster.self(), sessionMs, sequence)));
+    } catch (IOException e) {
+      closeFile();
+      Files.deleteIfExists(path);
+      throw e;
+    }
     sequence++;
+  }
+
+  private Path file(Path folder) {
+    return folder.resolve(String.format("%s-%d-%06d.changes", cluster.self(), sessionMs, sequence));
   }
 
   private void checkSize(Path folder) throws IOException {
@@ -764,7 +817,7 @@ final class ChangeJournal implements AutoCloseable {
         bytes += Files.size(each);
       }
     }
-    if (bytes > bytesMax) {
+    if (bytes > limits.listBytes()) {
       throw new FlotillaException(
           Code.STORAGE,
           "the changes since the backup take " + (bytes >> 20) + " MB on this node, too much",
@@ -774,7 +827,7 @@ final class ChangeJournal implements AutoCloseable {
 
   private void append(Current now) throws IOException {
     cluster.disk().checkRoom("writing changes behind backup " + now.backup());
-    if (Objects.requireNonNull(file).size() > FILE_BYTES) {
+    if (file == null || file.size() > limits.fileBytes()) {
       closeFile();
       openFile(now);
     }

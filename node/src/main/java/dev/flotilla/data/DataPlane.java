@@ -85,12 +85,13 @@ public final class DataPlane implements AutoCloseable {
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);
     sharding = new GridSharding(environment.cluster(), grid);
-    journal = new ChangeJournal(environment, grid, BACKED_UP_KINDS);
+    journal = new ChangeJournal(environment, grid, BACKED_UP_KINDS, ChangeJournal.Limits.DEFAULTS);
     environment.cluster().addService(new BackupFolders(environment.cluster()));
     backups =
         new GridBackups(
             environment.cluster(),
             grid,
+            locks,
             environment.clock(),
             BACKED_UP_KINDS,
             Optional.of(journal));

@@ -4,6 +4,8 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.cluster.Lease;
+import dev.flotilla.cluster.Locks;
 import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
@@ -22,6 +24,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeSet;
+import java.util.UUID;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import javax.cache.Cache;
@@ -54,16 +59,30 @@ final class GridBackups implements Backups {
     }
   }
 
+  /** A deleted backup of which these nodes may still have their parts. */
+  record Remains(String folder, Set<String> nodes) {
+
+    /** Empty when no node is left. */
+    Optional<Remains> without(String node) {
+      Set<String> left = new TreeSet<>(nodes);
+      left.remove(node);
+      return left.isEmpty() ? Optional.empty() : Optional.of(new Remains(folder, left));
+    }
+  }
+
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
   private static final String KIND = "backup";
   private static final String REGISTRY_CACHE = "flotilla.registry";
-  static final String DELETED_KIND = "backup-deleted";
+  static final String REMAINS_KIND = "backup-remains";
+  private static final String LOCK = "flotilla.backups";
   private static final long JOURNALS_NS = 60_000_000_000L;
   private static final long FOLDERS_GONE_NS = 30_000_000_000L;
+  private static final long PARTS_GONE_NS = 10_000_000_000L;
   private static final Pattern NAME = Pattern.compile("[A-Za-z0-9_]{1,64}");
 
   private final Cluster cluster;
   private final Grid grid;
+  private final Locks locks;
   private final InstantSource clock;
   private final List<String> kinds;
   private final Optional<ChangeJournal> journal;
@@ -76,25 +95,49 @@ final class GridBackups implements Backups {
   GridBackups(
       Cluster cluster,
       Grid grid,
+      Locks locks,
       InstantSource clock,
       List<String> kinds,
       Optional<ChangeJournal> journal) {
     this.cluster = cluster;
     this.grid = grid;
+    this.locks = locks;
     this.clock = clock;
     this.kinds = List.copyOf(kinds);
     this.journal = journal;
     this.folders = new BackupFolders(cluster);
   }
 
+  /** One at a time in the cluster: each rests on what the one before left. */
+  private <T> T alone(Supplier<T> action) {
+    String holder = cluster.self() + "/" + UUID.randomUUID();
+    try (Lease lease =
+        locks
+            .lease(Locks.Request.exclusive(LOCK, holder))
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        Code.CONFLICT,
+                        "another backup is being made, restored or deleted",
+                        "Nothing was done; wait for it to end."))) {
+      log.debug("backups: {} has the turn", lease.grant().holder());
+      return action.get();
+    }
+  }
+
   @Override
   public Backup create(String name, Optional<String> folder) {
     checkName(name);
     folder.ifPresent(GridBackups::checkFolder);
+    return alone(() -> createAlone(name, folder));
+  }
+
+  private Backup createAlone(String name, Optional<String> folder) {
     if (cluster.registry().get(key(name)).isPresent()) {
       throw new FlotillaException(
           Code.CONFLICT, "there is a backup " + name, "Choose another name, or add a point to it.");
     }
+    awaitGone(name);
     folder.ifPresent(place -> folders.check(place, name));
     Optional<ChangeJournal.Current> followedBefore = current();
     Optional<Registry.Entry> storedBefore =
@@ -124,6 +167,34 @@ final class GridBackups implements Backups {
     return view(stored);
   }
 
+  /** Until no node has parts of a deleted backup of that name, which would be in the way. */
+  private void awaitGone(String name) {
+    long deadlineNs = System.nanoTime() + PARTS_GONE_NS;
+    while (true) {
+      Set<String> left =
+          cluster
+              .registry()
+              .get(new Registry.Key(REMAINS_KIND, name))
+              .map(entry -> Json.read(entry.value(), Remains.class).nodes())
+              .orElse(Set.of());
+      List<String> having =
+          cluster.nodes().stream()
+              .filter(node -> left.contains(node.id()))
+              .map(NodeInfo::name)
+              .toList();
+      if (having.isEmpty()) {
+        return;
+      }
+      if (System.nanoTime() > deadlineNs) {
+        throw new FlotillaException(
+            Code.CONFLICT,
+            "nodes " + having + " still have parts of a deleted backup " + name,
+            "Choose another name, or wait until they are up and have deleted them.");
+      }
+      pause(100);
+    }
+  }
+
   private Optional<ChangeJournal.Current> current() {
     return cluster
         .registry()
@@ -135,7 +206,7 @@ final class GridBackups implements Backups {
   private void follow(Optional<ChangeJournal.Current> wanted, String fresh) {
     List<Registry.Write> writes = new ArrayList<>();
     writes.add(new Registry.Write(ChangeJournal.CURRENT, wanted.map(Json::write)));
-    writes.add(new Registry.Write(new Registry.Key(DELETED_KIND, fresh), Optional.empty()));
+    writes.add(new Registry.Write(new Registry.Key(REMAINS_KIND, fresh), Optional.empty()));
     current()
         .flatMap(before -> cluster.registry().get(key(before.backup())))
         .map(entry -> Json.read(entry.value(), Stored.class))
@@ -243,6 +314,10 @@ final class GridBackups implements Backups {
   @Override
   public Backup addPoint(String name) {
     checkName(name);
+    return alone(() -> addPointAlone(name));
+  }
+
+  private Backup addPointAlone(String name) {
     Registry.Entry entry = cluster.registry().get(key(name)).orElseThrow(() -> missing(name));
     Stored before = Json.read(entry.value(), Stored.class);
     List<Long> points = new ArrayList<>(before.pointsMs());
@@ -321,6 +396,10 @@ final class GridBackups implements Backups {
     checkName(name);
     folder.ifPresent(GridBackups::checkFolder);
     folder.ifPresent(GridBackups::checkIsFolder);
+    return alone(() -> restoreAlone(name, folder, at));
+  }
+
+  private Instant restoreAlone(String name, Optional<String> folder, Optional<Instant> at) {
     Stored stored =
         cluster
             .registry()
@@ -396,6 +475,15 @@ final class GridBackups implements Backups {
   @Override
   public void delete(String name) {
     checkName(name);
+    var _ =
+        alone(
+            () -> {
+              deleteAlone(name);
+              return name;
+            });
+  }
+
+  private void deleteAlone(String name) {
     Registry.Entry entry = cluster.registry().get(key(name)).orElseThrow(() -> missing(name));
     Stored stored = Json.read(entry.value(), Stored.class);
     if (current().filter(each -> each.backup().equals(name)).isPresent()) {
@@ -409,8 +497,14 @@ final class GridBackups implements Backups {
                 List.of(
                     new Registry.Write(key(name), Optional.empty()),
                     new Registry.Write(
-                        new Registry.Key(DELETED_KIND, name),
-                        Optional.of(Json.write(stored.folder())))))
+                        new Registry.Key(REMAINS_KIND, name),
+                        Optional.of(
+                            Json.write(
+                                new Remains(
+                                    stored.folder(),
+                                    cluster.nodes().stream()
+                                        .map(NodeInfo::id)
+                                        .collect(Collectors.toSet())))))))
             .orElseThrow();
     log.info("backup {} is deleted", name);
   }
@@ -548,6 +642,13 @@ final class GridBackups implements Backups {
           "backup " + stored.name() + " was made, but not its list of points: " + e.getMessage(),
           "Add a point once " + stored.folder() + " has space.",
           e);
+    }
+  }
+
+  /** Of a backup that lies in a folder of its own. */
+  static void deleteManifest(String folder, String name) throws IOException {
+    if (!folder.isEmpty()) {
+      Files.deleteIfExists(manifest(folder, name));
     }
   }
 

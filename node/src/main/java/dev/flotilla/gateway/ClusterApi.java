@@ -13,6 +13,7 @@ import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.Deployments.ReplicaView;
 import dev.flotilla.serve.Deployments.StageView;
 import dev.flotilla.serve.Deployments.Wanted;
+import dev.flotilla.serve.Engine;
 import dev.flotilla.train.TrainingConfig;
 import dev.flotilla.train.TrainingJobs;
 import java.util.ArrayList;
@@ -66,14 +67,14 @@ final class ClusterApi {
     body.put("self", cluster.self());
     body.put("leader", leader);
     body.put("epoch", cluster.registry().revision());
-    exchange.send(200, body);
+    exchange.sendCopy(body, services.hasMajority());
   }
 
   void deployments(Exchange exchange) {
     ArrayNode list = Json.MAPPER.createArrayNode();
     List<ModelView> models = services.deployments().models();
     services.deployments().list().forEach(d -> list.add(deploymentNode(d, models)));
-    exchange.send(200, list);
+    exchange.sendCopy(list, services.hasMajority());
   }
 
   private static ObjectNode deploymentNode(DeploymentView deployment, List<ModelView> models) {
@@ -88,7 +89,11 @@ final class ClusterApi {
     node.putObject("wanted")
         .put("replicas", deployment.wanted().replicas())
         .put("stages", deployment.wanted().stages())
-        .put("routing", deployment.wanted().routing());
+        .put("routing", deployment.wanted().routing())
+        .put("kv", deployment.wanted().engine().kvLabel())
+        .put("wire", deployment.wanted().engine().wireLabel())
+        .put("speculate", deployment.wanted().engine().speculate())
+        .put("draft", deployment.wanted().engine().draft());
     ArrayNode replicas = node.putArray("replicas");
     for (ReplicaView replica : deployment.replicas()) {
       ObjectNode r = replicas.addObject();
@@ -125,7 +130,8 @@ final class ClusterApi {
                 fields.integer("replicas", 1, 1, COUNT_MAX),
                 fields.integer("stages", 0, 0, COUNT_MAX),
                 routing,
-                fields.flag("force", false)),
+                fields.flag("force", false),
+                engine(fields)),
             LocksApi.fence(fields));
     List<ModelView> models = services.deployments().models();
     exchange.send(
@@ -135,6 +141,21 @@ final class ClusterApi {
             .findFirst()
             .map(d -> deploymentNode(d, models))
             .orElseGet(() -> object().put("model", model).put("state", "loading")));
+  }
+
+  private static Engine engine(Fields fields) {
+    String kv = oneOf(fields, "kv", "f16", "f32", "q8_0");
+    String wire = oneOf(fields, "wire", "f32", "bf16");
+    return Engine.of(kv, wire, fields.flag("speculate", false), fields.text("draft").orElse(""));
+  }
+
+  /** A field that may have one of a few values, the first one where it is absent. */
+  private static String oneOf(Fields fields, String name, String... values) {
+    String value = fields.text(name).orElse(values[0]);
+    if (!List.of(values).contains(value)) {
+      throw ApiError.invalid(name, name + " must be one of " + String.join(", ", values) + ".");
+    }
+    return value;
   }
 
   void undeploy(Exchange exchange, String model) {
@@ -165,7 +186,8 @@ final class ClusterApi {
     if (stages < 0 || stages > COUNT_MAX) {
       throw ApiError.invalid("stages", "stages must be an integer from 0 to " + COUNT_MAX + ".");
     }
-    exchange.send(200, Json.MAPPER.valueToTree(services.deployments().plan(model, stages)));
+    exchange.send(
+        200, Json.MAPPER.valueToTree(services.deployments().plan(model, stages, Engine.DEFAULT)));
   }
 
   void models(Exchange exchange) {

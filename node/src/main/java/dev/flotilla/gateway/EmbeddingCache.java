@@ -17,9 +17,9 @@ import java.util.concurrent.TimeUnit;
 
 /**
  * Embeddings by what determines them: the digest of the model's file (other weights under the same
- * name are another model, so nothing needs to be invalidated when a model is replaced), the way of
- * pooling, and the token ids. Kept in the grid as little-endian 32-bit floats, and read from this
- * node's own memory where they were read before.
+ * name are another model, so nothing needs to be invalidated when a model is replaced), how its
+ * deployment computes, the way of pooling, and the token ids. Kept in the grid as little-endian
+ * 32-bit floats, and read from this node's own memory where they were read before.
  */
 final class EmbeddingCache {
 
@@ -37,12 +37,15 @@ final class EmbeddingCache {
     cache = new PatientCache(caches, NAME, CONFIG, PATIENCE_MS);
   }
 
-  static String key(String modelDigest, Pooling pooling, int[] tokens) {
+  /**
+   * @param model its {@link ServedModel#form}
+   */
+  static String key(String model, Pooling pooling, int[] tokens) {
     ByteBuffer ids = ByteBuffer.allocate(tokens.length * Integer.BYTES);
     ids.order(ByteOrder.LITTLE_ENDIAN).asIntBuffer().put(tokens);
     try {
       MessageDigest digest = MessageDigest.getInstance("SHA-256");
-      digest.update((modelDigest + "\0" + pooling + "\0").getBytes(StandardCharsets.UTF_8));
+      digest.update((model + "\0" + pooling + "\0").getBytes(StandardCharsets.UTF_8));
       digest.update(ids);
       return HexFormat.of().formatHex(digest.digest());
     } catch (NoSuchAlgorithmException e) {

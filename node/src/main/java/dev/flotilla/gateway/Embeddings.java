@@ -2,6 +2,7 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Embedder;
 import dev.flotilla.serve.EmbeddingRequest;
 import io.micrometer.core.instrument.Counter;
@@ -79,10 +80,11 @@ final class Embeddings {
    *
    * @param id of the request, unique in the cluster
    * @param texts token ids
+   * @param claim in whose name
    * @param cached whether what is known may be used, and what is computed kept
    * @throws ApiError 400 if the model is not made to embed
    */
-  Task task(String id, ServedModel model, List<int[]> texts, boolean cached) {
+  Task task(String id, ServedModel model, List<int[]> texts, Claim claim, boolean cached) {
     Pooling pooling =
         model
             .pooling()
@@ -90,7 +92,7 @@ final class Embeddings {
                 () ->
                     ApiError.invalid(
                         "model", model.name() + " is not made to embed; choose another model."));
-    return new Task(id, model, pooling, texts, cached);
+    return new Task(id, model, pooling, texts, claim, cached);
   }
 
   /** One request's texts; one thread runs it, any may abandon it. */
@@ -105,6 +107,7 @@ final class Embeddings {
     private final String id;
     private final ServedModel model;
     private final Pooling pooling;
+    private final Claim claim;
     private final boolean cached;
     private final List<String> order = new ArrayList<>();
     private final Map<String, int[]> texts = new LinkedHashMap<>();
@@ -113,13 +116,20 @@ final class Embeddings {
     private final LinkedBlockingQueue<Event> events = new LinkedBlockingQueue<>();
     private final Set<String> own = new HashSet<>();
 
-    private Task(String id, ServedModel model, Pooling pooling, List<int[]> texts, boolean cached) {
+    private Task(
+        String id,
+        ServedModel model,
+        Pooling pooling,
+        List<int[]> texts,
+        Claim claim,
+        boolean cached) {
       this.id = id;
       this.model = model;
       this.pooling = pooling;
+      this.claim = claim;
       this.cached = cached;
       for (int[] tokens : texts) {
-        String key = EmbeddingCache.key(model.view().digest(), pooling, tokens);
+        String key = EmbeddingCache.key(model.form(), pooling, tokens);
         order.add(key);
         this.texts.put(key, tokens);
       }
@@ -215,7 +225,7 @@ final class Embeddings {
         compute(
             name,
             flight,
-            new EmbeddingRequest(id + "-" + own.size(), model.name(), tokens, pooling));
+            new EmbeddingRequest(id + "-" + own.size(), model.name(), tokens, pooling, claim));
       } else {
         shared.increment();
       }

@@ -7,6 +7,7 @@ import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.Embeddings.Embedded;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
+import dev.flotilla.serve.Claim;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -55,7 +56,8 @@ final class EmbeddingsApi {
       int tokens = texts.stream().mapToInt(text -> text.length).sum();
       String id = services.newRequestId();
       Traffic.Request measured = traffic.request(tokens);
-      try (Embeddings.Task task = embeddings.task(id, model, texts, cached);
+      Claim claim = new Claim(exchange.keyName(), GenerationOptions.priority(fields));
+      try (Embeddings.Task task = embeddings.task(id, model, texts, claim, cached);
           DisconnectWatch _ =
               DisconnectWatch.open(
                   exchange.request(),

@@ -415,6 +415,23 @@ final class Exchange {
     send(status, "application/json", Json.write(body));
   }
 
+  /**
+   * Answers with what this node's copy of the cluster's decisions says, which is marked where it
+   * may be old.
+   *
+   * @param majority whether this node sees a majority of the cluster
+   */
+  void sendCopy(JsonNode body, boolean majority) {
+    if (!majority) {
+      putHeader(StaleReads.HEADER, "true");
+      if (body instanceof ObjectNode object) {
+        object.put("stale", true);
+      }
+    }
+    putHeader("Cache-Control", "no-store");
+    send(200, "application/json", Json.write(body));
+  }
+
   /** Answers with an error. */
   void send(ApiError error) {
     error.retryAfterSeconds().ifPresent(s -> putHeader("Retry-After", Integer.toString(s)));

@@ -39,6 +39,11 @@ public record GatewayServices(
     return cluster.self() + "-" + Long.toHexString(random.nextLong());
   }
 
+  /** Whether what this node knows of the cluster is what a majority knows. */
+  boolean hasMajority() {
+    return data.grid().hasMajority();
+  }
+
   /**
    * Whether this node can answer.
    *

@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.serve.Priority;
 import dev.flotilla.serve.SamplingParameters;
 import java.util.ArrayList;
 import java.util.List;
@@ -16,6 +17,7 @@ import java.util.function.Predicate;
  * @param maxTokens what the client asked for; empty where it did not
  * @param stops texts that end the answer
  * @param choices how many answers to give
+ * @param priority how much it may press ahead of others
  * @param ignoreEnd go on past the model's own end tokens, until another limit is reached
  */
 record GenerationOptions(
@@ -23,6 +25,7 @@ record GenerationOptions(
     Optional<Integer> maxTokens,
     List<String> stops,
     int choices,
+    Priority priority,
     boolean ignoreEnd,
     boolean stream,
     boolean includeUsage) {
@@ -103,6 +106,7 @@ record GenerationOptions(
         maxTokens(fields, model),
         stops(fields),
         fields.integer("n", 1, 1, CHOICES_MAX),
+        priority(fields),
         fields.flag("ignore_eos", false),
         stream,
         includeUsage(fields, stream));
@@ -119,6 +123,13 @@ record GenerationOptions(
                       throw ApiError.unsupported(
                           name, name + " is not supported with this value; leave it out.");
                     }));
+  }
+
+  /** How urgent a request says it is. */
+  static Priority priority(Fields fields) {
+    String label = fields.text("priority").orElse(Priority.NORMAL.label());
+    return Priority.of(label)
+        .orElseThrow(() -> ApiError.invalid("priority", "priority must be high, normal or low."));
   }
 
   private static Optional<Integer> maxTokens(Fields fields, ServedModel model) {

@@ -28,7 +28,11 @@ final class JdbcApi {
     this.keys = keys;
     this.meta =
         new JdbcMeta(
-            services.data().sql(), services.data().transactions(), services.nanoTime(), "1");
+            services.data().sql(),
+            services.data().transactions(),
+            services.nanoTime(),
+            "1",
+            Runtime.getRuntime().maxMemory() / 8);
     this.handler = new JsonHandler(new LocalService(meta), NoopMetricsSystem.getInstance());
   }
 

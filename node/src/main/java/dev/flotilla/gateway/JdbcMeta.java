@@ -23,6 +23,7 @@ import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.LongSupplier;
 import java.util.regex.Pattern;
 import org.apache.calcite.avatica.AvaticaParameter;
@@ -48,7 +49,10 @@ final class JdbcMeta implements Meta {
   /** What a statement was last used for. */
   private static final class OpenStatement {
     final String sql;
-    List<Object> rows = List.of();
+
+    // What the client has not fetched yet; guarded by this.
+    private List<Object> rows = List.of();
+    private long bytes;
 
     OpenStatement(String sql) {
       this.sql = sql;
@@ -71,6 +75,7 @@ final class JdbcMeta implements Meta {
   private static final int CONNECTIONS_MAX = 1_000;
   private static final int STATEMENTS_MAX = 1_000;
   private static final int FRAME_ROWS = 1_000;
+  private static final int CELL_BYTES = 24;
   private static final long IDLE_NS = 600_000_000_000L;
   private static final Duration TRANSACTION_TIMEOUT = Duration.ofSeconds(60);
   private static final Duration STATEMENT_TIMEOUT = Duration.ofSeconds(60);
@@ -97,11 +102,27 @@ final class JdbcMeta implements Meta {
   private final Transactions transactions;
   private final LongSupplier nanoTime;
   private final String version;
+  private final long keptBytesMax;
+
+  /** Of all rows that clients have not fetched yet. */
+  private final AtomicLong keptBytes = new AtomicLong();
+
   private final Map<String, OpenConnection> connections = new ConcurrentHashMap<>();
   private final AtomicInteger statementIds = new AtomicInteger();
   private final ThreadLocal<Sql.Cancel> cancel = ThreadLocal.withInitial(Sql.Cancel::new);
 
-  JdbcMeta(Sql sql, Transactions transactions, LongSupplier nanoTime, String version) {
+  /**
+   * Wires it.
+   *
+   * @param keptBytesMax how much may wait here to be fetched, of all clients together
+   */
+  JdbcMeta(
+      Sql sql,
+      Transactions transactions,
+      LongSupplier nanoTime,
+      String version,
+      long keptBytesMax) {
+    this.keptBytesMax = keptBytesMax;
     this.sql = sql;
     this.transactions = transactions;
     this.nanoTime = nanoTime;
@@ -138,10 +159,15 @@ final class JdbcMeta implements Meta {
             entry -> {
               boolean idle = entry.getValue().usedAtNs - oldNs < 0;
               if (idle) {
-                entry.getValue().session.ifPresent(Transactions.Session::rollback);
+                leave(entry.getValue());
               }
               return idle;
             });
+  }
+
+  private void leave(OpenConnection connection) {
+    connection.statements.values().forEach(this::release);
+    connection.session.ifPresent(Transactions.Session::rollback);
   }
 
   private OpenConnection connection(String id) {
@@ -158,7 +184,7 @@ final class JdbcMeta implements Meta {
   public void closeConnection(ConnectionHandle handle) {
     OpenConnection connection = connections.remove(handle.id);
     if (connection != null) {
-      connection.session.ifPresent(Transactions.Session::rollback);
+      leave(connection);
     }
   }
 
@@ -239,8 +265,9 @@ final class JdbcMeta implements Meta {
   @Override
   public void closeStatement(StatementHandle handle) {
     OpenConnection connection = connections.get(handle.connectionId);
-    if (connection != null) {
-      connection.statements.remove(handle.id);
+    OpenStatement statement = connection == null ? null : connection.statements.remove(handle.id);
+    if (statement != null) {
+      release(statement);
     }
   }
 
@@ -321,24 +348,59 @@ final class JdbcMeta implements Meta {
       int rowsInFirstFrame)
       throws NoSuchStatementException {
     OpenStatement statement = statement(handle);
+    release(statement);
     SqlResult result =
         execute(connection(handle.connectionId), text, arguments(parameters), maxRowCount);
     if (result.columns().isEmpty()) {
       return new ExecuteResult(
           List.of(MetaResultSet.count(handle.connectionId, handle.id, result.updated())));
     }
-    statement.rows = rows(result);
+    List<Object> rows = rows(result);
+    Frame first = frame(rows, 0, rowsInFirstFrame);
+    if (!first.done) {
+      keep(handle, statement, rows);
+    }
     Signature signature =
         Signature.create(
             columns(result.columns()), text, List.of(), CursorFactory.LIST, StatementType.SELECT);
     return new ExecuteResult(
-        List.of(
-            MetaResultSet.create(
-                handle.connectionId,
-                handle.id,
-                false,
-                signature,
-                frame(statement.rows, 0, rowsInFirstFrame))));
+        List.of(MetaResultSet.create(handle.connectionId, handle.id, false, signature, first)));
+  }
+
+  /** Until the client has fetched them, or closes the statement. */
+  private void keep(StatementHandle handle, OpenStatement statement, List<Object> rows) {
+    long bytes = 0;
+    for (Object row : rows) {
+      for (Object cell : (List<?>) row) {
+        bytes += CELL_BYTES + (cell instanceof String text ? text.length() : 0);
+      }
+    }
+    if (keptBytes.addAndGet(bytes) > keptBytesMax) {
+      keptBytes.addAndGet(-bytes);
+      throw said(
+          new FlotillaException(
+              FlotillaException.Code.BUSY,
+              "too many rows wait on this node to be fetched",
+              "Fetch all rows of open results or close them, ask for fewer rows, or try another"
+                  + " node."));
+    }
+    synchronized (statement) {
+      statement.rows = rows;
+      statement.bytes = bytes;
+    }
+    OpenConnection connection = connections.get(handle.connectionId);
+    if (connection == null || !statement.equals(connection.statements.get(handle.id))) {
+      // Closed meanwhile.
+      release(statement);
+    }
+  }
+
+  private void release(OpenStatement statement) {
+    synchronized (statement) {
+      keptBytes.addAndGet(-statement.bytes);
+      statement.bytes = 0;
+      statement.rows = List.of();
+    }
   }
 
   private SqlResult execute(
@@ -415,7 +477,14 @@ final class JdbcMeta implements Meta {
   @Override
   public Frame fetch(StatementHandle handle, long offset, int rowsMax)
       throws NoSuchStatementException, MissingResultsException {
-    return frame(statement(handle).rows, offset, rowsMax);
+    OpenStatement statement = statement(handle);
+    synchronized (statement) {
+      Frame frame = frame(statement.rows, offset, rowsMax);
+      if (frame.done) {
+        release(statement);
+      }
+      return frame;
+    }
   }
 
   private static Frame frame(List<Object> rows, long offset, int rowsMax) {
@@ -428,7 +497,10 @@ final class JdbcMeta implements Meta {
   @Override
   public boolean syncResults(StatementHandle handle, QueryState state, long offset)
       throws NoSuchStatementException {
-    return offset < statement(handle).rows.size();
+    OpenStatement statement = statement(handle);
+    synchronized (statement) {
+      return offset < statement.rows.size();
+    }
   }
 
   @Override

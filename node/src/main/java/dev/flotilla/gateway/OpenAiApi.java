@@ -7,6 +7,7 @@ import dev.flotilla.Json;
 import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.AnswerFormat.Choice;
 import dev.flotilla.gateway.AnswerFormat.Head;
+import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Generator.FinishReason;
@@ -123,7 +124,7 @@ final class OpenAiApi {
       AnswerFormat format,
       boolean repeatable) {
 
-    List<GenerationRequest> requests(String id) {
+    List<GenerationRequest> requests(String id, Claim claim) {
       List<GenerationRequest> requests = new ArrayList<>();
       for (int choice = 0; choice < prompts.size(); choice++) {
         requests.add(
@@ -133,7 +134,8 @@ final class OpenAiApi {
                 prompts.get(choice),
                 options.samplingOf(choice % options.choices()),
                 maxTokens,
-                options.ignoreEnd() ? new int[0] : model.text().endIds()));
+                options.ignoreEnd() ? new int[0] : model.text().endIds(),
+                claim));
       }
       return requests;
     }
@@ -169,7 +171,7 @@ final class OpenAiApi {
           plan.repeatable()
               ? Optional.of(
                   ResponseCache.key(
-                      plan.model().view().digest(), plan.requests(""), plan.options().stops()))
+                      plan.model().form(), plan.requests("", Claim.NOBODY), plan.options().stops()))
               : Optional.empty();
       Optional<Recording> found = key.flatMap(responses::find);
       key.ifPresent(
@@ -186,7 +188,8 @@ final class OpenAiApi {
       if (found.isPresent()) {
         answers.replay(found.get());
       } else {
-        answers.start(services.generator(), plan.requests(id));
+        Claim claim = new Claim(exchange.keyName(), plan.options().priority());
+        answers.start(services.generator(), plan.requests(id, claim));
       }
       if (plan.options().stream()) {
         stream(answering);

@@ -24,9 +24,9 @@ import org.slf4j.LoggerFactory;
  * so its answer can be repeated without computing it.
  *
  * <p>The key is a digest of everything that determines the tokens: the digest of the model's file
- * (other weights under the same name are another model), the prompts' token ids, the sampling, the
- * limits and the texts that stop it. What is kept are the tokens, which are then sent like those of
- * a generation: streamed or at once, as this client asks.
+ * (other weights under the same name are another model), how its deployment computes, the prompts'
+ * token ids, the sampling, the limits and the texts that stop it. What is kept are the tokens,
+ * which are then sent like those of a generation: streamed or at once, as this client asks.
  *
  * <p>A client opts out with the field {@code "cache": false}, or the header {@code Cache-Control:
  * no-cache} or {@code no-store}; the answer's header {@value #HEADER} says {@code hit} or {@code
@@ -103,12 +103,15 @@ final class ResponseCache {
     }
   }
 
-  private record Questions(String modelDigest, List<Question> questions, List<String> stops) {}
+  private record Questions(String model, List<Question> questions, List<String> stops) {}
 
-  /** The digest of all that determines the answer. */
-  static String key(String modelDigest, List<GenerationRequest> requests, List<String> stops) {
-    Questions questions =
-        new Questions(modelDigest, requests.stream().map(Question::of).toList(), stops);
+  /**
+   * The digest of all that determines the answer.
+   *
+   * @param model its {@link ServedModel#form}
+   */
+  static String key(String model, List<GenerationRequest> requests, List<String> stops) {
+    Questions questions = new Questions(model, requests.stream().map(Question::of).toList(), stops);
     try {
       return HexFormat.of()
           .formatHex(MessageDigest.getInstance("SHA-256").digest(Json.write(questions)));

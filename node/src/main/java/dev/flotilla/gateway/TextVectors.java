@@ -2,6 +2,8 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.serve.Claim;
+import dev.flotilla.serve.Priority;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Supplier;
@@ -52,9 +54,10 @@ final class TextVectors {
     return tokens;
   }
 
-  /** Embeds. */
+  /** Embeds, behind those who wait for an answer. */
   List<float[]> embed(ServedModel model, List<int[]> texts) throws InterruptedException {
-    try (Embeddings.Task task = embeddings.task(ids.get(), model, texts, true)) {
+    Claim claim = new Claim("", Priority.LOW);
+    try (Embeddings.Task task = embeddings.task(ids.get(), model, texts, claim, true)) {
       return task.run().vectors();
     }
   }
@@ -67,7 +70,8 @@ final class TextVectors {
       for (String text : texts) {
         tokens.add(tokens(model, text));
       }
-      try (Embeddings.Task task = embeddings.task(ids.get(), model, tokens, true);
+      Claim claim = new Claim(exchange.keyName(), Priority.NORMAL);
+      try (Embeddings.Task task = embeddings.task(ids.get(), model, tokens, claim, true);
           DisconnectWatch _ =
               DisconnectWatch.open(exchange.request(), () -> task.abandon("the client left"))) {
         return task.run().vectors();

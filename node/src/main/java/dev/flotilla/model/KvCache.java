@@ -1,124 +1,65 @@
 package dev.flotilla.model;
 
-import dev.flotilla.FlotillaException;
-import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.tensor.Attention;
 import dev.flotilla.tensor.KvBlocks;
+import dev.flotilla.tensor.KvLayout;
 import dev.flotilla.tensor.Matrix;
 import dev.flotilla.tensor.SimdOps;
-import java.util.ArrayDeque;
-import java.util.Arrays;
-import java.util.HashMap;
-import java.util.LinkedHashMap;
-import java.util.Map;
 
 /**
- * The keys and values of every sequence that passes through a slice. Positions are handed out in
- * blocks of 32, so a sequence can grow without moving, and none is set aside for what may never
- * come.
+ * The keys and values of a slice, in blocks of 32 positions. It knows no sequences: whoever drives
+ * the slice owns the blocks, and says with each step which ones a row's sequence has.
  */
 final class KvCache implements AutoCloseable {
 
   private static final int BLOCK = KvBlocks.POSITIONS;
 
-  /** What a sequence has: so many positions, in these blocks. */
-  private record Sequence(int length, int[] blocks) {}
-
   private final ModelConfig config;
   private final int firstLayer;
-  private final int capacity;
+  private final int blocks;
   private final KvBlocks memory;
-  private final ArrayDeque<Integer> free = new ArrayDeque<>();
-  private final Map<Long, Sequence> sequences = new HashMap<>();
 
-  KvCache(SimdOps ops, ModelConfig config, LayerRange range, int positions) {
+  KvCache(SimdOps ops, ModelConfig config, LayerRange range, KvFormat format, int positions) {
     this.config = config;
     firstLayer = range.first();
-    capacity = Math.ceilDiv(positions, BLOCK);
-    memory =
-        new KvBlocks(
-            ops, range.count(), config.heads(), config.kvHeads(), config.headWidth(), capacity);
-    for (int block = 0; block < capacity; block++) {
-      free.add(block);
-    }
+    blocks = Math.ceilDiv(positions, BLOCK);
+    memory = new KvBlocks(ops, layout(config, range.count(), format), config.heads(), blocks);
   }
 
-  int positions() {
-    return capacity * BLOCK;
+  static KvLayout layout(ModelConfig config, int layers, KvFormat format) {
+    return new KvLayout(format.type(), layers, config.kvHeads(), config.headWidth());
   }
 
-  int freePositions() {
-    return free.size() * BLOCK;
+  /** How many blocks there are; they are numbered from 0. */
+  int blocks() {
+    return blocks;
   }
 
-  /**
-   * Makes room for a step's rows.
-   *
-   * @return attends over what each row may see
-   * @throws FlotillaException {@code BUSY} if there is no room, {@code CONFLICT} if a row does not
-   *     continue its sequence; nothing has changed then
-   */
-  Attention<Matrix> extend(long[] ids, int[] positions) {
-    Map<Long, Integer> lengths = new LinkedHashMap<>();
-    for (int row = 0; row < ids.length; row++) {
-      int length = lengths.computeIfAbsent(ids[row], id -> sequence(id).length());
-      if (positions[row] != length) {
-        throw new FlotillaException(
-            Code.CONFLICT,
-            "sequence " + ids[row] + " has " + length + " positions, cannot add " + positions[row],
-            "Release the sequence and replay it from its first token");
+  /** Takes up a step's rows, layer by layer, and attends over what each of them may see. */
+  Attention<Matrix> attention(Rows rows) {
+    int[] positions = rows.positions();
+    int[][] tables = new int[positions.length][];
+    int[] visible = new int[positions.length];
+    int row = 0;
+    for (Rows.Run run : rows.runs()) {
+      for (int i = 0; i < run.count(); i++, row++) {
+        tables[row] = run.blocks();
+        visible[row] = positions[row] + 1;
       }
-      lengths.put(ids[row], length + 1);
-    }
-    int missing = 0;
-    for (Map.Entry<Long, Integer> entry : lengths.entrySet()) {
-      missing += Math.ceilDiv(entry.getValue(), BLOCK) - sequence(entry.getKey()).blocks().length;
-    }
-    if (missing > free.size()) {
-      throw new FlotillaException(
-          Code.BUSY,
-          "the KV cache has "
-              + free.size()
-              + " free blocks of 32 positions, "
-              + missing
-              + " needed",
-          "Try again when another request has ended");
-    }
-    lengths.forEach(this::grow);
-    int[][] tables = new int[ids.length][];
-    int[] visible = new int[ids.length];
-    for (int row = 0; row < ids.length; row++) {
-      tables[row] = sequence(ids[row]).blocks();
-      visible[row] = positions[row] + 1;
+      for (int block : run.blocks()) {
+        if (block < 0 || block >= blocks) {
+          throw new IllegalArgumentException("block " + block + " of " + blocks);
+        }
+      }
     }
     return (layer, query, key, value) -> {
       int here = layer - firstLayer;
-      for (int row = 0; row < tables.length; row++) {
-        int block = tables[row][positions[row] / BLOCK];
-        memory.write(here, block, positions[row] % BLOCK, key, value, row);
+      for (int i = 0; i < tables.length; i++) {
+        int block = tables[i][positions[i] / BLOCK];
+        memory.write(here, block, positions[i] % BLOCK, key, value, i);
       }
       return memory.attend(here, query, tables, visible, config.scoring(layer));
     };
-  }
-
-  private void grow(long id, int length) {
-    int[] had = sequence(id).blocks();
-    int[] blocks = Arrays.copyOf(had, Math.ceilDiv(length, BLOCK));
-    for (int i = had.length; i < blocks.length; i++) {
-      blocks[i] = free.remove();
-    }
-    sequences.put(id, new Sequence(length, blocks));
-  }
-
-  private Sequence sequence(long id) {
-    return sequences.getOrDefault(id, new Sequence(0, new int[0]));
-  }
-
-  void release(long id) {
-    for (int block : sequence(id).blocks()) {
-      free.add(block);
-    }
-    sequences.remove(id);
   }
 
   @Override

@@ -1,13 +1,13 @@
 package dev.flotilla.model;
 
 /**
- * A run of a model's layers, ready to run on this machine, with the KV cache of every sequence that
- * passes through it. The slice with layer 0 also embeds; the one with the last layer also computes
- * logits and what embeddings are pooled from.
+ * A run of a model's layers, ready to run on this machine, with the blocks of a KV cache. Which
+ * sequence has which blocks, each step's rows say. The slice with layer 0 also embeds; the one with
+ * the last layer also computes logits and what embeddings are pooled from.
  *
  * <p>Not thread-safe: one stage thread drives it. A row's bits depend on nothing but its own
- * sequence: not on the rows beside it, the number of threads, how rows were cut into calls, or how
- * the layers are cut into slices.
+ * sequence and its route: not on the rows beside it, the number of threads, what was in the cache
+ * already, or how the layers are cut into slices.
  */
 public interface LayerSlice extends AutoCloseable {
 
@@ -20,11 +20,8 @@ public interface LayerSlice extends AutoCloseable {
   /** Bytes that the packed weights take. */
   long weightBytes();
 
-  /** Positions that the KV cache holds over all sequences. */
-  int cachePositions();
-
-  /** Positions of the KV cache that are free. */
-  int freePositions();
+  /** Blocks of 32 positions that the KV cache holds, numbered from 0. */
+  int blocks();
 
   /**
    * Embeds token ids.
@@ -34,17 +31,13 @@ public interface LayerSlice extends AutoCloseable {
   float[] embed(int[] tokens);
 
   /**
-   * Runs the layers over a step's rows and adds their keys and values to the cache. Rows of one
-   * sequence come in the order of their positions, and continue where the cache of that sequence
-   * ends.
+   * Runs the layers over a step's rows, and puts their keys and values where the rows say. What a
+   * row may see, its sequence's earlier positions, is in its blocks already, or comes with earlier
+   * rows of the step.
    *
    * @param hidden {@code [rows, width]}, overwritten with the result
-   * @param sequences which sequence each row belongs to
-   * @param positions the position of each row in its sequence
-   * @throws dev.flotilla.FlotillaException {@code BUSY} if the cache is full; nothing has changed
-   *     then
    */
-  void forward(float[] hidden, long[] sequences, int[] positions);
+  void forward(float[] hidden, Rows rows);
 
   /**
    * Logits of the rows asked for.
@@ -64,9 +57,6 @@ public interface LayerSlice extends AutoCloseable {
    * @return {@code [rows.length, width]}, row after row
    */
   float[] normalised(float[] hidden, int[] rows);
-
-  /** Forgets a sequence and frees its positions; unknown ones are ignored. */
-  void release(long sequence);
 
   /** Frees the weights and the cache. */
   @Override

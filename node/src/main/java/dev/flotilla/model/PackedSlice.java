@@ -3,10 +3,8 @@ package dev.flotilla.model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.model.GgufHeader.TensorInfo;
-import dev.flotilla.tensor.Attention;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.Gain;
-import dev.flotilla.tensor.KvBlocks;
 import dev.flotilla.tensor.Matrix;
 import dev.flotilla.tensor.PackedMatrix;
 import dev.flotilla.tensor.SimdOps;
@@ -39,6 +37,7 @@ public final class PackedSlice implements LayerSlice {
    * last. The source is no longer needed afterwards.
    *
    * @param threads how many threads compute, the caller's among them
+   * @param kv how keys and values are kept
    * @param cachePositions how many positions the KV cache may hold over all sequences; rounded up
    *     to a multiple of 32. Memory is taken as it fills
    * @throws FlotillaException {@code BAD_FILE} if the model is not one that runs here, {@code
@@ -47,11 +46,11 @@ public final class PackedSlice implements LayerSlice {
    */
   @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
   public static PackedSlice load(
-      TensorSource source, LayerRange range, int threads, int cachePositions) {
+      TensorSource source, LayerRange range, int threads, KvFormat kv, int cachePositions) {
     ModelConfig config = source.header().modelConfig();
     Loader loader = new Loader(source, config, Arena.ofShared());
     try {
-      return new PackedSlice(config, range, threads, cachePositions, loader);
+      return new PackedSlice(config, range, threads, kv, cachePositions, loader);
     } catch (OutOfMemoryError e) {
       loader.arena.close();
       throw new FlotillaException(
@@ -66,7 +65,12 @@ public final class PackedSlice implements LayerSlice {
   }
 
   private PackedSlice(
-      ModelConfig config, LayerRange range, int threads, int cachePositions, Loader loader) {
+      ModelConfig config,
+      LayerRange range,
+      int threads,
+      KvFormat kv,
+      int cachePositions,
+      Loader loader) {
     this.config = config;
     this.range = range;
     this.arena = loader.arena;
@@ -83,14 +87,14 @@ public final class PackedSlice implements LayerSlice {
     output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(ModelTensors.OUTPUT);
     weightBytes = loader.bytes;
     ops = new SimdOps(threads);
-    cache = new KvCache(ops, config, range, cachePositions);
+    cache = new KvCache(ops, config, range, kv, cachePositions);
     float[] factors = ModelTensors.usedFactors(config).map(loader::vector).orElse(new float[0]);
     decoder = new Decoder<>(config, ops, range.first(), blocks, factors);
   }
 
   /** Bytes of KV cache that a position takes in a slice of so many layers. */
-  public static long cacheBytesPerPosition(ModelConfig config, int layers) {
-    return KvBlocks.blockBytes(layers, config.kvHeads(), config.headWidth()) / KvBlocks.POSITIONS;
+  public static long cacheBytesPerPosition(ModelConfig config, KvFormat kv, int layers) {
+    return KvCache.layout(config, layers, kv).positionBytes();
   }
 
   @Override
@@ -109,13 +113,8 @@ public final class PackedSlice implements LayerSlice {
   }
 
   @Override
-  public int cachePositions() {
-    return cache.positions();
-  }
-
-  @Override
-  public int freePositions() {
-    return cache.freePositions();
+  public int blocks() {
+    return cache.blocks();
   }
 
   @Override
@@ -132,14 +131,9 @@ public final class PackedSlice implements LayerSlice {
   }
 
   @Override
-  public void forward(float[] hidden, long[] sequences, int[] positions) {
-    Matrix x = new Matrix(sequences.length, config.width(), hidden);
-    if (positions.length != sequences.length) {
-      throw new IllegalArgumentException(
-          positions.length + " positions for " + sequences.length + " rows");
-    }
-    Attention<Matrix> attention = cache.extend(sequences, positions);
-    Matrix result = decoder.layers(x, positions, attention);
+  public void forward(float[] hidden, Rows rows) {
+    Matrix x = new Matrix(rows.count(), config.width(), hidden);
+    Matrix result = decoder.layers(x, rows.positions(), cache.attention(rows));
     System.arraycopy(result.values(), 0, hidden, 0, hidden.length);
   }
 
@@ -169,11 +163,6 @@ public final class PackedSlice implements LayerSlice {
       throw new IllegalStateException("the " + what + " is not in layers " + range);
     }
     return weights;
-  }
-
-  @Override
-  public void release(long sequence) {
-    cache.release(sequence);
   }
 
   @Override

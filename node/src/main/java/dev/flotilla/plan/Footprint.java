@@ -9,6 +9,7 @@ import dev.flotilla.model.ModelConfig;
  * @param layerBytes packed weights of the largest layer
  * @param embeddingBytes the embedding table, needed by the first stage; looked up, not streamed
  * @param headBytes the output matrix, needed by the last stage and streamed for every token
+ * @param besideBytes what the first stage's machine holds besides: a draft model
  * @param kvBytesPerLayer the KV cache of one layer, for all positions that a replica holds
  */
 public record Footprint(
@@ -16,7 +17,23 @@ public record Footprint(
     long layerBytes,
     long embeddingBytes,
     long headBytes,
+    long besideBytes,
     long kvBytesPerLayer) {
+
+  /** Without anything beside it. */
+  public Footprint(
+      ModelConfig config,
+      long layerBytes,
+      long embeddingBytes,
+      long headBytes,
+      long kvBytesPerLayer) {
+    this(config, layerBytes, embeddingBytes, headBytes, 0, kvBytesPerLayer);
+  }
+
+  /** The same with something beside the first stage. */
+  public Footprint beside(long bytes) {
+    return new Footprint(config, layerBytes, embeddingBytes, headBytes, bytes, kvBytesPerLayer);
+  }
 
   /** Weights and KV cache of the whole model on one machine. */
   public long totalBytes() {
@@ -31,9 +48,9 @@ public record Footprint(
   /** Memory beyond the layers themselves; a tied output matrix is held once. */
   long endBytes(boolean first, boolean last) {
     if (first && last && config.tiedEmbeddings()) {
-      return Math.max(embeddingBytes, headBytes);
+      return besideBytes + Math.max(embeddingBytes, headBytes);
     }
-    return (first ? embeddingBytes : 0) + (last ? headBytes : 0);
+    return (first ? besideBytes + embeddingBytes : 0) + (last ? headBytes : 0);
   }
 
   /** Bytes of a hidden state between two stages. */

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Rows;
 import java.util.List;
 
 /**
@@ -8,20 +9,13 @@ import java.util.List;
  *
  * @param number rises by one from step to step
  * @param tokens the token id of each row
- * @param sequences the cache sequence of each row
- * @param positions the position of each row in its sequence
+ * @param rows which sequence's each row is
  * @param draws the rows whose successor is to be drawn
  * @param pools the rows that add to embeddings
- * @param releases sequences that every stage forgets before it runs the rows
+ * @param releases texts to embed that the last stage forgets before it pools
  */
 record Batch(
-    long number,
-    int[] tokens,
-    long[] sequences,
-    int[] positions,
-    List<Draw> draws,
-    List<Pool> pools,
-    long[] releases) {
+    long number, int[] tokens, Rows rows, List<Draw> draws, List<Pool> pools, long[] releases) {
 
   /**
    * A token to draw.
@@ -34,13 +28,11 @@ record Batch(
   /**
    * Rows of one sequence that add to its embedding.
    *
+   * @param sequence names it
    * @param row the first of them
+   * @param position of that row in the sequence
    * @param rows how many follow one another
    * @param length tokens of the whole sequence: with the last one's row the embedding is complete
    */
-  record Pool(int row, int rows, int length, Pooling pooling) {}
-
-  int rows() {
-    return tokens.length;
-  }
+  record Pool(long sequence, int row, int position, int rows, int length, Pooling pooling) {}
 }

@@ -7,6 +7,7 @@ import dev.flotilla.cluster.Fence;
 import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.plan.Footprint;
 import dev.flotilla.plan.Machine;
 import dev.flotilla.plan.Plan;
@@ -109,8 +110,12 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "unknown routing " + wanted.routing(),
           "Use " + LEAST_LOAD + " or " + ROUND_ROBIN + ".");
     }
+    if (!wanted.engine().draft().isEmpty()) {
+      checkDraft(model, wanted.engine().draft());
+    }
     try {
-      Planner.plan(model.footprint(), machines(up()), wanted.stages(), wanted.force());
+      Planner.plan(
+          footprint(model, wanted.engine()), machines(up()), wanted.stages(), wanted.force());
     } catch (FlotillaException e) {
       // Too little memory or too few nodes may change; a split that is no good does not.
       if (e.code() == FlotillaException.Code.INVALID) {
@@ -146,8 +151,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   @Override
-  public Map<String, Object> plan(String model, int stages) {
-    Footprint footprint = ModelRecord.existing(cluster.registry(), model).footprint();
+  public Map<String, Object> plan(String model, int stages, Engine engine) {
+    Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
     List<Machine> machines = machines(up());
     Map<String, Object> result = new LinkedHashMap<>();
     result.put("model", model);
@@ -158,6 +163,38 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       result.put("one_node", Map.of("reason", e.explanation()));
     }
     return result;
+  }
+
+  /** What a deployment takes; the draft model runs beside the first stage. */
+  private Footprint footprint(ModelRecord model, Engine engine) {
+    long draft =
+        engine.draft().isEmpty()
+            ? 0
+            : ModelRecord.of(cluster.registry(), engine.draft())
+                .map(record -> record.footprint(KvFormat.DEFAULT).totalBytes())
+                .orElse(0L);
+    return model.footprint(engine.kv()).beside(draft);
+  }
+
+  /** Refuses a draft model that cannot guess for another. */
+  private void checkDraft(ModelRecord model, String name) {
+    ModelRecord draft = ModelRecord.existing(cluster.registry(), name);
+    int words = model.config().vocabularySize();
+    if (draft.config().vocabularySize() != words || draft.name().equals(model.name())) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          draft.name().equals(model.name())
+              ? "a model cannot be its own draft"
+              : "the draft model "
+                  + name
+                  + " has "
+                  + draft.config().vocabularySize()
+                  + " tokens, and "
+                  + model.name()
+                  + " has "
+                  + words,
+          "Choose a smaller model of the same family, with the same tokenizer.");
+    }
   }
 
   private static Map<String, Object> describe(Plan plan) {
@@ -209,6 +246,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     int ready = 0;
     int failed = 0;
     boolean shorter = false;
+    boolean other = false;
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
       Optional<Placed> placed = Placement.of(registry, id);
@@ -220,6 +258,14 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       Placement placement = placed.get().placement();
       ReplicaStatus status = status(wanted, placed.get());
       replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
+      if (!placement.engine().equals(wanted.engine())) {
+        other = true;
+        String obstacle = obstacle(wanted, id);
+        reasons.add(
+            id
+                + " still runs as it was wanted before"
+                + (obstacle.isEmpty() ? "" : ", for " + obstacle));
+      }
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
         if (placement.stages().size() < wanted.stages()) {
@@ -244,7 +290,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     String state =
         ready == 0 && failed == replicas.size() && failed > 0
             ? "failed"
-            : ready == 0 ? "loading" : ready < wanted.replicas() || shorter ? "degraded" : "ready";
+            : ready == 0
+                ? "loading"
+                : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
@@ -276,7 +324,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
     try {
       List<NodeInfo> up = up();
-      Plan _ = Planner.another(model.get().footprint(), machines(up), usedBeside(replica), 0, true);
+      Plan _ =
+          Planner.another(
+              footprint(model.get(), wanted.engine()), machines(up), usedBeside(replica), 0, true);
       return "";
     } catch (FlotillaException e) {
       return e.explanation();
@@ -365,6 +415,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             model.name(),
             model.digest(),
             model.cachePositions(),
+            wanted.engine(),
             plan.get().stages().stream()
                 .map(s -> new StageView(s.machine(), s.layers().first(), s.layers().last()))
                 .toList());
@@ -383,6 +434,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       Placement placement, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
     Set<String> ids = ids(alive);
     return placement.digest().equals(model.digest())
+        && placement.engine().equals(wanted.engine())
         && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
         && (wanted.stages() == 0 || placement.stages().size() <= wanted.stages());
   }
@@ -410,7 +462,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             .toList();
     int stages = possibleStages(wanted, candidates.size());
     return stages > placement.stages().size()
-        ? tryPlan(placement.replica(), model, candidates, stages)
+        ? tryPlan(placement.replica(), model, wanted.engine(), candidates, stages)
         : Optional.empty();
   }
 
@@ -418,9 +470,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private Optional<Plan> bestPlan(
       String replica, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
     int stages = possibleStages(wanted, alive.size());
-    Optional<Plan> plan = tryPlan(replica, model, alive, stages);
+    Optional<Plan> plan = tryPlan(replica, model, wanted.engine(), alive, stages);
     while (plan.isEmpty() && stages > 1) {
-      plan = tryPlan(replica, model, alive, --stages);
+      plan = tryPlan(replica, model, wanted.engine(), alive, --stages);
     }
     return plan;
   }
@@ -430,10 +482,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   private Optional<Plan> tryPlan(
-      String replica, ModelRecord model, List<NodeInfo> nodes, int stages) {
+      String replica, ModelRecord model, Engine engine, List<NodeInfo> nodes, int stages) {
     try {
       return Optional.of(
-          Planner.another(model.footprint(), machines(nodes), usedBeside(replica), stages, true));
+          Planner.another(
+              footprint(model, engine), machines(nodes), usedBeside(replica), stages, true));
     } catch (FlotillaException e) {
       log.debug("replica {} cannot be placed in {} stages: {}", replica, stages, e.explanation());
       return Optional.empty(); // views say why
@@ -451,7 +504,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       int last = other.stages().size() - 1;
       for (int i = 0; i <= last; i++) {
-        long bytes = model.get().footprint().stageBytes(other.layers(i).count(), i == 0, i == last);
+        long bytes =
+            footprint(model.get(), other.engine())
+                .stageBytes(other.layers(i).count(), i == 0, i == last);
         used.merge(other.stages().get(i).node(), bytes, Long::sum);
       }
     }

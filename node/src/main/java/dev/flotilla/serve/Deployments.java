@@ -4,6 +4,7 @@ import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 
 /**
@@ -19,8 +20,16 @@ public interface Deployments {
    * @param stages over how many nodes each is split; 0 leaves it to the planner
    * @param routing {@code least_load} or {@code round_robin}
    * @param force deploy even a split that the planner predicts to be slower than one machine
+   * @param engine how it computes
    */
-  record Wanted(String model, int replicas, int stages, String routing, boolean force) {}
+  record Wanted(
+      String model, int replicas, int stages, String routing, boolean force, Engine engine) {
+
+    /** Fills in what records of earlier versions do not have. */
+    public Wanted {
+      engine = Objects.requireNonNullElse(engine, Engine.DEFAULT);
+    }
+  }
 
   /** A run of layers on a node. */
   record StageView(String node, int firstLayer, int lastLayer) {}
@@ -90,5 +99,5 @@ public interface Deployments {
    * What the planner would do, as JSON-ready values: {@code stages}, {@code
    * predicted_tokens_per_second}, and the same for one node.
    */
-  Map<String, Object> plan(String model, int stages);
+  Map<String, Object> plan(String model, int stages, Engine engine);
 }

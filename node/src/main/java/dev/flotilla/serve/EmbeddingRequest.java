@@ -8,5 +8,7 @@ import dev.flotilla.model.Pooling;
  * @param id unique in the cluster
  * @param model the deployment's model
  * @param tokens token ids, at least one
+ * @param claim in whose name
  */
-public record EmbeddingRequest(String id, String model, int[] tokens, Pooling pooling) {}
+public record EmbeddingRequest(
+    String id, String model, int[] tokens, Pooling pooling, Claim claim) {}

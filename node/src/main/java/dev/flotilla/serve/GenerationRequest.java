@@ -10,6 +10,7 @@ package dev.flotilla.serve;
  * @param sampling how tokens are drawn
  * @param maxTokens at most so many are generated
  * @param endTokens generation ends at any of these; it is not delivered
+ * @param claim in whose name; decides when it runs, not what comes of it
  */
 public record GenerationRequest(
     String id,
@@ -17,4 +18,5 @@ public record GenerationRequest(
     int[] prompt,
     SamplingParameters sampling,
     int maxTokens,
-    int[] endTokens) {}
+    int[] endTokens,
+    Claim claim) {}

@@ -2,6 +2,7 @@ package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import java.util.List;
@@ -25,12 +26,19 @@ final class Head implements AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(Head.class);
   private static final long REOPEN_NS = TimeUnit.MILLISECONDS.toNanos(50);
-  private static final int ROWS_PER_STEP = 64;
-  private static final int MESSAGE_BYTES = 3 << 20;
+  private static final int DECODE_ROWS = 64;
+  private static final int GUESS_ROWS = 8;
+  private static final int MAX_RUNNING = 32;
   private static final int MAX_WAITING = 256;
+
+  /** Chunks of prompts in one step, and bytes of hidden states. */
+  private static final int CHUNKS = 4;
+
+  private static final int MESSAGE_BYTES = 16 << 20;
 
   private final String replica;
   private final Stage stage;
+  private final WireType wire;
   private final Function<Chain.Listener, Chain> onward;
   private final BiConsumer<String, String> status;
   private final ServingMetrics metrics;
@@ -47,6 +55,7 @@ final class Head implements AutoCloseable {
   private long reopenAtNs;
 
   /**
+   * @param wire how hidden states go to the second stage
    * @param onward opens the chain to the second stage; not used if the first is also the last
    * @param status hears the replica's state and the reason for it, in the terms of {@link
    *     ReplicaStatus}
@@ -55,31 +64,37 @@ final class Head implements AutoCloseable {
       String replica,
       Stage stage,
       int stages,
+      WireType wire,
+      Drafter drafter,
       Function<Chain.Listener, Chain> onward,
       BiConsumer<String, String> status,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
     this.replica = replica;
     this.stage = stage;
+    this.wire = wire;
     this.onward = onward;
     this.status = status;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
-    this.scheduler = new Scheduler(limits(stage, stages));
+    this.scheduler = new Scheduler(limits(stage, stages), drafter);
     this.reopenAtNs = nanoTime.getAsLong();
     this.thread = Thread.ofPlatform().name("head-" + replica).daemon().start(this::loop);
   }
 
   private static Scheduler.Limits limits(Stage stage, int stages) {
     ModelConfig config = stage.slice().config();
-    int positions = stage.slice().cachePositions();
-    int rows = Math.clamp(MESSAGE_BYTES / (4L * config.width()), 1, ROWS_PER_STEP);
+    int blocks = stage.slice().blocks();
+    long chunkBytes = 4L * config.width() * Rows.CHUNK;
     return new Scheduler.Limits(
-        rows,
-        Math.max(1, rows / 2),
+        DECODE_ROWS,
+        GUESS_ROWS,
+        Rows.CHUNK * Math.clamp(MESSAGE_BYTES / chunkBytes, 1, CHUNKS),
+        Rows.CHUNK,
+        MAX_RUNNING,
         MAX_WAITING,
-        positions,
-        Math.min(config.contextLength(), positions),
+        blocks,
+        Math.min(config.contextLength(), blocks * Scheduler.BLOCK),
         stages);
   }
 
@@ -134,16 +149,16 @@ final class Head implements AutoCloseable {
   private void run(Batch batch) {
     long startNs = nanoTime.getAsLong();
     float[] hidden = stage.embed(batch.tokens());
-    stage.forward(hidden, batch.sequences(), batch.positions(), batch.releases());
+    stage.forward(hidden, batch.rows());
     if (chain != null) {
-      chain.send(Wire.step(batch, hidden));
+      chain.send(Wire.step(batch, hidden, wire));
     } else {
       scheduler.deliver(
           batch.number(),
           stage.draw(hidden, batch.draws()),
-          stage.pool(hidden, batch.sequences(), batch.positions(), batch.pools()));
+          stage.pool(hidden, batch.pools(), batch.releases()));
     }
-    metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows());
+    metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows().count());
   }
 
   private void deliver(boolean busy) throws InterruptedException {
@@ -151,7 +166,7 @@ final class Head implements AutoCloseable {
     for (; event != null; event = inbox.poll()) {
       event.run();
     }
-    metrics.queue(replica, scheduler.running(), scheduler.waiting());
+    metrics.queue(replica, scheduler);
   }
 
   /** Opens the chain when it is time to; schedules nothing. */

@@ -3,6 +3,7 @@ package dev.flotilla.serve;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.plan.Footprint;
@@ -105,8 +106,8 @@ record ModelRecord(
     return Math.min(config.contextLength(), cachePositions());
   }
 
-  Footprint footprint() {
-    long kvBytes = PackedSlice.cacheBytesPerPosition(config, 1) * cachePositions();
+  Footprint footprint(KvFormat kv) {
+    long kvBytes = PackedSlice.cacheBytesPerPosition(config, kv, 1) * cachePositions();
     return new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
   }
 }

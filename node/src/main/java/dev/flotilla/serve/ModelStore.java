@@ -9,6 +9,7 @@ import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.GgufFile;
 import dev.flotilla.model.GgufHeader;
 import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
@@ -428,7 +429,18 @@ public final class ModelStore implements AutoCloseable {
           "model " + model.name() + " is another file now",
           "The controller will place it anew.");
     }
-    LayerRange layers = placement.layers(stage);
+    return load(
+        model, placement.layers(stage), placement.engine().kv(), placement.cachePositions());
+  }
+
+  /** Loads the whole of a placement's draft model. */
+  LayerSlice draft(Placement placement) {
+    ModelRecord model = ModelRecord.existing(cluster.registry(), placement.engine().draft());
+    LayerRange all = new LayerRange(0, model.config().layers() - 1);
+    return load(model, all, KvFormat.DEFAULT, model.cachePositions());
+  }
+
+  private LayerSlice load(ModelRecord model, LayerRange layers, KvFormat kv, int positions) {
     Set<String> needed =
         header(model).sliceTensors(layers).stream()
             .map(TensorInfo::name)
@@ -436,7 +448,7 @@ public final class ModelStore implements AutoCloseable {
     List<TensorPart> tensors =
         manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
     try (TensorSource source = verifiedSource(model, tensors)) {
-      return PackedSlice.load(source, layers, threads, placement.cachePositions());
+      return PackedSlice.load(source, layers, threads, kv, positions);
     }
   }
 

@@ -4,6 +4,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.LayerRange;
 import java.util.List;
+import java.util.Objects;
 import java.util.Optional;
 
 /**
@@ -13,6 +14,7 @@ import java.util.Optional;
  * @param replica {@code MODEL-NUMBER}
  * @param digest SHA-256 of the model's file
  * @param cachePositions of each stage's KV cache
+ * @param engine how its stages compute
  * @param stages in order; the first one's node is the head
  */
 record Placement(
@@ -20,7 +22,12 @@ record Placement(
     String model,
     String digest,
     int cachePositions,
+    Engine engine,
     List<Deployments.StageView> stages) {
+
+  Placement {
+    engine = Objects.requireNonNullElse(engine, Engine.DEFAULT);
+  }
 
   static final String KIND = "placement";
 

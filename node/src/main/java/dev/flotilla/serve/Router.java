@@ -410,7 +410,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
               .setTopP(request.sampling().topP())
               .setTopK(request.sampling().topK())
               .setSeed(request.sampling().seed())
-              .setMaxTokens(request.maxTokens() - generated());
+              .setMaxTokens(request.maxTokens() - generated())
+              .setPrompt(request.prompt().length)
+              .setTenant(request.claim().tenant())
+              .setPriority(request.claim().priority().label());
       for (int i = 0; i < length; i++) {
         value.addTokens(tokens[i]);
       }
@@ -519,7 +522,9 @@ final class Router implements Generator, Embedder, AutoCloseable {
               .setReplica(attempt.target.replica())
               .setEpoch(attempt.target.epoch())
               .setId(id)
-              .setPooling(request.pooling().name());
+              .setPooling(request.pooling().name())
+              .setTenant(request.claim().tenant())
+              .setPriority(request.claim().priority().label());
       for (int token : request.tokens()) {
         value.addTokens(token);
       }
@@ -633,11 +638,18 @@ final class Router implements Generator, Embedder, AutoCloseable {
     @Override
     public void onError(Throwable error) {
       over();
+      Status status = Status.fromThrowable(error);
+      String reason = String.valueOf(status.getDescription());
       owner.failed(
           this,
           new FlotillaException(
               FlotillaException.Code.UNAVAILABLE,
-              "the stream from node " + target.head() + " broke: " + Status.fromThrowable(error),
+              "the stream from node "
+                  + target.head()
+                  + " broke: "
+                  + status.getCode()
+                  + ", "
+                  + reason,
               "",
               error));
     }

@@ -2,11 +2,13 @@ package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Rows;
+import dev.flotilla.tensor.KvBlocks;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collection;
 import java.util.Collections;
+import java.util.Comparator;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -17,36 +19,52 @@ import java.util.function.Predicate;
 
 /**
  * Decides which rows a replica runs next: continuous batching (Yu et al., Orca, 2022) with chunked
- * prefill (Agrawal et al., Sarathi, 2023).
+ * prefill (Agrawal et al., Sarathi, 2023) over a paged cache ({@link BlockLedger}).
  *
- * <p>Each step takes one row of every sequence that decodes, in turn, and fills what is left of its
- * rows with pieces of prompts. With several stages up to that many steps are in flight, each with
- * its share of the sequences, so that all stages work at once; a sequence whose next token is still
- * on its way sits a step out. When the KV cache is full, the youngest sequence loses its positions
- * and goes back to the head of the queue: it is a value, and its cache is rebuilt later.
+ * <p>Each step takes the next row of every sequence that decodes, in turn, and beside them one
+ * chunk of a prompt, or several where nobody decodes. With several stages up to that many steps are
+ * in flight, each with its share of the sequences, so that all stages work at once; a sequence
+ * whose next token is still on its way sits a step out. Whose request is admitted, and whose prompt
+ * goes on, is decided by {@link FairShare}.
  *
- * <p>A text to embed is a prompt like others; with its last row it is done.
+ * <p>When the cache is full, the least urgent, youngest sequence loses its blocks and goes back to
+ * the queue: it is a value, and what its blocks held is found again or computed again, by the same
+ * route as before: a prompt in chunks at fixed positions, what was generated as when it was.
+ *
+ * <p>A text to embed is a prompt like others; with its last row it is done. All of its rows are
+ * needed, so it takes nothing from the cache.
  *
  * <p>Pure: no clock, thread or network. One thread drives it.
  */
 final class Scheduler {
 
   /**
-   * @param rowsPerStep at most so many rows go into a step
-   * @param maxRunning at most so many sequences hold cache positions; below {@code rowsPerStep}, so
-   *     that prompts always get rows
-   * @param maxWaiting requests beyond are refused
-   * @param cachePositions of each stage, handed out in blocks of {@link #BLOCK}
+   * @param decodeRows at most so many rows of generated tokens, and guesses, go into a step
+   * @param guessRows no guess makes a step longer than so many rows: beyond, rows cost more than
+   *     they save
+   * @param promptRows at most so many rows of prompts go into a step in which nobody decodes
+   * @param chunk positions of a prompt that are computed together, see {@link Rows#CHUNK}
+   * @param maxRunning at most so many sequences hold cache positions
+   * @param maxWaiting requests beyond are refused; of one tenant, beyond three quarters of it
+   * @param blocks of each stage's cache, of {@link #BLOCK} positions each
    * @param maxLength tokens of a sequence, prompt included
    * @param depth steps in flight: the number of stages
    */
   record Limits(
-      int rowsPerStep,
+      int decodeRows,
+      int guessRows,
+      int promptRows,
+      int chunk,
       int maxRunning,
       int maxWaiting,
-      int cachePositions,
+      int blocks,
       int maxLength,
-      int depth) {}
+      int depth) {
+
+    int waitingOfOneTenant() {
+      return Math.ceilDiv(maxWaiting * 3, 4);
+    }
+  }
 
   /** Hears of one sequence, on the scheduler's thread. */
   interface Listener {
@@ -76,34 +94,91 @@ final class Scheduler {
   /** To embed it. */
   record Embed(Pooling pooling) implements Goal {}
 
-  /** A request as it comes to a replica: prompt and what was generated before, as one. */
-  record Submission(String id, int[] tokens, Goal goal) {}
+  /**
+   * A request as it comes to a replica.
+   *
+   * @param tokens prompt and what was generated before, as one
+   * @param prompt how many of them are the prompt's
+   */
+  record Submission(String id, int[] tokens, int prompt, Claim claim, Goal goal) {}
+
+  /**
+   * What there was to count since the start.
+   *
+   * @param promptTokens of sequences whose prompts were begun, replays included
+   * @param foundTokens of these, those whose keys and values were in the cache
+   * @param draftedTokens guessed
+   * @param acceptedTokens of these, those that were right
+   * @param evictions sequences that lost their blocks to others
+   */
+  record Counts(
+      long promptTokens,
+      long foundTokens,
+      long draftedTokens,
+      long acceptedTokens,
+      long evictions) {}
 
   private static final class Sequence {
     final Submission submission;
     final Listener listener;
+    final int prompt;
     int[] tokens;
     int length;
     int generated;
 
-    /** Names its positions in the caches; a new one after each eviction. */
-    long cacheId;
+    /** Names its stay in the cache; a new one after each eviction. */
+    long stay;
 
-    /** Positions in the cache or on their way there. */
+    int[] blocks = new int[8];
+    int blockCount;
+
+    /** Blocks of its list that are known to the ledger, and the text up to there. */
+    int known;
+
+    long text = BlockLedger.ROOT;
+
+    /** Positions in the cache or on their way there; guesses are not counted. */
     int computed;
 
     /** Its next token, or its embedding, is on its way back. */
     boolean drawing;
 
+    /** How many tokens to guess next, and how many steps not to guess before. */
+    int guesses = GUESSES_FIRST;
+
+    int unlucky;
+    int pause;
+
     Sequence(Submission submission, Listener listener) {
       this.submission = submission;
       this.listener = listener;
+      this.prompt = submission.prompt();
       this.tokens = submission.tokens().clone();
       this.length = tokens.length;
     }
 
+    Claim claim() {
+      return submission.claim();
+    }
+
     int missing() {
       return length - computed;
+    }
+
+    boolean decodes() {
+      return computed >= prompt;
+    }
+
+    /** Blocks that it lacks for so many positions. */
+    int lacks(int positions) {
+      return Math.max(0, Math.ceilDiv(positions, BLOCK) - blockCount);
+    }
+
+    void add(int block) {
+      if (blockCount == blocks.length) {
+        blocks = Arrays.copyOf(blocks, blockCount * 2);
+      }
+      blocks[blockCount++] = block;
     }
 
     void append(int token) {
@@ -116,20 +191,26 @@ final class Scheduler {
   }
 
   /** Positions that a cache hands out at once, to one sequence. */
-  static final int BLOCK = 32;
+  static final int BLOCK = KvBlocks.POSITIONS;
 
-  /** A result that a step is to bring. */
-  private record Due(Sequence sequence, long cacheId) {
+  private static final int GUESSES_FIRST = 3;
+  private static final int GUESSES_MOST = 7;
+  private static final int PAUSE_DOUBLINGS_MOST = 5;
+
+  /** Results that a step is to bring: one token, and one for each guess; or a vector. */
+  private record Due(Sequence sequence, long stay, int[] guesses) {
 
     boolean counts() {
-      return cacheId == sequence.cacheId;
+      return stay == sequence.stay;
     }
   }
 
   private record InFlight(List<Due> tokens, List<Due> vectors) {}
 
   private final Limits limits;
-  private final Deque<Sequence> waiting = new ArrayDeque<>();
+  private final Drafter drafter;
+  private final BlockLedger ledger;
+  private final FairShare<Sequence> fair = new FairShare<>();
 
   /** In order of admission. */
   private final List<Sequence> running = new ArrayList<>();
@@ -140,12 +221,18 @@ final class Scheduler {
   private final Map<String, Sequence> byId = new HashMap<>();
   private final Map<Long, InFlight> inFlight = new LinkedHashMap<>();
   private final List<Long> releases = new ArrayList<>();
-  private int usedBlocks;
   private long lastNumber;
-  private long lastCacheId;
+  private long lastStay;
+  private long promptTokens;
+  private long foundTokens;
+  private long draftedTokens;
+  private long acceptedTokens;
+  private long evictions;
 
-  Scheduler(Limits limits) {
+  Scheduler(Limits limits, Drafter drafter) {
     this.limits = limits;
+    this.drafter = drafter;
+    this.ledger = new BlockLedger(limits.blocks());
   }
 
   int running() {
@@ -153,21 +240,32 @@ final class Scheduler {
   }
 
   int waiting() {
-    return waiting.size();
+    return fair.waiting();
   }
 
-  int freePositions() {
-    return (limits.cachePositions() / BLOCK - usedBlocks) * BLOCK;
+  /** How many requests wait, of each tenant that has some here. */
+  Map<String, Integer> waitingByTenant() {
+    return fair.waitingByTenant();
+  }
+
+  /** Which blocks are whose. */
+  BlockLedger ledger() {
+    return ledger;
+  }
+
+  Counts counts() {
+    return new Counts(promptTokens, foundTokens, draftedTokens, acceptedTokens, evictions);
   }
 
   /** Queues a request, or tells its listener why not. */
   void submit(Submission submission, Listener listener) {
-    if (waiting.size() >= limits.maxWaiting()) {
-      listener.failed(
-          new FlotillaException(
-              FlotillaException.Code.BUSY,
-              waiting.size() + " requests are waiting already",
-              "Try again later, or add replicas."));
+    String tenant = submission.claim().tenant();
+    if (fair.waiting() >= limits.maxWaiting()) {
+      listener.failed(busy(fair.waiting() + " requests are waiting already"));
+      return;
+    }
+    if (fair.waiting(tenant) >= limits.waitingOfOneTenant()) {
+      listener.failed(busy(fair.waiting(tenant) + " of your requests are waiting already"));
       return;
     }
     int length = submission.tokens().length;
@@ -179,8 +277,13 @@ final class Scheduler {
     Sequence sequence = new Sequence(submission, listener);
     Sequence other = byId.putIfAbsent(submission.id(), sequence);
     assert other == null : "two requests " + submission.id();
-    waiting.addLast(sequence);
+    fair.enter(sequence.claim(), sequence);
     listener.accepted();
+  }
+
+  private static FlotillaException busy(String why) {
+    return new FlotillaException(
+        FlotillaException.Code.BUSY, why, "Try again later, or add replicas.");
   }
 
   static FlotillaException tooLong(int tokens, int maxLength, int longest) {
@@ -203,12 +306,13 @@ final class Scheduler {
   void fail(FlotillaException error) {
     List<Sequence> all = new ArrayList<>(byId.values());
     byId.clear();
-    waiting.clear();
+    fair.clear();
     running.clear();
     turns.clear();
     inFlight.clear();
     releases.clear();
-    usedBlocks = 0;
+    ledger.clear();
+    drafter.clear();
     all.forEach(s -> s.listener.failed(error));
   }
 
@@ -218,16 +322,16 @@ final class Scheduler {
       return Optional.empty();
     }
     admit();
-    Rows rows = new Rows();
-    int share = Math.ceilDiv(running.size(), limits.depth());
-    fill(rows, share, s -> s.missing() == 1);
-    fill(rows, share, s -> s.missing() > 1);
-    if (rows.count == 0 && releases.isEmpty()) {
+    Step step = new Step(Math.ceilDiv(running.size(), limits.depth()));
+    decode(step, s -> s.missing() == 1);
+    decode(step, s -> s.missing() > 1);
+    prefill(step);
+    if (step.members.isEmpty() && releases.isEmpty()) {
       return Optional.empty();
     }
-    Batch batch = rows.batch(++lastNumber, releases);
+    Batch batch = step.batch(++lastNumber);
     releases.clear();
-    inFlight.put(batch.number(), new InFlight(rows.drawn, rows.embedded));
+    inFlight.put(batch.number(), new InFlight(step.drawn, step.embedded));
     return Optional.of(batch);
   }
 
@@ -241,15 +345,16 @@ final class Scheduler {
     if (due == null) {
       return; // from before the caches were lost
     }
-    assert due.tokens.size() == tokens.length && due.vectors.size() == vectors.size()
-        : due + ", but " + tokens.length + " tokens, " + vectors.size() + " vectors";
-    for (int i = 0; i < tokens.length; i++) {
-      Sequence sequence = due.tokens.get(i).sequence();
-      if (due.tokens.get(i).counts() && sequence.submission.goal() instanceof Continue goal) {
-        sequence.drawing = false;
-        take(sequence, goal, tokens[i]);
+    int next = 0;
+    for (Due one : due.tokens) {
+      int last = next + one.guesses().length;
+      if (one.counts() && one.sequence().submission.goal() instanceof Continue goal) {
+        take(one.sequence(), goal, Arrays.copyOfRange(tokens, next, last + 1), one.guesses());
       }
+      next = last + 1;
     }
+    assert next == tokens.length && due.vectors.size() == vectors.size()
+        : due + ", but " + tokens.length + " tokens, " + vectors.size() + " vectors";
     for (int i = 0; i < vectors.size(); i++) {
       if (due.vectors.get(i).counts()) {
         take(due.vectors.get(i).sequence(), vectors.get(i));
@@ -257,24 +362,57 @@ final class Scheduler {
     }
   }
 
-  private void take(Sequence sequence, Continue goal, int token) {
+  /** The drawn tokens count up to the first whose guess was another. */
+  private void take(Sequence sequence, Continue goal, int[] drawn, int[] guesses) {
+    sequence.drawing = false;
+    int right = 0;
+    while (take(sequence, goal, drawn[right])
+        && right < guesses.length
+        && drawn[right] == guesses[right]) {
+      sequence.computed++;
+      right++;
+    }
+    if (guesses.length > 0) {
+      draftedTokens += guesses.length;
+      acceptedTokens += right;
+      learn(sequence, guesses.length, right);
+    }
+    if (sequence.stay != 0) {
+      publish(sequence);
+    }
+  }
+
+  /** Guesses more where guesses were right, and less, and more rarely, where they were not. */
+  private static void learn(Sequence sequence, int guessed, int right) {
+    sequence.guesses =
+        right == guessed
+            ? Math.min(GUESSES_MOST, Math.max(sequence.guesses, guessed + 2))
+            : right + 1;
+    sequence.unlucky = right > 0 ? 0 : Math.min(sequence.unlucky + 1, PAUSE_DOUBLINGS_MOST);
+    sequence.pause = right > 0 ? 0 : (1 << sequence.unlucky) - 1;
+  }
+
+  /** Whether the sequence goes on. */
+  private boolean take(Sequence sequence, Continue goal, int token) {
     Listener listener = sequence.listener;
     if (token < 0) {
       end(sequence);
       listener.failed(notANumber(sequence));
-      return;
+      return false;
     }
     if (contains(goal.endTokens(), token)) {
       end(sequence);
       listener.finished(Generator.FinishReason.STOP);
-      return;
+      return false;
     }
     sequence.append(token);
     listener.token(sequence.length - 1, token);
     if (sequence.generated >= goal.maxTokens() || sequence.length >= limits.maxLength()) {
       end(sequence);
       listener.finished(Generator.FinishReason.LENGTH);
+      return false;
     }
+    return true;
   }
 
   private void take(Sequence sequence, float[] vector) {
@@ -302,140 +440,320 @@ final class Scheduler {
     return false;
   }
 
-  /** Admits who waits, in order, while there is room for the prompt and some tokens of each. */
+  /**
+   * Admits who waits, in fair order, while there is room for the prompt and some tokens of each.
+   */
   private void admit() {
-    while (!waiting.isEmpty() && running.size() < limits.maxRunning()) {
-      Sequence next = waiting.getFirst();
-      int promised = running.stream().mapToInt(s -> moreBlocks(s, s.missing())).sum();
-      int spare = running.isEmpty() ? 0 : running.size() / 2 + 1;
-      if (freePositions() / BLOCK < promised + moreBlocks(next, next.length) + spare) {
+    while (running.size() < limits.maxRunning()) {
+      Optional<Sequence> first = fair.next();
+      if (first.isEmpty()) {
         return;
       }
-      waiting.removeFirst();
-      next.cacheId = ++lastCacheId;
+      Sequence next = first.get();
+      find(next);
+      int promised = running.stream().mapToInt(s -> s.lacks(s.length)).sum();
+      int spare = running.isEmpty() ? 0 : running.size() / 2 + 1;
+      if (ledger.available() < promised + next.lacks(next.length) + spare) {
+        leaveBlocks(next);
+        return;
+      }
+      fair.run(next.claim(), next);
+      next.stay = ++lastStay;
+      promptTokens += next.prompt;
+      foundTokens += next.computed;
       running.add(next);
       turns.addLast(next);
     }
   }
 
-  /** Adds rows of the sequences that qualify, who was served longest ago first. */
-  private void fill(Rows rows, int share, Predicate<Sequence> qualifies) {
-    for (Sequence sequence : List.copyOf(turns)) {
-      if (rows.sequences >= share || rows.count >= limits.rowsPerStep()) {
+  /** Takes what the cache has of a sequence; one row is left to compute, for its logits. */
+  private void find(Sequence sequence) {
+    if (sequence.submission.goal() instanceof Embed) {
+      return;
+    }
+    while (sequence.blockCount == sequence.known
+        && sequence.computed == sequence.known * BLOCK
+        && sequence.computed + BLOCK < sequence.length) {
+      Optional<BlockLedger.Known> found =
+          ledger.find(sequence.text, sequence.tokens, sequence.computed, sequence.prompt);
+      if (found.isEmpty()) {
         return;
       }
-      if (sequence.drawing || !qualifies.test(sequence) || !running.contains(sequence)) {
-        continue;
-      }
-      int count = Math.min(sequence.missing(), limits.rowsPerStep() - rows.count);
-      if (rows.contains(sequence) || !makeRoom(count, sequence, rows)) {
-        continue;
-      }
-      rows.add(sequence, count);
-      usedBlocks += moreBlocks(sequence, count);
-      sequence.computed += count;
-      sequence.drawing = sequence.missing() == 0;
-      turns.remove(sequence);
-      turns.addLast(sequence);
+      sequence.add(found.get().block());
+      sequence.text = found.get().text();
+      sequence.known++;
+      sequence.computed += BLOCK;
     }
   }
 
-  private static int moreBlocks(Sequence sequence, int count) {
-    return Math.ceilDiv(sequence.computed + count, BLOCK) - Math.ceilDiv(sequence.computed, BLOCK);
+  private void publish(Sequence sequence) {
+    if (sequence.submission.goal() instanceof Embed) {
+      return;
+    }
+    for (; (sequence.known + 1) * BLOCK <= sequence.computed; sequence.known++) {
+      sequence.text =
+          ledger.publish(
+              sequence.text,
+              sequence.blocks[sequence.known],
+              sequence.tokens,
+              sequence.known * BLOCK,
+              sequence.prompt);
+    }
   }
 
-  /** Evicts the youngest others until there is room; not those with rows in this step. */
-  private boolean makeRoom(int count, Sequence forWhom, Rows rows) {
-    int blocks = moreBlocks(forWhom, count);
-    for (int i = running.size() - 1; i >= 0 && freePositions() < blocks * BLOCK; i--) {
-      Sequence victim = running.get(i);
-      if (victim == forWhom) {
-        return false; // only older ones are left: it waits for them
+  /** Adds rows of generated tokens, of who was served longest ago first. */
+  private void decode(Step step, Predicate<Sequence> qualifies) {
+    List<Sequence> guessing = new ArrayList<>();
+    for (Sequence sequence : List.copyOf(turns)) {
+      if (step.full() || step.rows >= limits.decodeRows()) {
+        break;
       }
-      if (!rows.contains(victim)) {
-        leaveCache(victim);
-        waiting.addFirst(victim);
+      if (!sequence.drawing
+          && sequence.decodes()
+          && sequence.stay != 0
+          && !step.contains(sequence)
+          && qualifies.test(sequence)) {
+        lookup(sequence);
+        int count = Math.min(sequence.missing(), limits.decodeRows() - step.rows);
+        if (makeRoom(sequence, sequence.computed + count, step)) {
+          step.add(sequence, count, false);
+          if (sequence.drawing && sequence.submission.goal() instanceof Continue) {
+            guessing.add(sequence);
+          }
+        }
       }
     }
-    return freePositions() >= blocks * BLOCK;
+    if (!drafter.equals(Drafter.NONE)) {
+      guess(step, guessing);
+    }
+  }
+
+  /** Adds guesses behind the last rows of sequences in the step, as far as there is room. */
+  private void guess(Step step, List<Sequence> sequences) {
+    int room = Math.min(limits.guessRows(), limits.decodeRows()) - step.rows;
+    List<Sequence> chosen = new ArrayList<>();
+    List<Drafter.Context> contexts = new ArrayList<>();
+    for (Sequence sequence : sequences) {
+      Continue goal = (Continue) sequence.submission.goal();
+      if (sequence.pause > 0) {
+        sequence.pause--;
+        continue;
+      }
+      int most =
+          Math.min(
+              Math.min(sequence.guesses, room),
+              Math.min(
+                  goal.maxTokens() - sequence.generated - 1,
+                  limits.maxLength() - sequence.length - 1));
+      if (most > 0 && sequence.lacks(sequence.length + most) <= ledger.available()) {
+        takeBlocks(sequence, sequence.length + most);
+        contexts.add(
+            new Drafter.Context(
+                sequence.stay, sequence.tokens, sequence.length, most, goal.sampling()));
+        chosen.add(sequence);
+        room -= most;
+      }
+    }
+    if (chosen.isEmpty()) {
+      return;
+    }
+    List<int[]> guesses = drafter.draft(contexts);
+    for (int i = 0; i < chosen.size(); i++) {
+      step.guess(chosen.get(i), guesses.get(i));
+    }
+  }
+
+  /** Adds chunks of prompts: one beside those who decode, as many as fit where nobody does. */
+  private void prefill(Step step) {
+    int room = step.rows == 0 ? limits.promptRows() : limits.chunk();
+    List<Sequence> prompts =
+        running.stream()
+            .filter(s -> !s.drawing && !s.decodes())
+            .sorted(
+                Comparator.comparingDouble((Sequence s) -> fair.pass(s.claim()))
+                    .thenComparingLong(s -> s.stay))
+            .toList();
+    for (Sequence sequence : prompts) {
+      while (room > 0 && sequence.stay != 0 && !sequence.decodes()) {
+        if (step.full() && !step.contains(sequence)) {
+          return;
+        }
+        lookup(sequence);
+        if (sequence.decodes()) {
+          break; // nothing of the prompt is left: the next step goes on with it
+        }
+        int end =
+            Math.min(sequence.prompt, (sequence.computed / limits.chunk() + 1) * limits.chunk());
+        int count = end - sequence.computed;
+        if (count > room) {
+          break;
+        }
+        if (!makeRoom(sequence, end, step)) {
+          return;
+        }
+        step.add(sequence, count, true);
+        room -= count;
+      }
+    }
+  }
+
+  /** Looks once more what others have computed meanwhile. */
+  private void lookup(Sequence sequence) {
+    int before = sequence.computed;
+    find(sequence);
+    foundTokens += sequence.computed - before;
+  }
+
+  /** Takes blocks up to a position, from the least urgent others if it must; whether it could. */
+  private boolean makeRoom(Sequence sequence, int positions, Step step) {
+    while (sequence.lacks(positions) > ledger.available()) {
+      Optional<Sequence> victim =
+          running.stream()
+              .filter(s -> s != sequence && !step.contains(s) && moreUrgent(sequence, s))
+              .reduce((a, b) -> moreUrgent(a, b) ? b : a);
+      if (victim.isEmpty()) {
+        return false; // only more urgent ones are left: it waits for them
+      }
+      evictions++;
+      leaveCache(victim.get());
+      fair.back(victim.get().claim(), victim.get());
+    }
+    takeBlocks(sequence, positions);
+    return true;
+  }
+
+  private static boolean moreUrgent(Sequence a, Sequence b) {
+    int byPriority = a.claim().priority().compareTo(b.claim().priority());
+    return byPriority != 0 ? byPriority < 0 : a.stay < b.stay;
+  }
+
+  private void takeBlocks(Sequence sequence, int positions) {
+    for (int i = sequence.lacks(positions); i > 0; i--) {
+      sequence.add(ledger.take());
+    }
   }
 
   private void end(Sequence sequence) {
     byId.remove(sequence.submission.id());
-    if (!waiting.remove(sequence)) {
+    if (sequence.stay != 0) {
       leaveCache(sequence);
     }
+    fair.leave(sequence.claim(), sequence);
   }
 
   private void leaveCache(Sequence sequence) {
     running.remove(sequence);
     turns.remove(sequence);
-    usedBlocks -= Math.ceilDiv(sequence.computed, BLOCK);
-    if (sequence.computed > 0) {
-      releases.add(sequence.cacheId);
+    if (sequence.submission.goal() instanceof Embed && sequence.computed > 0) {
+      releases.add(sequence.stay);
     }
-    sequence.computed = 0;
+    drafter.forget(sequence.stay);
+    leaveBlocks(sequence);
     sequence.drawing = false;
-    sequence.cacheId = 0;
+    sequence.stay = 0;
   }
 
-  /** The rows of a step while they are gathered. */
-  private static final class Rows {
+  private void leaveBlocks(Sequence sequence) {
+    ledger.release(sequence.blocks, sequence.blockCount);
+    sequence.blockCount = 0;
+    sequence.known = 0;
+    sequence.text = BlockLedger.ROOT;
+    sequence.computed = 0;
+  }
+
+  /** A step while it is gathered. */
+  private final class Step {
+
+    private record Part(Sequence sequence, int start, int count, boolean prompt) {}
+
+    private final int share;
     final List<Sequence> members = new ArrayList<>();
-    final List<Integer> starts = new ArrayList<>();
-    final List<Integer> counts = new ArrayList<>();
+    private final List<Part> parts = new ArrayList<>();
+    private final Map<Sequence, int[]> guesses = new HashMap<>();
     final List<Due> drawn = new ArrayList<>();
     final List<Due> embedded = new ArrayList<>();
-    int count;
-    int sequences;
+    int rows;
+
+    /**
+     * @param share so many sequences are to be in it, and the others in other steps
+     */
+    Step(int share) {
+      this.share = share;
+    }
+
+    boolean full() {
+      return members.size() >= share;
+    }
 
     boolean contains(Sequence sequence) {
       return members.contains(sequence);
     }
 
-    void add(Sequence sequence, int rows) {
-      members.add(sequence);
-      starts.add(sequence.computed);
-      counts.add(rows);
-      count += rows;
-      sequences++;
+    /** Adds the next rows of a sequence, which has the blocks for them. */
+    void add(Sequence sequence, int count, boolean prompt) {
+      parts.add(new Part(sequence, sequence.computed, count, prompt));
+      if (!members.contains(sequence)) {
+        members.add(sequence);
+      }
+      rows += count;
+      sequence.computed += count;
+      sequence.drawing = sequence.missing() == 0;
+      fair.charge(sequence.claim(), count);
+      turns.remove(sequence);
+      turns.addLast(sequence);
+      publish(sequence);
     }
 
-    Batch batch(long number, Collection<Long> releases) {
-      int[] tokens = new int[count];
-      long[] ids = new long[count];
-      int[] positions = new int[count];
+    /** Adds rows behind the last one of a sequence in this step. */
+    void guess(Sequence sequence, int[] tokens) {
+      if (tokens.length > 0) {
+        guesses.put(sequence, tokens);
+        rows += tokens.length;
+      }
+    }
+
+    Batch batch(long number) {
+      int[] tokens = new int[rows];
+      List<Rows.Run> runs = new ArrayList<>();
       List<Batch.Draw> draws = new ArrayList<>();
       List<Batch.Pool> pools = new ArrayList<>();
       int row = 0;
-      for (int i = 0; i < members.size(); i++) {
-        Sequence sequence = members.get(i);
-        for (int j = 0; j < counts.get(i); j++, row++) {
-          positions[row] = starts.get(i) + j;
-          tokens[row] = sequence.tokens[positions[row]];
-          ids[row] = sequence.cacheId;
-        }
-        boolean whole = positions[row - 1] == sequence.length - 1;
+      for (Part part : parts) {
+        Sequence sequence = part.sequence();
+        boolean whole = part.start() + part.count() == sequence.length;
+        int[] guessed = guesses.getOrDefault(sequence, new int[0]);
+        int count = part.count() + guessed.length;
+        System.arraycopy(sequence.tokens, part.start(), tokens, row, part.count());
+        System.arraycopy(guessed, 0, tokens, row + part.count(), guessed.length);
+        int blocks = Math.ceilDiv(part.start() + count, BLOCK);
+        runs.add(
+            new Rows.Run(
+                Arrays.copyOf(sequence.blocks, blocks), part.start(), count, part.prompt()));
         switch (sequence.submission.goal()) {
           case Continue(SamplingParameters sampling, int _, int[] _) -> {
             if (whole) {
-              draws.add(new Batch.Draw(row - 1, sequence.length, sampling));
-              drawn.add(new Due(sequence, sequence.cacheId));
+              for (int i = 0; i <= guessed.length; i++) {
+                int from = row + part.count() - 1 + i;
+                draws.add(new Batch.Draw(from, sequence.length + i, sampling));
+              }
+              drawn.add(new Due(sequence, sequence.stay, guessed));
             }
           }
           case Embed(Pooling pooling) -> {
-            pools.add(new Batch.Pool(row - counts.get(i), counts.get(i), sequence.length, pooling));
+            pools.add(
+                new Batch.Pool(
+                    sequence.stay, row, part.start(), part.count(), sequence.length, pooling));
             if (whole) {
-              embedded.add(new Due(sequence, sequence.cacheId));
+              embedded.add(new Due(sequence, sequence.stay, guessed));
             }
           }
         }
+        row += count;
       }
       return new Batch(
           number,
           tokens,
-          ids,
-          positions,
+          new Rows(runs),
           Collections.unmodifiableList(draws),
           Collections.unmodifiableList(pools),
           releases.stream().mapToLong(Long::longValue).toArray());

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.model.LayerSlice;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -35,7 +36,22 @@ public final class Serving implements AutoCloseable {
       LongSupplier nanoTime) {
     ServingMetrics metrics = new ServingMetrics(meters);
     models = new ModelStore(cluster, dataFolder, threads, clock);
-    stages = new StageHost(cluster, models::load, metrics, nanoTime);
+    stages =
+        new StageHost(
+            cluster,
+            new StageHost.Slices() {
+              @Override
+              public LayerSlice load(Placement placement, int stage) {
+                return models.load(placement, stage);
+              }
+
+              @Override
+              public LayerSlice draft(Placement placement) {
+                return models.draft(placement);
+              }
+            },
+            metrics,
+            nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, models, nanoTime);
     cluster.addService(models.service());

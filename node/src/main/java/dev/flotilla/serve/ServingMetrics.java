@@ -1,14 +1,20 @@
 package dev.flotilla.serve;
 
 import io.micrometer.core.instrument.Counter;
+import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.Meter;
 import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.MultiGauge;
+import io.micrometer.core.instrument.Tags;
 import io.micrometer.core.instrument.Timer;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.ToDoubleFunction;
+import java.util.stream.Collectors;
 
 /**
  * What serving measures. Heads report steps and queues; routers report what a client sees, on the
@@ -16,14 +22,25 @@ import java.util.concurrent.TimeUnit;
  */
 final class ServingMetrics {
 
+  /** What a head says of its replica: written by the head's thread, read by any. */
   private static final class Replica {
     volatile int running;
     volatile int waiting;
+    volatile int heldBlocks;
+    volatile int idleBlocks;
+    volatile int blankBlocks;
+    volatile Scheduler.Counts counts = new Scheduler.Counts(0, 0, 0, 0, 0);
+    private Map<String, Integer> waitingByTenant = Map.of();
+    private final String id;
+    private final MeterRegistry registry;
+    private final MultiGauge byTenant;
     final Timer step;
     final Counter rows;
-    final List<Meter> meters;
+    private final List<Meter> meters = new ArrayList<>();
 
     Replica(MeterRegistry registry, String id) {
+      this.id = id;
+      this.registry = registry;
       step =
           Timer.builder("flotilla.serve.step")
               .description("Time of one step in the head's stage")
@@ -34,16 +51,82 @@ final class ServingMetrics {
               .description("Rows that went through the head's stage")
               .tag("replica", id)
               .register(registry);
-      meters =
-          List.of(
-              step,
-              rows,
-              Gauge.builder("flotilla.serve.requests.running", this, r -> r.running)
-                  .tag("replica", id)
-                  .register(registry),
-              Gauge.builder("flotilla.serve.requests.waiting", this, r -> r.waiting)
-                  .tag("replica", id)
-                  .register(registry));
+      meters.add(step);
+      meters.add(rows);
+      gauge("requests.running", "Requests with positions in the KV cache", r -> r.running);
+      gauge("requests.waiting", "Requests that wait for room", r -> r.waiting);
+      gauge(
+          "kv.free.positions",
+          "Positions of the KV cache that no request holds",
+          r -> (r.idleBlocks + r.blankBlocks) * Scheduler.BLOCK);
+      blocks("held", r -> r.heldBlocks);
+      blocks("idle", r -> r.idleBlocks);
+      blocks("blank", r -> r.blankBlocks);
+      count("prefix.tokens", "Prompt tokens begun", Scheduler.Counts::promptTokens);
+      count(
+          "prefix.found.tokens",
+          "Prompt tokens found in the KV cache",
+          Scheduler.Counts::foundTokens);
+      count("drafted.tokens", "Tokens guessed", Scheduler.Counts::draftedTokens);
+      count("accepted.tokens", "Guesses that were right", Scheduler.Counts::acceptedTokens);
+      count("evictions", "Requests that lost their blocks", Scheduler.Counts::evictions);
+      byTenant =
+          MultiGauge.builder("flotilla.serve.tenant.waiting")
+              .description("Requests that wait, of each tenant that has some here")
+              .tag("replica", id)
+              .register(registry);
+    }
+
+    private void gauge(String name, String description, ToDoubleFunction<Replica> value) {
+      meters.add(
+          Gauge.builder("flotilla.serve." + name, this, value)
+              .description(description)
+              .tag("replica", id)
+              .register(registry));
+    }
+
+    private void blocks(String state, ToDoubleFunction<Replica> value) {
+      meters.add(
+          Gauge.builder("flotilla.serve.kv.blocks", this, value)
+              .description(
+                  "Blocks of the KV cache: held by requests, idle with text that may come again, or"
+                      + " blank")
+              .tag("replica", id)
+              .tag("state", state)
+              .register(registry));
+    }
+
+    private void count(String name, String description, ToDoubleFunction<Scheduler.Counts> value) {
+      meters.add(
+          FunctionCounter.builder(
+                  "flotilla.serve." + name, this, r -> value.applyAsDouble(r.counts))
+              .description(description)
+              .tag("replica", id)
+              .register(registry));
+    }
+
+    void show(Scheduler scheduler) {
+      running = scheduler.running();
+      waiting = scheduler.waiting();
+      BlockLedger ledger = scheduler.ledger();
+      heldBlocks = ledger.held();
+      idleBlocks = ledger.idle();
+      blankBlocks = ledger.blocks() - ledger.held() - ledger.idle();
+      counts = scheduler.counts();
+      Map<String, Integer> now = scheduler.waitingByTenant();
+      if (!now.equals(waitingByTenant)) {
+        waitingByTenant = now;
+        byTenant.register(
+            now.entrySet().stream()
+                .map(e -> MultiGauge.Row.of(Tags.of("tenant", e.getKey()), e.getValue()))
+                .collect(Collectors.toList()),
+            true);
+      }
+    }
+
+    void remove() {
+      byTenant.register(List.of(), true);
+      meters.forEach(registry::remove);
     }
   }
 
@@ -89,28 +172,15 @@ final class ServingMetrics {
     replica.rows.increment(rows);
   }
 
-  void queue(String id, int running, int waiting) {
-    Replica replica = replica(id);
-    replica.running = running;
-    replica.waiting = waiting;
-  }
-
-  /** Reports a stage's cache until the meter is removed. */
-  Meter stage(String replica, int index, Stage stage) {
-    return Gauge.builder("flotilla.serve.kv.free.positions", stage, Stage::freePositions)
-        .tag("replica", replica)
-        .tag("stage", Integer.toString(index))
-        .register(registry);
-  }
-
-  void remove(Meter meter) {
-    Meter _ = registry.remove(meter);
+  /** The state of a replica's queue and cache; on the head's thread. */
+  void queue(String id, Scheduler scheduler) {
+    replica(id).show(scheduler);
   }
 
   void gone(String id) {
     Replica replica = replicas.remove(id);
     if (replica != null) {
-      replica.meters.forEach(registry::remove);
+      replica.remove();
     }
   }
 

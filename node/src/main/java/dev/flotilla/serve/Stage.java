@@ -2,29 +2,24 @@ package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerSlice;
+import dev.flotilla.model.Rows;
 import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
- * A loaded slice at work: forgets, runs, and at the end of the chain draws and pools. Driven by one
- * thread.
+ * A loaded slice at work: runs, and at the end of the chain draws and pools. Driven by one thread.
  */
 final class Stage implements AutoCloseable {
 
   private final LayerSlice slice;
   private final boolean last;
-  private final Set<Long> cached = new HashSet<>();
   private final Map<Long, PooledStates> pooled = new HashMap<>();
-  private volatile int freePositions;
 
   Stage(LayerSlice slice) {
     this.slice = slice;
-    this.freePositions = slice.freePositions();
     this.last = slice.range().last() == slice.config().layers() - 1;
   }
 
@@ -36,17 +31,9 @@ final class Stage implements AutoCloseable {
     return last;
   }
 
-  /** Free positions of the cache after the last step; on any thread. */
-  int freePositions() {
-    return freePositions;
-  }
-
-  /** Empties the cache: a new chain begins. */
+  /** A new chain begins: nothing of an earlier one is wanted any more. */
   void reset() {
-    cached.forEach(slice::release);
-    cached.clear();
     pooled.clear();
-    freePositions = slice.freePositions();
   }
 
   float[] embed(int[] tokens) {
@@ -54,19 +41,10 @@ final class Stage implements AutoCloseable {
   }
 
   /** Runs a step's rows; {@code hidden}, {@code [rows, width]}, is overwritten. */
-  void forward(float[] hidden, long[] sequences, int[] positions, long[] releases) {
-    for (long sequence : releases) {
-      slice.release(sequence);
-      cached.remove(sequence);
-      pooled.remove(sequence);
+  void forward(float[] hidden, Rows rows) {
+    if (rows.count() > 0) {
+      slice.forward(hidden, rows);
     }
-    if (sequences.length > 0) {
-      for (long sequence : sequences) {
-        cached.add(sequence);
-      }
-      slice.forward(hidden, sequences, positions);
-    }
-    freePositions = slice.freePositions();
   }
 
   /** Draws the tokens asked for, in order; -1 where the output is not a number. */
@@ -93,23 +71,27 @@ final class Stage implements AutoCloseable {
   /**
    * Adds a step's rows to the embeddings they belong to.
    *
+   * @param releases texts that nobody wants any more
    * @return the embeddings that are now complete, in the order of the pools
    */
-  List<float[]> pool(float[] hidden, long[] sequences, int[] positions, List<Batch.Pool> pools) {
+  List<float[]> pool(float[] hidden, List<Batch.Pool> pools, long[] releases) {
+    for (long release : releases) {
+      pooled.remove(release);
+    }
     List<float[]> complete = new ArrayList<>();
     for (Batch.Pool pool : pools) {
-      long sequence = sequences[pool.row()];
       PooledStates states =
-          pooled.computeIfAbsent(sequence, s -> new PooledStates(slice.config().width()));
+          pooled.computeIfAbsent(pool.sequence(), s -> new PooledStates(slice.config().width()));
       int[] rows =
-          IntStream.range(pool.row(), pool.row() + pool.rows())
-              .filter(row -> pool.pooling().takes(positions[row], pool.length()))
+          IntStream.range(0, pool.rows())
+              .filter(i -> pool.pooling().takes(pool.position() + i, pool.length()))
+              .map(i -> pool.row() + i)
               .toArray();
       if (rows.length > 0) {
         states.add(slice.normalised(hidden, rows));
       }
-      if (positions[pool.row()] + pool.rows() == pool.length()) {
-        pooled.remove(sequence);
+      if (pool.position() + pool.rows() == pool.length()) {
+        pooled.remove(pool.sequence());
         complete.add(states.direction());
       }
     }

@@ -23,7 +23,6 @@ import io.grpc.BindableService;
 import io.grpc.Status;
 import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
-import io.micrometer.core.instrument.Meter;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -50,11 +49,13 @@ final class StageHost implements AutoCloseable {
   private static final long RETRY_NS = TimeUnit.SECONDS.toNanos(1);
 
   /** Where slices come from. */
-  @FunctionalInterface
   interface Slices {
 
     /** Loads one stage's layers; may take long, and fetch from other nodes. */
     LayerSlice load(Placement placement, int stage);
+
+    /** Loads the whole of a placement's draft model. */
+    LayerSlice draft(Placement placement);
   }
 
   /** What this node does for one replica. */
@@ -62,7 +63,7 @@ final class StageHost implements AutoCloseable {
     final Placed placed;
     final int index;
     @Nullable Stage stage;
-    @Nullable Meter meter;
+    @Nullable LayerSlice draft;
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
@@ -81,6 +82,7 @@ final class StageHost implements AutoCloseable {
     boolean sameLayers(Placement other, int otherIndex) {
       return placement().digest().equals(other.digest())
           && placement().cachePositions() == other.cachePositions()
+          && placement().engine().kv() == other.engine().kv()
           && placement().layers(index).equals(other.layers(otherIndex));
     }
   }
@@ -176,12 +178,12 @@ final class StageHost implements AutoCloseable {
       worker.close();
     }
     statuses.remove(replica(local));
+    if (local.draft != null) {
+      local.draft.close();
+    }
     Stage stage = local.stage;
     if (stage == null) {
       return Optional.empty();
-    }
-    if (local.meter != null) {
-      metrics.remove(local.meter);
     }
     int self = next.flatMap(n -> n.placement().stageOn(cluster.self())).orElse(-1);
     if (next.isPresent() && self >= 0 && local.sameLayers(next.get().placement(), self)) {
@@ -206,6 +208,14 @@ final class StageHost implements AutoCloseable {
     Stage stage;
     try {
       stage = kept.isPresent() ? kept.get() : new Stage(slices.load(placement, index));
+      try {
+        if (index == 0 && !placement.engine().draft().isEmpty()) {
+          local.draft = slices.draft(placement);
+        }
+      } catch (RuntimeException e) {
+        stage.close();
+        throw e;
+      }
     } catch (FlotillaException e) {
       log.warn(
           "node {} cannot load layers {} of replica {}: {}",
@@ -222,7 +232,6 @@ final class StageHost implements AutoCloseable {
     }
     local.failure = "";
     local.stage = stage;
-    local.meter = metrics.stage(placement.replica(), index, stage);
     int stages = placement.stages().size();
     if (index == 0) {
       local.head =
@@ -230,6 +239,8 @@ final class StageHost implements AutoCloseable {
               placement.replica(),
               stage,
               stages,
+              placement.engine().wire(),
+              drafter(local),
               listener -> onward(local, listener),
               (state, reason) ->
                   status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
@@ -237,7 +248,11 @@ final class StageHost implements AutoCloseable {
               nanoTime);
     } else {
       local.worker =
-          new Worker(placement.replica() + "/" + index, stage, listener -> onward(local, listener));
+          new Worker(
+              placement.replica() + "/" + index,
+              stage,
+              placement.engine().wire(),
+              listener -> onward(local, listener));
     }
     log.info(
         "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
@@ -248,6 +263,16 @@ final class StageHost implements AutoCloseable {
         index + 1,
         stages,
         kept.isPresent() ? ", kept from before" : "");
+  }
+
+  private static Drafter drafter(Local local) {
+    Drafter lookup = local.placement().engine().speculate() ? new PromptLookup() : Drafter.NONE;
+    LayerSlice draft = local.draft;
+    if (draft == null) {
+      return lookup;
+    }
+    Drafter model = new DraftModel(draft);
+    return lookup.equals(Drafter.NONE) ? model : lookup.or(model);
   }
 
   private Chain onward(Local local, Chain.Listener listener) {
@@ -393,6 +418,8 @@ final class StageHost implements AutoCloseable {
           new Scheduler.Submission(
               request.getId(),
               Wire.ints(request.getTokensList()),
+              request.getPrompt(),
+              Wire.claim(request.getTenant(), request.getPriority()),
               new Scheduler.Continue(
                   new SamplingParameters(
                       request.getTemperature(),
@@ -412,6 +439,8 @@ final class StageHost implements AutoCloseable {
           new Scheduler.Submission(
               request.getId(),
               Wire.ints(request.getTokensList()),
+              request.getTokensCount(),
+              Wire.claim(request.getTenant(), request.getPriority()),
               new Scheduler.Embed(Pooling.valueOf(request.getPooling()))),
           (ServerCallStreamObserver<GenerateEvent>) responses);
     }
@@ -441,7 +470,10 @@ final class StageHost implements AutoCloseable {
       String id = submission.id() + "#" + calls.incrementAndGet();
       Head chosen = head;
       call.setOnCancelHandler(() -> chosen.cancel(id));
-      head.submit(new Scheduler.Submission(id, submission.tokens(), submission.goal()), outgoing);
+      head.submit(
+          new Scheduler.Submission(
+              id, submission.tokens(), submission.prompt(), submission.claim(), submission.goal()),
+          outgoing);
     }
   }
 

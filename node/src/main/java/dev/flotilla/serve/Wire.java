@@ -4,15 +4,19 @@ import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.Draw;
 import dev.flotilla.serve.proto.Failed;
 import dev.flotilla.serve.proto.Pool;
+import dev.flotilla.serve.proto.Run;
 import dev.flotilla.serve.proto.Step;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.ShortBuffer;
+import java.util.Arrays;
 import java.util.List;
 
 /** Between our values and the messages that carry them. */
@@ -33,10 +37,51 @@ final class Wire {
     return values;
   }
 
-  static Step step(Batch batch, float[] hidden) {
-    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(bytes(hidden));
-    for (int i = 0; i < batch.rows(); i++) {
-      step.addSequences(batch.sequences()[i]).addPositions(batch.positions()[i]);
+  /** Hidden states, as they travel. */
+  static ByteString hidden(float[] states, WireType type) {
+    return switch (type) {
+      case F32 -> bytes(states);
+      case BF16 -> {
+        ByteBuffer buffer = ByteBuffer.allocate(states.length * 2).order(ByteOrder.LITTLE_ENDIAN);
+        for (float state : states) {
+          buffer.putShort(bfloat16(state));
+        }
+        yield UnsafeByteOperations.unsafeWrap(buffer.flip());
+      }
+    };
+  }
+
+  static float[] hidden(ByteString bytes, WireType type) {
+    return switch (type) {
+      case F32 -> floats(bytes);
+      case BF16 -> {
+        ShortBuffer shorts =
+            bytes.asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asShortBuffer();
+        float[] states = new float[shorts.remaining()];
+        for (int i = 0; i < states.length; i++) {
+          states[i] = Float.intBitsToFloat(shorts.get(i) << 16);
+        }
+        yield states;
+      }
+    };
+  }
+
+  /** The nearest one, the even one of two; what is not a number stays so. */
+  static short bfloat16(float value) {
+    int bits = Float.floatToRawIntBits(value);
+    int odd = (bits >>> 16) & 1;
+    return (short) (Float.isNaN(value) ? (bits >>> 16) | 0x40 : (bits + 0x7fff + odd) >>> 16);
+  }
+
+  static Step step(Batch batch, float[] hidden, WireType type) {
+    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(hidden(hidden, type));
+    for (Rows.Run run : batch.rows().runs()) {
+      step.addRuns(
+          Run.newBuilder()
+              .setPosition(run.position())
+              .setCount(run.count())
+              .setPrompt(run.prompt())
+              .addAllBlocks(() -> Arrays.stream(run.blocks()).iterator()));
     }
     for (long release : batch.releases()) {
       step.addReleases(release);
@@ -55,7 +100,9 @@ final class Wire {
     for (Batch.Pool pool : batch.pools()) {
       step.addPools(
           Pool.newBuilder()
+              .setSequence(pool.sequence())
               .setRow(pool.row())
+              .setPosition(pool.position())
               .setRows(pool.rows())
               .setLength(pool.length())
               .setPooling(pool.pooling().name()));
@@ -63,12 +110,30 @@ final class Wire {
     return step.build();
   }
 
+  static Rows rows(Step step) {
+    return new Rows(
+        step.getRunsList().stream()
+            .map(
+                run ->
+                    new Rows.Run(
+                        ints(run.getBlocksList()),
+                        run.getPosition(),
+                        run.getCount(),
+                        run.getPrompt()))
+            .toList());
+  }
+
   static List<Batch.Pool> pools(Step step) {
     return step.getPoolsList().stream()
         .map(
             p ->
                 new Batch.Pool(
-                    p.getRow(), p.getRows(), p.getLength(), Pooling.valueOf(p.getPooling())))
+                    p.getSequence(),
+                    p.getRow(),
+                    p.getPosition(),
+                    p.getRows(),
+                    p.getLength(),
+                    Pooling.valueOf(p.getPooling())))
         .toList();
   }
 
@@ -94,6 +159,10 @@ final class Wire {
 
   static int[] ints(List<Integer> values) {
     return values.stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  static Claim claim(String tenant, String priority) {
+    return new Claim(tenant, Priority.of(priority).orElse(Priority.NORMAL));
   }
 
   static Failed failed(FlotillaException error) {

@@ -1,5 +1,6 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.ChainReply;
 import dev.flotilla.serve.proto.Opened;
 import dev.flotilla.serve.proto.Step;
@@ -39,6 +40,7 @@ final class Worker implements AutoCloseable {
 
   private final String name;
   private final Stage stage;
+  private final WireType wire;
   private final Function<Chain.Listener, Chain> onward;
   private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
   private final Thread thread;
@@ -46,11 +48,13 @@ final class Worker implements AutoCloseable {
   private @Nullable Session current;
 
   /**
+   * @param wire how hidden states come and go
    * @param onward opens the chain to the next stage; not used by the last one
    */
-  Worker(String name, Stage stage, Function<Chain.Listener, Chain> onward) {
+  Worker(String name, Stage stage, WireType wire, Function<Chain.Listener, Chain> onward) {
     this.name = name;
     this.stage = stage;
+    this.wire = wire;
     this.onward = onward;
     this.thread = Thread.ofPlatform().name("stage-" + name).daemon().start(this::loop);
   }
@@ -130,19 +134,19 @@ final class Worker implements AutoCloseable {
     if (session != current) {
       return; // of a chain that ended
     }
-    float[] hidden = Wire.floats(step.getHidden());
-    long[] sequences = Wire.longs(step.getSequencesList());
-    int[] positions = Wire.ints(step.getPositionsList());
-    stage.forward(hidden, sequences, positions, Wire.longs(step.getReleasesList()));
+    Rows rows = Wire.rows(step);
+    float[] hidden = Wire.hidden(step.getHidden(), wire);
+    stage.forward(hidden, rows);
     if (session.downstream != null) {
-      session.downstream.send(step.toBuilder().setHidden(Wire.bytes(hidden)).build());
+      session.downstream.send(step.toBuilder().setHidden(Wire.hidden(hidden, wire)).build());
       return;
     }
     StepResult.Builder result = StepResult.newBuilder().setNumber(step.getNumber());
     for (int token : stage.draw(hidden, Wire.draws(step))) {
       result.addTokens(token);
     }
-    for (float[] vector : stage.pool(hidden, sequences, positions, Wire.pools(step))) {
+    for (float[] vector :
+        stage.pool(hidden, Wire.pools(step), Wire.longs(step.getReleasesList()))) {
       result.addVectors(Wire.bytes(vector));
     }
     session.upstream.send(ChainReply.newBuilder().setResult(result).build());

@@ -4,18 +4,18 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
-import java.nio.ByteOrder;
 import java.util.Arrays;
 
 /**
  * Keys and values in blocks of 32 positions, and attention over a list of such blocks.
  *
- * <p>A block holds, for each layer and key-value head, the keys as a tile whose rows are the 32
- * positions, and the values as tiles whose rows are 32 elements each and whose columns are the
- * positions. So both products of attention are {@link Kernels#addTile}, each score and each element
- * of the result is one chain in a fixed order, and a row's result does not depend on the rows
- * beside it nor on when its keys and values came in.
+ * <p>A block is laid out as {@link KvLayout} says, so that both products of attention are {@link
+ * Kernels#addTile} over its tiles, decoded where they are not plain. Each score and each element of
+ * the result is one chain in a fixed order, and a row's result does not depend on the rows beside
+ * it nor on when its keys and values came in.
+ *
+ * <p>Rows that follow one another and have the same list are worked on together, so that a tile is
+ * decoded once for several of them.
  *
  * <p>Blocks are allocated at their first use and kept; which sequence owns which block is the
  * caller's business.
@@ -25,56 +25,68 @@ public final class KvBlocks implements AutoCloseable {
   /** Positions of a block. */
   public static final int POSITIONS = TILE;
 
-  private static final ValueLayout.OfFloat FLOAT =
-      ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  /** Rows of one sequence that are worked on together. */
+  private static final int BUNDLE = 8;
 
   private final SimdOps ops;
-  private final int layers;
+  private final KvLayout layout;
   private final int heads;
   private final int kvHeads;
   private final int headWidth;
   private final int valueTiles;
   private final Arena arena = Arena.ofShared();
   private final MemorySegment[] blocks;
-  private final float[][] scores;
-  private final float[][] sums;
+  private final Scratch[] scratch;
+
+  /** What one thread works in. */
+  private static final class Scratch {
+    final MemorySegment plain;
+    final float[] queries;
+    final float[] sums;
+    float[] scores = new float[0];
+
+    Scratch(MemorySegment plain, int queries, int sums) {
+      this.plain = plain;
+      this.queries = new float[queries];
+      this.sums = new float[sums];
+    }
+
+    /** That many zeros. */
+    float[] scores(int length) {
+      if (scores.length < length) {
+        scores = new float[length + length / 4];
+      } else {
+        Arrays.fill(scores, 0, length, 0);
+      }
+      return scores;
+    }
+  }
 
   /**
-   * @param layers how many layers share a block
+   * @param heads of queries
    * @param capacity how many blocks there may be
    */
-  public KvBlocks(SimdOps ops, int layers, int heads, int kvHeads, int headWidth, int capacity) {
-    if (heads % kvHeads != 0) {
-      throw new IllegalArgumentException(heads + " heads, " + kvHeads + " kv heads");
+  public KvBlocks(SimdOps ops, KvLayout layout, int heads, int capacity) {
+    if (heads % layout.kvHeads() != 0) {
+      throw new IllegalArgumentException(heads + " heads, " + layout.kvHeads() + " kv heads");
     }
     this.ops = ops;
-    this.layers = layers;
+    this.layout = layout;
     this.heads = heads;
-    this.kvHeads = kvHeads;
-    this.headWidth = headWidth;
-    this.valueTiles = valueTiles(headWidth);
+    this.kvHeads = layout.kvHeads();
+    this.headWidth = layout.headWidth();
+    this.valueTiles = layout.valueTiles();
     this.blocks = new MemorySegment[capacity];
     Arrays.fill(blocks, MemorySegment.NULL);
-    int threads = ops.workers().threads();
-    this.scores = new float[threads][0];
-    this.sums = new float[threads][heads / kvHeads * valueTiles * TILE];
-  }
-
-  private static int valueTiles(int headWidth) {
-    return (headWidth + TILE - 1) / TILE;
-  }
-
-  /** Bytes of a block. */
-  public static long blockBytes(int layers, int kvHeads, int headWidth) {
-    return 4L * TILE * layers * kvHeads * (headWidth + (long) valueTiles(headWidth) * TILE);
-  }
-
-  private long keyTile(int layer, int kvHead) {
-    return 4L * TILE * (layer * (long) kvHeads + kvHead) * (headWidth + valueTiles * TILE);
-  }
-
-  private long valueTile(int layer, int kvHead, int tile) {
-    return keyTile(layer, kvHead) + 4L * TILE * (headWidth + (long) tile * TILE);
+    int rows = BUNDLE * (heads / kvHeads);
+    this.scratch = new Scratch[ops.workers().threads()];
+    for (int i = 0; i < scratch.length; i++) {
+      scratch[i] =
+          new Scratch(
+              arena.allocate(4L * TILE * TILE * valueTiles, 64),
+              rows * headWidth,
+              rows * valueTiles * TILE);
+    }
   }
 
   /**
@@ -86,20 +98,60 @@ public final class KvBlocks implements AutoCloseable {
    */
   public void write(int layer, int block, int slot, Matrix key, Matrix value, int row) {
     if (blocks[block].byteSize() == 0) {
-      blocks[block] = arena.allocate(blockBytes(layers, kvHeads, headWidth), 64);
+      blocks[block] = arena.allocate(layout.blockBytes(), 64);
     }
     MemorySegment memory = blocks[block];
-    int from = row * kvHeads * headWidth;
     for (int head = 0; head < kvHeads; head++) {
-      long keys = keyTile(layer, head) + 4L * slot;
-      for (int i = 0; i < headWidth; i++) {
-        memory.set(FLOAT, keys + 4L * TILE * i, key.values()[from + i]);
+      int from = (row * kvHeads + head) * headWidth;
+      writeKey(memory, layout.keys(layer, head), slot, key.values(), from);
+      for (int tile = 0; tile < valueTiles; tile++) {
+        int count = Math.min(TILE, headWidth - tile * TILE);
+        long at = layout.values(layer, head, tile);
+        writeValues(memory, at, slot, value.values(), from + tile * TILE, count);
       }
-      for (int i = 0; i < headWidth; i++) {
-        long at = valueTile(layer, head, i / TILE) + 4L * (slot * TILE + i % TILE);
-        memory.set(FLOAT, at, value.values()[from + i]);
+    }
+  }
+
+  private void writeKey(MemorySegment memory, long tile, int slot, float[] key, int from) {
+    switch (layout.type()) {
+      case F32 -> {
+        for (int i = 0; i < headWidth; i++) {
+          memory.set(KvKernels.FLOAT, tile + 4L * (slot + TILE * i), key[from + i]);
+        }
       }
-      from += headWidth;
+      case F16 -> {
+        for (int i = 0; i < headWidth; i++) {
+          KvKernels.putHalf(memory, tile + 2L * (slot + TILE * i), key[from + i]);
+        }
+      }
+      case Q8_0 -> {
+        for (int i = 0; i < headWidth; i += TILE) {
+          long square = tile + (long) KvLayout.SQUARE_BYTES * (i / TILE);
+          int count = Math.min(TILE, headWidth - i);
+          long quants = square + 2L * TILE + slot;
+          KvKernels.putQuants(memory, square + 2L * slot, quants, TILE, key, from + i, count);
+        }
+      }
+    }
+  }
+
+  private void writeValues(
+      MemorySegment memory, long tile, int slot, float[] values, int from, int count) {
+    switch (layout.type()) {
+      case F32 -> {
+        for (int i = 0; i < count; i++) {
+          memory.set(KvKernels.FLOAT, tile + 4L * (slot * TILE + i), values[from + i]);
+        }
+      }
+      case F16 -> {
+        for (int i = 0; i < count; i++) {
+          KvKernels.putHalf(memory, tile + 2L * (slot * TILE + i), values[from + i]);
+        }
+      }
+      case Q8_0 -> {
+        long quants = tile + 2L * TILE + (long) TILE * slot;
+        KvKernels.putQuants(memory, tile + 2L * slot, quants, 1, values, from, count);
+      }
     }
   }
 
@@ -119,92 +171,194 @@ public final class KvBlocks implements AutoCloseable {
     for (int length : lengths) {
       multiplications += 2L * length * heads * headWidth;
     }
+    int[] firsts = bundles(tables);
     ops.workers()
         .each(
-            query.rows() * kvHeads,
+            (firsts.length - 1) * kvHeads,
             multiplications,
             (worker, item) -> {
-              int row = item / kvHeads;
-              attendGroup(
-                  worker,
-                  layer,
-                  item % kvHeads,
-                  query,
-                  row,
-                  tables[row],
-                  lengths[row],
-                  scoring,
-                  result);
+              int first = firsts[item / kvHeads];
+              int rows = firsts[item / kvHeads + 1] - first;
+              new Group(scratch[worker], layer, item % kvHeads, scoring, first, rows)
+                  .attend(query, tables[first], lengths, result);
             });
     return result;
   }
 
-  /**
-   * One row's query heads that share a key-value head. Positions before the window cost nothing:
-   * the sums begin at its first position.
-   */
-  private void attendGroup(
-      int worker,
-      int layer,
-      int kvHead,
-      Matrix query,
-      int row,
-      int[] table,
-      int length,
-      Scoring scoring,
-      Matrix result) {
-    int group = heads / kvHeads;
-    int start = scoring.window() == 0 ? 0 : Math.max(0, length - scoring.window());
-    int firstBlock = start / TILE;
-    int skipped = firstBlock * TILE;
-    int blockCount = (length + TILE - 1) / TILE - firstBlock;
-    int stride = blockCount * TILE;
-    int first = row * query.width() + kvHead * group * headWidth;
+  /** The first row of each bundle, and the number of rows. */
+  private static int[] bundles(int[][] tables) {
+    int[] firsts = new int[tables.length + 1];
+    int count = 0;
+    int first = 0;
+    for (int row = 1; row <= tables.length; row++) {
+      if (row == tables.length
+          || !Arrays.equals(tables[row], tables[first])
+          || row - first == BUNDLE) {
+        firsts[count++] = first;
+        first = row;
+      }
+    }
+    firsts[count] = tables.length;
+    return Arrays.copyOf(firsts, count + 1);
+  }
 
-    float[] score = scores(worker, group * stride);
-    for (int i = 0; i < blockCount; i++) {
+  /** The query heads that share a key-value head, of some rows of one sequence. */
+  private final class Group {
+    private final Scratch scratch;
+    private final int layer;
+    private final int kvHead;
+    private final Scoring scoring;
+    private final int firstRow;
+    private final int rows;
+    private final int perRow = heads / kvHeads;
+
+    Group(Scratch scratch, int layer, int kvHead, Scoring scoring, int firstRow, int rows) {
+      this.scratch = scratch;
+      this.layer = layer;
+      this.kvHead = kvHead;
+      this.scoring = scoring;
+      this.firstRow = firstRow;
+      this.rows = rows;
+    }
+
+    private int start(int length) {
+      return scoring.window() == 0 ? 0 : Math.max(0, length - scoring.window());
+    }
+
+    /** Blocks before all windows cost nothing: the sums begin at a window's first position. */
+    void attend(Matrix query, int[] table, int[] lengths, Matrix result) {
+      int skippedBlocks = start(least(lengths)) / TILE;
+      int blockCount = (most(lengths) + TILE - 1) / TILE - skippedBlocks;
+      int skipped = skippedBlocks * TILE;
+      int stride = blockCount * TILE;
+      float[] score = scratch.scores(rows * perRow * stride);
+      int column = kvHead * perRow * headWidth;
+      for (int r = 0; r < rows; r++) {
+        int from = (firstRow + r) * query.width() + column;
+        int count = perRow * headWidth;
+        System.arraycopy(query.values(), from, scratch.queries, r * count, count);
+      }
+      for (int i = 0; i < blockCount; i++) {
+        addScores(blocks[table[skippedBlocks + i]], score, i * TILE, stride);
+      }
+      for (int r = 0; r < rows; r++) {
+        int start = start(lengths[firstRow + r]);
+        for (int i = r * perRow; i < (r + 1) * perRow; i++) {
+          int seen = lengths[firstRow + r] - start;
+          softmaxNumerators(score, i * stride + start - skipped, seen, scoring);
+        }
+      }
+      Arrays.fill(scratch.sums, 0);
+      for (int i = 0; i < blockCount; i++) {
+        addValues(
+            blocks[table[skippedBlocks + i]], score, i * TILE, stride, skipped + i * TILE, lengths);
+      }
+      for (int r = 0; r < rows; r++) {
+        int start = start(lengths[firstRow + r]);
+        int to = (firstRow + r) * query.width() + column;
+        for (int i = 0; i < perRow; i++) {
+          int group = r * perRow + i;
+          int first = group * stride + start - skipped;
+          float total = Kernels.sum(score, first, lengths[firstRow + r] - start);
+          for (int j = 0; j < headWidth; j++) {
+            result.values()[to + i * headWidth + j] =
+                scratch.sums[group * valueTiles * TILE + j] / total;
+          }
+        }
+      }
+    }
+
+    private int least(int[] lengths) {
+      int least = lengths[firstRow];
+      for (int r = 1; r < rows; r++) {
+        least = Math.min(least, lengths[firstRow + r]);
+      }
+      return least;
+    }
+
+    private int most(int[] lengths) {
+      int most = lengths[firstRow];
+      for (int r = 1; r < rows; r++) {
+        most = Math.max(most, lengths[firstRow + r]);
+      }
+      return most;
+    }
+
+    /** Scores of all rows at the 32 positions of a block. */
+    private void addScores(MemorySegment block, float[] score, int at, int stride) {
+      long keys = layout.keys(layer, kvHead);
+      MemorySegment tile = block;
+      long from = keys;
+      switch (layout.type()) {
+        case F32 -> {}
+        case F16 -> {
+          KvKernels.decodeHalves(block, keys, TILE * headWidth, scratch.plain);
+          tile = scratch.plain;
+          from = 0;
+        }
+        case Q8_0 -> {
+          for (int i = 0; i < valueTiles; i++) {
+            long square = keys + (long) KvLayout.SQUARE_BYTES * i;
+            KvKernels.decodeRowScaled(block, square, scratch.plain, 4L * TILE * TILE * i);
+          }
+          tile = scratch.plain;
+          from = 0;
+        }
+      }
       Kernels.addTile(
-          blocks[table[firstBlock + i]],
-          keyTile(layer, kvHead),
-          headWidth,
-          query.values(),
-          first,
-          headWidth,
-          group,
-          score,
-          i * TILE,
-          stride);
+          tile, from, headWidth, scratch.queries, 0, headWidth, rows * perRow, score, at, stride);
     }
 
-    float[] sum = sums[worker];
-    int sumStride = valueTiles * TILE;
-    Arrays.fill(sum, 0);
-    int seen = length - start;
-    for (int i = 0; i < group; i++) {
-      softmaxNumerators(score, i * stride + start - skipped, seen, scoring);
-    }
-    for (int i = 0; i < blockCount; i++) {
-      int from = Math.max(0, start - skipped - i * TILE);
-      int columns = Math.min(TILE, length - skipped - i * TILE) - from;
+    /** Adds what each row sees of a block's values; {@code position} is the block's first. */
+    private void addValues(
+        MemorySegment block, float[] score, int at, int stride, int position, int[] lengths) {
       for (int tile = 0; tile < valueTiles; tile++) {
-        Kernels.addTile(
-            blocks[table[firstBlock + i]],
-            valueTile(layer, kvHead, tile) + 4L * TILE * from,
-            columns,
-            score,
-            i * TILE + from,
-            stride,
-            group,
-            sum,
-            tile * TILE,
-            sumStride);
+        long values = layout.values(layer, kvHead, tile);
+        MemorySegment plain = block;
+        long from = values;
+        switch (layout.type()) {
+          case F32 -> {}
+          case F16 -> {
+            KvKernels.decodeHalves(block, values, TILE * TILE, scratch.plain);
+            plain = scratch.plain;
+            from = 0;
+          }
+          case Q8_0 -> {
+            KvKernels.decodeColumnScaled(block, values, 0, TILE, scratch.plain);
+            plain = scratch.plain;
+            from = 0;
+          }
+        }
+        for (int r = 0; r < rows; ) {
+          int length = lengths[firstRow + r];
+          int first = Math.clamp(start(length) - position, 0, TILE);
+          int end = Math.clamp(length - position, 0, TILE);
+          int same = 1;
+          while (r + same < rows && seesAlike(lengths, r + same, position, first, end)) {
+            same++;
+          }
+          if (first < end) {
+            Kernels.addTile(
+                plain,
+                from + 4L * TILE * first,
+                end - first,
+                score,
+                r * perRow * stride + at + first,
+                stride,
+                same * perRow,
+                scratch.sums,
+                (r * perRow * valueTiles + tile) * TILE,
+                valueTiles * TILE);
+          }
+          r += same;
+        }
       }
     }
-    for (int i = 0; i < group; i++) {
-      float total = Kernels.sum(score, i * stride + start - skipped, seen);
-      for (int j = 0; j < headWidth; j++) {
-        result.values()[first + i * headWidth + j] = sum[i * sumStride + j] / total;
-      }
+
+    private boolean seesAlike(int[] lengths, int r, int position, int first, int end) {
+      int length = lengths[firstRow + r];
+      return Math.clamp(start(length) - position, 0, TILE) == first
+          && Math.clamp(length - position, 0, TILE) == end;
     }
   }
 
@@ -219,15 +373,6 @@ public final class KvBlocks implements AutoCloseable {
       largest = Math.max(largest, score[i]);
     }
     Kernels.expAll(score, first, count, scale, largest * scale);
-  }
-
-  private float[] scores(int worker, int length) {
-    if (scores[worker].length < length) {
-      scores[worker] = new float[length + length / 4];
-    } else {
-      Arrays.fill(scores[worker], 0, length, 0);
-    }
-    return scores[worker];
   }
 
   /** Frees the memory. */

@@ -109,6 +109,47 @@ class ClusterGrowthTest {
     }
   }
 
+  private static boolean written(ClusterNode node, String value) {
+    try {
+      long epoch = node.registry().get(KEY).map(Registry.Entry::epoch).orElse(0L);
+      return write(node, epoch, value).isPresent();
+    } catch (FlotillaException notYet) {
+      return false;
+    }
+  }
+
+  @Test
+  void aListenerThatMissedTheLeaderGoesOnListening() throws Exception {
+    try (TestNodes nodes = new TestNodes(folder)) {
+      ClusterConfig configA = nodes.config("a");
+      ClusterNode a = nodes.start(configA);
+      ClusterConfig configB = nodes.config("b");
+      ClusterNode b = nodes.joinAndStart(configB, configA, a.invite());
+      ClusterConfig configC = nodes.config("c");
+      ClusterNode c = nodes.joinAndStart(configC, configA, a.invite());
+      ClusterNode d = nodes.joinAndStart(nodes.config("d"), configA, a.invite());
+      // A leader that has not let it in itself: the listener counts as caught up from then on.
+      a.kill();
+      await("another leader", Duration.ofSeconds(10), () -> written(d, "1"));
+      ClusterNode again = nodes.start(configA);
+      for (ClusterNode node : List.of(again, b, c)) {
+        node.kill();
+      }
+      await(
+          "the listener has missed the leader",
+          Duration.ofSeconds(10),
+          () -> d.raft().missesLeader());
+      Thread[] starts =
+          List.of(configA, configB, configC).stream()
+              .map(config -> Thread.ofVirtual().start(() -> nodes.start(config)))
+              .toArray(Thread[]::new);
+      for (Thread start : starts) {
+        start.join();
+      }
+      await("the listener follows", Duration.ofSeconds(10), () -> written(d, "2"));
+    }
+  }
+
   @Test
   void ofTwoNodesTheOneLeftRefusesToDecideAndStillAnswersReads() {
     try (TestNodes nodes = new TestNodes(folder, new RaftRegistry.Tuning(4096, 8 << 20, 1_000))) {

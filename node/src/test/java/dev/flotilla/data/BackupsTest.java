@@ -3,11 +3,13 @@ package dev.flotilla.data;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.flotilla.cluster.Locks;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.GridMembers;
 import dev.flotilla.data.grid.TestGrids;
+import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -55,6 +57,7 @@ class BackupsTest {
     return new GridBackups(
         member.cluster(),
         member.grid(),
+        Locks.embedded(member.cluster(), System::nanoTime, new SimpleMeterRegistry()),
         InstantSource.system(),
         List.of("cache"),
         Optional.empty());

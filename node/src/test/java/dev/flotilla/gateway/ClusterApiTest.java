@@ -59,8 +59,18 @@ class ClusterApiTest {
     assertThat(before.at("/0/replicas/0/stages/1/first_layer").asInt()).isEqualTo(4);
     assertThat(before.at("/0/replicas/0/stages/1/node").asText()).isEqualTo("node-b");
     HttpResponse<String> deployed =
-        gateway.post("/api/deployments", "{\"model\":\"tiny\",\"replicas\":2,\"stages\":3}");
+        gateway.post(
+            "/api/deployments",
+            """
+            {"model":"tiny","replicas":2,"stages":3,"kv":"q8_0","wire":"bf16","speculate":true,
+            "draft":"small"}
+            """);
     assertThat(deployed.statusCode()).isEqualTo(202);
+    JsonNode wanted = TestGateway.json(deployed).get("wanted");
+    assertThat(wanted.get("kv").asText()).isEqualTo("q8_0");
+    assertThat(wanted.get("wire").asText()).isEqualTo("bf16");
+    assertThat(wanted.get("speculate").asBoolean()).isTrue();
+    assertThat(wanted.get("draft").asText()).isEqualTo("small");
     assertThat(TestGateway.json(deployed).at("/wanted/stages").asInt()).isEqualTo(3);
     assertThat(gateway.delete("/api/deployments/tiny").statusCode()).isEqualTo(200);
     assertThat(gateway.delete("/api/deployments/tiny").statusCode()).isEqualTo(404);
@@ -79,6 +89,11 @@ class ClusterApiTest {
           tensor   | {"model":"tiny","tensor":2}
           routing  | {"model":"tiny","routing":"random"}
           force    | {"model":"tiny","force":"yes"}
+          kv       | {"model":"tiny","kv":"f64"}
+          kv       | {"model":"tiny","kv":16}
+          wire     | {"model":"tiny","wire":"q8_0"}
+          speculate | {"model":"tiny","speculate":"yes"}
+          draft    | {"model":"tiny","draft":["m"]}
           """)
   void aDeploymentsFieldsAreChecked(String field, String body) {
     HttpResponse<String> response = gateway.post("/api/deployments", body);

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.serve.Deployments;
+import dev.flotilla.serve.Engine;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -35,7 +36,7 @@ final class FakeDeployments implements Deployments {
             name,
             "ready",
             "",
-            new Wanted(name, 1, stages.size(), "least_load", false),
+            new Wanted(name, 1, stages.size(), "least_load", false, Engine.DEFAULT),
             List.of(new ReplicaView(name + "-0", "ready", 7, stages))));
   }
 
@@ -75,7 +76,7 @@ final class FakeDeployments implements Deployments {
   }
 
   @Override
-  public Map<String, Object> plan(String model, int stages) {
+  public Map<String, Object> plan(String model, int stages, Engine engine) {
     if (stages > 3) {
       throw new FlotillaException(
           FlotillaException.Code.INVALID, "only 3 nodes are up", "Ask for fewer stages.");

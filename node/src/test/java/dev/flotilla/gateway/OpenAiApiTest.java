@@ -21,6 +21,7 @@ import com.openai.models.models.Model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.serve.Deployments.StageView;
+import dev.flotilla.serve.Priority;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
@@ -275,6 +276,20 @@ class OpenAiApiTest {
   }
 
   @Test
+  void aRequestRunsInTheNameOfItsKeyAndWithThePriorityItAsksFor() {
+    for (String priority : List.of("high", "normal", "low")) {
+      assertThat(chat("\"priority\":\"" + priority + "\"").statusCode()).isEqualTo(200);
+    }
+    assertThat(chat("\"priority\":null").statusCode()).isEqualTo(200);
+    assertThat(gateway.generator.requests)
+        .extracting(r -> r.claim().priority())
+        .containsExactly(Priority.HIGH, Priority.NORMAL, Priority.LOW, Priority.NORMAL);
+    assertThat(gateway.generator.requests)
+        .extracting(r -> r.claim().tenant())
+        .containsOnly("admin");
+  }
+
+  @Test
   void maxTokensCutsTheAnswer() {
     JsonNode answer = TestGateway.json(chat("\"max_completion_tokens\":3"));
     assertThat(answer.at("/choices/0/message/content").asText()).isEqualTo("Hel");
@@ -397,6 +412,10 @@ class OpenAiApiTest {
           stop              | ["a","b","c","d","e"]
           stop              | [null]
           stream            | "yes"
+          priority          | "urgent"
+          priority          | "HIGH"
+          priority          | ""
+          priority          | 1
           stream_options    | {"include_usage":true}
           tools             | [{"type":"function"}]
           tool_choice       | "required"

@@ -54,10 +54,11 @@ class GgufConverterTest {
     int[] tokens = {0, 65, 110, 40, 7, 7};
     try (HuggingFaceFolder source = HuggingFaceFolder.open(folder);
         GgufFile file = GgufFile.open(gguf);
-        LayerSlice slice = PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, 64)) {
+        LayerSlice slice =
+            PackedSlice.load(file, new LayerRange(0, config.layers() - 1), 1, KvFormat.F32, 64)) {
       double[][] wanted = new ReferenceLlama(source).normalised(tokens);
       float[] hidden = slice.embed(tokens);
-      slice.forward(hidden, new long[6], new int[] {0, 1, 2, 3, 4, 5});
+      slice.forward(hidden, new Sequences(slice.blocks()).prompt(1, 6));
       float[] states = slice.normalised(hidden, new int[] {0, 1, 2, 3, 4, 5});
       for (int t = 0; t < tokens.length; t++) {
         for (int i = 0; i < config.width(); i++) {

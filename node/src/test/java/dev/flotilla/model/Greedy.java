@@ -16,15 +16,16 @@ final class Greedy {
     try (GgufFile source = GgufFile.open(gguf)) {
       int layers = source.header().modelConfig().layers();
       LayerRange all = new LayerRange(0, layers - 1);
-      try (LayerSlice slice = PackedSlice.load(source, all, 1, 256)) {
+      try (LayerSlice slice = PackedSlice.load(source, all, 1, KvFormat.F32, 256)) {
         int[] tokens = Arrays.copyOf(prompt, prompt.length + generate);
         float[][] logits = new float[tokens.length][];
+        Sequences sequences = new Sequences(slice.blocks());
         for (int t = 0; t < tokens.length; t++) {
           if (t >= prompt.length) {
             tokens[t] = argmax(logits[t - 1]);
           }
           float[] hidden = slice.embed(new int[] {tokens[t]});
-          slice.forward(hidden, new long[] {1}, new int[] {t});
+          slice.forward(hidden, sequences.rows(new long[] {1}, new int[] {t}));
           logits[t] = slice.logits(hidden, new int[] {0});
         }
         return new Result(tokens, logits);

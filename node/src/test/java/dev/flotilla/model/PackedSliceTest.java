@@ -15,7 +15,6 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
-import org.junit.jupiter.params.provider.ValueSource;
 
 class PackedSliceTest {
 
@@ -43,16 +42,14 @@ class PackedSliceTest {
   @EnumSource(WeightType.class)
   void oneTwoOrThreeSlicesAndChunksOfAnySizeGiveTheSameBits(WeightType type) {
     List<LayerSlice> whole = Slices.load(file(type), 1, 64, 0);
-    float[] wanted = Slices.run(whole, 1, tokens, 1);
+    float[] wanted = Slices.run(whole, tokens, 1);
     Slices.close(whole);
     for (int[] firsts : new int[][] {{0}, {0, 1}, {0, 2}, {0, 1, 2}}) {
       List<LayerSlice> slices = Slices.load(file(type), 2, 64, firsts);
       for (int chunk : new int[] {1, 2, 7, 32, TOKENS}) {
-        assertThat(Slices.run(slices, 1, tokens, chunk))
+        assertThat(Slices.run(slices, tokens, chunk))
             .as("%s, slices %s, chunk %d", type, Arrays.toString(firsts), chunk)
             .isEqualTo(wanted);
-        slices.forEach(slice -> slice.release(1));
-        assertThat(slices).allMatch(slice -> slice.freePositions() == slice.cachePositions());
       }
       Slices.close(slices);
     }
@@ -62,8 +59,8 @@ class PackedSliceTest {
   void rowsOfOtherSequencesInTheSameStepChangeNothing() {
     List<LayerSlice> slices = Slices.load(file(WeightType.Q8_0), 2, 1024, 0);
     LayerSlice slice = slices.getFirst();
-    float[] wanted = Slices.run(slices, 1, tokens, 1);
-    slice.release(1);
+    float[] wanted = Slices.run(slices, tokens, 1);
+    Sequences cached = new Sequences(slice.blocks());
     // Sequence 1 decodes token by token while five others come and grow beside it.
     int vocabulary = slice.config().vocabularySize();
     int[] lengths = new int[6];
@@ -79,7 +76,7 @@ class PackedSliceTest {
         part[i] = i == others ? tokens[t] : (t * 31 + i) % vocabulary;
       }
       float[] hidden = slice.embed(part);
-      slice.forward(hidden, sequences, positions);
+      slice.forward(hidden, cached.rows(sequences, positions));
       assertThat(slice.logits(hidden, new int[] {others}))
           .isEqualTo(Arrays.copyOfRange(wanted, t * vocabulary, (t + 1) * vocabulary));
     }
@@ -89,54 +86,59 @@ class PackedSliceTest {
   @Test
   void aReplayAfterReleaseGivesTheSameBitsInReusedBlocks() {
     List<LayerSlice> slices = Slices.load(folder.resolve("untied"), 1, 64, 0, 2);
-    float[] wanted = Slices.run(slices, 1, tokens, 7);
-    slices.forEach(slice -> slice.release(1));
+    Sequences cached = new Sequences(slices.getFirst().blocks());
+    float[] wanted = Slices.run(slices, cached, 1, tokens, 7);
+    cached.release(1);
     int[] other = Arrays.copyOf(tokens, 20);
     Arrays.setAll(other, i -> (other[i] + 17) % 300);
-    Slices.run(slices, 2, other, 3);
-    slices.forEach(slice -> slice.release(2));
-    assertThat(Slices.run(slices, 3, tokens, TOKENS)).isEqualTo(wanted);
+    Slices.run(slices, cached, 2, other, 3);
+    cached.release(2);
+    assertThat(Slices.run(slices, cached, 3, tokens, TOKENS)).isEqualTo(wanted);
     Slices.close(slices);
   }
 
   @Test
-  void aFullCacheIsBusyAndChangesNothing() {
+  void aBlockThatTheCacheDoesNotHaveIsRefused() {
     List<LayerSlice> slices = Slices.load(file(WeightType.F32), 1, 64, 0);
     LayerSlice slice = slices.getFirst();
-    float[] wanted = Slices.run(slices, 9, Arrays.copyOf(tokens, 33), 1);
-    slice.release(9);
-    Slices.run(slices, 1, Arrays.copyOf(tokens, 32), 32);
-    Slices.run(slices, 2, Arrays.copyOf(tokens, 20), 20);
-    assertThat(slice.freePositions()).isZero();
-    float[] hidden = slice.embed(new int[] {1, 2});
-    float[] before = hidden.clone();
-    assertThatThrownBy(() -> slice.forward(hidden, new long[] {2, 1}, new int[] {20, 32}))
-        .isInstanceOfSatisfying(
-            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.BUSY));
-    assertThat(hidden).isEqualTo(before);
-    slice.release(2);
-    assertThat(slice.freePositions()).isEqualTo(32);
-    float[] last = slice.embed(new int[] {tokens[32]});
-    slice.forward(last, new long[] {1}, new int[] {32});
-    int vocabulary = slice.config().vocabularySize();
-    assertThat(slice.logits(last, new int[] {0}))
-        .isEqualTo(Arrays.copyOfRange(wanted, 32 * vocabulary, 33 * vocabulary));
+    assertThat(slice.blocks()).isEqualTo(2);
+    for (int block : new int[] {-1, 2}) {
+      Rows rows = new Rows(List.of(new Rows.Run(new int[] {0, block}, 32, 1, false)));
+      assertThatThrownBy(() -> slice.forward(new float[WIDTH], rows))
+          .isInstanceOf(IllegalArgumentException.class)
+          .hasMessageContaining("block " + block);
+    }
+    assertThatThrownBy(() -> new Rows.Run(new int[] {0}, 31, 2, false))
+        .isInstanceOf(IllegalArgumentException.class);
     Slices.close(slices);
   }
 
   @ParameterizedTest
-  @ValueSource(ints = {0, 3, 5, -1})
-  void aRowThatDoesNotContinueItsSequenceIsRefusedAndChangesNothing(int position) {
-    List<LayerSlice> slices = Slices.load(file(WeightType.F32), 1, 64, 0);
-    LayerSlice slice = slices.getFirst();
-    Slices.run(slices, 1, Arrays.copyOf(tokens, 4), 4);
-    assertThatThrownBy(
-            () -> slice.forward(new float[2 * WIDTH], new long[] {2, 1}, new int[] {0, position}))
-        .isInstanceOfSatisfying(
-            FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.CONFLICT));
-    assertThat(slice.freePositions()).isEqualTo(32);
-    slice.forward(new float[WIDTH], new long[] {1}, new int[] {4});
-    Slices.close(slices);
+  @EnumSource(KvFormat.class)
+  void aPromptInTheCacheOfAnotherSequenceChangesNoBit(KvFormat kv) {
+    int[] prompt = new Random(SEED).ints(200, 0, TestModels.TIED.vocabularySize()).toArray();
+    try (GgufFile source = GgufFile.open(file(WeightType.Q8_0));
+        LayerSlice slice = PackedSlice.load(source, new LayerRange(0, 2), 2, kv, 1024)) {
+      int[] first = {5, 3, 8, 1, 0, 2, 4};
+      float[] wanted = prompt(slice, prompt, first, 0);
+      // Six blocks are there already, and the seventh begins in the middle of a chunk.
+      int[] second = {5, 3, 8, 1, 0, 2, 9};
+      assertThat(prompt(slice, prompt, second, 192)).isEqualTo(wanted);
+      assertThat(prompt(slice, prompt, new int[] {5, 3, 11, 12, 13, 14, 15}, 64)).isEqualTo(wanted);
+    }
+  }
+
+  /** Computes a prompt from a position on, in these blocks; the last row's logits. */
+  private static float[] prompt(LayerSlice slice, int[] tokens, int[] blocks, int from) {
+    float[] logits = new float[0];
+    for (int at = from; at < tokens.length; ) {
+      int end = Math.min(tokens.length, (at / Rows.CHUNK + 1) * Rows.CHUNK);
+      float[] hidden = slice.embed(Arrays.copyOfRange(tokens, at, end));
+      slice.forward(hidden, new Rows(List.of(new Rows.Run(blocks, at, end - at, true))));
+      logits = slice.logits(hidden, new int[] {end - at - 1});
+      at = end;
+    }
+    return logits;
   }
 
   @Test
@@ -159,7 +161,8 @@ class PackedSliceTest {
                     folder.resolve("untied"), header.tensor(name).orElseThrow().offset());
               });
       try (onlyMiddle;
-          LayerSlice slice = PackedSlice.load(onlyMiddle, new LayerRange(1, 1), 1, 32)) {
+          LayerSlice slice =
+              PackedSlice.load(onlyMiddle, new LayerRange(1, 1), 1, KvFormat.F32, 32)) {
         assertThat(slice.weightBytes()).isPositive().isLessThan(header.fileBytes() / 3);
         assertThatThrownBy(() -> slice.embed(new int[] {0}))
             .isInstanceOf(IllegalStateException.class);

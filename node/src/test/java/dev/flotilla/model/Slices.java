@@ -21,14 +21,22 @@ final class Slices {
       int layers = source.header().modelConfig().layers();
       for (int i = 0; i < firsts.length; i++) {
         int last = i + 1 < firsts.length ? firsts[i + 1] - 1 : layers - 1;
-        slices.add(PackedSlice.load(source, new LayerRange(firsts[i], last), threads, positions));
+        slices.add(
+            PackedSlice.load(
+                source, new LayerRange(firsts[i], last), threads, KvFormat.F32, positions));
       }
     }
     return slices;
   }
 
   /** All tokens of one sequence in chunks of the given size; the logits of every row. */
-  static float[] run(List<LayerSlice> slices, long sequence, int[] tokens, int chunk) {
+  static float[] run(List<LayerSlice> slices, int[] tokens, int chunk) {
+    return run(slices, new Sequences(slices.getFirst().blocks()), 1, tokens, chunk);
+  }
+
+  /** The same beside other sequences. */
+  static float[] run(
+      List<LayerSlice> slices, Sequences cached, long sequence, int[] tokens, int chunk) {
     int vocabulary = slices.getFirst().config().vocabularySize();
     float[] logits = new float[tokens.length * vocabulary];
     for (int from = 0; from < tokens.length; from += chunk) {
@@ -42,8 +50,9 @@ final class Slices {
         positions[i] = from + i;
         rows[i] = i;
       }
+      Rows step = cached.rows(sequences, positions);
       for (LayerSlice slice : slices) {
-        slice.forward(hidden, sequences, positions);
+        slice.forward(hidden, step);
       }
       float[] result = slices.getLast().logits(hidden, rows);
       System.arraycopy(result, 0, logits, from * vocabulary, result.length);
@@ -55,7 +64,7 @@ final class Slices {
   static float[] run(Path file, int threads, int[] tokens, int chunk, int... firsts) {
     List<LayerSlice> slices = load(file, threads, 64, firsts);
     try {
-      return run(slices, 1, tokens, chunk);
+      return run(slices, tokens, chunk);
     } finally {
       close(slices);
     }

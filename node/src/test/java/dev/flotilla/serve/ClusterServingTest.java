@@ -106,7 +106,7 @@ final class ClusterServingTest {
     any()
         .serving()
         .deployments()
-        .deploy(new Deployments.Wanted("m", 1, stages, "least_load", true));
+        .deploy(new Deployments.Wanted("m", 1, stages, "least_load", true, Engine.DEFAULT));
     for (Node node : nodes.values()) {
       await(stages + " stages ready", () -> ready(node, stages));
     }
@@ -167,7 +167,9 @@ final class ClusterServingTest {
             .get(node)
             .serving()
             .generator()
-            .start(new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0]), collected);
+            .start(
+                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+                collected);
     return collected;
   }
 

@@ -9,6 +9,7 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.KvFormat;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.HashSet;
@@ -65,7 +66,7 @@ final class DeploymentServiceTest {
   }
 
   private static Deployments.Wanted wanted(int replicas, int stages) {
-    return new Deployments.Wanted("m", replicas, stages, "least_load", true);
+    return new Deployments.Wanted("m", replicas, stages, "least_load", true, Engine.DEFAULT);
   }
 
   @Test
@@ -91,15 +92,17 @@ final class DeploymentServiceTest {
   void aSlowerSplitIsRefusedWithoutForceAndThePlanSaysWhatItCosts() {
     nodes(1000 * MB, "a", "b", "c");
     assertThatThrownBy(
-            () -> service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", false)))
+            () ->
+                service()
+                    .deploy(new Deployments.Wanted("m", 1, 3, "least_load", false, Engine.DEFAULT)))
         .hasMessageContaining("tokens/s");
     assertThat(world.registry().list(DeploymentService.KIND)).isEmpty();
-    Map<String, Object> plan = service().plan("m", 3);
+    Map<String, Object> plan = service().plan("m", 3, Engine.DEFAULT);
     assertThat((List<?>) plan.get("stages")).hasSize(3);
     assertThat((double) plan.get("predicted_tokens_per_second"))
         .isLessThan((double) ((Map<?, ?>) plan.get("one_node")).get("predicted_tokens_per_second"));
     // Left to the planner, one node is enough.
-    service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false));
+    service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false, Engine.DEFAULT));
     pass(0);
     assertThat(placedOn("m-0")).hasSize(1);
   }
@@ -115,6 +118,31 @@ final class DeploymentServiceTest {
     world.addWithoutController("c", 100 * MB);
     pass(0);
     assertThat(placedOn("m-0")).isNotEmpty();
+  }
+
+  @Test
+  void whatKeysAndValuesTakeIsCountedByTheirFormatAndADraftModelBesideThem() {
+    nodes(MB, "a");
+    ModelRecord model = ModelRecord.existing(world.registry(), "m");
+    long kvF32 = model.footprint(KvFormat.F32).kvBytesPerLayer();
+    assertThat(model.footprint(KvFormat.F16).kvBytesPerLayer()).isEqualTo(kvF32 / 2);
+    assertThat(model.footprint(KvFormat.Q8_0).kvBytesPerLayer()).isLessThan(kvF32 / 2);
+    long bytes = model.footprint(KvFormat.F16).totalBytes();
+    world.addWithoutController("b", bytes);
+    for (KvFormat kv : List.of(KvFormat.F32, KvFormat.F16)) {
+      Engine engine = new Engine(kv, WireType.F32, false, "");
+      service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, engine));
+      pass(0);
+      assertThat(world.registry().list(Placement.KIND)).hasSize(kv == KvFormat.F32 ? 0 : 1);
+    }
+    write(
+        ModelRecord.key("small"),
+        new ModelRecord(
+            "small", "digest", "manifest", 1, 1, model.config(), 1, 1, 1, List.of("a")));
+    Engine drafted = new Engine(KvFormat.F16, WireType.F32, false, "small");
+    service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, drafted));
+    pass(0);
+    assertThat(service().list().getFirst().reason()).contains("MB that are free");
   }
 
   @Test

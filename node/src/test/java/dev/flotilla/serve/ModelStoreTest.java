@@ -85,7 +85,12 @@ final class ModelStoreTest {
 
   private Placement placement(String node, int first, int last) {
     return new Placement(
-        "m-0", "m", model().digest(), 64, List.of(new Deployments.StageView(node, first, last)));
+        "m-0",
+        "m",
+        model().digest(),
+        64,
+        Engine.DEFAULT,
+        List.of(new Deployments.StageView(node, first, last)));
   }
 
   private String third() {

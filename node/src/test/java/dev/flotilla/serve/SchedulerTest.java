@@ -7,13 +7,19 @@ import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.Pooling;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 final class SchedulerTest {
+
+  private static final List<Priority> PRIORITIES = List.of(Priority.values());
 
   /** Runs batches through one stage after another, and delivers with the delay of a chain. */
   private static final class Chain {
@@ -24,11 +30,16 @@ final class SchedulerTest {
     int steps;
 
     Chain(Scheduler.Limits limits) {
-      scheduler = new Scheduler(limits);
+      this(limits, Drafter.NONE);
+    }
+
+    Chain(Scheduler.Limits limits, Drafter drafter) {
+      scheduler = new Scheduler(limits, drafter);
       int per = 6 / limits.depth();
       for (int i = 0; i < limits.depth(); i++) {
         int last = i == limits.depth() - 1 ? 5 : (i + 1) * per - 1;
-        ToySlice slice = new ToySlice(new LayerRange(i * per, last), limits.cachePositions(), 0);
+        ToySlice slice =
+            new ToySlice(new LayerRange(i * per, last), limits.blocks() * 32, limits.chunk(), 0);
         slices.add(slice);
         stages.add(new Stage(slice));
       }
@@ -42,11 +53,11 @@ final class SchedulerTest {
             steps++;
             float[] hidden = stages.get(0).embed(b.tokens());
             for (Stage stage : stages) {
-              stage.forward(hidden, b.sequences(), b.positions(), b.releases());
+              stage.forward(hidden, b.rows());
             }
             Stage last = stages.get(stages.size() - 1);
             int[] tokens = last.draw(hidden, b.draws());
-            List<float[]> vectors = last.pool(hidden, b.sequences(), b.positions(), b.pools());
+            List<float[]> vectors = last.pool(hidden, b.pools(), b.releases());
             returning.add(() -> scheduler.deliver(b.number(), tokens, vectors));
           });
       if (!returning.isEmpty() && (batch.isEmpty() || random.nextBoolean())) {
@@ -57,7 +68,7 @@ final class SchedulerTest {
     }
   }
 
-  private static final class Heard implements Scheduler.Listener {
+  private static class Heard implements Scheduler.Listener {
     final List<Integer> tokens = new ArrayList<>();
     String end = "";
     float[] vector = new float[0];
@@ -98,63 +109,175 @@ final class SchedulerTest {
   }
 
   private static Scheduler.Limits limits(int rows, int positions, int depth) {
-    return new Scheduler.Limits(rows, Math.max(1, rows / 2), 100, positions, 200, depth);
+    return limits(rows, 32, positions, depth);
+  }
+
+  private static Scheduler.Limits limits(int rows, int chunk, int positions, int depth) {
+    return new Scheduler.Limits(
+        rows, rows, 4 * chunk, chunk, Math.max(1, rows / 2), 100, positions / 32, 200, depth);
   }
 
   private static Scheduler.Submission submission(
       String id, int[] prompt, SamplingParameters sampling, int maxTokens, int... endTokens) {
+    return submission(id, Claim.NOBODY, prompt, sampling, maxTokens, endTokens);
+  }
+
+  private static Scheduler.Submission submission(
+      String id,
+      Claim claim,
+      int[] prompt,
+      SamplingParameters sampling,
+      int maxTokens,
+      int... endTokens) {
     return new Scheduler.Submission(
-        id, prompt, new Scheduler.Continue(sampling, maxTokens, endTokens));
+        id, prompt, prompt.length, claim, new Scheduler.Continue(sampling, maxTokens, endTokens));
+  }
+
+  private static int free(Scheduler scheduler) {
+    return scheduler.ledger().available() * 32;
+  }
+
+  /** Requests of one round: some begin alike, as conversations do. */
+  private static final class Round {
+    final List<int[]> prompts = new ArrayList<>();
+    final List<SamplingParameters> samplings = new ArrayList<>();
+    final List<Heard> heard = new ArrayList<>();
+    final List<Integer> lengths = new ArrayList<>();
+    final List<Integer> given = new ArrayList<>();
+
+    Round(Random random, int count) {
+      int[] common = random.ints(120, 0, 97).toArray();
+      for (int i = 0; i < count; i++) {
+        int[] prompt = random.ints(1 + random.nextInt(130), 0, 97).toArray();
+        if (random.nextInt(3) > 0) {
+          int alike = Math.min(prompt.length, random.nextInt(121));
+          System.arraycopy(common, 0, prompt, 0, alike);
+        }
+        prompts.add(prompt);
+        samplings.add(
+            random.nextBoolean()
+                ? SamplingParameters.GREEDY
+                : new SamplingParameters(0.8f, 0.95f, 50, random.nextInt(3)));
+        lengths.add(1 + random.nextInt(60));
+        given.add(random.nextInt(4) == 0 ? random.nextInt(lengths.get(i)) : 0);
+        heard.add(new Heard(prompt.length + given.get(i)));
+      }
+    }
+
+    List<Integer> expected(int i) {
+      return ToySlice.expected(prompts.get(i), samplings.get(i), lengths.get(i));
+    }
+
+    /** Some come with what another replica has generated before it was lost. */
+    Scheduler.Submission submission(int i, Random random) {
+      int[] prompt = prompts.get(i);
+      int[] tokens = Arrays.copyOf(prompt, prompt.length + given.get(i));
+      List<Integer> expected = expected(i);
+      for (int j = 0; j < given.get(i); j++) {
+        tokens[prompt.length + j] = expected.get(j);
+      }
+      Priority priority = PRIORITIES.get(random.nextInt(3));
+      return new Scheduler.Submission(
+          "r" + i,
+          tokens,
+          prompt.length,
+          new Claim("tenant " + random.nextInt(3), priority),
+          new Scheduler.Continue(samplings.get(i), lengths.get(i) - given.get(i), new int[0]));
+    }
   }
 
   @Test
-  void tokensDoNotDependOnBatchesChunksDepthOrEvictions() {
+  void tokensDoNotDependOnBatchesDepthPrefixesEvictionsReplaysGuessesOrCancels() {
     long seed = System.nanoTime();
     Random random = new Random(seed);
-    for (int round = 0; round < 60; round++) {
-      int depth = 1 + random.nextInt(3);
+    long found = 0;
+    long evictions = 0;
+    long accepted = 0;
+    for (int round = 0; round < 120; round++) {
+      int depth = 1 + random.nextInt(4);
       // From ample caches to ones in which sequences evict each other.
       int positions = random.nextBoolean() ? 2048 : 224 + 32 * random.nextInt(4);
-      Chain chain = new Chain(limits(1 + random.nextInt(64), positions, depth));
+      int chunk = List.of(16, 32, 48, 64).get(random.nextInt(4));
       String what = "seed " + seed + " round " + round;
       int count = 1 + random.nextInt(12);
-      List<int[]> prompts = new ArrayList<>();
-      List<SamplingParameters> samplings = new ArrayList<>();
-      List<Heard> heard = new ArrayList<>();
-      List<Integer> lengths = new ArrayList<>();
-      for (int i = 0; i < count; i++) {
-        int[] prompt = random.ints(1 + random.nextInt(100), 0, 97).toArray();
-        SamplingParameters sampling =
-            random.nextBoolean()
-                ? SamplingParameters.GREEDY
-                : new SamplingParameters(0.8f, 0.95f, 50, random.nextLong());
-        prompts.add(prompt);
-        samplings.add(sampling);
-        heard.add(new Heard(prompt.length));
-        lengths.add(1 + random.nextInt(80));
-      }
+      Round requests = new Round(random, count);
+      Chain chain =
+          new Chain(
+              limits(1 + random.nextInt(64), chunk, positions, depth),
+              random.nextBoolean() ? Drafter.NONE : new Prophet(requests, random));
+      Set<Integer> cancelled = new HashSet<>();
       int next = 0;
       while (next < count || chain.turn(random)) {
         if (next < count && random.nextInt(3) == 0) {
-          chain.scheduler.submit(
-              submission("r" + next, prompts.get(next), samplings.get(next), lengths.get(next)),
-              heard.get(next));
+          chain.scheduler.submit(requests.submission(next, random), requests.heard.get(next));
           next++;
         } else if (next < count) {
           chain.turn(random);
         }
+        if (next > 0 && random.nextInt(60) == 0) {
+          int victim = random.nextInt(next);
+          chain.scheduler.cancel("r" + victim);
+          if (requests.heard.get(victim).end.equals("CANCELLED")) {
+            cancelled.add(victim);
+          }
+        }
       }
       for (int i = 0; i < count; i++) {
-        assertThat(heard.get(i).end).as(what).isEqualTo("LENGTH");
-        assertThat(heard.get(i).tokens)
-            .as(what)
-            .isEqualTo(ToySlice.expected(prompts.get(i), samplings.get(i), lengths.get(i)));
+        int given = requests.given.get(i);
+        List<Integer> expected = requests.expected(i).subList(given, requests.lengths.get(i));
+        Heard heard = requests.heard.get(i);
+        if (cancelled.contains(i)) {
+          expected = expected.subList(0, heard.tokens.size());
+        } else {
+          assertThat(heard.end).as(what).isEqualTo("LENGTH");
+        }
+        assertThat(heard.tokens).as("%s request %d", what, i).isEqualTo(expected);
       }
-      assertThat(chain.scheduler.freePositions()).as(what).isEqualTo(positions);
-      for (ToySlice slice : chain.slices) {
-        assertThat(slice.freePositions()).as(what).isEqualTo(positions);
-      }
+      assertThat(free(chain.scheduler)).as(what).isEqualTo(positions);
+      found += chain.scheduler.counts().foundTokens();
+      evictions += chain.scheduler.counts().evictions();
+      accepted += chain.scheduler.counts().acceptedTokens();
     }
+    // Else the test would show less than it says.
+    assertThat(found).isPositive();
+    assertThat(evictions).isPositive();
+    assertThat(accepted).isPositive();
+  }
+
+  /** Guesses that are now right, now wrong from somewhere on. */
+  private record Prophet(Round requests, Random random) implements Drafter {
+
+    @Override
+    public List<int[]> draft(List<Context> contexts) {
+      return contexts.stream().map(this::draft).toList();
+    }
+
+    private int[] draft(Context context) {
+      for (int i = 0; i < requests.prompts.size(); i++) {
+        int[] prompt = requests.prompts.get(i);
+        int known = context.length() - prompt.length;
+        if (known >= 0
+            && context.sampling().equals(requests.samplings.get(i))
+            && Arrays.equals(prompt, Arrays.copyOf(context.tokens(), prompt.length))) {
+          List<Integer> expected = requests.expected(i);
+          int count =
+              Math.min(random.nextInt(context.most() + 1), Math.max(0, expected.size() - known));
+          int wrong = random.nextInt(4);
+          int[] guesses = new int[count];
+          for (int j = 0; j < count; j++) {
+            guesses[j] = j == wrong ? random.nextInt(97) : expected.get(known + j);
+          }
+          return guesses;
+        }
+      }
+      return new int[0];
+    }
+
+    @Override
+    public void forget(long sequence) {}
+
+    @Override
+    public void clear() {}
   }
 
   @Test
@@ -173,9 +296,7 @@ final class SchedulerTest {
         texts.add(random.ints(1 + random.nextInt(200), 0, 97).toArray());
         poolings.add(List.of(Pooling.values()).get(random.nextInt(3)));
         heard.add(new Heard(0));
-        chain.scheduler.submit(
-            new Scheduler.Submission("e" + i, texts.get(i), new Scheduler.Embed(poolings.get(i))),
-            heard.get(i));
+        chain.scheduler.submit(embedding("e" + i, texts.get(i), poolings.get(i)), heard.get(i));
         Heard beside = new Heard(20);
         chain.scheduler.submit(
             submission("g" + i, new int[20], SamplingParameters.GREEDY, 50), beside);
@@ -191,10 +312,13 @@ final class SchedulerTest {
             .as(what)
             .isEqualTo(ToySlice.embedding(texts.get(i), poolings.get(i)));
       }
-      for (ToySlice slice : chain.slices) {
-        assertThat(slice.freePositions()).as(what).isEqualTo(positions);
-      }
+      assertThat(free(chain.scheduler)).as(what).isEqualTo(positions);
     }
+  }
+
+  private static Scheduler.Submission embedding(String id, int[] text, Pooling pooling) {
+    return new Scheduler.Submission(
+        id, text, text.length, Claim.NOBODY, new Scheduler.Embed(pooling));
   }
 
   @Test
@@ -202,9 +326,8 @@ final class SchedulerTest {
     Chain chain = new Chain(limits(64, 320, 1));
     Heard whole = new Heard(0);
     Heard longer = new Heard(0);
-    Scheduler.Embed mean = new Scheduler.Embed(Pooling.MEAN);
-    chain.scheduler.submit(new Scheduler.Submission("a", new int[200], mean), whole);
-    chain.scheduler.submit(new Scheduler.Submission("b", new int[201], mean), longer);
+    chain.scheduler.submit(embedding("a", new int[200], Pooling.MEAN), whole);
+    chain.scheduler.submit(embedding("b", new int[201], Pooling.MEAN), longer);
     while (chain.turn(new Random(3))) {}
     assertThat(whole.end).isEqualTo("EMBEDDED");
     assertThat(longer.end).isEqualTo("INVALID");
@@ -260,23 +383,200 @@ final class SchedulerTest {
     assertThat(heard.end).isEqualTo("CANCELLED");
     chain.scheduler.deliver(batch.orElseThrow().number(), new int[] {4}, List.of());
     assertThat(heard.tokens).isEmpty();
-    Batch release = chain.scheduler.schedule().orElseThrow();
-    assertThat(release.rows()).isZero();
-    assertThat(release.releases()).hasSize(1);
-    assertThat(chain.scheduler.freePositions()).isEqualTo(512);
+    assertThat(chain.scheduler.schedule()).isEmpty();
+    assertThat(free(chain.scheduler)).isEqualTo(512);
     chain.scheduler.cancel("a");
     chain.scheduler.cancel("unknown");
   }
 
   @Test
-  void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
-    Scheduler scheduler = new Scheduler(new Scheduler.Limits(16, 8, 2, 512, 200, 1));
+  void aTextThatNobodyWantsToEmbedAnyMoreIsForgottenByTheLastStage() {
+    Chain chain = new Chain(limits(16, 512, 1));
+    chain.scheduler.submit(embedding("a", new int[100], Pooling.MEAN), new Heard(0));
+    Batch begun = chain.scheduler.schedule().orElseThrow();
+    chain.scheduler.cancel("a");
+    chain.scheduler.deliver(begun.number(), new int[0], List.of(new float[] {1}));
+    Batch release = chain.scheduler.schedule().orElseThrow();
+    assertThat(release.rows().count()).isZero();
+    assertThat(release.releases()).containsExactly(begun.pools().getFirst().sequence());
+  }
+
+  @Test
+  void aPromptThatWasThereBeforeIsNotComputedAgain() {
+    Chain chain = new Chain(limits(16, 512, 1));
+    int[] prompt = new Random(4).ints(96, 0, 97).toArray();
+    for (int i = 0; i < 2; i++) {
+      Heard heard = new Heard(96);
+      chain.scheduler.submit(submission("r" + i, prompt, SamplingParameters.GREEDY, 40), heard);
+      while (chain.turn(new Random(3))) {}
+      assertThat(heard.tokens).isEqualTo(ToySlice.expected(prompt, SamplingParameters.GREEDY, 40));
+      // Of three full blocks the last must be computed: its last row has the logits.
+      assertThat(chain.slices.getFirst().rows.get()).isEqualTo(i == 0 ? 135 : 135 + 135 - 64);
+    }
+    assertThat(chain.scheduler.counts().foundTokens()).isEqualTo(64);
+  }
+
+  @Test
+  void whatWasGeneratedIsFoundByItsReplayAndNotByAPrompt() {
+    int[] prompt = new Random(4).ints(64, 0, 97).toArray();
+    List<Integer> generated = ToySlice.expected(prompt, SamplingParameters.GREEDY, 70);
+    int[] both = Arrays.copyOf(prompt, 134);
+    for (int i = 0; i < 70; i++) {
+      both[64 + i] = generated.get(i);
+    }
+    Scheduler.Goal ten = new Scheduler.Continue(SamplingParameters.GREEDY, 10, new int[0]);
+    for (int prompts : new int[] {64, 134}) {
+      Chain chain = new Chain(limits(16, 512, 1));
+      chain.scheduler.submit(
+          submission("first", prompt, SamplingParameters.GREEDY, 70), new Heard(64));
+      while (chain.turn(new Random(3))) {}
+      Heard again = new Heard(134);
+      chain.scheduler.submit(
+          new Scheduler.Submission("again", both, prompts, Claim.NOBODY, ten), again);
+      while (chain.turn(new Random(3))) {}
+      boolean replay = prompts == 64;
+      // The last token's keys were never computed: 133 positions, of which 128 in full blocks.
+      assertThat(chain.scheduler.counts().foundTokens()).isEqualTo(replay ? 128 : 64);
+      assertThat(again.tokens)
+          .isEqualTo(
+              replay
+                  ? ToySlice.expected(prompt, SamplingParameters.GREEDY, 80).subList(70, 80)
+                  : ToySlice.expected(both, SamplingParameters.GREEDY, 10));
+    }
+  }
+
+  @Test
+  void whoComesTogetherWithTheSamePromptSharesTheWork() {
+    Chain chain = new Chain(limits(16, 2048, 1));
+    int[] prompt = new Random(4).ints(160, 0, 97).toArray();
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 4; i++) {
-      heard.add(new Heard(1));
-      scheduler.submit(submission("r" + i, new int[1], SamplingParameters.GREEDY, 5), heard.get(i));
+      heard.add(new Heard(160));
+      chain.scheduler.submit(
+          submission("r" + i, prompt, SamplingParameters.GREEDY, 1), heard.get(i));
     }
-    assertThat(heard).extracting(h -> h.end).containsExactly("", "", "BUSY", "BUSY");
+    while (chain.turn(new Random(3))) {}
+    for (Heard one : heard) {
+      assertThat(one.tokens).isEqualTo(ToySlice.expected(prompt, SamplingParameters.GREEDY, 1));
+    }
+    assertThat(chain.slices.getFirst().rows.get()).isEqualTo(160 + 3 * 32);
+  }
+
+  @Test
+  void whatIsOnlyKeptGivesWayToWhatIsComputedTheEndOfATextFirst() {
+    Chain chain = new Chain(limits(16, 256, 1));
+    int[] first = new Random(4).ints(97, 0, 97).toArray();
+    int[] second = new Random(5).ints(190, 0, 97).toArray();
+    for (int[] prompt : List.of(first, second, first)) {
+      chain.scheduler.submit(
+          submission("r", prompt, SamplingParameters.GREEDY, 1), new Heard(prompt.length));
+      while (chain.turn(new Random(3))) {}
+    }
+    // Of the eight blocks the second took six; of the first's three, two were left.
+    assertThat(chain.scheduler.counts().foundTokens()).isEqualTo(64);
+    assertThat(chain.scheduler.ledger().held()).isZero();
+  }
+
+  @Test
+  void tenantsGetEqualSharesHoweverManyRequestsTheyHave() {
+    Scheduler.Limits few = new Scheduler.Limits(16, 16, 128, 32, 2, 100, 64, 200, 1);
+    Chain chain = new Chain(few);
+    List<String> order = new ArrayList<>();
+    for (int i = 0; i < 24; i++) {
+      String tenant = i < 18 ? "many" : "few";
+      chain.scheduler.submit(
+          submission(
+              tenant + i,
+              new Claim(tenant, Priority.NORMAL),
+              new Random(i).ints(40, 0, 97).toArray(),
+              SamplingParameters.GREEDY,
+              10),
+          new Heard(40) {
+            @Override
+            public void finished(Generator.FinishReason reason) {
+              order.add(tenant);
+            }
+          });
+    }
+    while (chain.turn(new Random(3))) {}
+    assertThat(order).hasSize(24);
+    // While both have some, neither is more than two ahead; two run at a time.
+    for (int end = 1; end <= 12; end++) {
+      long fews = order.subList(0, end).stream().filter("few"::equals).count();
+      assertThat(Math.abs(2 * fews - end)).as("%s", order).isLessThanOrEqualTo(3);
+    }
+  }
+
+  @Test
+  void whoIsMoreUrgentGetsMoreButNotAll() {
+    Scheduler.Limits few = new Scheduler.Limits(16, 16, 128, 32, 1, 100, 64, 200, 1);
+    Chain chain = new Chain(few);
+    List<Priority> order = new ArrayList<>();
+    for (int i = 0; i < 60; i++) {
+      Priority priority = PRIORITIES.get(i % 3);
+      chain.scheduler.submit(
+          submission(
+              "r" + i,
+              new Claim("one " + i % 3, priority),
+              new Random(i).ints(40, 0, 97).toArray(),
+              SamplingParameters.GREEDY,
+              1),
+          new Heard(40) {
+            @Override
+            public void finished(Generator.FinishReason reason) {
+              order.add(priority);
+            }
+          });
+    }
+    while (chain.turn(new Random(3))) {}
+    List<Priority> first = order.subList(0, 21);
+    assertThat(first).filteredOn(p -> p == Priority.HIGH).hasSizeBetween(14, 17);
+    assertThat(first).filteredOn(p -> p == Priority.NORMAL).hasSizeBetween(3, 5);
+    assertThat(first).filteredOn(p -> p == Priority.LOW).hasSizeBetween(1, 2);
+  }
+
+  @Test
+  void whenMemoryIsShortTheLeastUrgentGivesWay() {
+    Chain chain = new Chain(limits(16, 256, 1));
+    Heard low = new Heard(60);
+    Heard high = new Heard(60);
+    int[] prompt = new int[60];
+    Claim claim = new Claim("a", Priority.LOW);
+    chain.scheduler.submit(submission("low", claim, prompt, SamplingParameters.GREEDY, 100), low);
+    chain.turn(new Random(3));
+    chain.scheduler.submit(
+        submission(
+            "high",
+            new Claim("a", Priority.HIGH),
+            new Random(7).ints(60, 0, 97).toArray(),
+            SamplingParameters.GREEDY,
+            100),
+        high);
+    while (high.end.isEmpty()) {
+      chain.turn(new Random(3));
+    }
+    assertThat(chain.scheduler.counts().evictions()).isEqualTo(1);
+    assertThat(low.end).isEmpty();
+    while (chain.turn(new Random(3))) {}
+    assertThat(low.tokens).isEqualTo(ToySlice.expected(prompt, SamplingParameters.GREEDY, 100));
+  }
+
+  @Test
+  void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
+    Scheduler scheduler =
+        new Scheduler(new Scheduler.Limits(16, 16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
+    List<Heard> heard = new ArrayList<>();
+    for (int i = 0; i < 7; i++) {
+      heard.add(new Heard(1));
+      // One tenant gets three of four places; the last one is for another.
+      Claim claim = new Claim(i < 4 ? "a" : "b", PRIORITIES.get(i % 3));
+      scheduler.submit(
+          submission("r" + i, claim, new int[1], SamplingParameters.GREEDY, 5), heard.get(i));
+    }
+    assertThat(heard)
+        .extracting(h -> h.end)
+        .containsExactly("", "", "", "BUSY", "", "BUSY", "BUSY");
+    assertThat(scheduler.waitingByTenant()).isEqualTo(Map.of("a", 3, "b", 1));
     Optional<Batch> _ = scheduler.schedule();
     assertThat(Scheduler.tooLong(201, 200, 199))
         .hasMessageContaining("201")
@@ -294,7 +594,7 @@ final class SchedulerTest {
           submission("r" + i, new int[] {i}, SamplingParameters.GREEDY, 5), new Heard(1));
     }
     for (int i = 0; i < 3; i++) {
-      assertThat(chain.scheduler.schedule().orElseThrow().rows()).isEqualTo(2);
+      assertThat(chain.scheduler.schedule().orElseThrow().rows().count()).isEqualTo(2);
     }
     assertThat(chain.scheduler.schedule()).isEmpty();
   }
@@ -309,6 +609,6 @@ final class SchedulerTest {
     chain.scheduler.deliver(lost.number(), new int[] {7}, List.of());
     assertThat(heard.end).isEqualTo("UNAVAILABLE");
     assertThat(heard.tokens).isEmpty();
-    assertThat(chain.scheduler.freePositions()).isEqualTo(512);
+    assertThat(free(chain.scheduler)).isEqualTo(512);
   }
 }

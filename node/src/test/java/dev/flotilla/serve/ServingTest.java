@@ -7,11 +7,14 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Sequences;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
+import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -32,6 +35,8 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 
 /**
  * Three nodes with real slices and real gRPC between them, and the test in the place of Raft and
@@ -51,6 +56,7 @@ final class ServingTest {
   private final Map<String, Serving> nodes = new TreeMap<>();
   private final Map<String, SimpleMeterRegistry> meters = new TreeMap<>();
   private final AtomicLong skippedNs = new AtomicLong();
+  private Engine engine = Engine.DEFAULT;
 
   @BeforeAll
   static void writeModel() throws Exception {
@@ -105,7 +111,7 @@ final class ServingTest {
     nodes
         .get("b")
         .deployments()
-        .deploy(new Deployments.Wanted("m", replicas, stages, "least_load", true));
+        .deploy(new Deployments.Wanted("m", replicas, stages, "least_load", true, engine));
     awaitReady(replicas, stages);
   }
 
@@ -165,7 +171,9 @@ final class ServingTest {
         nodes
             .get(node)
             .generator()
-            .start(new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0]), collected);
+            .start(
+                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+                collected);
     return collected;
   }
 
@@ -173,40 +181,49 @@ final class ServingTest {
    * One sequence, one row at a time, all layers in one slice, nothing of this package but the
    * sampler.
    */
-  private static List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
+  private List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
-            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, 512)) {
-      List<Integer> all = new ArrayList<>();
-      for (int token : prompt) {
-        all.add(token);
-      }
-      for (int position = 0; all.size() < prompt.length + tokens; position++) {
-        float[] hidden = slice.embed(new int[] {all.get(position)});
-        slice.forward(hidden, new long[] {1}, new int[] {position});
-        if (position == all.size() - 1) {
-          float[] logits = slice.logits(hidden, new int[] {0});
-          all.add(Sampler.sample(logits, 0, TestModel.VOCABULARY, sampling, all.size()));
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 512)) {
+      Sequences sequences = new Sequences(slice.blocks());
+      float[] hidden = slice.embed(prompt);
+      slice.forward(hidden, sequences.prompt(1, prompt.length));
+      int row = prompt.length - 1;
+      List<Integer> generated = new ArrayList<>();
+      while (true) {
+        int position = prompt.length + generated.size();
+        float[] logits = slice.logits(hidden, new int[] {row});
+        int token = Sampler.sample(logits, 0, TestModel.VOCABULARY, sampling, position);
+        generated.add(token);
+        if (generated.size() == tokens) {
+          return List.copyOf(generated);
         }
+        hidden = slice.embed(new int[] {token});
+        slice.forward(hidden, sequences.rows(new long[] {1}, new int[] {position}));
+        row = 0;
       }
-      return List.copyOf(all.subList(prompt.length, all.size()));
     }
   }
 
-  @Test
-  void oneTwoAndThreeStagesGiveTheSameTokensAtAnyBatchSize() throws Exception {
+  @ParameterizedTest
+  @EnumSource(KvFormat.class)
+  void oneToFourStagesGiveTheSameTokensAtAnyBatchSizeWithAndWithoutPrefixesFound(KvFormat kv)
+      throws Exception {
+    start("d");
+    engine = new Engine(kv, WireType.F32, false, "");
     nodes.get("a").models().add("m", gguf);
     Random random = new Random(5);
     List<int[]> prompts = new ArrayList<>();
     List<SamplingParameters> samplings = new ArrayList<>();
     List<List<Integer>> expected = new ArrayList<>();
     for (int i = 0; i < 8; i++) {
-      prompts.add(random.ints(1 + random.nextInt(90), 0, TestModel.VOCABULARY).toArray());
+      prompts.add(random.ints(1 + random.nextInt(190), 0, TestModel.VOCABULARY).toArray());
       samplings.add(i % 2 == 0 ? SamplingParameters.GREEDY : SEEDED);
       expected.add(expected(prompts.get(i), samplings.get(i), 24));
     }
-    for (int stages = 1; stages <= 3; stages++) {
+    for (int stages = 1; stages <= 4; stages++) {
       deploy(1, stages);
+      // What the first ones compute, the later ones find.
       for (int batch : new int[] {1, 3, 8}) {
         List<Collected> running = new ArrayList<>();
         for (int i = 0; i < batch; i++) {
@@ -219,7 +236,73 @@ final class ServingTest {
               .isEqualTo(expected.get(i));
         }
       }
+      assertThat(total("flotilla.serve.prefix.found.tokens")).isPositive();
     }
+  }
+
+  @Test
+  void guessesOfTheTextAndOfADraftModelChangeNoTokenAndSomeAreRight() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    // Its own twin, under another name: what it guesses is right, as long as it keeps up.
+    nodes.get("a").models().add("twin", gguf);
+    nodes.get("a").models().add("other", TestModel.write(files.resolve("other.gguf"), 8));
+    int[] prompt = new Random(5).ints(150, 0, TestModel.VOCABULARY).toArray();
+    for (String draft : List.of("", "twin", "other")) {
+      for (int stages = 1; stages <= 2; stages++) {
+        engine = new Engine(KvFormat.F16, WireType.F32, !draft.equals("other"), draft);
+        deploy(1, stages);
+        for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
+          List<Collected> running = new ArrayList<>();
+          for (int i = 0; i < 2; i++) {
+            String id = draft + stages + sampling.seed() + "-" + i;
+            running.add(generate("c", id, prompt, sampling, 120));
+          }
+          for (Collected one : running) {
+            assertThat(one.all())
+                .as("draft %s, %d stages, %s", draft, stages, sampling)
+                .isEqualTo(expected(prompt, sampling, 120));
+          }
+        }
+        if (draft.equals("twin")) {
+          assertThat(total("flotilla.serve.accepted.tokens")).isGreaterThan(100);
+        }
+      }
+    }
+  }
+
+  @Test
+  void aDraftModelThatCannotGuessForAnotherIsRefused() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    Deployments deployments = nodes.get("a").deployments();
+    for (String draft : List.of("m", "none")) {
+      Engine wrong = new Engine(KvFormat.F16, WireType.F32, false, draft);
+      assertThatThrownBy(
+              () ->
+                  deployments.deploy(new Deployments.Wanted("m", 1, 1, "least_load", false, wrong)))
+          .isInstanceOf(FlotillaException.class)
+          .hasMessageContaining(draft.equals("m") ? "its own draft" : "no model none");
+    }
+  }
+
+  @Test
+  void halfTheBytesBetweenStagesAreSomeOtherTextButAlwaysTheSame() throws Exception {
+    engine = new Engine(KvFormat.F16, WireType.BF16, false, "");
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 1);
+    assertThat(generate("a", "one", PROMPT, SEEDED, 40).all())
+        .isEqualTo(expected(PROMPT, SEEDED, 40));
+    deploy(1, 2);
+    List<Integer> first = generate("a", "two", PROMPT, SEEDED, 40).all();
+    Collected beside = generate("b", "beside", new int[] {3}, SamplingParameters.GREEDY, 40);
+    assertThat(generate("a", "again", PROMPT, SEEDED, 40).all()).isEqualTo(first);
+    assertThat(beside.all()).hasSize(40);
+  }
+
+  private double total(String counter) {
+    return meters.values().stream()
+        .flatMap(registry -> registry.find(counter).functionCounters().stream())
+        .mapToDouble(FunctionCounter::count)
+        .sum();
   }
 
   private CompletableFuture<float[]> embed(String node, String id, int[] tokens, Pooling pooling) {
@@ -229,7 +312,7 @@ final class ServingTest {
             .get(node)
             .embedder()
             .embed(
-                new EmbeddingRequest(id, "m", tokens, pooling),
+                new EmbeddingRequest(id, "m", tokens, pooling, Claim.NOBODY),
                 new Embedder.Sink() {
                   @Override
                   public void embedded(float[] vector) {
@@ -244,17 +327,17 @@ final class ServingTest {
     return embedded;
   }
 
-  /** Pooled here, from the states of one sequence, one row at a time, all layers in one slice. */
-  private static float[] embedding(int[] tokens, Pooling pooling) {
+  /** Pooled here, from the states of one sequence, all layers in one slice. */
+  private float[] embedding(int[] tokens, Pooling pooling) {
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
-            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, 1024)) {
+            PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 1024)) {
       int width = slice.config().width();
       double[] sums = new double[width];
+      float[] hidden = slice.embed(tokens);
+      slice.forward(hidden, new Sequences(slice.blocks()).prompt(1, tokens.length));
       for (int position = 0; position < tokens.length; position++) {
-        float[] hidden = slice.embed(new int[] {tokens[position]});
-        slice.forward(hidden, new long[] {1}, new int[] {position});
-        float[] states = slice.normalised(hidden, new int[] {0});
+        float[] states = slice.normalised(hidden, new int[] {position});
         if (pooling == Pooling.MEAN || position == tokens.length - 1) {
           for (int i = 0; i < width; i++) {
             sums[i] += states[i];
@@ -344,7 +427,7 @@ final class ServingTest {
               .get("c")
               .embedder()
               .embed(
-                  new EmbeddingRequest("e" + i, "m", new int[1024], Pooling.MEAN),
+                  new EmbeddingRequest("e" + i, "m", new int[1024], Pooling.MEAN, Claim.NOBODY),
                   new Embedder.Sink() {
                     @Override
                     public void embedded(float[] vector) {
@@ -440,7 +523,9 @@ final class ServingTest {
         nodes
             .get("c")
             .generator()
-            .start(new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0]), collected);
+            .start(
+                new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0], Claim.NOBODY),
+                collected);
     collected.some.await();
     generation.cancel();
     assertThat(collected.end.get(5, TimeUnit.SECONDS)).isEqualTo("CANCELLED");
@@ -448,7 +533,9 @@ final class ServingTest {
     for (SimpleMeterRegistry registry : meters.values()) {
       await(
           "all positions free",
-          () -> registry.get("flotilla.serve.kv.free.positions").gauge().value() == 4096);
+          () ->
+              registry.find("flotilla.serve.kv.free.positions").gauges().stream()
+                  .allMatch(g -> g.value() == 4096));
     }
     assertThat(collected.tokens).hasSize(heard);
     assertThat(heard).isLessThan(240);
@@ -468,28 +555,34 @@ final class ServingTest {
     for (Bad bad :
         List.of(
             new Bad(
-                new GenerationRequest("1", "none", PROMPT, SEEDED, 1, none),
+                new GenerationRequest("1", "none", PROMPT, SEEDED, 1, none, Claim.NOBODY),
                 FlotillaException.Code.NOT_FOUND,
                 "none"),
             new Bad(
-                new GenerationRequest("2", "m", new int[1200], SEEDED, 1, none),
+                new GenerationRequest("2", "m", new int[1200], SEEDED, 1, none, Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "1200 tokens, and the context holds 1024"),
             new Bad(
-                new GenerationRequest("3", "m", none, SEEDED, 1, none),
+                new GenerationRequest("3", "m", none, SEEDED, 1, none, Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "0 tokens"),
             new Bad(
-                new GenerationRequest("4", "m", new int[] {259}, SEEDED, 1, none),
+                new GenerationRequest("4", "m", new int[] {259}, SEEDED, 1, none, Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "259"),
             new Bad(
-                new GenerationRequest("5", "m", PROMPT, SEEDED, 0, none),
+                new GenerationRequest("5", "m", PROMPT, SEEDED, 0, none, Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "max_tokens"),
             new Bad(
                 new GenerationRequest(
-                    "6", "m", PROMPT, new SamplingParameters(Float.NaN, 1, 0, 1), 1, none),
+                    "6",
+                    "m",
+                    PROMPT,
+                    new SamplingParameters(Float.NaN, 1, 0, 1),
+                    1,
+                    none,
+                    Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "temperature"))) {
       assertThatThrownBy(() -> generator.start(bad.request(), new Collected(1)))

@@ -2,48 +2,44 @@ package dev.flotilla.serve;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.model.Rows;
+import dev.flotilla.model.Sequences;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * A slice whose output depends on every earlier token of its own sequence and on nothing else, like
- * a real one's, and which refuses rows that do not continue their sequence.
+ * A slice whose output depends on every earlier token of its own sequence, as its blocks have them,
+ * on the route that each went, and on nothing else, like a real one's; and which refuses rows of a
+ * prompt that are not in one chunk.
  */
 final class ToySlice implements LayerSlice {
 
   static final ModelConfig CONFIG =
       new ModelConfig(97, 4, 6, 1, 1, 4, 8, 200, 10_000f, 1e-5f, false);
 
-  /** What each layer remembers of a sequence. */
-  private static final class Cached {
-    final int[] layers;
-    int length;
-
-    Cached(int[] layers) {
-      this.layers = layers;
-    }
-  }
-
   private final LayerRange range;
-  private final int cachePositions;
+  private final int chunk;
   private final long delayMs;
-  private final Map<Long, Cached> cache = new HashMap<>();
-  private final AtomicLong used = new AtomicLong();
+
+  /** What each layer remembers of each position: {@code [block][layer][position]}. */
+  private final int[][][] cache;
+
   final AtomicLong rows = new AtomicLong();
 
-  ToySlice(LayerRange range, int cachePositions, long delayMs) {
+  /** Whether the routes of tokens differ, as they may. */
+  boolean routesDiffer = true;
+
+  ToySlice(LayerRange range, int cachePositions, int chunk, long delayMs) {
     this.range = range;
-    this.cachePositions = cachePositions;
+    this.chunk = chunk;
     this.delayMs = delayMs;
+    this.cache = new int[cachePositions / 32][6][32];
   }
 
   @Override
@@ -62,13 +58,8 @@ final class ToySlice implements LayerSlice {
   }
 
   @Override
-  public int cachePositions() {
-    return cachePositions;
-  }
-
-  @Override
-  public int freePositions() {
-    return cachePositions - (int) used.get();
+  public int blocks() {
+    return cache.length;
   }
 
   @Override
@@ -81,10 +72,7 @@ final class ToySlice implements LayerSlice {
   }
 
   @Override
-  public void forward(float[] hidden, long[] sequences, int[] positions) {
-    if (sequences.length > freePositions()) {
-      throw new FlotillaException(FlotillaException.Code.BUSY, "the cache is full", "");
-    }
+  public void forward(float[] hidden, Rows step) {
     if (delayMs > 0) {
       try {
         Thread.sleep(delayMs);
@@ -92,17 +80,26 @@ final class ToySlice implements LayerSlice {
         throw new IllegalStateException(e);
       }
     }
-    for (int i = 0; i < sequences.length; i++) {
-      Cached cached = cache.computeIfAbsent(sequences[i], s -> new Cached(new int[6]));
-      assertThat(positions[i]).as("continues its sequence").isEqualTo(cached.length++);
-      int state = (int) hidden[4 * i];
-      for (int layer = range.first(); layer <= range.last(); layer++) {
-        cached.layers[layer] = (cached.layers[layer] * 31 + state + 7) & 0xfffff;
-        state = (cached.layers[layer] * 131 + layer) & 0xfffff;
+    assertThat(hidden).hasSize(4 * step.count());
+    int row = 0;
+    for (Rows.Run run : step.runs()) {
+      if (run.prompt()) {
+        assertThat((run.end() - 1) / chunk).as("one chunk").isEqualTo(run.position() / chunk);
       }
-      hidden[4 * i] = state;
-      used.incrementAndGet();
-      rows.incrementAndGet();
+      for (int position = run.position(); position < run.end(); position++, row++) {
+        int state = (int) hidden[4 * row];
+        for (int layer = range.first(); layer <= range.last(); layer++) {
+          int kept = (state * 31 + (run.prompt() && routesDiffer ? 7 : 11)) & 0xfffff;
+          cache[run.blocks()[position / 32]][layer][position % 32] = kept;
+          int sum = layer;
+          for (int seen = 0; seen <= position; seen++) {
+            sum = sum * 131 + cache[run.blocks()[seen / 32]][layer][seen % 32];
+          }
+          state = sum & 0xfffff;
+        }
+        hidden[4 * row] = state;
+        rows.incrementAndGet();
+      }
     }
   }
 
@@ -132,32 +129,22 @@ final class ToySlice implements LayerSlice {
   }
 
   @Override
-  public void release(long sequence) {
-    Cached cached = cache.remove(sequence);
-    if (cached != null) {
-      used.addAndGet(-cached.length);
-    }
-  }
+  public void close() {}
 
-  @Override
-  public void close() {
-    cache.clear();
-  }
-
-  /** What one text alone, one row at a time, gives. */
+  /** What one text alone gives. */
   static float[] embedding(int[] tokens, Pooling pooling) {
-    ToySlice whole = new ToySlice(new LayerRange(0, 5), 1000, 0);
+    ToySlice whole = new ToySlice(new LayerRange(0, 5), 1024, Rows.CHUNK, 0);
+    float[] hidden = whole.embed(tokens);
+    whole.forward(hidden, new Sequences(whole.blocks()).prompt(1, tokens.length));
     double[] sums = new double[4];
     for (int position = 0; position < tokens.length; position++) {
-      float[] hidden = whole.embed(new int[] {tokens[position]});
-      whole.forward(hidden, new long[] {1}, new int[] {position});
       boolean counts =
           switch (pooling) {
             case MEAN -> true;
             case FIRST -> position == 0;
             case LAST -> position == tokens.length - 1;
           };
-      float[] states = whole.normalised(hidden, new int[] {0});
+      float[] states = whole.normalised(hidden, new int[] {position});
       for (int i = 0; i < 4 && counts; i++) {
         sums[i] += states[i];
       }
@@ -170,24 +157,25 @@ final class ToySlice implements LayerSlice {
     return vector;
   }
 
-  /** What one sequence alone, one row at a time, gives. */
+  /** What one sequence alone gives: a prompt, then token after token. */
   static List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
-    ToySlice whole = new ToySlice(new LayerRange(0, 5), 1000, 0);
-    List<Integer> all = new ArrayList<>();
-    for (int token : prompt) {
-      all.add(token);
-    }
+    ToySlice whole = new ToySlice(new LayerRange(0, 5), 1024, Rows.CHUNK, 0);
+    Sequences sequences = new Sequences(whole.blocks());
     List<Integer> generated = new ArrayList<>();
-    for (int position = 0; generated.size() < tokens; position++) {
-      float[] hidden = whole.embed(new int[] {all.get(position)});
-      whole.forward(hidden, new long[] {1}, new int[] {position});
-      if (position == all.size() - 1) {
-        float[] logits = whole.logits(hidden, new int[] {0});
-        int token = Sampler.sample(logits, 0, 97, sampling, all.size());
-        all.add(token);
-        generated.add(token);
+    float[] hidden = whole.embed(prompt);
+    whole.forward(hidden, sequences.prompt(1, prompt.length));
+    int row = prompt.length - 1;
+    while (true) {
+      float[] logits = whole.logits(hidden, new int[] {row});
+      int position = prompt.length + generated.size();
+      int token = Sampler.sample(logits, 0, 97, sampling, position);
+      generated.add(token);
+      if (generated.size() == tokens) {
+        return generated;
       }
+      hidden = whole.embed(new int[] {token});
+      whole.forward(hidden, sequences.rows(new long[] {1}, new int[] {position}));
+      row = 0;
     }
-    return generated;
   }
 }

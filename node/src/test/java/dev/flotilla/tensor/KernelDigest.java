@@ -2,6 +2,7 @@ package dev.flotilla.tensor;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 import java.util.Random;
 
 /** Prints a digest of every kernel's bits; run in processes with different vector widths. */
@@ -18,7 +19,9 @@ final class KernelDigest {
     long digest = 1;
     try (Arena arena = Arena.ofConfined();
         SimdOps ops = new SimdOps(1);
-        KvBlocks blocks = new KvBlocks(ops, 1, 4, 2, 48, 2)) {
+        KvBlocks blocks = new KvBlocks(ops, new KvLayout(KvType.F32, 1, 2, 48), 4, 2);
+        KvBlocks halves = new KvBlocks(ops, new KvLayout(KvType.F16, 1, 2, 48), 4, 2);
+        KvBlocks quants = new KvBlocks(ops, new KvLayout(KvType.Q8_0, 1, 2, 48), 4, 2)) {
       for (WeightType type : WeightType.values()) {
         int in = Math.max(160, type.blockElements());
         MemorySegment bytes =
@@ -37,13 +40,17 @@ final class KernelDigest {
       int[] table = {1, 0};
       for (int t = 0; t < 40; t++) {
         Matrix key = new Matrix(1, 96, ScalarReference.random(random, 96));
-        blocks.write(0, table[t / 32], t % 32, key, key, 0);
+        for (KvBlocks each : List.of(blocks, halves, quants)) {
+          each.write(0, table[t / 32], t % 32, key, key, 0);
+        }
       }
       Matrix query = new Matrix(1, 192, ScalarReference.random(random, 192));
-      digest =
-          mix(
-              digest,
-              blocks.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
+      for (KvBlocks each : List.of(blocks, halves, quants)) {
+        digest =
+            mix(
+                digest,
+                each.attend(0, query, new int[][] {table}, new int[] {40}, Scoring.plain(48)));
+      }
     }
     return digest;
   }

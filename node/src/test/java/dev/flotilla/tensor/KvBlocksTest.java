@@ -7,6 +7,7 @@ import java.util.Arrays;
 import java.util.Random;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 
 class KvBlocksTest {
 
@@ -29,10 +30,18 @@ class KvBlocksTest {
   })
   void attentionEqualsTheScalarOrderBitForBit(
       int heads, int kvHeads, int width, int length, int window, float cap) {
+    for (KvType type : KvType.values()) {
+      check(type, heads, kvHeads, width, length, window, cap);
+    }
+  }
+
+  private static void check(
+      KvType type, int heads, int kvHeads, int width, int length, int window, float cap) {
     Random random = new Random(SEED);
     int blockCount = (length + 31) / 32;
     try (SimdOps ops = new SimdOps(2);
-        KvBlocks blocks = new KvBlocks(ops, 2, heads, kvHeads, width, blockCount + 3)) {
+        KvBlocks blocks =
+            new KvBlocks(ops, new KvLayout(type, 2, kvHeads, width), heads, blockCount + 3)) {
       int[] table = new int[blockCount];
       for (int i = 0; i < blockCount; i++) {
         table[i] = blockCount + 2 - i;
@@ -46,14 +55,24 @@ class KvBlocksTest {
         Matrix value = new Matrix(1, kvHeads * width, values[t]);
         blocks.write(0, table[t / 32], t % 32, value, key, 0);
         blocks.write(1, table[t / 32], t % 32, key, value, 0);
+        keys[t] = kept(type, keys[t], width);
+        values[t] = kept(type, values[t], width);
+      }
+      // Rows of a list are worked on together, as many as fit: some see the same, some do not.
+      int[] lengths = new int[13];
+      int[][] tables = new int[lengths.length][];
+      for (int row = 0; row < lengths.length; row++) {
+        lengths[row] = row < 3 ? (length + row) / (row + 1) : Math.max(1, length - 13 + row);
+        tables[row] = row == 1 ? table.clone() : table;
       }
       Matrix query =
-          new Matrix(2, heads * width, ScalarReference.random(random, 2 * heads * width));
-      int[] lengths = {length, (length + 1) / 2};
+          new Matrix(
+              lengths.length,
+              heads * width,
+              ScalarReference.random(random, lengths.length * heads * width));
       Scoring scoring = new Scoring(1 / (float) Math.sqrt(width), cap, window);
-      float[] result =
-          blocks.attend(1, query, new int[][] {table, table}, lengths, scoring).values();
-      for (int row = 0; row < 2; row++) {
+      float[] result = blocks.attend(1, query, tables, lengths, scoring).values();
+      for (int row = 0; row < lengths.length; row++) {
         for (int head = 0; head < heads; head++) {
           int first = (row * heads + head) * width;
           int kv = head / (heads / kvHeads) * width;
@@ -65,7 +84,7 @@ class KvBlocksTest {
                   scoring.scale(),
                   cap);
           assertThat(Arrays.copyOfRange(result, first, first + width))
-              .as("seed %d, row %d, head %d", SEED, row, head)
+              .as("%s, seed %d, row %d, head %d", type, SEED, row, head)
               .isEqualTo(wanted);
         }
       }
@@ -98,6 +117,48 @@ class KvBlocksTest {
         wanted += weights[t] / total * values[t][i];
       }
       assertThat((double) result[i]).isCloseTo(wanted, within(2e-6));
+    }
+  }
+
+  /** What is left of elements when they are kept so, in words of its own. */
+  private static float[] kept(KvType type, float[] elements, int width) {
+    float[] kept = elements.clone();
+    for (int from = 0; from < kept.length; from++) {
+      switch (type) {
+        case F32 -> {}
+        case F16 -> kept[from] = Float.float16ToFloat(Float.floatToFloat16(kept[from]));
+        case Q8_0 -> {
+          int first = from / width * width + from % width / 32 * 32;
+          int end = Math.min(first + 32, from / width * width + width);
+          float most = 0;
+          for (int i = first; i < end; i++) {
+            most = Math.max(most, Math.abs(elements[i]));
+          }
+          float scale = most / 127;
+          double quant = Math.rint(elements[from] * (1 / scale));
+          kept[from] = (float) quant * Float.float16ToFloat(Float.floatToFloat16(scale));
+        }
+      }
+    }
+    return kept;
+  }
+
+  @ParameterizedTest
+  @EnumSource(KvType.class)
+  void whatIsKeptIsNearAndNeverInfinite(KvType type) {
+    float[] huge = new float[32];
+    huge[3] = 1e6f;
+    huge[4] = -1e6f;
+    try (SimdOps ops = new SimdOps(1);
+        KvBlocks blocks = new KvBlocks(ops, new KvLayout(type, 1, 1, 32), 1, 1)) {
+      Matrix row = new Matrix(1, 32, huge);
+      blocks.write(0, 0, 0, new Matrix(1, 32), row, 0);
+      float[] seen =
+          blocks.attend(0, row, new int[][] {{0}}, new int[] {1}, Scoring.plain(32)).values();
+      float wanted = type == KvType.F16 ? 65_504 : 1e6f;
+      assertThat(seen[3]).isCloseTo(wanted, within(1e3f));
+      assertThat(seen[4]).isCloseTo(-wanted, within(1e3f));
+      assertThat(seen[5]).isZero();
     }
   }
 

@@ -4,9 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.model.GgufConverter;
 import dev.flotilla.model.GgufFile;
+import dev.flotilla.model.KvFormat;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.PackedSlice;
+import dev.flotilla.model.Sequences;
 import dev.flotilla.tensor.WeightType;
 import dev.flotilla.text.ChatTemplate;
 import dev.flotilla.text.Tokenizer;
@@ -15,7 +17,6 @@ import java.nio.file.Path;
 import java.time.Instant;
 import java.time.ZoneOffset;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
@@ -45,21 +46,19 @@ class CheckpointTest {
       int[] expected = trainer.model().nextTokens(prompts);
       int layers = config.layers() - 1;
       try (GgufFile file = GgufFile.open(gguf);
-          LayerSlice slice = PackedSlice.load(file, new LayerRange(0, layers), 1, 4_096)) {
+          LayerSlice slice =
+              PackedSlice.load(file, new LayerRange(0, layers), 1, KvFormat.F32, 4_096)) {
         int[] served = new int[prompts.size()];
+        Sequences sequences = new Sequences(slice.blocks());
         for (int p = 0; p < served.length; p++) {
           int[] tokens = prompts.get(p);
           float[] hidden = slice.embed(tokens);
-          long[] sequences = new long[tokens.length];
-          Arrays.fill(sequences, p);
-          int[] positions = new int[tokens.length];
-          Arrays.setAll(positions, i -> i);
-          slice.forward(hidden, sequences, positions);
+          slice.forward(hidden, sequences.prompt(p, tokens.length));
           float[] logits = slice.logits(hidden, new int[] {tokens.length - 1});
           for (int token = 1; token < logits.length; token++) {
             served[p] = logits[token] > logits[served[p]] ? token : served[p];
           }
-          slice.release(p);
+          sequences.release(p);
         }
         assertThat(served).isEqualTo(expected);
       }

@@ -588,6 +588,11 @@ final class GridCache implements Cache {
     near.clear();
   }
 
+  /** Another takes its place on this node; who still holds this one reads past its near cache. */
+  void retire() {
+    near.retire();
+  }
+
   void evicted(long count) {
     gridEvictions.add(count);
   }

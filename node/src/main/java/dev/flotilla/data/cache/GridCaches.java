@@ -29,7 +29,11 @@ public final class GridCaches implements Caches, AutoCloseable {
   private final CacheLoads loads;
   private final CacheBounds bounds;
   private final Map<String, CacheStore> stores = new ConcurrentHashMap<>();
-  private final Map<String, GridCache> open = new ConcurrentHashMap<>();
+
+  /** One in use, and the version of the registry's entry by which it was opened. */
+  private record Opened(GridCache cache, long epoch) {}
+
+  private final Map<String, Opened> open = new ConcurrentHashMap<>();
 
   /** Wires them; make it before the cluster starts, since it serves other nodes. */
   public GridCaches(Environment environment, Grid grid) {
@@ -60,7 +64,7 @@ public final class GridCaches implements Caches, AutoCloseable {
         registry.subscribe(
             () -> {
               if (registry.get(GridMembers.GATE).isPresent()) {
-                open.values().forEach(GridCache::forgetAll);
+                open.values().forEach(each -> each.cache().forgetAll());
                 coherence.forgetAll();
               }
             });
@@ -74,50 +78,74 @@ public final class GridCaches implements Caches, AutoCloseable {
   }
 
   private List<GridCache> openCaches() {
-    return list().stream().map(named -> open(named.name(), named.config())).toList();
+    return environment.cluster().registry().list(KIND).stream().map(this::open).toList();
   }
 
   @Override
   public Cache cache(String name) {
-    GridCache found = open.get(name);
-    if (found != null) {
-      return found;
+    Optional<Registry.Entry> made = entry(name);
+    Opened found = open.get(name);
+    if (found != null && made.isPresent() && made.get().epoch() == found.epoch()) {
+      return found.cache();
     }
     checkName(name);
-    Optional<CacheConfig> made = config(name);
-    return made.isPresent() ? open(name, made.get()) : create(name, CacheConfig.DEFAULT);
+    return made.isPresent() ? open(made.get()) : create(name, CacheConfig.DEFAULT);
   }
 
   @Override
   public Optional<Cache> find(String name) {
     checkName(name);
-    return config(name).map(config -> open(name, config));
+    return entry(name).map(this::open);
   }
 
-  private Optional<CacheConfig> config(String name) {
-    return environment
-        .cluster()
-        .registry()
-        .get(new Registry.Key(KIND, name))
-        .map(entry -> Json.read(entry.value(), CacheConfig.class));
+  private Optional<Registry.Entry> entry(String name) {
+    return environment.cluster().registry().get(new Registry.Key(KIND, name));
   }
 
-  private GridCache open(String name, CacheConfig config) {
-    return open.computeIfAbsent(
+  private static CacheConfig config(Registry.Entry entry) {
+    return Json.read(entry.value(), CacheConfig.class);
+  }
+
+  /** As the registry has it; one that was dropped and made anew otherwise is another. */
+  private GridCache open(Registry.Entry entry) {
+    return open.compute(
+            entry.key().name(),
+            (name, there) -> {
+              if (there != null && there.epoch() >= entry.epoch()) {
+                return there;
+              }
+              CacheConfig config = config(entry);
+              if (there != null && there.cache().config().equals(config)) {
+                return new Opened(there.cache(), entry.epoch());
+              }
+              if (there != null) {
+                there.cache().retire();
+              }
+              return new Opened(made(name, config), entry.epoch());
+            })
+        .cache();
+  }
+
+  private GridCache made(String name, CacheConfig config) {
+    return new GridCache(
         name,
-        same ->
-            new GridCache(
-                same,
-                config,
-                new GridCache.Surroundings(
-                    grid,
-                    coherence,
-                    loads,
-                    this::store,
-                    environment.metrics(),
-                    environment.clock(),
-                    environment.nanoTime(),
-                    environment.random())));
+        config,
+        new GridCache.Surroundings(
+            grid,
+            coherence,
+            loads,
+            this::store,
+            environment.metrics(),
+            environment.clock(),
+            environment.nanoTime(),
+            environment.random()));
+  }
+
+  private void forget(String name) {
+    Opened forgotten = open.remove(name);
+    if (forgotten != null) {
+      forgotten.cache().retire();
+    }
   }
 
   private CacheStore store(String name) {
@@ -145,7 +173,7 @@ public final class GridCaches implements Caches, AutoCloseable {
     }
     Registry registry = environment.cluster().registry();
     Registry.Key key = new Registry.Key(KIND, name);
-    if (config(name).isEmpty()) {
+    if (entry(name).isEmpty()) {
       if (grid.inTransaction()) {
         throw new FlotillaException(
             Code.INVALID,
@@ -158,9 +186,9 @@ public final class GridCaches implements Caches, AutoCloseable {
               List.of(new Registry.Write(key, Optional.of(Json.write(config)))));
       registry.sync();
     }
-    Optional<CacheConfig> made = config(name);
-    if (made.isPresent() && made.get().equals(config)) {
-      GridCache cache = open(name, config);
+    Optional<Registry.Entry> made = entry(name);
+    if (made.isPresent() && config(made.get()).equals(config)) {
+      GridCache cache = open(made.get());
       cache.ensure();
       return cache;
     }
@@ -169,7 +197,8 @@ public final class GridCaches implements Caches, AutoCloseable {
         "cache "
             + name
             + " exists with another configuration: "
-            + made.map(there -> there.differences(config)).orElse("it was dropped meanwhile"),
+            + made.map(there -> config(there).differences(config))
+                .orElse("it was dropped meanwhile"),
         "Use it as it is, or drop it first.");
   }
 
@@ -180,15 +209,14 @@ public final class GridCaches implements Caches, AutoCloseable {
   @Override
   public List<Named> list() {
     return environment.cluster().registry().list(KIND).stream()
-        .map(e -> new Named(e.key().name(), Json.read(e.value(), CacheConfig.class)))
+        .map(each -> new Named(each.key().name(), config(each)))
         .toList();
   }
 
   @Override
   public boolean drop(String name) {
     checkName(name);
-    Optional<Registry.Entry> entry =
-        environment.cluster().registry().get(new Registry.Key(KIND, name));
+    Optional<Registry.Entry> entry = entry(name);
     if (entry.isEmpty()) {
       return false;
     }
@@ -207,7 +235,7 @@ public final class GridCaches implements Caches, AutoCloseable {
             return true;
           });
       coherence.writtenAll(name);
-      open.remove(name);
+      forget(name);
     }
     return dropped.isPresent();
   }
@@ -217,22 +245,22 @@ public final class GridCaches implements Caches, AutoCloseable {
 
     @Override
     public void invalidate(Invalidation written) {
-      GridCache cache = open.get(written.getCache());
-      if (cache == null) {
+      Opened opened = open.get(written.getCache());
+      if (opened == null) {
         return;
       }
-      written.getKeysList().forEach(cache::forget);
+      written.getKeysList().forEach(opened.cache()::forget);
       if (written.getAll()) {
-        cache.forgetAll();
-        if (config(written.getCache()).isEmpty()) {
-          open.remove(written.getCache());
+        opened.cache().forgetAll();
+        if (entry(written.getCache()).isEmpty()) {
+          forget(written.getCache());
         }
       }
     }
 
     @Override
     public Optional<CacheStatistics> statistics(String cache) {
-      return Optional.ofNullable(open.get(cache)).map(GridCache::ownStatistics);
+      return Optional.ofNullable(open.get(cache)).map(each -> each.cache().ownStatistics());
     }
   }
 

@@ -28,6 +28,7 @@ final class NearCache {
   private final com.github.benmanes.caffeine.cache.Cache<String, Near> entries;
   private final AtomicLongArray invalidations = new AtomicLongArray(STRIPES);
   private final LongAdder evictions = new LongAdder();
+  private volatile boolean retired;
 
   NearCache(long bytesMax) {
     entries =
@@ -60,7 +61,9 @@ final class NearCache {
    * taken. The check and the insertion are one step, as seen by {@link #invalidate}.
    */
   void fill(String key, Near near, long stamp) {
-    entries.asMap().compute(key, (same, before) -> stamp(same) == stamp ? near : before);
+    entries
+        .asMap()
+        .compute(key, (same, before) -> stamp(same) == stamp && !retired ? near : before);
   }
 
   void invalidate(String key) {
@@ -71,6 +74,12 @@ final class NearCache {
   /** Gives the memory of everything back. */
   void clear() {
     entries.invalidateAll();
+  }
+
+  /** Keeps nothing from now on, since it will not hear of what is written. */
+  void retire() {
+    retired = true;
+    clear();
   }
 
   long evictions() {

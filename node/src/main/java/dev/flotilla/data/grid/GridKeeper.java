@@ -294,6 +294,12 @@ final class GridKeeper implements AutoCloseable {
       stopEngine();
       running = null;
     }
+    if (running != null && segmented) {
+      // The others let nobody join through an engine that has given its topology up.
+      log.warn("data grid: the engine was cut off for too long; it starts again");
+      stopEngine();
+      running = null;
+    }
     if (running != null && holdsUpTopology(running)) {
       log.warn(
           "data grid: what runs here has held up a change of the topology for {} s, and everything"

@@ -3,6 +3,7 @@ package dev.flotilla.data.log;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Names;
+import dev.flotilla.StaleReads;
 import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.time.InstantSource;
@@ -178,6 +179,15 @@ public final class LogStreams {
           grid.read(
               "reading stream " + stream,
               ignite -> this.<byte[]>cache(ignite, RECORDS).getAll(keys));
+      if (found.size() < keys.size() && !StaleReads.marked()) {
+        // A commit shows its entries one after the other, the stream's end among the first; who
+        // locks the others waits for all of it. What is not there then was trimmed.
+        found =
+            grid.transact(
+                "reading stream " + stream,
+                Grid.TransactionMode.PESSIMISTIC,
+                ignite -> this.<byte[]>cache(ignite, RECORDS).getAll(keys));
+      }
       for (long offset = at; offset < Math.min(to, at + 16); offset++) {
         byte[] record = found.get(key(stream, offset));
         if (record != null) {

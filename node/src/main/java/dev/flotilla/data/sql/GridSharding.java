@@ -205,7 +205,8 @@ public final class GridSharding implements Sharding {
       return parsed.isPresent();
     }
     if (start.regionMatches(true, 0, "DROP", 0, 4)
-        && SqlTables.parse(statement) instanceof SqlDropTable drop) {
+        && SqlTables.parse(statement) instanceof SqlDropTable drop
+        && SqlNames.isUsers(drop.name)) {
       Optional<Entry> entry = entry(drop.name.names.getLast());
       entry.ifPresent(this::drop);
       return entry.isPresent();
@@ -241,6 +242,29 @@ public final class GridSharding implements Sharding {
     return registry.list(KIND).stream()
         .map(entry -> Json.read(entry.value(), Stored.class))
         .toList();
+  }
+
+  /** Changes each time a number of partitions was chosen. */
+  private static final Registry.Key CHOSEN = new Registry.Key("table-shards-chosen", "last");
+
+  /** To be asked before {@link #freePartitions}, for {@link #putChosen}. */
+  long chosen() {
+    return cluster.registry().get(CHOSEN).map(Registry.Entry::epoch).orElse(0L);
+  }
+
+  /**
+   * As {@link #put}, of a sharding for which a number of partitions was chosen; empty also if one
+   * was chosen for another table meanwhile, which may be the same.
+   */
+  Optional<Long> putChosen(Stored value, long epoch, long chosen) {
+    Registry.Key key = new Registry.Key(KIND, value.table());
+    return cluster
+        .registry()
+        .commit(
+            List.of(new Registry.Condition(key, epoch), new Registry.Condition(CHOSEN, chosen)),
+            List.of(
+                new Registry.Write(key, Optional.of(Json.write(value))),
+                new Registry.Write(CHOSEN, Optional.of(Json.write(value.table())))));
   }
 
   /** Empty if the entry has changed meanwhile. */
@@ -302,14 +326,12 @@ public final class GridSharding implements Sharding {
           Code.INVALID, "a sharded table takes no WITH options", "Leave them out.");
     }
     String table = create.name().names.getLast();
-    cluster.registry().sync();
-    if (entry(table).isPresent()) {
-      if (create.ifNotExists()) {
-        return;
-      }
-      throw new FlotillaException(Code.CONFLICT, "there is a table " + table + " already", "");
+    SqlNames.checkNew(table);
+    if (isThere(create)) {
+      return;
     }
-    Stored stored = resolve(table, statement.clause(), create);
+    // The registry first: a table that it does not know would be served unsharded.
+    Stored stored = choose(table, statement.clause(), create);
     List<String> keys = primaryKey(create);
     StringBuilder ddl =
         new StringBuilder(
@@ -326,10 +348,6 @@ public final class GridSharding implements Sharding {
       }
     }
     ddl.append('"');
-    // The registry first: a table that it does not know would be served unsharded.
-    if (put(table, 0, Optional.of(stored)).isEmpty()) {
-      throw new FlotillaException(Code.CONFLICT, "there is a table " + table + " already", "");
-    }
     try {
       register(stored);
       grid.write(
@@ -343,6 +361,68 @@ public final class GridSharding implements Sharding {
       throw e;
     }
     log.info("table {} is sharded by {} of {}", table, stored.strategy(), stored.column());
+  }
+
+  /** Puts the table's sharding into the registry, with partitions of a number of its own. */
+  private Stored choose(String table, ShardStatement.Clause clause, IgniteSqlCreateTable create) {
+    while (true) {
+      long chosen = chosen();
+      Stored stored = resolve(table, clause, create);
+      if (putChosen(stored, 0, chosen).isPresent()) {
+        return stored;
+      }
+      cluster.registry().sync();
+      if (entry(table).isPresent()) {
+        throw isThereAlready(table);
+      }
+    }
+  }
+
+  private static FlotillaException isThereAlready(String table) {
+    return new FlotillaException(
+        Code.CONFLICT, "there is a table " + table + " already", "Choose another name.");
+  }
+
+  /**
+   * As {@link #isThere(IgniteSqlCreateTable)}, of a statement that makes a table without sharding.
+   */
+  boolean isThere(Statement statement) {
+    return statement.parsed() instanceof IgniteSqlCreateTable create
+        && SqlNames.isUsers(create.name())
+        && isThere(create);
+  }
+
+  /**
+   * Whether there is a sharded table of that name, so that nothing is left to do.
+   *
+   * @throws FlotillaException {@code CONFLICT} if there is, and the statement does not say IF NOT
+   *     EXISTS, or if it was not made to the end
+   */
+  private boolean isThere(IgniteSqlCreateTable create) {
+    String table = create.name().names.getLast();
+    cluster.registry().sync();
+    Optional<Entry> entry = entry(table);
+    if (entry.isEmpty()) {
+      return false;
+    }
+    if (!isMade(entry.get().stored())) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "table " + table + " is being made, or that was cut off",
+          "Wait a little; if it stays so, DROP TABLE " + table + " and make it again.");
+    }
+    if (!create.ifNotExists()) {
+      throw isThereAlready(table);
+    }
+    return true;
+  }
+
+  private boolean isMade(Stored stored) {
+    return grid.read(
+        "looking for table " + stored.table(),
+        ignite ->
+            ((IgniteEx) ignite).context().cache().cacheDescriptor(cacheName(stored.physical()))
+                != null);
   }
 
   private void drop(Entry entry) {
@@ -838,6 +918,12 @@ public final class GridSharding implements Sharding {
   @Override
   public Skew skew(String table) {
     Stored stored = required(table).stored();
+    if (!isMade(stored)) {
+      throw new FlotillaException(
+          Code.NOT_FOUND,
+          "table " + table + " is being made, or that was cut off",
+          "Wait a little; if it stays so, drop it and make it again.");
+    }
     return grid.read(
         "measuring table " + table,
         ignite -> {

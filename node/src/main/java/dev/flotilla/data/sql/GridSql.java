@@ -94,7 +94,10 @@ public final class GridSql implements Sql {
                   request.rowsMax(),
                   atLeast(request.timeout(), Duration.ofMillis(100))),
               cancel);
-      case CREATE_TABLE -> define(asWritten.safeCreateTable(), request, cancel);
+      case CREATE_TABLE ->
+          sharding.isThere(asWritten)
+              ? new SqlResult(List.of(), List.of(), 0, false)
+              : define(asWritten.safeCreateTable(), request, cancel);
       case SCHEMA -> define(SqlText.of(text), request, cancel);
       case OTHER -> throw SqlErrors.notOffered(text);
     };

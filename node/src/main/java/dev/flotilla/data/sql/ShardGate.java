@@ -195,7 +195,8 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
      * The statement with each table's name as the engine has it now.
      *
      * @throws FlotillaException {@code CONFLICT} if it would change the form of a table that is
-     *     being moved
+     *     being moved, {@code NOT_FOUND} if it names one as the engine does, and so past its
+     *     sharding
      */
     SqlText resolve(String statement) {
       return resolve(SqlText.of(statement));
@@ -212,6 +213,10 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
       for (SqlTables.Reference reference : SqlTables.of(statement, parsed)) {
         Stored stored = era.tables.get(reference.table());
         if (stored == null) {
+          if (isEngines(reference.table())) {
+            throw new FlotillaException(
+                Code.NOT_FOUND, "there is no table " + reference.table(), "Check the name.");
+          }
           continue;
         }
         if (reference.definition() && stored.moving().isPresent()) {
@@ -227,6 +232,16 @@ final class ShardGate extends ShardsGrpc.ShardsImplBase {
         }
       }
       return text.edited(edits);
+    }
+
+    /** Whether only the engine calls a table so. */
+    private boolean isEngines(String name) {
+      return era.tables.values().stream()
+          .anyMatch(
+              each ->
+                  each.physical().equals(name)
+                      || each.target().equals(Optional.of(name))
+                      || each.left().stream().anyMatch(left -> each.physical(left).equals(name)));
     }
 
     /**

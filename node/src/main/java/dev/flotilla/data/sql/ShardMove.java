@@ -109,35 +109,56 @@ final class ShardMove {
           "table " + table + " shares its partitions with co-located tables",
           "Moving one of them would part them; make new tables and copy.");
     }
-    int partitions = sharding.freePartitions(shards.size() * stored.spread());
-    Stored mirroring =
-        stored.with(
-            Optional.of(
-                new Moving(
-                    List.copyOf(shards),
-                    partitions,
-                    freeGeneration(stored),
-                    cluster.self(),
-                    false)));
-    GridSharding.affinity(mirroring.moved());
-    // The new table first: once the registry names it, every write goes there too.
-    createTarget(mirroring);
     if (!driving.add(table)) {
       throw GridSharding.beingMoved(table);
     }
     long epoch;
+    boolean done = false;
     try {
-      epoch =
-          sharding
-              .put(table, entry.epoch(), Optional.of(mirroring))
-              .orElseThrow(() -> GridSharding.beingMoved(table));
-      epoch = drive(mirroring, epoch);
+      Begun begun = begin(entry, shards);
+      epoch = drive(begun.mirroring(), begun.epoch());
+      done = true;
     } finally {
       driving.remove(table);
+      if (!done) {
+        // What could not be taken back at once is, as soon as the registry can be written.
+        takeBackOwn();
+      }
     }
     moves.incrementAndGet();
     log.info("table {} has {} shards now", table, shards.size());
     dropLeft(table, epoch);
+  }
+
+  /** A move that the registry knows of. */
+  private record Begun(Stored mirroring, long epoch) {}
+
+  private Begun begin(Entry entry, List<Shard> shards) {
+    Stored stored = entry.stored();
+    while (true) {
+      long chosen = sharding.chosen();
+      Stored mirroring =
+          stored.with(
+              Optional.of(
+                  new Moving(
+                      List.copyOf(shards),
+                      sharding.freePartitions(shards.size() * stored.spread()),
+                      freeGeneration(stored),
+                      cluster.self(),
+                      false)));
+      GridSharding.affinity(mirroring.moved());
+      // The new table first: once the registry names it, every write goes there too.
+      createTarget(mirroring);
+      Optional<Long> epoch = sharding.putChosen(mirroring, entry.epoch(), chosen);
+      if (epoch.isPresent()) {
+        return new Begun(mirroring, epoch.get());
+      }
+      destroy(mirroring.target().orElseThrow());
+      cluster.registry().sync();
+      if (sharding.entry(stored.table()).filter(e -> e.epoch() == entry.epoch()).isEmpty()) {
+        throw GridSharding.beingMoved(stored.table());
+      }
+    }
   }
 
   /** Returns the state in which the move is done. */
@@ -155,8 +176,8 @@ final class ShardMove {
   }
 
   /**
-   * At each start of the engine: undoes what this node drove before its process ended. The leader
-   * does that for nodes that are gone, but this one is back, and nobody drives the move.
+   * Undoes what this node does not drive any more: at each start of the engine what it drove before
+   * its process ended, and what failed. The leader does that only for nodes that are gone.
    */
   void takeBackOwn() {
     Thread.ofVirtual()
@@ -340,6 +361,9 @@ final class ShardMove {
                     null,
                     null);
           } catch (IgniteCheckedException e) {
+            if (context.cache().cacheDescriptor(GridSharding.cacheName(moved.physical())) != null) {
+              throw GridSharding.beingMoved(mirroring.table());
+            }
             throw new org.apache.ignite.IgniteException(e);
           }
           return true;

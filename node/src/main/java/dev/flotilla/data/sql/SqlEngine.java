@@ -11,6 +11,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 import javax.cache.CacheException;
 import org.apache.calcite.runtime.CalciteException;
 import org.apache.ignite.Ignite;
@@ -51,6 +52,9 @@ final class SqlEngine {
       super(cause);
     }
   }
+
+  /** How far from where something broke the planner is looked for. */
+  private static final int PLANNER_FRAMES = 5;
 
   private static final int ARGUMENTS_MAX = 10_000;
   private static final long RESULT_BYTES_MAX = 64L << 20;
@@ -215,6 +219,14 @@ final class SqlEngine {
         || isBetweenNodes(cause);
   }
 
+  /** Whether the planner has a mistake there, rather than the statement or the world. */
+  private static boolean isOfPlanner(Throwable cause) {
+    return cause instanceof NullPointerException
+        && Stream.of(cause.getStackTrace())
+            .limit(PLANNER_FRAMES)
+            .anyMatch(frame -> frame.getClassName().startsWith("org.apache.calcite."));
+  }
+
   private static Throwable rootCause(Throwable thrown) {
     List<Throwable> chain = X.getThrowableList(thrown);
     return chain.isEmpty() ? thrown : chain.getLast();
@@ -227,6 +239,9 @@ final class SqlEngine {
       return SqlErrors.unplanned(thrown);
     }
     RuntimeException e = (RuntimeException) thrown;
+    if (isOfPlanner(rootCause(e))) {
+      return SqlErrors.unplanned(e);
+    }
     if (X.hasCause(
         e,
         CacheInvalidStateException.class,

@@ -391,6 +391,12 @@ final class SqlErrors {
     String[] words = statement.strip().split("\\s+", 3);
     String first = words[0].toUpperCase(Locale.ROOT);
     boolean definition = List.of("CREATE", "ALTER", "DROP").contains(first) && words.length > 1;
+    if (definition && first.equals("ALTER") && words[1].equalsIgnoreCase("TABLE")) {
+      return new FlotillaException(
+          Code.INVALID,
+          "this form of ALTER TABLE is not offered",
+          "It takes ADD COLUMN, DROP COLUMN, SPLIT SHARD AT (…) and MOVE SHARD n TO NODES (…).");
+    }
     return new FlotillaException(
         Code.INVALID,
         (definition ? first + " " + words[1].toUpperCase(Locale.ROOT) : first) + " is not offered",

@@ -46,6 +46,8 @@ final class SqlTables {
 
   private final String statement;
   private final List<Reference> references = new ArrayList<>();
+
+  /** What WITH has named so far; a part of it sees those before it, and not itself. */
   private final Set<String> local = new HashSet<>();
 
   private SqlTables(String statement) {
@@ -70,7 +72,6 @@ final class SqlTables {
   static List<Reference> of(String statement, SqlNode parsed) {
     SqlTables tables = new SqlTables(statement);
     tables.walk(parsed, false, false);
-    tables.references.removeIf(reference -> tables.local.contains(reference.table()));
     tables.references.sort(java.util.Comparator.comparingInt(Reference::start));
     return tables.references;
   }
@@ -118,13 +119,21 @@ final class SqlTables {
         walk(merge.getTargetTable(), true, merge.getAlias() != null);
         walk(merge.getSourceTableRef(), true, false);
         walk(merge.getCondition(), false, false);
+        if (merge.getUpdateCall() != null) {
+          walk(merge.getUpdateCall().getSourceExpressionList(), false, false);
+        }
+        if (merge.getInsertCall() != null) {
+          walk(merge.getInsertCall().getSource(), false, false);
+        }
       }
       case SqlWith with -> {
+        Set<String> outside = Set.copyOf(local);
         for (SqlNode each : with.withList) {
-          local.add(((SqlWithItem) each).name.getSimple());
           walk(((SqlWithItem) each).query, false, false);
+          local.add(((SqlWithItem) each).name.getSimple());
         }
         walk(with.body, false, false);
+        local.retainAll(outside);
       }
       case SqlDropTable drop -> add(drop.name, true, "", true);
       case IgniteSqlCreateIndex index -> add(index.tableName(), true, "", true);
@@ -143,7 +152,7 @@ final class SqlTables {
   }
 
   private void add(SqlIdentifier name, boolean named, String alias, boolean definition) {
-    if (name.names.size() > 1 && !name.names.getFirst().equals("PUBLIC")) {
+    if (!SqlNames.isUsers(name) || (name.names.size() == 1 && local.contains(name.getSimple()))) {
       return;
     }
     SqlParserPos position = name.getParserPosition();

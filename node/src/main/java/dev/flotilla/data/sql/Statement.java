@@ -25,7 +25,8 @@ import org.apache.calcite.sql.ddl.SqlDropObject;
 import org.apache.calcite.sql.ddl.SqlKeyConstraint;
 import org.apache.calcite.sql.parser.SqlParserPos;
 import org.apache.calcite.sql.util.SqlBasicVisitor;
-import org.apache.ignite.internal.processors.query.calcite.sql.IgniteAbstractSqlAlterTable;
+import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlAlterTableAddColumn;
+import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlAlterTableDropColumn;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateIndex;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateTable;
 import org.apache.ignite.internal.processors.query.calcite.sql.IgniteSqlCreateTableOption;
@@ -72,8 +73,8 @@ record Statement(
   /**
    * Parses one statement.
    *
-   * @throws FlotillaException {@code INVALID} with line and column if it is not SQL, {@code
-   *     TOO_LARGE} if it is too long
+   * @throws FlotillaException {@code INVALID} with line and column if it is not SQL, or if it would
+   *     change a table of Flotilla's own; {@code TOO_LARGE} if it is too long
    */
   static Statement parse(String statement) {
     String text = trimmed(statement);
@@ -88,8 +89,9 @@ record Statement(
           case IgniteSqlCreateTable create -> Optional.of(create.name().names.getLast());
           default -> Optional.empty();
         };
-    return new Statement(
-        text, kind, parsed, SqlTables.of(text, parsed), target, parameters(parsed));
+    List<SqlTables.Reference> tables = SqlTables.of(text, parsed);
+    SqlNames.checkUse(kind, tables, target);
+    return new Statement(text, kind, parsed, tables, target, parameters(parsed));
   }
 
   /** As of {@link #parse}; 0 for the statements that sharding adds, which have none. */
@@ -126,7 +128,8 @@ record Statement(
       case IgniteSqlCreateTable any -> Kind.CREATE_TABLE;
       case IgniteSqlCreateIndex any -> Kind.SCHEMA;
       case IgniteSqlDropIndex any -> Kind.SCHEMA;
-      case IgniteAbstractSqlAlterTable any -> Kind.SCHEMA;
+      case IgniteSqlAlterTableAddColumn any -> Kind.SCHEMA;
+      case IgniteSqlAlterTableDropColumn any -> Kind.SCHEMA;
       case SqlDropObject any -> Kind.SCHEMA;
       default ->
           parsed.isA(SqlKind.QUERY) || parsed.getKind() == SqlKind.EXPLAIN

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
@@ -276,6 +277,35 @@ class CachesTest {
     assertCode(Code.INVALID, () -> nodes.get(0).cache("a/b"));
     assertCode(
         Code.INVALID, () -> nodes.get(0).create("s", CacheConfig.DEFAULT.withStore("none", false)));
+  }
+
+  @Test
+  @Order(6)
+  void oneThatWasDroppedAndMadeOtherwiseIsTheNewOneOnAllNodes() {
+    for (int round = 1; round <= 5; round++) {
+      CacheConfig config = CacheConfig.DEFAULT.withTtlMs(round * 60_000L);
+      nodes.get(round % 3).create("anew", config);
+      for (int node = 0; node < 3; node++) {
+        GridCaches each = nodes.get(node);
+        members.get(node).cluster().registry().sync();
+        Cache cache = each.cache("anew");
+        assertThat(cache.config()).as("round %s, node %s", round, node).isEqualTo(config);
+        assertThat(each.find("anew").orElseThrow()).isSameAs(cache);
+        cache.put("k", bytes("v" + round));
+        assertThat(text(cache.get("k"))).contains("v" + round);
+      }
+      // A drop's word to the other nodes may come before the registry's: as if it had not come.
+      Registry registry = members.get((round + 1) % 3).cluster().registry();
+      assertThat(
+              registry.commit(
+                  List.of(),
+                  List.of(
+                      new Registry.Write(
+                          new Registry.Key(GridCaches.KIND, "anew"), Optional.empty()))))
+          .isPresent();
+    }
+    members.get(0).cluster().registry().sync();
+    assertThat(nodes.get(0).list()).noneMatch(each -> each.name().equals("anew"));
   }
 
   @Test

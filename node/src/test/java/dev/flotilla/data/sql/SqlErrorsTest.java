@@ -78,6 +78,39 @@ class SqlErrorsTest {
           wrong(Code.INVALID, "BEGIN is not offered", "BEGIN"),
           wrong(Code.INVALID, "COMMIT is not offered. Transactions", "COMMIT"),
           wrong(Code.INVALID, "CREATE VIEW is not offered", "CREATE VIEW v AS SELECT 1"),
+          wrong(
+              Code.INVALID,
+              "this form of ALTER TABLE is not offered. It takes ADD COLUMN",
+              "ALTER TABLE acct NOLOGGING"),
+          wrong(
+              Code.INVALID,
+              "the statement cannot be planned",
+              "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r"),
+          wrong(
+              Code.INVALID,
+              "a table cannot be called FLOTILLA_X",
+              "CREATE TABLE flotilla_x (id INT PRIMARY KEY)"),
+          wrong(
+              Code.INVALID,
+              "a table cannot be called ACCT__2",
+              "CREATE TABLE acct__2 (id INT PRIMARY KEY)"),
+          wrong(
+              Code.INVALID,
+              "a table cannot be called ACCT__3",
+              "CREATE TABLE acct__3 (id INT PRIMARY KEY) SHARD BY HASH (id) INTO 8"),
+          wrong(
+              Code.INVALID,
+              "table FLOTILLA_JOB_ROWS is Flotilla's own. It can be read",
+              "DELETE FROM flotilla_job_rows"),
+          wrong(
+              Code.INVALID,
+              "is Flotilla's own",
+              "INSERT INTO PUBLIC.flotilla_job_rows (id) VALUES ('x')"),
+          wrong(Code.INVALID, "is Flotilla's own", "UPDATE flotilla_job_rows SET data = 'x'"),
+          wrong(Code.INVALID, "is Flotilla's own", "DROP TABLE flotilla_job_rows"),
+          wrong(Code.INVALID, "is Flotilla's own", "CREATE INDEX i ON flotilla_job_rows (data)"),
+          wrong(
+              Code.INVALID, "is Flotilla's own", "ALTER TABLE flotilla_job_rows ADD COLUMN x INT"),
           wrong(Code.INVALID, "KILL is not offered", "KILL QUERY '1'"),
           wrong(Code.INVALID, "SHOW is not offered", "SHOW TABLES"),
           wrong(Code.NOT_FOUND, "line 1, column 15: there is no table NOPE", "SELECT * FROM nope"),

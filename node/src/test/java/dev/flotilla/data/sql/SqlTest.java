@@ -15,10 +15,14 @@ import java.time.LocalDateTime;
 import java.time.LocalTime;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.ignite.cache.CacheAtomicityMode;
 import org.apache.ignite.cache.CacheWriteSynchronizationMode;
@@ -273,6 +277,72 @@ class SqlTest {
         "already: 50.",
         () -> other().execute("INSERT INTO halves (id, n) VALUES " + rows));
     assertThat(sql().execute("SELECT id FROM halves").rows()).isEqualTo(List.of(List.of(50)));
+  }
+
+  @Test
+  void aShardedTableCannotBeReachedPastItsSharding() {
+    GridSql sql = nodes.getFirst().sql();
+    String create = "CREATE TABLE plan (id INT PRIMARY KEY, n INT)";
+    sql.execute(create + " SHARD BY RANGE (id) SPLIT AT (10)");
+    sql.execute("INSERT INTO plan VALUES (1, 1), (11, 2)");
+    sql.execute("ALTER TABLE plan SPLIT SHARD AT (5)");
+
+    for (String statement :
+        List.of(
+            "DROP TABLE plan__1",
+            "DELETE FROM plan__1",
+            "SELECT * FROM plan__1",
+            "INSERT INTO plan__1 VALUES (3, 3)",
+            "CREATE INDEX plan_n ON plan__1 (n)",
+            "DELETE FROM plan WHERE id IN (SELECT id FROM PUBLIC.plan__1)")) {
+      refused(Code.NOT_FOUND, "there is no table PLAN__1", () -> sql.execute(statement));
+    }
+    refused(Code.CONFLICT, "there is a table PLAN already", () -> sql.execute(create));
+    sql.execute(create.replace("TABLE", "TABLE IF NOT EXISTS"));
+    assertThatThrownBy(() -> sql.execute("DROP TABLE sys.plan"))
+        .isInstanceOf(FlotillaException.class);
+
+    assertThat(sql.execute("SELECT id FROM plan ORDER BY id").rows())
+        .isEqualTo(List.of(List.of(1), List.of(11)));
+    // A part of WITH that is called as the table that it reads.
+    assertThat(
+            sql.execute("WITH plan AS (SELECT n FROM plan WHERE id > 5) SELECT n FROM plan").rows())
+        .isEqualTo(List.of(List.of(2)));
+    sql.execute("DROP TABLE plan");
+    sql.execute(create);
+    sql.execute("DROP TABLE plan");
+  }
+
+  @Test
+  void tablesThatAreShardedAtTheSameTimeHaveNumbersOfPartitionsOfTheirOwn() throws Exception {
+    int tables = 6;
+    try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      List<Future<?>> made = new ArrayList<>();
+      for (int i = 0; i < tables; i++) {
+        GridSql sql = nodes.get(i % nodes.size()).sql();
+        String table = "twin" + i;
+        made.add(
+            threads.submit(
+                () ->
+                    sql.execute(
+                        "CREATE TABLE "
+                            + table
+                            + " (id INT PRIMARY KEY) SHARD BY RANGE (id) SPLIT AT (10)")));
+      }
+      for (Future<?> each : made) {
+        each.get();
+      }
+    }
+    Set<Integer> partitions = new HashSet<>();
+    for (GridSharding.Stored each : nodes.getFirst().sharding().stored()) {
+      if (each.table().startsWith("TWIN")) {
+        assertThat(partitions.add(each.partitions())).as("%s", each).isTrue();
+      }
+    }
+    assertThat(partitions).hasSize(tables);
+    for (int i = 0; i < tables; i++) {
+      nodes.getFirst().sql().execute("DROP TABLE twin" + i);
+    }
   }
 
   @Test

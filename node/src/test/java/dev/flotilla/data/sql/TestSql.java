@@ -14,9 +14,10 @@ import java.util.Random;
 final class TestSql implements AutoCloseable {
 
   /** One node. */
-  record Node(TestGrids.Member member, GridSql sql, GridTransactions transactions) {}
+  record Node(
+      TestGrids.Member member, GridSql sql, GridTransactions transactions, GridSharding sharding) {}
 
-  private record Parts(GridSql sql, GridTransactions transactions) {}
+  private record Parts(GridSql sql, GridTransactions transactions, GridSharding sharding) {}
 
   private final Map<Path, Parts> parts = new LinkedHashMap<>();
   private final TestGrids grids;
@@ -40,7 +41,10 @@ final class TestSql implements AutoCloseable {
               GridTransactions transactions = new GridTransactions(environment, grid, sharding);
               parts.put(
                   dataFolder,
-                  new Parts(new GridSql(environment, grid, sharding, transactions), transactions));
+                  new Parts(
+                      new GridSql(environment, grid, sharding, transactions),
+                      transactions,
+                      sharding));
             });
   }
 
@@ -63,7 +67,7 @@ final class TestSql implements AutoCloseable {
 
   private Node node(TestGrids.Member member) {
     Parts its = parts.get(member.config().dataFolder());
-    return new Node(member, its.sql(), its.transactions());
+    return new Node(member, its.sql(), its.transactions(), its.sharding());
   }
 
   @Override
