@@ -154,6 +154,10 @@ class StaleReadsTest {
         assertThat(json(answer).path("stale").asBoolean()).as(path).isTrue();
       }
     }
+    // What the node knows of the cluster it always says, and marks it by itself.
+    assertThat(get("/api/cluster").header("x-flotilla-stale")).hasValue("true");
+    assertThat(json(get("/api/cluster")).path("stale").asBoolean()).isTrue();
+    assertThat(get("/api/deployments").header("x-flotilla-stale")).hasValue("true");
     assertThat(get("/api/queues/work?allow_stale=perhaps").status()).isEqualTo(400);
     JsonNode answer =
         client.post(
