@@ -30,6 +30,7 @@ import org.apache.ignite.internal.processors.cache.query.QueryCursorEx;
 import org.apache.ignite.internal.processors.query.GridQueryCancel;
 import org.apache.ignite.internal.processors.query.GridQueryFieldMetadata;
 import org.apache.ignite.internal.processors.query.IgniteSQLException;
+import org.apache.ignite.internal.processors.query.calcite.schema.IgniteStatisticsImpl;
 import org.apache.ignite.internal.util.typedef.X;
 import org.apache.ignite.spi.IgniteSpiException;
 import org.apache.ignite.transactions.TransactionDeadlockException;
@@ -227,6 +228,14 @@ final class SqlEngine {
             .anyMatch(frame -> frame.getClassName().startsWith("org.apache.calcite."));
   }
 
+  /** Whether the planner asked for the size of a table whose cache is being stopped or started. */
+  private static boolean isOfClosingTable(Throwable cause) {
+    return cause instanceof NullPointerException
+        && Stream.of(cause.getStackTrace())
+            .limit(1)
+            .anyMatch(frame -> frame.getClassName().equals(IgniteStatisticsImpl.class.getName()));
+  }
+
   private static Throwable rootCause(Throwable thrown) {
     List<Throwable> chain = X.getThrowableList(thrown);
     return chain.isEmpty() ? thrown : chain.getLast();
@@ -234,6 +243,11 @@ final class SqlEngine {
 
   /** An error of the engine in our words; what {@link Grid} understands better is left to it. */
   static RuntimeException said(Throwable thrown, Sql.Request request, SqlErrors.About about) {
+    if ((thrown.getClass() == RuntimeException.class && isOfEngine(rootCause(thrown)))
+        || isOfClosingTable(rootCause(thrown))) {
+      // The planner, which asks the engine for sizes, hides what that threw.
+      return new RetryOnStableTopology(thrown);
+    }
     if (!(thrown instanceof CacheException || thrown instanceof IgniteException)) {
       // Neither a refusal nor a fault of the world: the planner met what it is not made for.
       return SqlErrors.unplanned(thrown);
@@ -249,10 +263,6 @@ final class SqlEngine {
         TransactionTimeoutException.class,
         TransactionOptimisticException.class)) {
       return e;
-    }
-    if (e.getClass() == RuntimeException.class && isOfEngine(rootCause(e))) {
-      // The planner, which asks the engine for sizes, hides what that threw.
-      return new RetryOnStableTopology(e);
     }
     IgniteSQLException sql = X.cause(e, IgniteSQLException.class);
     if (X.hasCause(e, QueryCancelledException.class)
