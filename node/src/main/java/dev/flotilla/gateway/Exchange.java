@@ -423,13 +423,13 @@ final class Exchange {
    */
   void sendCopy(JsonNode body, boolean majority) {
     if (!majority) {
+      var _ = StaleReads.mark();
       putHeader(StaleReads.HEADER, "true");
       if (body instanceof ObjectNode object) {
         object.put("stale", true);
       }
     }
-    putHeader("Cache-Control", "no-store");
-    send(200, "application/json", Json.write(body));
+    send(200, body);
   }
 
   /** Answers with an error. */

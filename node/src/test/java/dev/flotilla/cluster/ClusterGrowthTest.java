@@ -86,13 +86,7 @@ class ClusterGrowthTest {
       for (ClusterNode node : List.of(a, b, c, d)) {
         node.kill();
       }
-      Thread[] starts =
-          List.of(configA, configB, configC, configD).stream()
-              .map(config -> Thread.ofVirtual().start(() -> nodes.start(config)))
-              .toArray(Thread[]::new);
-      for (Thread start : starts) {
-        start.join();
-      }
+      startAll(nodes, List.of(configA, configB, configC, configD));
       List<ClusterNode> again = nodes.running();
       assertThat(again).hasSize(4);
       for (ClusterNode node : again) {
@@ -106,6 +100,18 @@ class ClusterGrowthTest {
           again.stream().filter(node -> node.self().equals(d.self())).findFirst().orElseThrow();
       assertThat(write(listener, epoch, "again")).isPresent();
       assertThat(listener.raft().voters()).hasSize(3).doesNotContain(d.self());
+    }
+  }
+
+  /** At once, since each waits for the others. */
+  private static void startAll(TestNodes nodes, List<ClusterConfig> configs)
+      throws InterruptedException {
+    List<Thread> starts =
+        configs.stream()
+            .map(config -> Thread.ofVirtual().start(() -> nodes.start(config)))
+            .toList();
+    for (Thread start : starts) {
+      start.join();
     }
   }
 
@@ -139,13 +145,7 @@ class ClusterGrowthTest {
           "the listener has missed the leader",
           Duration.ofSeconds(10),
           () -> d.raft().missesLeader());
-      Thread[] starts =
-          List.of(configA, configB, configC).stream()
-              .map(config -> Thread.ofVirtual().start(() -> nodes.start(config)))
-              .toArray(Thread[]::new);
-      for (Thread start : starts) {
-        start.join();
-      }
+      startAll(nodes, List.of(configA, configB, configC));
       await("the listener follows", Duration.ofSeconds(10), () -> written(d, "2"));
     }
   }
