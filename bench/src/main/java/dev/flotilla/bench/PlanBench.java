@@ -80,8 +80,7 @@ final class PlanBench implements Callable<Integer> {
       System.out.println(Json.MAPPER.writeValueAsString(rows));
       return 0;
     }
-    System.out.printf(
-        "%-24s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
+    System.out.printf("%-24s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
     for (Row row : rows) {
       System.out.printf(
           "%-24s %-22s %9.1f %9.1f %6.0f%%%s%n",
@@ -117,9 +116,7 @@ final class PlanBench implements Callable<Integer> {
       one.add(tokens / (nodes.seconds(prompts(1, length), 1 + tokens) - begun));
       double together = nodes.seconds(prompts(streams, 2 * NUMBER), 1);
       many.add(
-          streams
-              * tokens
-              / (nodes.seconds(prompts(streams, 2 * NUMBER), 1 + tokens) - together));
+          streams * tokens / (nodes.seconds(prompts(streams, 2 * NUMBER), 1 + tokens) - together));
     }
     rows.add(
         Row.of(

@@ -117,13 +117,13 @@ public final class LayerProbe {
   private static long parameters(ModelConfig config) {
     return ModelTensors.all(config).values().stream()
         .filter(part -> part.name().startsWith(ModelTensors.block(0)) && !part.vector())
-        .mapToLong(part -> part.shape().stream().mapToLong(Integer::longValue).reduce(1, (a, b) -> a * b))
+        .mapToLong(
+            part -> part.shape().stream().mapToLong(Integer::longValue).reduce(1, (a, b) -> a * b))
         .sum();
   }
 
   private static ModelConfig shape(int width, int heads, int kvHeads, int inner, int layers) {
-    return new ModelConfig(
-        32, width, layers, heads, kvHeads, 64, inner, 4096, 10_000, 1e-5f, true);
+    return new ModelConfig(32, width, layers, heads, kvHeads, 64, inner, 4096, 10_000, 1e-5f, true);
   }
 
   private LayerSlice slice(ModelConfig config, WeightType type) {
@@ -189,13 +189,15 @@ public final class LayerProbe {
 
     Source(ModelConfig config, WeightType type) {
       Map<String, Object> metadata = new LinkedHashMap<>();
-      GgufConfig.metadata("probe", config, type).forEach((key, value) -> metadata.put(key, read(value)));
+      GgufConfig.metadata("probe", config, type)
+          .forEach((key, value) -> metadata.put(key, read(value)));
       Map<String, TensorInfo> tensors = new LinkedHashMap<>();
       ModelTensors.all(config)
           .forEach(
               (name, part) -> {
                 WeightType kept = part.vector() ? WeightType.F32 : type;
-                long elements = part.shape().stream().mapToLong(Integer::longValue).reduce(1, (a, b) -> a * b);
+                long elements =
+                    part.shape().stream().mapToLong(Integer::longValue).reduce(1, (a, b) -> a * b);
                 tensors.put(
                     name, new TensorInfo(name, part.shape(), kept, 0, kept.bytes(elements)));
               });

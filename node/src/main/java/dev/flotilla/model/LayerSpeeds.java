@@ -65,9 +65,7 @@ public record LayerSpeeds(
         ROWS.stream().map(rows -> 0.0).toList(),
         Map.of(
             "",
-            ROWS.stream()
-                .map(rows -> (1 + (rows - 1) * GUESSED_ROW) / bytesPerSecond)
-                .toList()),
+            ROWS.stream().map(rows -> (1 + (rows - 1) * GUESSED_ROW) / bytesPerSecond).toList()),
         0,
         0,
         false);
@@ -106,7 +104,10 @@ public record LayerSpeeds(
     List<Double> figures = secondsPerByte.get(type);
     return figures != null
         ? at(figures, rows)
-        : secondsPerByte.values().stream().mapToDouble(each -> at(each, rows)).average().orElseThrow();
+        : secondsPerByte.values().stream()
+            .mapToDouble(each -> at(each, rows))
+            .average()
+            .orElseThrow();
   }
 
   private static double at(List<Double> figures, int rows) {

@@ -49,8 +49,7 @@ final class Cuts {
     this.machines =
         machines.stream()
             .sorted(
-                Comparator.comparingDouble(
-                        (Machine m) -> StageCost.of(model, m, groups).oneLayer())
+                Comparator.comparingDouble((Machine m) -> StageCost.of(model, m, groups).oneLayer())
                     .thenComparing(Machine::id))
             .toList();
     this.costs = this.machines.stream().map(m -> StageCost.of(model, m, groups)).toList();
@@ -224,7 +223,8 @@ final class Cuts {
       one += cost.one(count, i == 0, i == last);
       round += cost.many(count, i == last) + hops * cost.manyHop();
       slowest = Math.max(slowest, cost.many(count, i == last));
-      prompt += count * cost.promptLayer() + hops * cost.promptHop() + (i == last ? cost.oneHead() : 0);
+      prompt +=
+          count * cost.promptLayer() + hops * cost.promptHop() + (i == last ? cost.oneHead() : 0);
       long kv = count * model.kvBytesPerLayer();
       stages.add(
           new PlannedStage(

@@ -87,7 +87,8 @@ public final class Planner {
           .orElseThrow(() -> tooLittleMemory(model, machines, 0));
     }
     Plan split =
-        balanced(model, machines, stages).orElseThrow(() -> tooLittleMemory(model, machines, stages));
+        balanced(model, machines, stages)
+            .orElseThrow(() -> tooLittleMemory(model, machines, stages));
     if (!force && alone.isPresent() && slower(split, alone.get())) {
       throw refused(split, alone.get());
     }

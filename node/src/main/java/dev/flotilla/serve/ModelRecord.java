@@ -112,8 +112,7 @@ record ModelRecord(
 
   Footprint footprint(KvFormat kv) {
     long kvBytes = PackedSlice.cacheBytesPerPosition(config, kv, 1) * cachePositions();
-    Footprint footprint =
-        new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
+    Footprint footprint = new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
     return streams == null ? footprint : footprint.with(streams);
   }
 }

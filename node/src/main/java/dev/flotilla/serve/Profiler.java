@@ -30,9 +30,9 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Measures this node in the background: once, how fast it runs layers, and for each node that comes,
- * the link to it. Works at low priority, only while the node serves nothing, and, for a while, only
- * while the machine does nothing else: what is measured is kept for long.
+ * Measures this node in the background: once, how fast it runs layers, and for each node that
+ * comes, the link to it. Works at low priority, only while the node serves nothing, and, for a
+ * while, only while the machine does nothing else: what is measured is kept for long.
  */
 public final class Profiler implements AutoCloseable {
 
@@ -203,8 +203,7 @@ public final class Profiler implements AutoCloseable {
 
   /** Median seconds there and back; the first few make the connection and compile. */
   private double echo(ManagedChannel channel, int bytes) {
-    Echoed message =
-        Echoed.newBuilder().setContent(ByteString.copyFrom(new byte[bytes])).build();
+    Echoed message = Echoed.newBuilder().setContent(ByteString.copyFrom(new byte[bytes])).build();
     List<Double> seconds = new ArrayList<>();
     for (int i = 0; i < 2 * ECHOES; i++) {
       long startNs = nanoTime.getAsLong();

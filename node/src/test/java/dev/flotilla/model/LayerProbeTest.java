@@ -22,8 +22,7 @@ final class LayerProbeTest {
             .orElseThrow();
     assertThat(speeds.measured()).isTrue();
     assertThat(speeds.secondsPerByte().keySet())
-        .containsExactlyInAnyOrder(
-            "f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k");
+        .containsExactlyInAnyOrder("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k");
     // Four narrow layers in a pass.
     assertThat(speeds.layerSeconds()).containsExactly(0.05, 0.05, 0.05, 0.05);
   }
@@ -31,8 +30,7 @@ final class LayerProbeTest {
   @Test
   void itEndsWhenThereIsSomethingBetterToDo() {
     AtomicInteger passes = new AtomicInteger();
-    assertThat(
-            new LayerProbe(1, () -> passes.incrementAndGet() < 20, System::nanoTime).measure())
+    assertThat(new LayerProbe(1, () -> passes.incrementAndGet() < 20, System::nanoTime).measure())
         .isEmpty();
     assertThat(passes.get()).isEqualTo(20);
   }
@@ -41,7 +39,11 @@ final class LayerProbeTest {
   void betweenMeasuredRowsAndBeyondThemAreStraightLines() {
     LayerSpeeds speeds =
         new LayerSpeeds(
-            List.of(1.0, 4.0, 8.0, 128.0), Map.of("q8_0", List.of(1.0, 2.0, 4.0, 64.0)), 0, 0, true);
+            List.of(1.0, 4.0, 8.0, 128.0),
+            Map.of("q8_0", List.of(1.0, 2.0, 4.0, 64.0)),
+            0,
+            0,
+            true);
     assertThat(speeds.layer(6, Map.of())).isEqualTo(6);
     assertThat(speeds.layer(256, Map.of())).isEqualTo(256);
     assertThat(speeds.weights(2, Map.of("q8_0", 3.0)))

@@ -303,7 +303,9 @@ final class PlannerTest {
       Optional<Plan> free = planned(model, machines, 0);
       assertThat(free.isPresent()).as(what).isEqualTo(best < Double.POSITIVE_INFINITY);
       if (free.isPresent()) {
-        assertThat(1 / free.get().tokensPerSecond()).as(what).isLessThanOrEqualTo(best * 1.05 + 1e-9);
+        assertThat(1 / free.get().tokensPerSecond())
+            .as(what)
+            .isLessThanOrEqualTo(best * 1.05 + 1e-9);
       }
       List<Machine> more = new ArrayList<>(machines);
       more.add(machine("more", random));
@@ -314,9 +316,12 @@ final class PlannerTest {
           if (k < 2) {
             assertThat(after.tokensPerSecond())
                 .as(what)
-                .isGreaterThanOrEqualTo(before.get().tokensPerSecond() / (k == 0 ? 1.05 : 1) * (1 - 1e-9));
+                .isGreaterThanOrEqualTo(
+                    before.get().tokensPerSecond() / (k == 0 ? 1.05 : 1) * (1 - 1e-9));
           } else {
-            assertThat(after.slowestSeconds()).as(what).isLessThanOrEqualTo(before.get().slowestSeconds() * (1 + 1e-9));
+            assertThat(after.slowestSeconds())
+                .as(what)
+                .isLessThanOrEqualTo(before.get().slowestSeconds() * (1 + 1e-9));
           }
         }
       }
@@ -373,6 +378,7 @@ final class PlannerTest {
                 new Footprint.Streams(
                     Map.of("q8_0", 10 * MB), Map.of("q4_0", 80 * MB), Map.of("q8_0", MB)));
     assertThat(model.layerRead(1)).isEqualTo(Map.of("q8_0", 10e6, "q4_0", 20e6));
-    assertThat(model.layerRead(8).get("q4_0")).isCloseTo(80e6 * (1 - Math.pow(0.75, 8)), within(1.0));
+    assertThat(model.layerRead(8).get("q4_0"))
+        .isCloseTo(80e6 * (1 - Math.pow(0.75, 8)), within(1.0));
   }
 }

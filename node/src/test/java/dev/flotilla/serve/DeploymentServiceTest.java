@@ -46,7 +46,17 @@ final class DeploymentServiceTest {
     made = Optional.of(new DeploymentService(leader(), store, nowNs::get));
     ModelRecord model =
         new ModelRecord(
-            "m", "d".repeat(64), "", 100 * MB, 0, ToySlice.CONFIG, 10 * MB, MB, MB, null, List.of("a"));
+            "m",
+            "d".repeat(64),
+            "",
+            100 * MB,
+            0,
+            ToySlice.CONFIG,
+            10 * MB,
+            MB,
+            MB,
+            null,
+            List.of("a"));
     write(ModelRecord.key("m"), model);
   }
 
