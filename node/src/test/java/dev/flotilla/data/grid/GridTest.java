@@ -93,6 +93,53 @@ class GridTest {
     }
   }
 
+  @Test
+  @Timeout(120)
+  void whatMoreNodesThanCopiesHadIsThereAgainWhenTheyAreBack() {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var all = grids.add(5);
+      for (int i = 0; i < 200; i++) {
+        put(all.getFirst().grid(), i, i);
+      }
+      TestNodes.await(
+          "all five in the view",
+          Duration.ofSeconds(30),
+          () -> all.stream().allMatch(m -> members(m).view().size() == 5));
+      // Three copies of each entry, and three nodes: some entries have none left.
+      var gone = all.subList(2, 5);
+      gone.forEach(grids::stop);
+      assertThatThrownBy(() -> all(all.getFirst().grid())).isInstanceOf(FlotillaException.class);
+      List<Thread> starts =
+          gone.stream()
+              .map(m -> Thread.ofPlatform().daemon().start(() -> grids.restart(m)))
+              .toList();
+      TestNodes.await(
+          "all five again",
+          Duration.ofSeconds(60),
+          () -> grids.running().size() == 5 && starts.stream().noneMatch(Thread::isAlive));
+      for (var member : grids.running()) {
+        TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
+        assertThat(all(member.grid())).isEqualTo(200);
+      }
+      put(all.getFirst().grid(), 1, 7);
+      assertThat(get(grids.running().getLast().grid(), 1)).isEqualTo(7);
+    }
+  }
+
+  private static GridMembers.Members members(TestGrids.Member member) {
+    return new GridMembers(member.cluster()).current();
+  }
+
+  /** How many entries hold what was put. */
+  private static int all(Grid grid) {
+    int held = 0;
+    for (int i = 0; i < 200; i++) {
+      Integer value = get(grid, i);
+      held += value != null && value == i ? 1 : 0;
+    }
+    return held;
+  }
+
   private static boolean whole(Grid grid) {
     return grid.read(
         "a test",
