@@ -95,7 +95,7 @@ class GridTest {
 
   @Test
   @Timeout(120)
-  void whatMoreNodesThanCopiesHadIsThereAgainWhenTheyAreBack() {
+  void whatMoreNodesThanCopiesHadIsThereAgainWhenTheyAreBack() throws Exception {
     try (TestGrids grids = new TestGrids(folder)) {
       var all = grids.add(5);
       for (int i = 0; i < 200; i++) {
@@ -107,8 +107,19 @@ class GridTest {
           () -> all.stream().allMatch(m -> members(m).view().size() == 5));
       // Three copies of each entry, and three nodes: some entries have none left.
       var gone = all.subList(2, 5);
-      gone.forEach(grids::stop);
-      assertThatThrownBy(() -> all(all.getFirst().grid())).isInstanceOf(FlotillaException.class);
+      List<Thread> stops =
+          gone.stream()
+              .map(m -> Thread.ofPlatform().daemon().start(() -> grids.stop(m)))
+              .toList();
+      for (Thread stop : stops) {
+        stop.join();
+      }
+      Grid left = all.getFirst().grid();
+      TestNodes.await(
+          "lost partitions",
+          Duration.ofSeconds(30),
+          () -> !left.readAny("a test", EngineState::lost).value().isEmpty());
+      assertThatThrownBy(() -> all(left)).isInstanceOf(FlotillaException.class);
       List<Thread> starts =
           gone.stream()
               .map(m -> Thread.ofPlatform().daemon().start(() -> grids.restart(m)))
