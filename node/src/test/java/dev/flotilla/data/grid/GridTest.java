@@ -14,7 +14,11 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.ignite.Ignite;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
+import org.apache.ignite.events.DiscoveryEvent;
+import org.apache.ignite.events.EventType;
+import org.apache.ignite.internal.IgniteEx;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
@@ -153,6 +157,49 @@ class GridTest {
       held += value != null && value == i ? 1 : 0;
     }
     return held;
+  }
+
+  /** As after a cut that lasted longer than the engine's patience. */
+  @Test
+  @Timeout(120)
+  void anEngineThatGaveItsTopologyUpStartsAgain() {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var only = grids.add();
+      put(only.grid(), 1, 1);
+      List<Ignite> before = new ArrayList<>();
+      var _ =
+          only.grid()
+              .readAny(
+                  "a test",
+                  ignite -> {
+                    before.add(ignite);
+                    var node = ignite.cluster().localNode();
+                    ((IgniteEx) ignite)
+                        .context()
+                        .event()
+                        .record(
+                            new DiscoveryEvent(
+                                node, "cut off", EventType.EVT_NODE_SEGMENTED, node));
+                    return true;
+                  });
+      TestNodes.await(
+          "another engine",
+          Duration.ofSeconds(60),
+          () -> {
+            try {
+              return only.grid().hasMajority()
+                  && !only.grid().read("a test", ignite -> ignite).equals(before.getFirst());
+            } catch (FlotillaException notYet) {
+              return false;
+            }
+          });
+      assertThat(get(only.grid(), 1)).isEqualTo(1);
+      put(only.grid(), 1, 2);
+      // One that was given up would let nobody join.
+      var second = grids.add();
+      TestNodes.await("the second in the grid", Duration.ofSeconds(60), second.grid()::hasMajority);
+      assertThat(get(second.grid(), 1)).isEqualTo(2);
+    }
   }
 
   private static boolean whole(Grid grid) {
