@@ -17,6 +17,7 @@ import picocli.CommandLine.Command;
       DataBench.class,
       HopBench.class,
       PipelineBench.class,
+      PlanBench.class,
       MakeModel.class,
       DecodeBench.class,
       PrefillBench.class,

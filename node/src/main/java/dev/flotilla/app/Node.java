@@ -13,6 +13,7 @@ import dev.flotilla.gateway.GatewayConfig;
 import dev.flotilla.gateway.GatewayServices;
 import dev.flotilla.gateway.Invites;
 import dev.flotilla.serve.NodeProfile;
+import dev.flotilla.serve.Profiler;
 import dev.flotilla.serve.Serving;
 import dev.flotilla.train.TrainingService;
 import io.micrometer.core.instrument.Gauge;
@@ -27,6 +28,7 @@ import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -65,6 +67,7 @@ final class Node {
   private final DataPlane data;
   private final LogFeed logFeed;
   private final Serving serving;
+  private final Profiler profiler;
   private final TrainingService training;
   private final Imports imports;
   private final Gateway gateway;
@@ -79,6 +82,7 @@ final class Node {
     new JvmMemoryMetrics().bindTo(metrics);
     new ProcessorMetrics().bindTo(metrics);
     garbage.bindTo(metrics);
+    Map<String, Double> profile = NodeProfile.measure(options.data(), Version.CURRENT);
     ClusterConfig config =
         new ClusterConfig(
             options.data(),
@@ -88,7 +92,7 @@ final class Node {
             options.port(),
             Version.CURRENT,
             InstantSource.system(),
-            NodeProfile.measure(options.data()));
+            profile);
     cluster =
         options
             .join()
@@ -116,6 +120,15 @@ final class Node {
     serving =
         new Serving(
             cluster, options.data(), threads, metrics, InstantSource.system(), System::nanoTime);
+    profiler =
+        new Profiler(
+            cluster,
+            options.data(),
+            Version.CURRENT,
+            profile,
+            threads,
+            serving::work,
+            System::nanoTime);
     training =
         new TrainingService(
             cluster,
@@ -177,6 +190,7 @@ final class Node {
     starting("opening models and jobs");
     serving.start();
     training.start();
+    profiler.start();
     Path key = options.data().resolve("admin.key");
     boolean founded = cluster.registry().get(new Registry.Key("key", "admin")).isEmpty();
     if (founded || Files.exists(key)) {
@@ -227,6 +241,7 @@ final class Node {
         log.warn("requests still ran after {} s; they are cut", DRAIN_PATIENCE.toSeconds());
       }
       gateway.close();
+      profiler.close();
       training.close();
       serving.close();
       logFeed.close();

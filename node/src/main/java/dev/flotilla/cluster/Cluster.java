@@ -3,6 +3,7 @@ package dev.flotilla.cluster;
 import io.grpc.BindableService;
 import io.grpc.ManagedChannel;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import javax.net.ssl.SSLContext;
 
@@ -50,6 +51,13 @@ public interface Cluster extends AutoCloseable {
 
   /** Whether the group of those that decide has let go of a node. */
   boolean isMember(String nodeId);
+
+  /**
+   * Makes this node's profile known in place of the one that it started with.
+   *
+   * @param profile what it measured of itself, by name with units
+   */
+  void publish(Map<String, Double> profile);
 
   /** How much room the disks have; what stores data asks it first. */
   DiskSpace disk();

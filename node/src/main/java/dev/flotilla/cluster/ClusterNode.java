@@ -30,6 +30,7 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -633,6 +634,25 @@ public final class ClusterNode implements Cluster {
               List.of(new Registry.Write(key, Optional.of(Json.write(info)))))
           .isPresent()) {
         incarnation = next;
+        return;
+      }
+    }
+  }
+
+  @Override
+  public void publish(Map<String, Double> profile) {
+    Registry.Key key = nodeKey(self());
+    while (true) {
+      Optional<Registry.Entry> now = registry.get(key);
+      if (now.isEmpty()) {
+        return; // removed meanwhile
+      }
+      NodeInfo info = Json.read(now.get().value(), NodeInfo.class).withProfile(profile);
+      if (registry
+          .commit(
+              List.of(new Registry.Condition(key, now.get().epoch())),
+              List.of(new Registry.Write(key, Optional.of(Json.write(info)))))
+          .isPresent()) {
         return;
       }
     }

@@ -39,6 +39,11 @@ public record NodeInfo(
     return new NodeInfo(id, name, host, httpPort, version, pid, incarnation, other, profile);
   }
 
+  /** The same node with another profile. */
+  NodeInfo withProfile(Map<String, Double> other) {
+    return new NodeInfo(id, name, host, httpPort, version, pid, incarnation, state, other);
+  }
+
   /** Whether it counts. */
   public enum State {
     UP,

@@ -14,6 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 import java.util.function.Predicate;
 
 /**
@@ -163,6 +164,17 @@ public final class GgufHeader {
   /** All tensors, in the file's order. */
   public List<TensorInfo> tensors() {
     return List.copyOf(tensors.values());
+  }
+
+  /** Bytes of the tensors whose names are wanted, by the label of their type, such as q8_0. */
+  public Map<String, Long> bytesByType(Predicate<String> names) {
+    Map<String, Long> bytes = new TreeMap<>();
+    for (TensorInfo tensor : tensors.values()) {
+      if (names.test(tensor.name())) {
+        bytes.merge(LayerSpeeds.label(tensor.type()), tensor.bytes(), Long::sum);
+      }
+    }
+    return bytes;
   }
 
   /** One tensor. */

@@ -1,6 +1,8 @@
 package dev.flotilla.plan;
 
 import dev.flotilla.model.ModelConfig;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * What a model costs a machine that holds a part of it.
@@ -11,6 +13,7 @@ import dev.flotilla.model.ModelConfig;
  * @param headBytes the output matrix, needed by the last stage and streamed for every token
  * @param besideBytes what the first stage's machine holds besides: a draft model
  * @param kvBytesPerLayer the KV cache of one layer, for all positions that a replica holds
+ * @param streams what is read for a step
  */
 public record Footprint(
     ModelConfig config,
@@ -18,21 +21,59 @@ public record Footprint(
     long embeddingBytes,
     long headBytes,
     long besideBytes,
-    long kvBytesPerLayer) {
+    long kvBytesPerLayer,
+    Streams streams) {
 
-  /** Without anything beside it. */
+  /**
+   * The weights that a step reads, in bytes by the label of their type.
+   *
+   * @param layer of a layer, the mean of all, without its experts
+   * @param experts of all experts of a layer
+   * @param head of the output matrix
+   */
+  public record Streams(
+      Map<String, Long> layer, Map<String, Long> experts, Map<String, Long> head) {
+
+    /** Copies them. */
+    public Streams {
+      layer = Map.copyOf(layer);
+      experts = Map.copyOf(experts);
+      head = Map.copyOf(head);
+    }
+
+    /** Of a type that is not known, and without experts. */
+    static Streams unknown(long layerBytes, long headBytes) {
+      return new Streams(Map.of("", layerBytes), Map.of(), Map.of("", headBytes));
+    }
+  }
+
+  /** Without anything beside it, and of a type that is not known. */
   public Footprint(
       ModelConfig config,
       long layerBytes,
       long embeddingBytes,
       long headBytes,
       long kvBytesPerLayer) {
-    this(config, layerBytes, embeddingBytes, headBytes, 0, kvBytesPerLayer);
+    this(
+        config,
+        layerBytes,
+        embeddingBytes,
+        headBytes,
+        0,
+        kvBytesPerLayer,
+        Streams.unknown(layerBytes, headBytes));
   }
 
   /** The same with something beside the first stage. */
   public Footprint beside(long bytes) {
-    return new Footprint(config, layerBytes, embeddingBytes, headBytes, bytes, kvBytesPerLayer);
+    return new Footprint(
+        config, layerBytes, embeddingBytes, headBytes, bytes, kvBytesPerLayer, streams);
+  }
+
+  /** The same where it is known what a step reads. */
+  public Footprint with(Streams known) {
+    return new Footprint(
+        config, layerBytes, embeddingBytes, headBytes, besideBytes, kvBytesPerLayer, known);
   }
 
   /** Weights and KV cache of the whole model on one machine. */
@@ -53,8 +94,36 @@ public record Footprint(
     return (first ? besideBytes + embeddingBytes : 0) + (last ? headBytes : 0);
   }
 
-  /** Bytes of a hidden state between two stages. */
-  long hiddenBytes() {
-    return 4L * config.width();
+  /** Bytes of so many rows' hidden states between two stages. */
+  double hiddenBytes(int rows) {
+    return 4.0 * config.width() * rows;
+  }
+
+  /**
+   * What a step of some rows reads of a layer. Of experts it reads those that any of its rows was
+   * sent to; rows are taken to choose independently of each other.
+   */
+  Map<String, Double> layerRead(int rows) {
+    Map<String, Double> read = new HashMap<>();
+    streams.layer().forEach((type, bytes) -> read.merge(type, (double) bytes, Double::sum));
+    int experts = config.variant().experts();
+    double share =
+        experts == 0
+            ? 1
+            : 1 - Math.pow(1 - (double) config.variant().expertsUsed() / experts, rows);
+    streams.experts().forEach((type, bytes) -> read.merge(type, bytes * share, Double::sum));
+    return read;
+  }
+
+  /** What is read for logits. */
+  Map<String, Double> headRead() {
+    Map<String, Double> read = new HashMap<>();
+    streams.head().forEach((type, bytes) -> read.put(type, (double) bytes));
+    return read;
+  }
+
+  /** Elements of all query heads. */
+  int queryWidth() {
+    return config.heads() * config.headWidth();
   }
 }

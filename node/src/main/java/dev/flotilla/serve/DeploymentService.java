@@ -23,6 +23,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.stream.Collectors;
 import org.slf4j.Logger;
@@ -153,12 +154,24 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   @Override
   public Map<String, Object> plan(String model, int stages, Engine engine) {
     Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
-    List<Machine> machines = machines(up());
+    List<NodeInfo> up = up();
+    List<Machine> machines = machines(up);
+    Plan plan = Planner.plan(footprint, machines, stages, true);
+    Set<String> used =
+        plan.stages().stream().map(Plan.PlannedStage::machine).collect(Collectors.toSet());
     Map<String, Object> result = new LinkedHashMap<>();
     result.put("model", model);
-    result.putAll(describe(Planner.plan(footprint, machines, stages, true)));
+    result.put("prompt_tokens", Planner.PROMPT);
+    result.put("streams", Planner.STREAMS);
+    result.put(
+        "measured",
+        machines.stream().filter(m -> used.contains(m.id())).allMatch(m -> m.speeds().measured()));
+    result.putAll(describe(plan, up));
+    result.put(
+        "left_out",
+        up.stream().filter(node -> !used.contains(node.id())).map(NodeInfo::name).toList());
     try {
-      result.put("one_node", describe(Planner.plan(footprint, machines, 1, true)));
+      result.put("one_node", describe(Planner.plan(footprint, machines, 1, true), up));
     } catch (FlotillaException e) {
       result.put("one_node", Map.of("reason", e.explanation()));
     }
@@ -197,20 +210,29 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
   }
 
-  private static Map<String, Object> describe(Plan plan) {
+  private static Map<String, Object> describe(Plan plan, List<NodeInfo> nodes) {
+    Map<String, NodeInfo> byId =
+        nodes.stream().collect(Collectors.toMap(NodeInfo::id, Function.identity()));
     List<Map<String, Object>> stages = new ArrayList<>();
     for (Plan.PlannedStage stage : plan.stages()) {
+      NodeInfo node = Objects.requireNonNull(byId.get(stage.machine()));
       Map<String, Object> view = new LinkedHashMap<>();
       view.put("node", stage.machine());
+      view.put("name", node.name());
       view.put("first_layer", stage.layers().first());
       view.put("last_layer", stage.layers().last());
       view.put("bytes", stage.bytes());
+      view.put("weight_bytes", stage.weightBytes());
+      view.put("kv_bytes", stage.kvBytes());
+      view.put("memory_bytes", NodeProfile.machine(node).map(Machine::memoryBytes).orElse(0L));
+      view.put("predicted_step_ms", stage.stepSeconds() * 1e3);
       stages.add(view);
     }
     Map<String, Object> view = new LinkedHashMap<>();
     view.put("stages", stages);
     view.put("predicted_tokens_per_second", plan.tokensPerSecond());
     view.put("predicted_pipelined_tokens_per_second", plan.pipelinedTokensPerSecond());
+    view.put("predicted_first_token_ms", plan.firstTokenSeconds() * 1e3);
     return view;
   }
 
@@ -219,15 +241,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   private static List<Machine> machines(List<NodeInfo> nodes) {
-    return nodes.stream()
-        .filter(n -> n.profile().containsKey(NodeProfile.MEMORY_BYTES))
-        .map(
-            n ->
-                new Machine(
-                    n.id(),
-                    n.profile().get(NodeProfile.MEMORY_BYTES).longValue(),
-                    n.profile().getOrDefault(NodeProfile.WEIGHT_BYTES_PER_SECOND, 1e9)))
-        .toList();
+    return nodes.stream().flatMap(node -> NodeProfile.machine(node).stream()).toList();
   }
 
   // What is there.

@@ -96,8 +96,10 @@ public interface Deployments {
   void remove(String model, Optional<Fence> fence);
 
   /**
-   * What the planner would do, as JSON-ready values: {@code stages}, {@code
-   * predicted_tokens_per_second}, and the same for one node.
+   * What the planner would do, as JSON-ready values: {@code stages} with layers and memory, the
+   * predicted tokens per second of one stream and of several, the time to the first token, which
+   * nodes are {@code left_out}, whether the nodes were {@code measured}, and the same for {@code
+   * one_node}.
    */
   Map<String, Object> plan(String model, int stages, Engine engine);
 }

@@ -10,6 +10,7 @@ import dev.flotilla.plan.Footprint;
 import java.util.List;
 import java.util.Optional;
 import java.util.regex.Pattern;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A model that the cluster has (registry kind {@code model}).
@@ -20,6 +21,7 @@ import java.util.regex.Pattern;
  * @param layerBytes of the largest layer's tensors
  * @param embeddingBytes of the embedding table
  * @param headBytes of the output matrix and the last norm
+ * @param streams what a step reads of them; records of earlier versions do not have it
  * @param holders nodes that have the whole file, rising
  */
 record ModelRecord(
@@ -32,6 +34,7 @@ record ModelRecord(
     long layerBytes,
     long embeddingBytes,
     long headBytes,
+    Footprint.@Nullable Streams streams,
     List<String> holders) {
 
   static final String KIND = "model";
@@ -93,6 +96,7 @@ record ModelRecord(
         layerBytes,
         embeddingBytes,
         headBytes,
+        streams,
         nodes.stream().sorted().distinct().toList());
   }
 
@@ -108,6 +112,7 @@ record ModelRecord(
 
   Footprint footprint(KvFormat kv) {
     long kvBytes = PackedSlice.cacheBytesPerPosition(config, kv, 1) * cachePositions();
-    return new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
+    Footprint footprint = new Footprint(config, layerBytes, embeddingBytes, headBytes, kvBytes);
+    return streams == null ? footprint : footprint.with(streams);
   }
 }

@@ -16,6 +16,7 @@ import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.TensorFiles;
 import dev.flotilla.model.TensorSource;
+import dev.flotilla.plan.Footprint;
 import dev.flotilla.serve.Manifest.TensorPart;
 import dev.flotilla.serve.proto.ModelsGrpc;
 import dev.flotilla.serve.proto.ReadReply;
@@ -257,7 +258,21 @@ public final class ModelStore implements AutoCloseable {
             - (last == 0 && !config.tiedEmbeddings()
                 ? header.tensor("token_embd.weight").orElseThrow().bytes()
                 : 0),
+        streams(header, config),
         List.of(cluster.self()));
+  }
+
+  private static Footprint.Streams streams(GgufHeader header, ModelConfig config) {
+    String output = config.tiedEmbeddings() ? "token_embd.weight" : "output.weight";
+    return new Footprint.Streams(
+        ofOneLayer(header.bytesByType(n -> n.startsWith("blk.") && !n.contains("_exps.")), config),
+        ofOneLayer(header.bytesByType(n -> n.startsWith("blk.") && n.contains("_exps.")), config),
+        header.bytesByType(output::equals));
+  }
+
+  private static Map<String, Long> ofOneLayer(Map<String, Long> ofAll, ModelConfig config) {
+    return ofAll.entrySet().stream()
+        .collect(Collectors.toMap(Map.Entry::getKey, e -> e.getValue() / config.layers()));
   }
 
   private static long blockBytes(GgufHeader header, int layer) {

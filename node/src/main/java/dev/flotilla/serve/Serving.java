@@ -81,6 +81,11 @@ public final class Serving implements AutoCloseable {
     return deployments;
   }
 
+  /** Grows with everything that this node computes for requests, or loads for them. */
+  public long work() {
+    return stages.work();
+  }
+
   /** The model files. */
   public ModelStore models() {
     return models;

@@ -15,11 +15,16 @@ import java.util.stream.IntStream;
 final class Stage implements AutoCloseable {
 
   private final LayerSlice slice;
+  private final Runnable stepped;
   private final boolean last;
   private final Map<Long, PooledStates> pooled = new HashMap<>();
 
-  Stage(LayerSlice slice) {
+  /**
+   * @param stepped hears of every step before it runs
+   */
+  Stage(LayerSlice slice, Runnable stepped) {
     this.slice = slice;
+    this.stepped = stepped;
     this.last = slice.range().last() == slice.config().layers() - 1;
   }
 
@@ -43,6 +48,7 @@ final class Stage implements AutoCloseable {
   /** Runs a step's rows; {@code hidden}, {@code [rows, width]}, is overwritten. */
   void forward(float[] hidden, Rows rows) {
     if (rows.count() > 0) {
+      stepped.run();
       slice.forward(hidden, rows);
     }
   }

@@ -94,6 +94,7 @@ final class StageHost implements AutoCloseable {
   private final Map<String, Local> locals = new ConcurrentHashMap<>();
   private final Map<String, ReplicaStatus> statuses = new ConcurrentHashMap<>();
   private final AtomicLong calls = new AtomicLong();
+  private final AtomicLong work = new AtomicLong();
   private final Semaphore changed = new Semaphore(0);
   private final Semaphore statusChanged = new Semaphore(0);
   private final List<Thread> threads = new ArrayList<>();
@@ -105,6 +106,11 @@ final class StageHost implements AutoCloseable {
     this.slices = slices;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
+  }
+
+  /** Grows with every step and every loading of layers here. */
+  long work() {
+    return work.get();
   }
 
   List<BindableService> services() {
@@ -207,7 +213,7 @@ final class StageHost implements AutoCloseable {
     }
     Stage stage;
     try {
-      stage = kept.isPresent() ? kept.get() : new Stage(slices.load(placement, index));
+      stage = kept.isPresent() ? kept.get() : newStage(placement, index);
       try {
         if (index == 0 && !placement.engine().draft().isEmpty()) {
           local.draft = slices.draft(placement);
@@ -263,6 +269,13 @@ final class StageHost implements AutoCloseable {
         index + 1,
         stages,
         kept.isPresent() ? ", kept from before" : "");
+  }
+
+  private Stage newStage(Placement placement, int index) {
+    work.incrementAndGet();
+    Stage stage = new Stage(slices.load(placement, index), work::incrementAndGet);
+    work.incrementAndGet();
+    return stage;
   }
 
   private static Drafter drafter(Local local) {

@@ -150,6 +150,14 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
   }
 
   @Override
+  public void publish(Map<String, Double> profile) {
+    nodes =
+        nodes.stream()
+            .map(node -> node.id().equals(self) ? node.withProfile(profile) : node)
+            .toList();
+  }
+
+  @Override
   public DiskSpace disk() {
     return DiskSpace.of(self, Path.of(System.getProperty("java.io.tmpdir")));
   }

@@ -46,7 +46,17 @@ final class DeploymentServiceTest {
     made = Optional.of(new DeploymentService(leader(), store, nowNs::get));
     ModelRecord model =
         new ModelRecord(
-            "m", "d".repeat(64), "", 100 * MB, 0, ToySlice.CONFIG, 10 * MB, MB, MB, List.of("a"));
+            "m",
+            "d".repeat(64),
+            "",
+            100 * MB,
+            0,
+            ToySlice.CONFIG,
+            10 * MB,
+            MB,
+            MB,
+            null,
+            List.of("a"));
     write(ModelRecord.key("m"), model);
   }
 
@@ -138,7 +148,7 @@ final class DeploymentServiceTest {
     write(
         ModelRecord.key("small"),
         new ModelRecord(
-            "small", "digest", "manifest", 1, 1, model.config(), 1, 1, 1, List.of("a")));
+            "small", "digest", "manifest", 1, 1, model.config(), 1, 1, 1, null, List.of("a")));
     Engine drafted = new Engine(KvFormat.F16, WireType.F32, false, "small");
     service().deploy(new Deployments.Wanted("m", 1, 1, "least_load", true, drafted));
     pass(0);

@@ -258,11 +258,11 @@ final class ModelStoreTest {
   @Test
   void theProfileIsMeasuredQuicklyAndKept() throws Exception {
     long startNs = System.nanoTime();
-    var profile = NodeProfile.measure(folder);
+    var profile = NodeProfile.measure(folder, "1.0.0");
     assertThat(System.nanoTime() - startNs).isLessThan(TimeUnit.SECONDS.toNanos(3));
     assertThat(profile.get(NodeProfile.WEIGHT_BYTES_PER_SECOND)).isBetween(1e8, 1e12);
     assertThat(profile.get(NodeProfile.MEMORY_BYTES)).isGreaterThan(1e8);
-    assertThat(NodeProfile.measure(folder).get(NodeProfile.WEIGHT_BYTES_PER_SECOND))
+    assertThat(NodeProfile.measure(folder, "1.0.0").get(NodeProfile.WEIGHT_BYTES_PER_SECOND))
         .isEqualTo(profile.get(NodeProfile.WEIGHT_BYTES_PER_SECOND));
   }
 }

@@ -41,7 +41,7 @@ final class SchedulerTest {
         ToySlice slice =
             new ToySlice(new LayerRange(i * per, last), limits.blocks() * 32, limits.chunk(), 0);
         slices.add(slice);
-        stages.add(new Stage(slice));
+        stages.add(new Stage(slice, () -> {}));
       }
     }
 

@@ -1,0 +1,149 @@
+package dev.flotilla.bench;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.stream.IntStream;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/**
+ * What the planner predicts from what nodes measured of themselves, beside what they then do: one
+ * node on all cores, and as many nodes as cores, each pinned to one, in one stage and in as many.
+ */
+@Command(
+    name = "plan",
+    description = "What the planner predicts, beside what is then measured.",
+    mixinStandardHelpOptions = true)
+final class PlanBench implements Callable<Integer> {
+
+  private static final double TARGET = 0.2;
+
+  /** Letters of a prompt beside what makes it different from others. */
+  private static final int NUMBER = 8;
+
+  @Option(
+      names = "--model",
+      required = true,
+      paramLabel = "FILE",
+      description = "A GGUF file whose tokens are bytes; `bench make-model` writes one.")
+  private Path model = Path.of("");
+
+  @Option(names = "--tokens", defaultValue = "48", description = "Of a stream; ${DEFAULT-VALUE}.")
+  private int tokens;
+
+  @Option(names = "--rounds", defaultValue = "3", description = "Default ${DEFAULT-VALUE}.")
+  private int rounds;
+
+  @Option(
+      names = "--cores",
+      split = ",",
+      defaultValue = "0,1",
+      description = "One for each node; a core may be named twice, then 8 streams say nothing.")
+  private int[] cores = {};
+
+  @Option(names = "--json", description = "Print JSON.")
+  private boolean asJson;
+
+  private int prompts;
+
+  /** One figure. */
+  private record Row(String what, String figure, double predicted, double measured, double error) {
+
+    static Row of(String what, String figure, double predicted, double measured) {
+      return new Row(what, figure, predicted, measured, predicted / measured - 1);
+    }
+  }
+
+  @Override
+  public Integer call() throws Exception {
+    if (!Files.isRegularFile(model)) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID, "no file " + model, "Give --model FILE.");
+    }
+    List<Row> rows = new ArrayList<>();
+    List<String> each = IntStream.of(cores).mapToObj(Integer::toString).toList();
+    try (PinnedNodes all = new PinnedNodes(List.of(String.join(",", each)))) {
+      measure(all, 1, "one node, all cores", rows);
+    }
+    try (PinnedNodes pinned = new PinnedNodes(each)) {
+      measure(pinned, each.size(), each.size() + " stages, a core each", rows);
+      measure(pinned, 1, "one node, one core", rows);
+    }
+    if (asJson) {
+      System.out.println(Json.MAPPER.writeValueAsString(rows));
+      return 0;
+    }
+    System.out.printf("%-24s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
+    for (Row row : rows) {
+      System.out.printf(
+          "%-24s %-22s %9.1f %9.1f %6.0f%%%s%n",
+          row.what(),
+          row.figure(),
+          row.predicted(),
+          row.measured(),
+          100 * row.error(),
+          Math.abs(row.error()) > TARGET ? "  beyond 20%" : "");
+    }
+    return 0;
+  }
+
+  private void measure(PinnedNodes nodes, int stages, String what, List<Row> rows)
+      throws Exception {
+    nodes.add(model);
+    String plan = "/api/plan?model=" + PinnedNodes.MODEL + "&stages=" + stages;
+    PinnedNodes.await(
+        "the nodes did not measure themselves",
+        () -> nodes.client().get(plan).path("measured").asBoolean());
+    JsonNode predicted = nodes.client().get(plan);
+    int length = predicted.path("prompt_tokens").asInt();
+    int streams = predicted.path("streams").asInt();
+    nodes.deploy(model, stages, Map.of());
+    double _ = nodes.seconds(prompts(1, length), 8);
+    double _ = nodes.seconds(prompts(streams, 2 * NUMBER), 8);
+    List<Double> one = new ArrayList<>();
+    List<Double> many = new ArrayList<>();
+    List<Double> first = new ArrayList<>();
+    for (int round = 0; round < rounds; round++) {
+      double begun = nodes.seconds(prompts(1, length), 1);
+      first.add(1e3 * begun);
+      one.add(tokens / (nodes.seconds(prompts(1, length), 1 + tokens) - begun));
+      double together = nodes.seconds(prompts(streams, 2 * NUMBER), 1);
+      many.add(
+          streams * tokens / (nodes.seconds(prompts(streams, 2 * NUMBER), 1 + tokens) - together));
+    }
+    rows.add(
+        Row.of(
+            what,
+            "one stream, tokens/s",
+            predicted.path("predicted_tokens_per_second").asDouble(),
+            InferenceBench.median(one)));
+    rows.add(
+        Row.of(
+            what,
+            streams + " streams, tokens/s",
+            predicted.path("predicted_pipelined_tokens_per_second").asDouble(),
+            InferenceBench.median(many)));
+    rows.add(
+        Row.of(
+            what,
+            "first token of " + length + ", ms",
+            predicted.path("predicted_first_token_ms").asDouble(),
+            InferenceBench.median(first)));
+  }
+
+  /** Prompts of so many bytes, which begin differently, so that no cache knows them. */
+  private List<String> prompts(int count, int length) {
+    List<String> texts = new ArrayList<>();
+    for (int i = 0; i < count; i++) {
+      texts.add(String.format("%0" + NUMBER + "d", ++prompts) + "a".repeat(length - NUMBER));
+    }
+    return texts;
+  }
+}
