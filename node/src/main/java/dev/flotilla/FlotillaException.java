@@ -72,6 +72,7 @@ public class FlotillaException extends RuntimeException {
   /** Message and remedy as one line, for people. */
   public String explanation() {
     String message = String.valueOf(getMessage());
-    return remedy.isEmpty() ? message : message + ". " + remedy;
+    boolean ended = message.endsWith(".") || message.endsWith("?") || message.endsWith("!");
+    return remedy.isEmpty() ? message : message + (ended ? " " : ". ") + remedy;
   }
 }

@@ -104,9 +104,22 @@ final class Nodes implements AutoCloseable {
     return Client.keyIn(nodes.getFirst().folder()).orElseThrow();
   }
 
-  /** Leaves the nodes' folders, logs among them, where they are. */
-  void keepFolder() {
+  /**
+   * Leaves the nodes' folders where they are, logs among them, and with them what the threads of
+   * those that run were doing: {@code threads.txt}.
+   */
+  void keepFolder() throws IOException, InterruptedException {
     kept = true;
+    for (NodeProcess node : nodes) {
+      new ProcessBuilder(
+              Path.of(System.getProperty("java.home"), "bin", "jcmd").toString(),
+              String.valueOf(node.pid()),
+              "Thread.print")
+          .redirectErrorStream(true)
+          .redirectOutput(node.folder().resolve("threads.txt").toFile())
+          .start()
+          .waitFor();
+    }
   }
 
   /** Where everything lies while it runs. */

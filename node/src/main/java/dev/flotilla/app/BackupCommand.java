@@ -75,6 +75,9 @@ final class BackupCommand extends ClientCommand {
       System.out.println(json(row(backup)));
     } else {
       System.out.printf("%s: %s%n", backup.name(), backup.points().getLast());
+      if (!backup.without().isEmpty()) {
+        System.err.println("without lost nodes: " + String.join(", ", backup.without()));
+      }
     }
     return 0;
   }
@@ -126,6 +129,7 @@ final class BackupCommand extends ClientCommand {
                         each.to().toEpochMilli(),
                         "trouble",
                         each.trouble())));
+    row.put("without", backup.without());
     return row;
   }
 }

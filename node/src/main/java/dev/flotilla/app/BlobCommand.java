@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpBlobs;
 import dev.flotilla.data.blobs.Blobs;
@@ -118,7 +119,10 @@ final class BlobCommand {
 
   private static FlotillaException unusable(Path file, IOException e) {
     return new FlotillaException(
-        Code.STORAGE, "cannot use " + file + ": " + e, "Check the path and the disk.", e);
+        Code.STORAGE,
+        "cannot use " + file + ": " + IoReason.of(e),
+        "Check the path and the disk.",
+        e);
   }
 
   @Command(

@@ -3,6 +3,7 @@ package dev.flotilla.app;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.Json;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpCaches;
@@ -19,9 +20,12 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import picocli.CommandLine;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
 
 /** Caches from the shell. */
 @Command(
@@ -146,6 +150,8 @@ final class CacheCommand {
 
   @Command(name = "put", description = "Write a value.", mixinStandardHelpOptions = true)
   static final class Put extends OfEntry {
+    @Spec private CommandSpec spec = CommandSpec.create();
+
     @Parameters(index = "2", arity = "0..1", paramLabel = "VALUE", description = "A text.")
     private Optional<String> value = Optional.empty();
 
@@ -187,7 +193,8 @@ final class CacheCommand {
 
     private byte[] bytes() {
       if (file.isPresent() == value.isPresent()) {
-        throw new FlotillaException(Code.INVALID, "give either a VALUE or a --file", "");
+        throw new CommandLine.ParameterException(
+            spec.commandLine(), "Give either a VALUE or a --file.");
       }
       if (value.isPresent()) {
         return value.get().getBytes(StandardCharsets.UTF_8);
@@ -197,7 +204,7 @@ final class CacheCommand {
         return Files.readAllBytes(path);
       } catch (IOException e) {
         throw new FlotillaException(
-            Code.INVALID, "cannot read " + path + ": " + e.getMessage(), "Name another.", e);
+            Code.INVALID, "cannot read " + path + ": " + IoReason.of(e), "Name another.", e);
       }
     }
   }

@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.data.blobs.Blobs;
 import dev.flotilla.data.blobs.Blobs.Blob;
 import java.io.IOException;
@@ -29,7 +30,7 @@ final class Checkpoints {
     try (Stream<Path> entries = Files.list(folder)) {
       files = entries.filter(Files::isRegularFile).sorted().toList();
     } catch (IOException e) {
-      throw unreadable(folder, e);
+      throw unreadable(folder, IoReason.of(e), e);
     }
     for (Path file : files) {
       try (InputStream content = Files.newInputStream(file)) {
@@ -42,14 +43,16 @@ final class Checkpoints {
                 Optional.empty(),
                 Optional.empty());
         var _ = blobs.remove(BUCKET, blob.digest(), Optional.empty());
-      } catch (IOException | UncheckedIOException e) {
-        throw unreadable(file, e);
+      } catch (UncheckedIOException e) {
+        throw unreadable(file, IoReason.of(e), e);
+      } catch (IOException e) {
+        throw unreadable(file, IoReason.of(e), e);
       }
     }
   }
 
-  private static FlotillaException unreadable(Path path, Exception e) {
+  private static FlotillaException unreadable(Path path, String why, Exception e) {
     return new FlotillaException(
-        Code.STORAGE, "cannot read " + path + ": " + e, "Check the disk and its permissions.", e);
+        Code.STORAGE, "cannot read " + path + ": " + why, "Check the disk and its permissions.", e);
   }
 }

@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.IoReason;
 import dev.flotilla.Json;
 import dev.flotilla.client.Client;
 import dev.flotilla.cluster.NodeFiles;
@@ -379,7 +380,7 @@ final class Demo implements AutoCloseable {
     try {
       close();
     } catch (IOException e) {
-      System.err.println("flotilla: cannot delete " + folder + ": " + e);
+      System.err.println("flotilla: cannot delete " + folder + ": " + IoReason.of(e));
     }
   }
 

@@ -31,6 +31,8 @@ public final class Logs extends ContextAwareBase implements Configurator {
       Map.of(
           "org.apache.ratis", Level.ERROR,
           "org.apache.ignite", Level.ERROR,
+          // What a change of the topology waits for, when it waits for long.
+          "org.apache.ignite.internal.diagnostic", Level.WARN,
           "org.apache.lucene", Level.WARN,
           "io.grpc", Level.WARN,
           "io.netty", Level.WARN,

@@ -3,6 +3,7 @@ package dev.flotilla.app;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.Json;
 import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpSql;
@@ -88,7 +89,10 @@ final class SqlCommand extends ClientCommand {
       return Files.readString(path);
     } catch (IOException e) {
       throw new FlotillaException(
-          Code.BAD_FILE, "cannot read " + path + ": " + e, "It must be a text in UTF-8.", e);
+          Code.BAD_FILE,
+          "cannot read " + path + ": " + IoReason.of(e),
+          "It must be a text in UTF-8.",
+          e);
     }
   }
 
@@ -205,7 +209,10 @@ final class SqlCommand extends ClientCommand {
         }
       } catch (IOException e) {
         throw new FlotillaException(
-            Code.BAD_FILE, "cannot read the folder " + folder + ": " + e, "Check its name.", e);
+            Code.BAD_FILE,
+            "cannot read the folder " + folder + ": " + IoReason.of(e),
+            "Check its name.",
+            e);
       }
       List<Migration.Applied> applied = new HttpSql(client()).migrate(Migration.of(files));
       if (asJson) {

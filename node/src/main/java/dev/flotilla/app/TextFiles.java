@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.train.TrainingText;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -27,7 +28,10 @@ final class TextFiles {
           Code.NOT_FOUND, "there is no file " + file, "Name a file that is there.", e);
     } catch (IOException e) {
       throw new FlotillaException(
-          Code.NOT_FOUND, "cannot read " + file + ": " + e, "Name a file that can be read.", e);
+          Code.NOT_FOUND,
+          "cannot read " + file + ": " + IoReason.of(e),
+          "Name a file that can be read.",
+          e);
     }
   }
 }

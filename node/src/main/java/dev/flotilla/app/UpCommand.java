@@ -2,6 +2,7 @@ package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.client.Client;
 import java.io.IOException;
 import java.net.InetAddress;
@@ -215,7 +216,7 @@ final class UpCommand implements Callable<Integer> {
     } catch (IOException e) {
       throw new FlotillaException(
           Code.STORAGE,
-          "cannot write to the data folder " + folder + ": " + e,
+          "cannot write to the data folder " + folder + ": " + IoReason.of(e),
           "Make room or rights there, or choose another with --data.",
           e);
     }

@@ -66,6 +66,8 @@ public final class HttpBackups implements Backups {
   private static Backup backup(JsonNode node) {
     List<Instant> points = new ArrayList<>();
     node.path("points_ms").forEach(point -> points.add(Instant.ofEpochMilli(point.asLong())));
+    List<String> without = new ArrayList<>();
+    node.path("without").forEach(name -> without.add(name.asText()));
     return new Backup(
         node.path("name").asText(),
         Optional.ofNullable(node.get("folder")).map(JsonNode::asText),
@@ -76,6 +78,7 @@ public final class HttpBackups implements Backups {
                     new Moments(
                         Instant.ofEpochMilli(moments.path("from_ms").asLong()),
                         Instant.ofEpochMilli(moments.path("to_ms").asLong()),
-                        moments.path("trouble").asText())));
+                        moments.path("trouble").asText())),
+        without);
   }
 }

@@ -13,9 +13,9 @@ import java.util.function.LongSupplier;
 /**
  * Locks of the whole cluster: leases with fencing tokens, given in the order of asking.
  *
- * <p>Names are made by using them. {@link #lease} is for programs: it waits, renews by itself, and
- * tells when the lock is lost. {@link #acquire}, {@link #renew} and {@link #release} are the steps
- * it is made of.
+ * <p>Names are made by using them; those that begin with {@value #RESERVED} are refused to
+ * applications. {@link #lease} is for programs: it waits, renews by itself, and tells when the lock
+ * is lost. {@link #acquire}, {@link #renew} and {@link #release} are the steps it is made of.
  *
  * <p>A lease bounds how long a dead holder blocks others; it does not keep a paused one from
  * writing. That is what the token is for: hand {@link Lease#fence} to the resource.
@@ -151,6 +151,9 @@ public interface Locks {
    */
   record View(String name, int permits, List<Claimant> holders, List<Claimant> waiting) {}
 
+  /** How the names of locks begin that only the cluster itself takes. */
+  String RESERVED = "flotilla.";
+
   /** The default lease. */
   long TTL_MS = 10_000;
 
@@ -171,6 +174,11 @@ public interface Locks {
     RegistryLocks locks = new RegistryLocks(cluster.registry(), nanoTime, metrics);
     cluster.addReconciler(locks);
     return locks;
+  }
+
+  /** The same locks for applications, which may not take those of {@link #RESERVED} names. */
+  default Locks forUsers() {
+    return new UserLocks(this);
   }
 
   /**

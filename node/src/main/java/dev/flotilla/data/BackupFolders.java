@@ -33,7 +33,8 @@ final class BackupFolders extends BackupFoldersGrpc.BackupFoldersImplBase {
   /**
    * Makes the folder where it is missing, and writes a file in it.
    *
-   * @throws FlotillaException {@code INVALID} naming the node that could not, and why
+   * @throws FlotillaException {@code INVALID} naming the node that could not, and why; {@code
+   *     UNAVAILABLE} naming one that does not answer though it is not counted as lost
    */
   void check(String folder, String backup) {
     for (NodeInfo node : cluster.nodes()) {
@@ -41,7 +42,7 @@ final class BackupFolders extends BackupFoldersGrpc.BackupFoldersImplBase {
         continue;
       }
       boolean own = node.id().equals(cluster.self());
-      String problem = own ? problem(folder, backup) : ask(node.id(), folder, backup);
+      String problem = own ? problem(folder, backup) : ask(node, folder, backup);
       if (!problem.isEmpty()) {
         throw new FlotillaException(
             Code.INVALID,
@@ -52,15 +53,18 @@ final class BackupFolders extends BackupFoldersGrpc.BackupFoldersImplBase {
     }
   }
 
-  private String ask(String node, String folder, String backup) {
+  private String ask(NodeInfo node, String folder, String backup) {
     try {
-      return BackupFoldersGrpc.newBlockingStub(cluster.channel(node))
+      return BackupFoldersGrpc.newBlockingStub(cluster.channel(node.id()))
           .withDeadlineAfter(ASK_MS, TimeUnit.MILLISECONDS)
           .check(BackupFolderRequest.newBuilder().setFolder(folder).setBackup(backup).build())
           .getProblem();
-    } catch (StatusRuntimeException | FlotillaException away) {
-      // Whether the backup can do without it is not decided here.
-      return "";
+    } catch (StatusRuntimeException | FlotillaException e) {
+      throw new FlotillaException(
+          Code.UNAVAILABLE,
+          "node " + node.name() + " does not say whether it can write backup " + backup,
+          "Nothing was started. Try again; once the node counts as lost, it is left out and named.",
+          e);
     }
   }
 

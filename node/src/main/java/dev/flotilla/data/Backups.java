@@ -35,13 +35,20 @@ public interface Backups {
    * @param folder where each node's part lies; empty if below its data folder
    * @param points everything acknowledged before these moments is in; the first is the full copy
    * @param anyMoment the moments to which one can go back exactly; empty if only to the points
+   * @param without names of the grid's nodes that were lost when the full copy was made, and have
+   *     no part in it: it has what they hold from the others' copies
    */
   record Backup(
-      String name, Optional<String> folder, List<Instant> points, Optional<Moments> anyMoment) {
+      String name,
+      Optional<String> folder,
+      List<Instant> points,
+      Optional<Moments> anyMoment,
+      List<String> without) {
 
-    /** Copies the list. */
+    /** Copies the lists. */
     public Backup {
       points = List.copyOf(points);
+      without = List.copyOf(without);
     }
   }
 
@@ -63,8 +70,9 @@ public interface Backups {
    *     that is there
    * @throws dev.flotilla.FlotillaException {@code INVALID} for a bad name, or a folder that a node
    *     cannot write to, before anything starts; {@code CONFLICT} if there is one of that name or
-   *     another is being made, {@code NO_MAJORITY}, {@code FAILED} if a node could not write its
-   *     part: nothing is kept then
+   *     another is being made, {@code NO_MAJORITY}, {@code UNAVAILABLE} naming a node that does not
+   *     say whether it can write, {@code FAILED} if a node could not write its part: nothing is
+   *     kept then
    */
   Backup create(String name, Optional<String> folder);
 

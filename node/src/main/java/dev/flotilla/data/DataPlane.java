@@ -53,7 +53,7 @@ public final class DataPlane implements AutoCloseable {
   private static final List<String> BACKED_UP_KINDS =
       List.of("cache", "table-shards", "sql", "index");
 
-  private final Locks locks;
+  private final Locks userLocks;
   private final Grid grid;
   private final GridQueues queues;
   private final GridCaches caches;
@@ -76,7 +76,9 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
-    locks = Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
+    Locks locks =
+        Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
+    userLocks = locks.forUsers();
     grid =
         Grid.create(
             environment.cluster(),
@@ -153,9 +155,9 @@ public final class DataPlane implements AutoCloseable {
     queues.start();
   }
 
-  /** Locks of the whole cluster. */
+  /** Locks of the whole cluster, for applications. */
   public Locks locks() {
-    return locks;
+    return userLocks;
   }
 
   /** The choke point to the data grid. */

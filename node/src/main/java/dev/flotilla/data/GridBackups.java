@@ -36,6 +36,7 @@ import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.persistence.snapshot.IgniteSnapshotManager;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -50,9 +51,15 @@ final class GridBackups implements Backups {
    *
    * @param changesFromMs since when changes are written behind the copy; 0 if they are not
    * @param changesToMs up to when, once they are not any more; 0 before
+   * @param without see {@link Backup}; null from earlier builds
    */
   record Stored(
-      String name, String folder, List<Long> pointsMs, long changesFromMs, long changesToMs) {
+      String name,
+      String folder,
+      List<Long> pointsMs,
+      long changesFromMs,
+      long changesToMs,
+      @Nullable List<String> without) {
 
     Optional<String> place() {
       return folder.isEmpty() ? Optional.empty() : Optional.of(folder);
@@ -145,6 +152,7 @@ final class GridBackups implements Backups {
     if (journal.isPresent()) {
       follow(Optional.of(new ChangeJournal.Current(name, folder.orElse(""))), name);
     }
+    List<String> without = lostMembers();
     long nowMs;
     try {
       if (journal.isPresent()) {
@@ -161,10 +169,26 @@ final class GridBackups implements Backups {
     // The copy is of some moment since its beginning: what was changed until now may be in or not.
     Stored stored =
         new Stored(
-            name, folder.orElse(""), List.of(nowMs), journal.isPresent() ? clock.millis() : 0, 0);
+            name,
+            folder.orElse(""),
+            List.of(nowMs),
+            journal.isPresent() ? clock.millis() : 0,
+            0,
+            without);
     store(0, stored);
-    log.info("backup {} made", name);
+    if (without.isEmpty()) {
+      log.info("backup {} made", name);
+    } else {
+      log.warn("backup {} made without nodes {}, which are lost", name, without);
+    }
     return view(stored);
+  }
+
+  private List<String> lostMembers() {
+    return cluster.nodes().stream()
+        .filter(node -> node.state() == NodeInfo.State.LOST && grid.isMember(node.id()))
+        .map(NodeInfo::name)
+        .toList();
   }
 
   /** Until no node has parts of a deleted backup of that name, which would be in the way. */
@@ -219,7 +243,8 @@ final class GridBackups implements Backups {
                       before.folder(),
                       before.pointsMs(),
                       before.changesFromMs(),
-                      JournalCover.goodUntil(before.changesFromMs(), sessions(before.name())));
+                      JournalCover.goodUntil(before.changesFromMs(), sessions(before.name())),
+                      before.without());
               writes.add(new Registry.Write(key(before.name()), Optional.of(Json.write(ended))));
             });
     var _ = cluster.registry().commit(List.of(), writes).orElseThrow();
@@ -308,7 +333,8 @@ final class GridBackups implements Backups {
         stored.name(),
         stored.place(),
         stored.pointsMs().stream().map(Instant::ofEpochMilli).toList(),
-        moments);
+        moments,
+        stored.without() == null ? List.of() : stored.without());
   }
 
   @Override
@@ -324,7 +350,13 @@ final class GridBackups implements Backups {
     points.add(clock.millis());
     snapshot(name, before.place(), true);
     Stored stored =
-        new Stored(name, before.folder(), points, before.changesFromMs(), before.changesToMs());
+        new Stored(
+            name,
+            before.folder(),
+            points,
+            before.changesFromMs(),
+            before.changesToMs(),
+            before.without());
     store(entry.epoch(), stored);
     log.info("backup {}: point {} added", name, points.size() - 1);
     return view(stored);

@@ -2,6 +2,7 @@ package dev.flotilla.data;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
@@ -193,7 +194,10 @@ final class JournalFrames {
       }
     } catch (IOException e) {
       throw new FlotillaException(
-          Code.STORAGE, "cannot read " + file + ": " + e, "Check the disk and its permissions.", e);
+          Code.STORAGE,
+          "cannot read " + file + ": " + IoReason.of(e),
+          "Check the disk and its permissions.",
+          e);
     }
   }
 

@@ -2,6 +2,7 @@ package dev.flotilla.data;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.data.ChangeJournal.Session;
 import dev.flotilla.data.JournalFrames.Change;
 import dev.flotilla.data.JournalFrames.Changes;
@@ -162,7 +163,13 @@ final class JournalReplay {
       return List.of();
     } catch (IOException | RuntimeException e) {
       throw new FlotillaException(
-          Code.STORAGE, "cannot read " + folder + ": " + e, "Check the disk.", e);
+          Code.STORAGE,
+          "cannot read "
+              + folder
+              + ": "
+              + (e instanceof IOException io ? IoReason.of(io) : "it holds files of other names"),
+          "Check the disk.",
+          e);
     }
     List<Listing> listings = new ArrayList<>();
     found.forEach((name, files) -> listing(name, files, backup, damage).ifPresent(listings::add));

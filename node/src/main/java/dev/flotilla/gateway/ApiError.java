@@ -27,6 +27,21 @@ final class ApiError extends RuntimeException {
     return new ApiError(400, "invalid_value", Optional.of(param), message);
   }
 
+  /**
+   * 400: a field or parameter without which nothing can be done.
+   *
+   * @param what it is, if that is not plain, such as {@code ", as an offset"}
+   */
+  static ApiError missing(String param, String what) {
+    return new ApiError(
+        400, "missing_required_parameter", Optional.of(param), param + " is required" + what + ".");
+  }
+
+  /** As above. */
+  static ApiError missing(String param) {
+    return missing(param, "");
+  }
+
   /** 400: a field that would change the answer, and that is not implemented. */
   static ApiError unsupported(String param, String message) {
     return new ApiError(400, "unsupported_parameter", Optional.of(param), message);

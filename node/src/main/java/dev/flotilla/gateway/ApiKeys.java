@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.IoReason;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.NodeFiles;
 import dev.flotilla.cluster.Registry;
@@ -75,7 +76,7 @@ public final class ApiKeys {
     } catch (IOException e) {
       throw new FlotillaException(
           FlotillaException.Code.STORAGE,
-          "the admin key cannot be kept in " + file + ": " + e,
+          "the admin key cannot be kept in " + file + ": " + IoReason.of(e),
           "Make room or rights there, or choose another folder with --data.",
           e);
     }

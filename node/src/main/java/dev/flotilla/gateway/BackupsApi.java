@@ -104,6 +104,8 @@ final class BackupsApi {
                     .put("from_ms", moments.from().toEpochMilli())
                     .put("to_ms", moments.to().toEpochMilli())
                     .put("trouble", moments.trouble()));
+    ArrayNode without = node.putArray("without");
+    backup.without().forEach(without::add);
     return node;
   }
 }

@@ -255,9 +255,7 @@ final class BlobApi {
     long offset =
         number(
             "offset",
-            exchange
-                .query("offset")
-                .orElseThrow(() -> ApiError.invalid("offset", "offset is missing.")),
+            exchange.query("offset").orElseThrow(() -> ApiError.missing("offset")),
             0,
             Long.MAX_VALUE);
     exchange.send(200, json(reading(exchange, content -> blobs().append(id, offset, content))));

@@ -28,7 +28,8 @@ import java.util.Optional;
  *   <li>{@code GET /api/caches}, {@code POST|GET|DELETE /api/caches/{cache}}: make, show with
  *       statistics, drop
  *   <li>{@code PUT|GET|DELETE /api/caches/{cache}/{key}?ttl_ms=}: bytes; {@code If-None-Match: *}
- *       puts if absent, {@code If-Match} puts or deletes that version; 412 if it is another
+ *       puts if absent, {@code If-Match} puts or deletes that version, or with {@code *} any that
+ *       is there; 412 if it is not so
  *   <li>{@code POST …/{key}/increment {"by"}} → {@code {"value"}}
  *   <li>{@code POST …/{key}/compare-and-set {"expected","value","ttl_ms"}} (Base64; no {@code
  *       expected} for absent) → {@code {"set","version"}}
@@ -42,6 +43,9 @@ final class CacheApi {
 
   private static final String OWN = "flotilla.";
   private static final String BYTES = "application/octet-stream";
+
+  /** Of {@code If-Match}: whatever version is there, but one. */
+  private static final Optional<String> ANY = Optional.of("*");
 
   private final GatewayServices services;
 
@@ -258,18 +262,39 @@ final class CacheApi {
   private void put(Exchange exchange, String name, String key) {
     Cache cache = cache(name);
     byte[] value = exchange.body();
-    Optional<Long> expected = version(exchange, "If-Match");
+    boolean there = exchange.header("If-Match").equals(ANY);
+    Optional<Long> expected = there ? Optional.empty() : version(exchange, "If-Match");
     Optional<String> absent = exchange.header("If-None-Match");
     if (absent.isPresent() && !absent.get().equals("*")) {
       throw ApiError.invalid("If-None-Match", "If-None-Match takes only * here.");
     }
-    Optional<Long> version =
-        expected.isPresent() || absent.isPresent()
-            ? cache.compareAndSet(key, expected.orElse(0L), value, ttl(exchange))
-            : Optional.of(cache.put(key, value, ttl(exchange)));
+    Optional<Long> version;
+    if (there) {
+      version = replace(cache, key, value, ttl(exchange));
+    } else if (expected.isPresent() || absent.isPresent()) {
+      version = cache.compareAndSet(key, expected.orElse(0L), value, ttl(exchange));
+    } else {
+      version = Optional.of(cache.put(key, value, ttl(exchange)));
+    }
     long written = version.orElseThrow(CacheApi::changed);
     exchange.putHeader("ETag", tag(written));
     exchange.send(200, Json.MAPPER.createObjectNode().put("version", text(written)));
+  }
+
+  /** Whatever version is there; empty if none is. */
+  private static Optional<Long> replace(
+      Cache cache, String key, byte[] value, Optional<Duration> ttl) {
+    while (true) {
+      Optional<Cache.Entry> before = cache.entry(key);
+      if (before.isEmpty()) {
+        return Optional.empty();
+      }
+      Optional<Long> written = cache.compareAndSet(key, before.get().version(), value, ttl);
+      if (written.isPresent()) {
+        return written;
+      }
+      // Somebody else wrote meanwhile: it is theirs that is replaced.
+    }
   }
 
   private static ApiError changed() {
@@ -279,9 +304,10 @@ final class CacheApi {
 
   private void remove(Exchange exchange, String name, String key) {
     Cache cache = made(name);
-    Optional<Long> expected = version(exchange, "If-Match");
+    boolean there = exchange.header("If-Match").equals(ANY);
+    Optional<Long> expected = there ? Optional.empty() : version(exchange, "If-Match");
     boolean removed = expected.isPresent() ? cache.remove(key, expected.get()) : cache.remove(key);
-    if (expected.isPresent() && !removed) {
+    if ((there || expected.isPresent()) && !removed) {
       throw changed();
     }
     exchange.send(200, Json.MAPPER.createObjectNode().put("removed", removed));
@@ -298,7 +324,7 @@ final class CacheApi {
         fields
             .node("value")
             .map(node -> base64(node, "value"))
-            .orElseThrow(() -> ApiError.invalid("value", "value is required, in Base64."));
+            .orElseThrow(() -> ApiError.missing("value", ", in Base64"));
     Optional<Long> version =
         cache(name)
             .compareAndSet(

@@ -347,16 +347,11 @@ final class ClusterApi {
   }
 
   private static int positive(Fields fields, String name) {
-    return fields.integer(name, 1, Integer.MAX_VALUE).orElseThrow(() -> missing(name)).intValue();
+    return (int) fields.requiredInteger(name, 1, Integer.MAX_VALUE);
   }
 
   private static double number(Fields fields, String name) {
-    return fields.number(name, 0, 1e6).orElseThrow(() -> missing(name));
-  }
-
-  private static ApiError missing(String name) {
-    return new ApiError(
-        400, "missing_required_parameter", Optional.of(name), name + " is required.");
+    return fields.number(name, 0, 1e6).orElseThrow(() -> ApiError.missing(name));
   }
 
   void cancelTraining(Exchange exchange, String id) {

@@ -127,13 +127,7 @@ final class Fields {
   String requiredText(String name) {
     return text(name)
         .filter(value -> !value.isEmpty())
-        .orElseThrow(
-            () ->
-                new ApiError(
-                    400,
-                    "missing_required_parameter",
-                    Optional.of(path + name),
-                    path + name + " is required, as a string that is not empty."));
+        .orElseThrow(() -> ApiError.missing(path + name, ", as a string that is not empty"));
   }
 
   boolean flag(String name, boolean otherwise) {
@@ -161,6 +155,11 @@ final class Fields {
               }
               return value.longValue();
             });
+  }
+
+  /** An integer between two bounds, both included, without which nothing can be done. */
+  long requiredInteger(String name, long least, long most) {
+    return integer(name, least, most).orElseThrow(() -> ApiError.missing(path + name));
   }
 
   int integer(String name, int otherwise, int least, int most) {

@@ -29,8 +29,10 @@ final class LocksApi {
 
   private final Locks locks;
   private final InstantSource clock;
+  private final GatewayServices services;
 
   LocksApi(GatewayServices services) {
+    this.services = services;
     this.locks = services.data().locks();
     this.clock = services.clock();
   }
@@ -55,20 +57,17 @@ final class LocksApi {
             fence ->
                 new Fence(
                     fence.only("lock", "token").requiredText("lock"),
-                    fence
-                        .integer("token", 1, Long.MAX_VALUE)
-                        .orElseThrow(
-                            () -> ApiError.invalid("fence.token", "fence.token is required."))));
+                    fence.requiredInteger("token", 1, Long.MAX_VALUE)));
   }
 
   private void list(Exchange exchange) {
     ArrayNode all = Json.MAPPER.createArrayNode();
     locks.list().forEach(lock -> all.add(node(lock)));
-    exchange.send(200, all);
+    exchange.sendCopy(all, services.hasMajority());
   }
 
   private void show(Exchange exchange, String name) {
-    exchange.send(200, node(locks.show(name)));
+    exchange.sendCopy(node(locks.show(name)), services.hasMajority());
   }
 
   private static ObjectNode node(Locks.View lock) {
@@ -146,9 +145,7 @@ final class LocksApi {
         name,
         fields.requiredText("holder"),
         fields.text("claim").orElse(""),
-        fields
-            .integer("token", 1, Long.MAX_VALUE)
-            .orElseThrow(() -> ApiError.invalid("token", "token is required.")),
+        fields.requiredInteger("token", 1, Long.MAX_VALUE),
         fields.integer("ttl_ms", Locks.TTL_MS_MIN, Locks.TTL_MS_MAX).orElse(Locks.TTL_MS));
   }
 

@@ -250,12 +250,7 @@ final class LogApi {
   }
 
   private void trim(Exchange exchange, String name) {
-    long before =
-        exchange
-            .json()
-            .integer("before", 0, Long.MAX_VALUE)
-            .orElseThrow(() -> ApiError.invalid("before", "before is required, as an offset."));
-    log.trim(name, before);
+    log.trim(name, exchange.json().requiredInteger("before", 0, Long.MAX_VALUE));
     exchange.send(200, json(log.stream(name)));
   }
 }

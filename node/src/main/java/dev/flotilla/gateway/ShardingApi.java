@@ -101,18 +101,14 @@ final class ShardingApi {
             .json()
             .node("at")
             .filter(JsonNode::isValueNode)
-            .orElseThrow(() -> ApiError.invalid("at", "at is required, as a value of the column."));
+            .orElseThrow(() -> ApiError.missing("at", ", as a value of the column"));
     sharding.split(name, at.asText());
     send(exchange, sharding.table(name));
   }
 
   private void move(Exchange exchange, String name) {
     Fields fields = exchange.json();
-    int shard =
-        fields
-            .integer("shard", 0, 100_000)
-            .map(Long::intValue)
-            .orElseThrow(() -> ApiError.invalid("shard", "shard is required, as its index."));
+    int shard = (int) fields.requiredInteger("shard", 0, 100_000);
     List<String> nodes = new ArrayList<>();
     fields.node("nodes").ifPresent(array -> array.forEach(each -> nodes.add(each.asText())));
     sharding.move(name, shard, nodes);

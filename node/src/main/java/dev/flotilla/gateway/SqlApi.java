@@ -125,9 +125,7 @@ final class SqlApi {
               .only("version", "name", "script");
       migrations.add(
           new Migration(
-              fields
-                  .integer("version", 0, Long.MAX_VALUE)
-                  .orElseThrow(() -> ApiError.invalid("version", "version is required.")),
+              fields.requiredInteger("version", 0, Long.MAX_VALUE),
               fields.requiredText("name"),
               fields.requiredText("script")));
     }

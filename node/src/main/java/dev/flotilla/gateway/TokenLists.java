@@ -3,7 +3,6 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Optional;
 
 /** Texts as OpenAI's endpoints take them, as lists of token ids. */
 final class TokenLists {
@@ -16,16 +15,7 @@ final class TokenLists {
    * @throws ApiError 400 if it is something else, or more than so many, or one is empty
    */
   static List<int[]> read(Fields fields, String name, int most, ServedModel model) {
-    JsonNode value =
-        fields
-            .node(name)
-            .orElseThrow(
-                () ->
-                    new ApiError(
-                        400,
-                        "missing_required_parameter",
-                        Optional.of(name),
-                        name + " is required."));
+    JsonNode value = fields.node(name).orElseThrow(() -> ApiError.missing(name));
     boolean several =
         value.isArray() && !value.isEmpty() && (value.get(0).isTextual() || value.get(0).isArray());
     if (!several) {

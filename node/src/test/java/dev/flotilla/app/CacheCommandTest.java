@@ -8,6 +8,8 @@ import dev.flotilla.client.Client;
 import dev.flotilla.client.HttpCaches;
 import dev.flotilla.data.cache.Cache;
 import dev.flotilla.data.cache.CacheConfig;
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -108,12 +110,57 @@ class CacheCommandTest {
         .isEqualTo(404);
   }
 
+  /** {@code If-Match: *} stands for any version that is there. */
+  @Test
+  void anyVersionThatIsThereCanBeReplacedOrRemoved() {
+    Client client = node.client();
+    Cache cache = new HttpCaches(client).cache("matched");
+    Map<String, String> any = Map.of("If-Match", "*");
+    String path = "/api/caches/matched/k";
+    assertThat(client.exchange("PUT", path, any, bytes("v"), 412).status()).isEqualTo(412);
+    assertThat(client.exchange("DELETE", path, any, new byte[0], 412).status()).isEqualTo(412);
+    assertThat(cache.get("k")).isEmpty();
+    cache.put("k", bytes("v"));
+    assertThat(client.exchange("PUT", path, any, bytes("w"), 412).status()).isEqualTo(200);
+    assertThat(cache.get("k")).contains(bytes("w"));
+    assertThat(client.exchange("DELETE", path, any, new byte[0], 412).status()).isEqualTo(200);
+    assertThat(cache.get("k")).isEmpty();
+    assertThat(
+            client.exchange("PUT", path, Map.of("If-Match", "perhaps"), bytes("v"), 400).status())
+        .isEqualTo(400);
+  }
+
+  @Test
+  void aFileThatIsNotThereIsSaidSoInWords() {
+    PrintStream before = System.err;
+    ByteArrayOutputStream said = new ByteArrayOutputStream();
+    System.setErr(new PrintStream(said, true, StandardCharsets.UTF_8));
+    try {
+      assertThat(node.run("cache", "put", "shell", "k", "--file", "/nope")).isEqualTo(1);
+      assertThat(node.run("blob", "put", "/nope")).isEqualTo(1);
+      assertThat(node.run("sql", "--file", "/nope")).isEqualTo(1);
+    } finally {
+      System.setErr(before);
+    }
+    List<String> lines =
+        said.toString(StandardCharsets.UTF_8)
+            .lines()
+            .filter(line -> line.startsWith("flotilla: "))
+            .toList();
+    assertThat(lines)
+        .hasSize(3)
+        .allMatch(line -> line.contains("/nope: there is no such file"))
+        .noneMatch(line -> line.contains("java.") || line.contains("Exception"));
+  }
+
   @Test
   void theCommandsDoWhatTheySay() {
     assertThat(node.run("cache", "create", "shell", "--ttl-ms", "60000", "--mode", "replicated"))
         .isZero();
     assertThat(node.run("cache", "put", "shell", "greeting", "hello")).isZero();
     assertThat(node.run("cache", "get", "shell", "greeting")).isZero();
+    assertThat(node.run("cache", "put", "shell", "greeting")).isEqualTo(2);
+    assertThat(node.run("cache", "put", "shell", "greeting", "x", "--file", "x")).isEqualTo(2);
     assertThat(node.run("cache", "put", "shell", "greeting", "again", "--if-absent")).isEqualTo(1);
     assertThat(node.run("cache", "get", "shell", "nothing")).isEqualTo(1);
     assertThat(node.run("cache", "incr", "shell", "n", "5", "--json")).isZero();

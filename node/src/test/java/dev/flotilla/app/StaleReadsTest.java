@@ -158,6 +158,9 @@ class StaleReadsTest {
     assertThat(get("/api/cluster").header("x-flotilla-stale")).hasValue("true");
     assertThat(json(get("/api/cluster")).path("stale").asBoolean()).isTrue();
     assertThat(get("/api/deployments").header("x-flotilla-stale")).hasValue("true");
+    assertThat(get("/api/locks").header("x-flotilla-stale")).hasValue("true");
+    assertThat(get("/api/locks/anything").header("x-flotilla-stale")).hasValue("true");
+    assertThat(json(get("/api/locks/anything")).path("stale").asBoolean()).isTrue();
     assertThat(get("/api/queues/work?allow_stale=perhaps").status()).isEqualTo(400);
     JsonNode answer =
         client.post(

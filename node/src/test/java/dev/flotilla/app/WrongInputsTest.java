@@ -169,6 +169,57 @@ class WrongInputsTest {
   }
 
   @Test
+  void whatIsMissingIsNamedAsMissing() throws Exception {
+    done("POST", "/api/sql", "{\"statement\":\"CREATE TABLE split (k INT PRIMARY KEY)\"}");
+    done("POST", "/api/queues/missing", "{}");
+    String[][] missing = {
+      {"POST", "/api/locks/l/renew", "{\"holder\":\"a\"}", "token"},
+      {"POST", "/api/locks/l/release", "{\"holder\":\"a\"}", "token"},
+      {"POST", "/api/locks/l/acquire", "{}", "holder"},
+      {"POST", "/api/jobs", "{\"input\":{}}", "job"},
+      {"PUT", "/api/blobs/uploads/u", "x", "offset"},
+      {
+        "POST",
+        "/api/sql/migrations",
+        "{\"migrations\":[{\"name\":\"n\",\"script\":\"s\"}]}",
+        "migrations[0].version"
+      },
+      {"POST", "/api/streams/s/trim", "{}", "before"},
+      {"POST", "/api/caches/c/k/compare-and-set", "{}", "value"},
+      {"POST", "/api/tables/split/split", "{}", "at"},
+      {"POST", "/api/tables/split/move", "{}", "shard"},
+      {
+        "POST",
+        "/api/queues/missing/ack",
+        "{\"receipts\":[],\"fence\":{\"lock\":\"l\"}}",
+        "fence.token"
+      },
+    };
+    for (String[] each : missing) {
+      Answer answer = refused(400, each[0], each[1], each[2], each[3] + " is required");
+      JsonNode error = answer.body().path("error");
+      assertThat(error.path("code").asText()).as(each[1]).isEqualTo("missing_required_parameter");
+      assertThat(error.path("param").asText()).as(each[1]).isEqualTo(each[3]);
+    }
+  }
+
+  /** By such locks the cluster's own parts take turns. */
+  @Test
+  void locksOfTheClustersOwnNamesAreRefused() throws Exception {
+    for (String step : List.of("acquire", "renew", "release")) {
+      refused(
+          400,
+          "POST",
+          "/api/locks/flotilla.backups/" + step,
+          "{\"holder\":\"a\",\"token\":1}"
+              .replace(step.equals("acquire") ? ",\"token\":1" : "-", ""),
+          "must not begin with flotilla.");
+    }
+    done("GET", "/api/locks/flotilla.backups", "");
+    done("POST", "/api/locks/flotillas/acquire", "{\"holder\":\"a\"}");
+  }
+
+  @Test
   void aParameterOfTheAddressThatNobodyKnowsIsNamedBesideThoseThatThereAre() throws Exception {
     done("PUT", "/api/caches/addressed/k", "v");
     for (String[] each :

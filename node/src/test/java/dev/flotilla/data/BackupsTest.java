@@ -3,7 +3,10 @@ package dev.flotilla.data;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.cluster.Locks;
+import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Grid;
@@ -15,6 +18,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
@@ -85,11 +89,61 @@ class BackupsTest {
         .orElse("");
   }
 
+  private static TestGrids answering(Path folder) {
+    return new TestGrids(
+        folder, (cluster, grid, data) -> cluster.addService(new BackupFolders(cluster)));
+  }
+
+  @Test
+  void aBackupNamesLostNodesAndIsNotBegunWhileOthersAreSilent() {
+    String shared = folder.resolve("shared").toString();
+    List<Boolean> answers = new ArrayList<>(List.of(true, true, false));
+    try (TestGrids grids =
+        new TestGrids(
+            folder.resolve("silent"),
+            (cluster, grid, data) -> {
+              if (answers.removeFirst()) {
+                cluster.addService(new BackupFolders(cluster));
+              }
+            })) {
+      var members = grids.add(3);
+      var first = members.getFirst();
+      var silent = members.getLast();
+      Backups backups = backups(first);
+      put(first.grid(), 1, 1);
+      String name = node(first, silent.id()).name();
+      assertThatThrownBy(() -> backups.create("none", Optional.of(shared)))
+          .isInstanceOfSatisfying(
+              FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.UNAVAILABLE))
+          .hasMessageContaining("node " + name + " does not say whether it can write");
+      assertThat(backups.list()).isEmpty();
+
+      grids.stop(silent);
+      TestNodes.await(
+          "its loss",
+          Duration.ofSeconds(30),
+          () -> node(first, silent.id()).state() == NodeInfo.State.LOST);
+      put(first.grid(), 2, 2);
+      assertThat(backups.create("two", Optional.of(shared)).without()).containsExactly(name);
+      put(first.grid(), 2, 3);
+      assertThat(backups.list().getFirst().without()).containsExactly(name);
+      backups.restore("two", Optional.empty(), Optional.empty());
+      assertThat(value(first.grid(), 2)).contains(2);
+    }
+  }
+
+  private static NodeInfo node(TestGrids.Member asked, String id) {
+    return asked.cluster().nodes().stream()
+        .filter(each -> each.id().equals(id))
+        .findFirst()
+        .orElseThrow();
+  }
+
   @Test
   void oneGoesBackToEachPointAndAnotherClusterTakesItOver() throws InterruptedException {
     String shared = folder.resolve("shared").toString();
     Instant whole;
-    try (TestGrids grids = new TestGrids(folder.resolve("one"))) {
+    try (TestGrids grids = answering(folder.resolve("one"))) {
       var members = grids.add(3);
       var first = members.getFirst();
       Backups backups = backups(first);
@@ -143,7 +197,7 @@ class BackupsTest {
       assertThatThrownBy(() -> backups.create("../nightly", Optional.empty()))
           .hasMessageContaining("letters");
     }
-    try (TestGrids grids = new TestGrids(folder.resolve("two"))) {
+    try (TestGrids grids = answering(folder.resolve("two"))) {
       var only = grids.add();
       assertThatThrownBy(() -> backups(only).restore("nightly", Optional.empty(), Optional.empty()))
           .hasMessageContaining("no backup");

@@ -14,11 +14,19 @@ import dev.flotilla.data.grid.TestGrids;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.time.Duration;
+import java.time.Instant;
 import java.time.InstantSource;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.Random;
+import org.apache.ignite.IgniteCheckedException;
+import org.apache.ignite.internal.processors.cache.transactions.TransactionProxyImpl;
+import org.apache.ignite.transactions.Transaction;
+import org.apache.ignite.transactions.TransactionConcurrency;
+import org.apache.ignite.transactions.TransactionIsolation;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -118,6 +126,116 @@ class ChangeJournalTest {
 
       backups.create("second", Optional.empty());
       assertThat(trouble(backups)).isEmpty();
+    }
+  }
+
+  private static Backups.Moments moments(Backups backups) {
+    return backups.list().getLast().anyMoment().orElseThrow();
+  }
+
+  private static void awaitWritten(Backups backups) {
+    Instant now = Instant.now();
+    TestNodes.await("what was changed", PATIENCE, () -> moments(backups).to().isAfter(now));
+  }
+
+  /** A process that is killed in the middle of a file, or between making one and its header. */
+  @Test
+  void aListWhoseLastFilesWereCutOffIsGoneOnWith() throws Exception {
+    Instant from;
+    try (ChangeJournal journal = journal(ChangeJournal.Limits.DEFAULTS)) {
+      Backups backups = backups(journal);
+      put(1);
+      backups.create("torn", Optional.empty());
+      put(2);
+      awaitWritten(backups);
+      from = moments(backups).from();
+    }
+    Path list = ChangeJournal.folder(folder.resolve("lists/data/backups"), "", "torn");
+    Path last;
+    try (var files = Files.list(list)) {
+      last = files.sorted().toList().getLast();
+    }
+    // The beginning of a frame, whose length and sum promise more.
+    byte[] written = Files.readAllBytes(last);
+    Files.write(
+        last,
+        java.util.Arrays.copyOf(written, Math.min(40, written.length)),
+        StandardOpenOption.APPEND);
+    String name = last.getFileName().toString();
+    int number = Integer.parseInt(name.substring(name.length() - 14, name.length() - 8));
+    for (int i = 1; i <= 2; i++) {
+      Files.write(
+          list.resolve(
+              name.substring(0, name.length() - 14) + String.format("%06d.changes", number + i)),
+          new byte[3 * (i - 1)]);
+    }
+    try (ChangeJournal journal = journal(ChangeJournal.Limits.DEFAULTS)) {
+      Backups backups = backups(journal);
+      put(3);
+      awaitWritten(backups);
+      assertThat(moments(backups).trouble()).isEmpty();
+      assertThat(moments(backups).from()).isEqualTo(from);
+      put(4);
+      awaitWritten(backups);
+      Instant whole = moments(backups).to();
+      put(5);
+      backups.restore("torn", Optional.empty(), Optional.of(whole));
+      assertThat(keys()).containsExactly(1, 2, 3, 4);
+    }
+  }
+
+  private List<Integer> keys() {
+    return member
+        .grid()
+        .read(
+            "a test",
+            ignite -> {
+              List<Integer> keys = new ArrayList<>();
+              ignite.<Integer, byte[]>cache("things").forEach(entry -> keys.add(entry.getKey()));
+              keys.sort(null);
+              return keys;
+            });
+  }
+
+  /**
+   * That a transaction is prepared is logged, but stays in the engine's memory until something else
+   * is forced to the disk. A list that did not see it would call a moment good that has a part of
+   * it only, on another node.
+   */
+  @Test
+  void aPreparedTransactionHoldsTheGoodMomentBackThoughNothingForcedItsSteps() {
+    try (ChangeJournal journal = journal(ChangeJournal.Limits.DEFAULTS)) {
+      Backups backups = backups(journal);
+      put(1);
+      backups.create("prepared", Optional.empty());
+      awaitWritten(backups);
+      Instant good =
+          member
+              .grid()
+              .read(
+                  "a test",
+                  ignite -> {
+                    try (Transaction transaction =
+                        ignite
+                            .transactions()
+                            .txStart(
+                                TransactionConcurrency.PESSIMISTIC,
+                                TransactionIsolation.REPEATABLE_READ)) {
+                      ignite.<Integer, byte[]>cache("things").put(2, new byte[10]);
+                      ((TransactionProxyImpl) transaction).tx().prepare(true);
+                      Instant preparedAt = Instant.now();
+                      TestNodes.await(
+                          "the moment to stand still", PATIENCE, () -> journal.lagSeconds() > 4);
+                      assertThat(moments(backups).to()).isBeforeOrEqualTo(preparedAt);
+                      Instant stood = moments(backups).to();
+                      transaction.commit();
+                      return stood;
+                    } catch (IgniteCheckedException e) {
+                      throw new AssertionError(e);
+                    }
+                  });
+      awaitWritten(backups);
+      assertThat(moments(backups).to()).isAfter(good);
     }
   }
 

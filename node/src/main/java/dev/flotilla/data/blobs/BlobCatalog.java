@@ -556,7 +556,8 @@ final class BlobCatalog {
 
   List<Reference> list(String bucket, String prefix, String after, int limit) {
     String start = REFERENCE + path(bucket, prefix);
-    List<Reference> found = new ArrayList<>();
+    // Not more than are asked for, of however many there are.
+    TreeMap<String, Reference> found = new TreeMap<>();
     grid.read(
         "listing bucket " + bucket,
         ignite -> {
@@ -567,14 +568,19 @@ final class BlobCatalog {
               (key, value) -> {
                 if (key.startsWith(start)) {
                   String name = key.substring(bucket.length() + 2);
-                  if (name.compareTo(after) > 0) {
-                    found.add(reference(bucket, name, Json.read(value, ReferenceRow.class)));
+                  boolean first =
+                      found.size() < limit || (limit > 0 && name.compareTo(found.lastKey()) < 0);
+                  if (first && name.compareTo(after) > 0) {
+                    found.put(name, reference(bucket, name, Json.read(value, ReferenceRow.class)));
+                    if (found.size() > limit) {
+                      found.pollLastEntry();
+                    }
                   }
                 }
               });
           return true;
         });
-    return found.stream().sorted(Comparator.comparing(Reference::name)).limit(limit).toList();
+    return List.copyOf(found.values());
   }
 
   private void scan(Ignite ignite, String cache, BiConsumer<String, byte[]> each) {

@@ -9,10 +9,12 @@ import dev.flotilla.data.grid.Grid.TransactionMode;
 import dev.flotilla.data.grid.TransactionScope;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.Gauge;
+import io.micrometer.core.instrument.Meter;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
@@ -25,6 +27,7 @@ import java.util.TreeSet;
 import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
+import java.util.function.Predicate;
 import java.util.random.RandomGenerator;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCache;
@@ -38,12 +41,17 @@ import org.apache.ignite.configuration.CacheConfiguration;
  */
 final class GridCache implements Cache {
 
-  /** What all caches of a node stand on. */
+  /**
+   * What all caches of a node stand on.
+   *
+   * @param listed whether the registry has this cache, after all that was committed before the call
+   */
   record Surroundings(
       Grid grid,
       NearCoherence coherence,
       CacheLoads loads,
       Function<String, CacheStore> stores,
+      Predicate<GridCache> listed,
       MeterRegistry metrics,
       InstantSource clock,
       LongSupplier nanoTime,
@@ -57,7 +65,10 @@ final class GridCache implements Cache {
   private final Grid grid;
   private final boolean hasNear;
   private final NearCache near;
+  private final String engineName;
+  private final List<Meter> meters = new ArrayList<>();
   private volatile long localBytes;
+  private volatile boolean retired;
 
   private final LongAdder nearHits = new LongAdder();
   private final LongAdder gridHits = new LongAdder();
@@ -70,6 +81,7 @@ final class GridCache implements Cache {
 
   GridCache(String name, CacheConfig config, Surroundings around) {
     this.name = name;
+    this.engineName = gridName(name);
     this.config = config;
     this.around = around;
     this.grid = around.grid();
@@ -82,15 +94,17 @@ final class GridCache implements Cache {
     count("load.failures", loadFailures);
     count("writes", writes);
     count("grid.evictions", gridEvictions);
-    Gauge.builder("flotilla.cache.near.bytes", near, NearCache::bytes)
-        .tag("cache", name)
-        .register(around.metrics());
+    meters.add(
+        Gauge.builder("flotilla.cache.near.bytes", near, NearCache::bytes)
+            .tag("cache", name)
+            .register(around.metrics()));
   }
 
   private void count(String what, LongAdder counted) {
-    FunctionCounter.builder("flotilla.cache." + what, counted, LongAdder::sum)
-        .tag("cache", name)
-        .register(around.metrics());
+    meters.add(
+        FunctionCounter.builder("flotilla.cache." + what, counted, LongAdder::sum)
+            .tag("cache", name)
+            .register(around.metrics()));
   }
 
   static String gridName(String name) {
@@ -116,16 +130,61 @@ final class GridCache implements Cache {
         : made.setGroupName("flotilla.caches");
   }
 
+  /**
+   * The engine's cache.
+   *
+   * @throws FlotillaException {@code NOT_FOUND} if this one was dropped
+   */
   IgniteCache<String, byte[]> engine(Ignite ignite) {
-    return grid.cache(ignite, gridName(name), this::configure);
+    if (isMissing()) {
+      ensure();
+    }
+    return grid.cache(ignite, engineName, this::configure);
   }
 
-  /** Makes what the engine needs. */
+  /**
+   * Makes what the engine needs, if it is not there and the registry has this cache. Who holds a
+   * cache that was dropped must not make it again: nobody would list or bound it.
+   */
   void ensure() {
-    grid.ensureCache(gridName(name), this::configure);
+    boolean missing = isMissing();
+    grid.ensureCache(engineName, this::configure);
+    if (missing && !around.listed().test(this)) {
+      // Dropped since it was looked up: by then there was nothing to drop.
+      grid.write(
+          what("dropping"),
+          ignite -> {
+            ignite.destroyCache(engineName);
+            return true;
+          });
+      retire();
+      throw dropped();
+    }
     if (config.store().isPresent()) {
       around.loads().ensure();
     }
+  }
+
+  /** Whether the engine has yet to make it. */
+  private boolean isMissing() {
+    if (!retired) {
+      if (grid.hasCache(engineName)) {
+        return false;
+      }
+      // Without it, who is to know whether it was never made or has gone: the registry.
+      if (around.listed().test(this)) {
+        return true;
+      }
+      retire();
+    }
+    throw dropped();
+  }
+
+  private FlotillaException dropped() {
+    return new FlotillaException(
+        Code.NOT_FOUND,
+        "cache " + name + " was dropped",
+        "Ask for it by its name again: that finds one made since, or makes it.");
   }
 
   private String what(String doing) {
@@ -588,9 +647,11 @@ final class GridCache implements Cache {
     near.clear();
   }
 
-  /** Another takes its place on this node; who still holds this one reads past its near cache. */
+  /** It was dropped: who still holds it is refused. */
   void retire() {
+    retired = true;
     near.retire();
+    meters.forEach(around.metrics()::remove);
   }
 
   void evicted(long count) {

@@ -63,6 +63,7 @@ public final class GridCaches implements Caches, AutoCloseable {
     var _ =
         registry.subscribe(
             () -> {
+              open.keySet().stream().filter(name -> entry(name).isEmpty()).forEach(this::forget);
               if (registry.get(GridMembers.GATE).isPresent()) {
                 open.values().forEach(each -> each.cache().forgetAll());
                 coherence.forgetAll();
@@ -135,10 +136,16 @@ public final class GridCaches implements Caches, AutoCloseable {
             coherence,
             loads,
             this::store,
+            this::isListed,
             environment.metrics(),
             environment.clock(),
             environment.nanoTime(),
             environment.random()));
+  }
+
+  private boolean isListed(GridCache cache) {
+    environment.cluster().registry().sync();
+    return entry(cache.name()).map(GridCaches::config).filter(cache.config()::equals).isPresent();
   }
 
   private void forget(String name) {

@@ -27,6 +27,7 @@ import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterTopologyException;
 import org.apache.ignite.configuration.CacheConfiguration;
 import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.NodeStoppingException;
 import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
 import org.apache.ignite.internal.processors.cache.CacheGroupContext;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
@@ -198,6 +199,16 @@ public final class Grid implements AutoCloseable {
         : there;
   }
 
+  /** Whether a cache is there, as this node's engine knows it; cheap, also in a transaction. */
+  public boolean hasCache(String name) {
+    return descriptor(running("looking for " + name), name) != null;
+  }
+
+  private static @Nullable Object descriptor(Ignite engine, String name) {
+    // Not asked for the cache itself, which the engine would try to make.
+    return ((IgniteEx) engine).context().cache().cacheDescriptor(name);
+  }
+
   /** As {@link #ensureCache(String, UnaryOperator)}, of {@link #cacheConfig}. */
   public void ensureCache(String name) {
     ensureCache(name, config -> config);
@@ -219,8 +230,7 @@ public final class Grid implements AutoCloseable {
       if (engine.<K, V>cache(name) == null) {
         write(what, running -> cache(running, name, more).getName());
       }
-    } else if (((IgniteEx) engine).context().cache().cacheDescriptor(name) == null) {
-      // Not asked for the cache itself, which the engine would try to make.
+    } else if (descriptor(engine, name) == null) {
       throw new FlotillaException(
           Code.INVALID,
           name + " does not exist, and cannot be made inside a transaction",
@@ -476,8 +486,9 @@ public final class Grid implements AutoCloseable {
     if (X.hasCause(e, CacheInvalidStateException.class)) {
       return noMajority(what);
     }
+    log.info("{} failed: {}", what, e.toString());
     return new FlotillaException(
-        Code.UNAVAILABLE, what + " failed: " + e.getMessage(), "Try again soon.", e);
+        Code.UNAVAILABLE, what + " failed, since " + inWords(e), "Try again soon.", e);
   }
 
   private FlotillaException failedWrite(String what, Ignite running, RuntimeException e) {
@@ -518,10 +529,26 @@ public final class Grid implements AutoCloseable {
   private static FlotillaException unknown(String what, @Nullable Throwable cause) {
     String message = what + ": it cannot be told whether it was done";
     String remedy = "Look whether it was, then try again.";
-    return cause == null
-        ? new FlotillaException(Code.OUTCOME_UNKNOWN, message, remedy)
-        : new FlotillaException(
-            Code.OUTCOME_UNKNOWN, message + " (" + cause.getMessage() + ")", remedy, cause);
+    if (cause == null) {
+      return new FlotillaException(Code.OUTCOME_UNKNOWN, message, remedy);
+    }
+    log.info("{}: {}", message, cause.toString());
+    return new FlotillaException(
+        Code.OUTCOME_UNKNOWN, message + ", since " + inWords(cause), remedy, cause);
+  }
+
+  /** What the engine says of itself is for the log. */
+  private static String inWords(Throwable cause) {
+    if (X.hasCause(cause, CacheInvalidStateException.class)) {
+      return "part of the data can be reached on too few nodes";
+    }
+    return X.hasCause(
+            cause,
+            ClusterTopologyException.class,
+            ClusterTopologyCheckedException.class,
+            NodeStoppingException.class)
+        ? "a node left the data grid at that moment"
+        : "the data grid failed at that moment (its log says how)";
   }
 
   @Override

@@ -257,6 +257,7 @@ final class GridKeeper implements AutoCloseable {
           peers.fresh().forEach((id, status) -> filled.put(id, status.getFilled()));
           members.manage(running, filled);
           approve(running);
+          EngineState.completeBaselineHistory(running);
         }
         var _ = wake.tryAcquire(PERIOD_MS, TimeUnit.MILLISECONDS);
         wake.drainPermits();
@@ -264,7 +265,7 @@ final class GridKeeper implements AutoCloseable {
         return;
       } catch (IgniteException | IllegalStateException stopped) {
         // The keeper has stopped the engine, or the engine itself.
-      } catch (RuntimeException e) {
+      } catch (IgniteCheckedException | RuntimeException e) {
         if (!closed) {
           log.warn("data grid: {}", e.toString(), e);
         }
@@ -321,7 +322,8 @@ final class GridKeeper implements AutoCloseable {
             running != null,
             running != null && sees(running),
             rank(),
-            nanoTime.getAsLong() - Math.max(stoppedNs, lastMajorityNs) < PATIENCE_NS);
+            nanoTime.getAsLong() - Math.max(stoppedNs, lastMajorityNs) < PATIENCE_NS,
+            isKeeper());
     if (own.majority()) {
       lastMajorityNs = nanoTime.getAsLong();
       return;
@@ -346,7 +348,7 @@ final class GridKeeper implements AutoCloseable {
             .toList();
     Action action =
         Rejoining.decide(
-            new Own(own.id(), own.running(), false, rank(), own.patient()),
+            new Own(own.id(), own.running(), false, rank(), own.patient(), isKeeper()),
             others,
             current.nodes().size(),
             current.nodes().contains(cluster.self()));
@@ -396,8 +398,13 @@ final class GridKeeper implements AutoCloseable {
         readySinceNs = now;
         return false;
       }
-      return now - readySinceNs > config.heldUp().toNanos()
-          && !shared.partitionReleaseFuture(wanted).isDone();
+      // Where several hold it up, one goes first: what it ends may be all that the others wait for.
+      long turn = Math.max(0, members.current().nodes().indexOf(cluster.self()));
+      return now - readySinceNs > config.heldUp().toNanos() * (6 + turn) / 6
+          && (!shared.partitionReleaseFuture(wanted).isDone()
+              || shared.exchange().exchangeFutures().stream()
+                  .anyMatch(
+                      f -> !shared.mvcc().unfinishedLocks(f.initialVersion()).isEmpty()));
     } catch (IgniteException | IllegalStateException stopped) {
       return false;
     }
@@ -446,6 +453,11 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
+  /** Whether this node may have the only copy of something. */
+  private boolean isKeeper() {
+    return members.current().keepers().contains(cluster.self());
+  }
+
   private int rank() {
     return Rejoining.rank(members.current().view().contains(cluster.self()), wasAlone());
   }
@@ -459,6 +471,7 @@ final class GridKeeper implements AutoCloseable {
         status.getMajority(),
         status.getSeesAsker(),
         status.getWhole(),
+        status.getLost(),
         Rejoining.rank(current.view().contains(id), status.getAlone()));
   }
 
@@ -470,12 +483,15 @@ final class GridKeeper implements AutoCloseable {
     }
     try {
       Set<String> visible = Grid.visible(running);
+      boolean settled = EngineState.isSettled(running);
+      boolean lost = settled && !EngineState.lost(running).isEmpty();
       return status
           .setRunning(true)
           .setActive(running.cluster().state() == ClusterState.ACTIVE)
           .setMajority(sees(running))
           .setSeesAsker(!segmented && visible.contains(asker))
-          .setWhole(isWhole(running))
+          .setWhole(settled && !lost)
+          .setLost(lost)
           .setFilled(
               members.current().view().contains(cluster.self()) ? "" : filledTopology(running))
           .addAllVisible(visible)
@@ -485,55 +501,14 @@ final class GridKeeper implements AutoCloseable {
     }
   }
 
-  /**
-   * Whether every partition has an owner. Asks no cache by name, which could wait for its start.
-   */
-  private static boolean isWhole(Ignite running) {
-    return ((IgniteEx) running)
-        .context().cache().cacheGroups().stream()
-            .allMatch(group -> group.topology().lostPartitions().isEmpty());
-  }
-
   /** The topology for which this node has all that it is to hold; empty if it has not. */
   private String filledTopology(Ignite running) {
     String topology = GridMembers.topology(running);
     return GridMembers.baseline(running).contains(cluster.self())
-            && isFilled(running)
+            && EngineState.isFilled(running)
             && topology.equals(GridMembers.topology(running))
         ? topology
         : "";
-  }
-
-  private static boolean isFilled(Ignite running) {
-    var caches = ((IgniteEx) running).context().cache();
-    var exchange = caches.context().exchange().lastTopologyFuture();
-    if (exchange == null || !exchange.isDone()) {
-      return false;
-    }
-    ClusterNode self = running.cluster().localNode();
-    int groups = 0;
-    int owned = 0;
-    for (CacheGroupContext group : caches.cacheGroups()) {
-      List<List<ClusterNode>> wanted = group.affinity().idealAssignmentRaw();
-      if (group.systemCache()) {
-        continue;
-      }
-      groups++;
-      if (wanted == null) {
-        return false;
-      }
-      for (int partition = 0; partition < wanted.size(); partition++) {
-        if (!wanted.get(partition).contains(self)) {
-          continue;
-        }
-        GridDhtLocalPartition local = group.topology().localPartition(partition);
-        if (local == null || local.state() != GridDhtPartitionState.OWNING) {
-          return false;
-        }
-        owned++;
-      }
-    }
-    return groups == 0 || owned > 0;
   }
 
   /**
@@ -548,7 +523,7 @@ final class GridKeeper implements AutoCloseable {
     try {
       Ignite started =
           Ignition.start(EngineConfiguration.of(config, cluster, seeds, () -> broken = true));
-      storeBaselineHistory(started);
+      EngineState.storeBaselineHistory(started);
       started
           .events()
           .localListen(
@@ -564,19 +539,6 @@ final class GridKeeper implements AutoCloseable {
       up = false;
       stoppedNs = nanoTime.getAsLong();
       log.warn("data grid: the engine did not start: {}", e.toString());
-    }
-  }
-
-  /**
-   * A node that starts empty is sent the history of the engine's baselines when it joins, but keeps
-   * it in memory only, and without it does not start again on its own data.
-   */
-  private static void storeBaselineHistory(Ignite started) throws IgniteCheckedException {
-    var context = ((IgniteEx) started).context();
-    var database = context.cache().context().database();
-    if (database.metaStorage() != null
-        && context.state().clusterState().baselineTopology() != null) {
-      context.state().onReadyForReadWrite(database.metaStorage());
     }
   }
 
@@ -622,7 +584,9 @@ final class GridKeeper implements AutoCloseable {
   }
 
   private void deleteData() {
-    log.warn("data grid: this node's older data is deleted; the others fill it again");
+    if (Files.exists(config.pages())) {
+      log.warn("data grid: this node's older data is deleted; the others fill it again");
+    }
     try {
       NodeFiles.deleteTree(config.pages());
       NodeFiles.deleteTree(config.writeAheadLog());

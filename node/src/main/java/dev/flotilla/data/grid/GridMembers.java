@@ -44,10 +44,24 @@ public final class GridMembers {
    * @param view who has everything
    * @param settled the nodes that have been in the view once; half of them is not enough to go on
    * @param topology the engine's topology for which it was decided
+   * @param keepers the nodes that were there when every partition last had an owner: between them
+   *     they have everything, and so none of them may delete its data before that is so again
    */
-  record Members(List<String> nodes, List<String> view, List<String> settled, String topology) {
+  record Members(
+      List<String> nodes,
+      List<String> view,
+      List<String> settled,
+      String topology,
+      List<String> keepers) {
 
-    private static final Members NONE = new Members(List.of(), List.of(), List.of(), "");
+    private static final Members NONE =
+        new Members(List.of(), List.of(), List.of(), "", List.of());
+
+    /** An earlier build wrote no keepers: then all may be. */
+    @SuppressWarnings("NullAway") // what is missing in the record's text comes as null
+    Members {
+      keepers = keepers == null ? nodes : keepers;
+    }
 
     /** Whether these nodes can go on together: a majority, with one that has everything. */
     boolean isMajority(Set<String> visible) {
@@ -87,7 +101,7 @@ public final class GridMembers {
     cluster.registry().sync();
     if (cluster.registry().get(KEY).isEmpty()) {
       List<String> self = List.of(cluster.self());
-      decide(0, new Members(self, self, self, ""));
+      decide(0, new Members(self, self, self, "", self));
     }
   }
 
@@ -141,7 +155,9 @@ public final class GridMembers {
     }
     List<String> view = change.apply(members.view());
     return !view.isEmpty()
-        && decide(entry.get().epoch(), new Members(members.nodes(), view, members.settled(), ""));
+        && decide(
+            entry.get().epoch(),
+            new Members(members.nodes(), view, members.settled(), "", members.keepers()));
   }
 
   /**
@@ -165,14 +181,18 @@ public final class GridMembers {
         engine.cluster().baselineAutoAdjustEnabled(false);
       }
       String topology = topology(engine);
-      Members wanted = wanted(members, visible, topology, filled);
+      boolean whole = EngineState.isSettled(engine) && EngineState.lost(engine).isEmpty();
+      Members wanted = wanted(members, visible, topology, filled, whole);
       if (!topology.equals(topology(engine))) {
         return;
       }
       if (wanted.equals(members)) {
         setBaseline(engine, wanted.nodes());
+        takeBackLost(engine, wanted);
       } else if (decide(entry.get().epoch(), wanted)) {
-        log.info("data grid: the view is now {} of {}", wanted.view(), wanted.nodes());
+        if (!wanted.view().equals(members.view()) || !wanted.nodes().equals(members.nodes())) {
+          log.info("data grid: the view is now {} of {}", wanted.view(), wanted.nodes());
+        }
         setBaseline(engine, wanted.nodes());
       }
     } catch (FlotillaException | IgniteException | IllegalStateException e) {
@@ -180,8 +200,29 @@ public final class GridMembers {
     }
   }
 
+  /**
+   * Takes partitions into use again that had lost all their owners, once all nodes are back that
+   * may have them: of each the copy that got furthest counts. Earlier, an older copy might.
+   */
+  private static void takeBackLost(Ignite engine, Members members) {
+    if (!EngineState.isSettled(engine)
+        || !Grid.visible(engine).containsAll(members.keepers())
+        || !baseline(engine).containsAll(members.keepers())) {
+      return;
+    }
+    Set<String> lost = EngineState.lost(engine);
+    if (!lost.isEmpty()) {
+      log.info("data grid: all that have lost partitions of {} are back", lost);
+      engine.resetLostPartitions(lost);
+    }
+  }
+
   private Members wanted(
-      Members members, Set<String> visible, String topology, Map<String, String> filled) {
+      Members members,
+      Set<String> visible,
+      String topology,
+      Map<String, String> filled,
+      boolean whole) {
     Set<String> known = new HashSet<>(cluster.nodes().stream().map(NodeInfo::id).toList());
     List<String> nodes = new ArrayList<>(members.nodes());
     nodes.removeIf(id -> !known.contains(id) && !visible.contains(id));
@@ -202,7 +243,9 @@ public final class GridMembers {
     }
     List<String> settled =
         nodes.stream().filter(id -> members.settled().contains(id) || view.contains(id)).toList();
-    return new Members(nodes, view, settled, topology);
+    List<String> keepers = new ArrayList<>(whole ? nodes : members.keepers());
+    keepers.removeIf(id -> !nodes.contains(id) || (whole && !visible.contains(id)));
+    return new Members(nodes, view, settled, topology, keepers);
   }
 
   private static void setBaseline(Ignite engine, List<String> wanted) {

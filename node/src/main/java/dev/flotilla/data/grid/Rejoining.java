@@ -28,9 +28,10 @@ import java.util.stream.Collectors;
  *       itself, and its data counts; the others start empty beside it.
  *   <li>Who is lower starts empty, once a higher one runs that is active and whole, and is filled
  *       by it. Who is outside of the view never starts without one that is in it.
- *   <li>If the higher ones cannot be active without it: with three members or fewer each of them
- *       has a copy of everything, and it starts empty too; with more it starts as it is, for it may
- *       hold the only copy of something.
+ *   <li>With more than three members a few have no copy of everything. Those that were there when
+ *       every partition last had an owner are the <em>keepers</em>. A lower one that is a keeper
+ *       starts as it is, if the higher ones cannot be active without it or have lost partitions,
+ *       and waits otherwise, until they are seen to be whole without it and it is no keeper.
  * </ul>
  */
 final class Rejoining {
@@ -42,8 +43,10 @@ final class Rejoining {
    *     counted): nodes that have all started empty, because they saw one of the view run that then
    *     stood still, are none, however many they are
    * @param patient whether it has stopped, or lost the majority, only a while ago
+   * @param keeper whether it may have the only copy of something
    */
-  record Own(String id, boolean running, boolean majority, int rank, boolean patient) {}
+  record Own(
+      String id, boolean running, boolean majority, int rank, boolean patient, boolean keeper) {}
 
   /**
    * What another member answered; at a start, after this node's engine had stopped, so that nobody
@@ -51,6 +54,8 @@ final class Rejoining {
    *
    * @param changing whether its engine is starting or stopping: it may be in a topology already, or
    *     still, but cannot say in which
+   * @param whole whether its topology is settled, and every partition has an owner
+   * @param lost whether its topology is settled, and some partition has none
    */
   record Peer(
       String id,
@@ -60,6 +65,7 @@ final class Rejoining {
       boolean majority,
       boolean seesUs,
       boolean whole,
+      boolean lost,
       int rank) {
 
     /** Whether its engine may be in some topology. */
@@ -170,9 +176,10 @@ final class Rejoining {
     }
     List<Peer> higher = answers.stream().filter(p -> p.rank() > own.rank()).toList();
     if (!isMember) {
-      // Nothing of its own to lose or to offer: there must be somebody to join.
+      // Nothing of its own to lose or to offer (an earlier try may have been cut off): there must
+      // be somebody to join.
       return answers.stream().anyMatch(p -> p.running() && p.majority() && p.active())
-          ? Action.START
+          ? Action.START_EMPTY
           : Action.STAY;
     }
     if (2 * (answers.size() + 1) <= members) {
@@ -194,14 +201,17 @@ final class Rejoining {
       boolean equalRuns = answers.stream().anyMatch(p -> p.running() && p.rank() == own.rank());
       return equalRuns || !mayClaim(own, answers, members) ? Action.STAY : Action.CLAIM_VIEW;
     }
-    if (higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
+    boolean isCopied = members <= Grid.BACKUPS + 1 || !own.keeper();
+    if (isCopied
+        && higher.stream().anyMatch(p -> p.running() && p.active() && p.majority() && p.whole())) {
       return Action.START_EMPTY;
     }
-    boolean theyNeedUs = 2 * higher.size() <= members;
+    boolean theyNeedUs =
+        2 * higher.size() <= members || higher.stream().anyMatch(p -> p.running() && p.lost());
     boolean oneRuns = higher.stream().anyMatch(Peer::running);
     if (!theyNeedUs || !oneRuns) {
       return Action.STAY;
     }
-    return members <= Grid.BACKUPS + 1 ? Action.START_EMPTY : Action.START;
+    return isCopied ? Action.START_EMPTY : Action.START;
   }
 }

@@ -33,6 +33,10 @@ import org.slf4j.LoggerFactory;
  * Jobs on the grid. A job that has not ended stands in the registry, where every node sees it; the
  * node that gets the job's lock coordinates it, and when that node dies the lock expires and
  * another goes on.
+ *
+ * <p>The record is written first, with a note in the grid that the job is open, the registry's
+ * entry second. Whoever keeps the note sees to it that the entry is there: it may be missing since
+ * the node that was asked died between the two, or since a backup was restored.
  */
 public final class GridJobs implements Jobs {
 
@@ -40,6 +44,23 @@ public final class GridJobs implements Jobs {
   private static final String KIND = "job";
   private static final Duration LEASE = Duration.ofSeconds(3);
   private static final int ROWS_MAX = 10_000;
+  private static final long OPEN_NS = TimeUnit.SECONDS.toNanos(5);
+
+  /**
+   * How often a job's coordination may break off in a row with nothing done, and how long it waits
+   * before it goes on; the wait doubles each time.
+   */
+  record Patience(int setbacksMax, Duration first, Duration longest) {
+
+    /** About two minutes in all. */
+    static final Patience DEFAULT =
+        new Patience(10, Duration.ofMillis(500), Duration.ofSeconds(20));
+
+    Duration after(int setbacks) {
+      Duration wait = first.multipliedBy(1L << Math.min(20, setbacks));
+      return wait.compareTo(longest) < 0 ? wait : longest;
+    }
+  }
 
   private final Cluster cluster;
   private final Locks locks;
@@ -49,6 +70,7 @@ public final class GridJobs implements Jobs {
   private final InstantSource clock;
   private final LongSupplier nanoTime;
   private final RandomGenerator random;
+  private final Patience patience;
   private final Map<String, JobDefinition> definitions = new ConcurrentHashMap<>();
   private final Set<String> coordinated = ConcurrentHashMap.newKeySet();
   private final Semaphore signals = new Semaphore(0);
@@ -62,6 +84,18 @@ public final class GridJobs implements Jobs {
       Fences fences,
       Blobs blobs,
       List<JobDefinition> jobs) {
+    this(environment, grid, locks, fences, blobs, jobs, Patience.DEFAULT);
+  }
+
+  GridJobs(
+      Environment environment,
+      Grid grid,
+      Locks locks,
+      Fences fences,
+      Blobs blobs,
+      List<JobDefinition> jobs,
+      Patience patience) {
+    this.patience = patience;
     this.cluster = environment.cluster();
     this.locks = locks;
     this.clock = environment.clock();
@@ -116,12 +150,31 @@ public final class GridJobs implements Jobs {
     long nowMs = clock.millis();
     store.create(
         new JobRecord(
-            id, job, input, JobStore.SUBMITTED, "", "", List.of(), 0, 0, 0, 0, 0, nowMs, nowMs));
+            id, job, input, JobStore.SUBMITTED, "", "", List.of(), 0, 0, 0, 0, 0, 0, nowMs, nowMs));
+    try {
+      announce(id, job);
+    } catch (FlotillaException e) {
+      log.info("job {} is taken up a little later: {}", id, e.explanation());
+    }
+    return id;
+  }
+
+  private void announce(String id, String job) {
     Optional<Long> _ =
         cluster
             .registry()
-            .commit(List.of(), List.of(new Registry.Write(key(id), Optional.of(Json.write(job)))));
-    return id;
+            .commit(
+                List.of(new Registry.Condition(key(id), 0)),
+                List.of(new Registry.Write(key(id), Optional.of(Json.write(job)))));
+  }
+
+  private void announceOpen() {
+    for (String id : store.openHere()) {
+      if (cluster.registry().get(key(id)).isEmpty()) {
+        Optional<JobRecord> job = store.find(id).filter(j -> !j.ended());
+        job.ifPresent(j -> announce(id, j.job()));
+      }
+    }
   }
 
   private static Registry.Key key(String id) {
@@ -168,6 +221,7 @@ public final class GridJobs implements Jobs {
                   j.attempts(),
                   j.copies(),
                   0,
+                  j.setbacks(),
                   j.createdAtMs(),
                   clock.millis()));
     }
@@ -190,10 +244,15 @@ public final class GridJobs implements Jobs {
   // The coordinators.
 
   private void keep() {
+    long lookedNs = nanoTime.getAsLong();
     while (!closed) {
       try {
         if (signals.tryAcquire(1, TimeUnit.SECONDS)) {
           signals.drainPermits();
+        }
+        if (nanoTime.getAsLong() - lookedNs > OPEN_NS) {
+          lookedNs = nanoTime.getAsLong();
+          announceOpen();
         }
         for (Registry.Entry entry : cluster.registry().list(KIND)) {
           String id = entry.key().name();
@@ -218,10 +277,8 @@ public final class GridJobs implements Jobs {
         return;
       }
       try (Lease held = lease.get()) {
-        Optional<JobRecord> job = store.find(id);
-        JobDefinition definition = job.map(j -> definitions.get(j.job())).orElse(null);
-        if (job.isPresent() && !job.get().ended() && definition != null) {
-          new JobRun(cluster, store, definition, context, held, nanoTime).run(job.get());
+        for (int setbacks = 0; held.held() && !closed && !goOn(id, held); setbacks++) {
+          Thread.sleep(patience.after(setbacks));
         }
         if (held.held() && store.find(id).map(JobRecord::ended).orElse(true)) {
           Optional<Long> _ =
@@ -238,6 +295,22 @@ public final class GridJobs implements Jobs {
       log.error("job {}: its coordination failed", id, e);
     } finally {
       coordinated.remove(id);
+    }
+  }
+
+  /** Whether it has ended, or is not for this node; if not, it is to be tried again. */
+  private boolean goOn(String id, Lease held) throws InterruptedException {
+    try {
+      Optional<JobRecord> job = store.find(id);
+      JobDefinition definition = job.map(j -> definitions.get(j.job())).orElse(null);
+      if (job.isPresent() && !job.get().ended() && definition != null) {
+        new JobRun(cluster, store, definition, context, held, nanoTime, patience.setbacksMax())
+            .run(job.get());
+      }
+      return true;
+    } catch (FlotillaException e) {
+      log.warn("job {}: its coordination broke off: {}", id, e.explanation());
+      return false;
     }
   }
 

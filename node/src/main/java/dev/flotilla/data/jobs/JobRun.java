@@ -60,6 +60,7 @@ final class JobRun {
   private final JobDefinition.Context context;
   private final Lease lease;
   private final LongSupplier nanoTime;
+  private final int setbacksMax;
   private final BlockingQueue<Ended> ended = new LinkedBlockingQueue<>();
   private final AtomicInteger attempts = new AtomicInteger();
   private int copies;
@@ -70,16 +71,22 @@ final class JobRun {
       JobDefinition definition,
       JobDefinition.Context context,
       Lease lease,
-      LongSupplier nanoTime) {
+      LongSupplier nanoTime,
+      int setbacksMax) {
     this.cluster = cluster;
     this.store = store;
     this.definition = definition;
     this.context = context;
     this.lease = lease;
     this.nanoTime = nanoTime;
+    this.setbacksMax = setbacksMax;
   }
 
-  /** Returns when the job has ended, or this node is no longer its coordinator. */
+  /**
+   * Returns when the job has ended, or this node is no longer its coordinator.
+   *
+   * @throws FlotillaException if the grid did not take it, which is to be tried again a while later
+   */
   void run(JobRecord submitted) throws InterruptedException {
     JobRecord job = submitted;
     try {
@@ -98,15 +105,51 @@ final class JobRun {
       if (!lease.held()) {
         return;
       }
-      if (e.code() == Code.NO_MAJORITY
-          || e.code() == Code.OUTCOME_UNKNOWN
-          || e.code() == Code.UNAVAILABLE
-          || e.code() == Code.BUSY) {
-        throw e; // tried again by whoever coordinates next
+      if (isPassing(e)) {
+        job = setBack(job, e);
+        if (!job.ended()) {
+          throw e;
+        }
+        return;
       }
       job = finish(job, JobStore.FAILED, e.explanation(), 0);
     }
     log.info("job {} ({}) is {} {}", job.id(), job.job(), job.state(), job.reason());
+  }
+
+  private static boolean isPassing(FlotillaException e) {
+    return switch (e.code()) {
+      case NO_MAJORITY, OUTCOME_UNKNOWN, UNAVAILABLE, BUSY -> true;
+      default -> false;
+    };
+  }
+
+  /**
+   * Counts that it broke off, and gives the job up where that has been so too often with nothing
+   * done. While not even this can be written nothing is counted: the cluster is down, not the job.
+   */
+  private JobRecord setBack(JobRecord job, FlotillaException why) {
+    JobRecord after =
+        store.update(
+            job.id(),
+            Optional.of(fence()),
+            j -> {
+              int setbacks = j.setbacks() + 1;
+              return setbacks < setbacksMax
+                  ? counted(j, j.state(), "", j.done(), 0, setbacks)
+                  : counted(
+                      j,
+                      JobStore.FAILED,
+                      "given up after " + setbacks + " tries in a row: " + why.explanation(),
+                      j.done(),
+                      0,
+                      setbacks);
+            });
+    if (after.ended()) {
+      log.warn("job {} ({}) is {}: {}", job.id(), job.job(), after.state(), after.reason());
+      store.deleteOutputs(after);
+    }
+    return after;
   }
 
   private JobRecord finish(JobRecord job, String state, String reason, long rows) {
@@ -124,7 +167,13 @@ final class JobRun {
     return job.plan().size() + job.buckets();
   }
 
+  /** What has got further is no longer set back. */
   private JobRecord counted(JobRecord j, String state, String reason, int done, long rows) {
+    return counted(j, state, reason, done, rows, done > j.done() ? 0 : j.setbacks());
+  }
+
+  private JobRecord counted(
+      JobRecord j, String state, String reason, int done, long rows, int setbacks) {
     int started = attempts.getAndSet(0);
     int copied = copies;
     copies = 0;
@@ -141,6 +190,7 @@ final class JobRun {
         j.attempts() + started,
         j.copies() + copied,
         rows,
+        setbacks,
         j.createdAtMs(),
         System.currentTimeMillis());
   }
@@ -170,6 +220,7 @@ final class JobRun {
                 j.attempts(),
                 j.copies(),
                 0,
+                j.setbacks(),
                 j.createdAtMs(),
                 System.currentTimeMillis()));
   }
@@ -190,6 +241,7 @@ final class JobRun {
     List<Long> takenNs = new ArrayList<>();
     int of = open.size();
     long toldNs = nanoTime.getAsLong();
+    boolean untold = doneBefore > job.done();
     try {
       while (!open.isEmpty()) {
         if (!lease.held()) {
@@ -212,8 +264,10 @@ final class JobRun {
             judge(one, failures);
           }
         }
-        if (nanoTime.getAsLong() - toldNs > TimeUnit.MILLISECONDS.toNanos(2 * TICK_MS)
+        if (untold
+            || nanoTime.getAsLong() - toldNs > TimeUnit.MILLISECONDS.toNanos(2 * TICK_MS)
             || open.isEmpty()) {
+          untold = false;
           toldNs = nanoTime.getAsLong();
           int finished = doneBefore + of - open.size();
           JobRecord now =

@@ -33,7 +33,11 @@ final class JobStore {
   static final String FAILED = "failed";
   static final String CANCELLED = "cancelled";
 
-  /** A job; {@code plan} is empty until it is planned. */
+  /**
+   * A job; {@code plan} is empty until it is planned.
+   *
+   * @param setbacks how often in a row its coordination broke off without a task getting done
+   */
   record JobRecord(
       String id,
       String job,
@@ -47,6 +51,7 @@ final class JobStore {
       int attempts,
       int copies,
       long rows,
+      int setbacks,
       long createdAtMs,
       long updatedAtMs) {
 
@@ -73,7 +78,11 @@ final class JobStore {
 
   private static final String JOBS = "flotilla.jobs";
   private static final String OUTPUTS = "flotilla.job-outputs";
-  private static final String ROWS = "flotilla.job-rows";
+
+  /** Ids of jobs that have not ended, written with their records. */
+  private static final String OPEN = "flotilla.jobs-open";
+
+  static final String ROWS = "flotilla.job-rows";
   private static final String ROWS_TABLE = "FLOTILLA_JOB_ROWS";
   private static final int ROWS_PER_TRANSACTION = 500;
 
@@ -87,18 +96,22 @@ final class JobStore {
         ignite -> {
           ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(JOBS));
           ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(OUTPUTS));
-          CacheConfiguration<String, String> rows = grid.<String, String>cacheConfig(ROWS);
-          ignite.getOrCreateCache(
-              rows.setSqlSchema("PUBLIC")
-                  .setQueryEntities(
-                      List.of(
-                          new QueryEntity(String.class, String.class)
-                              .setTableName(ROWS_TABLE)
-                              .setKeyFieldName("ID")
-                              .setValueFieldName("DATA")
-                              .addQueryField("ID", String.class.getName(), "ID")
-                              .addQueryField("DATA", String.class.getName(), "DATA"))));
+          ignite.getOrCreateCache(grid.<String, Boolean>cacheConfig(OPEN));
+          ignite.getOrCreateCache(rowsConfig(grid));
         });
+  }
+
+  static CacheConfiguration<String, String> rowsConfig(Grid grid) {
+    return grid.<String, String>cacheConfig(ROWS)
+        .setSqlSchema("PUBLIC")
+        .setQueryEntities(
+            List.of(
+                new QueryEntity(String.class, String.class)
+                    .setTableName(ROWS_TABLE)
+                    .setKeyFieldName("ID")
+                    .setValueFieldName("DATA")
+                    .addQueryField("ID", String.class.getName(), "ID")
+                    .addQueryField("DATA", String.class.getName(), "DATA")));
   }
 
   Optional<JobRecord> find(String id) {
@@ -125,11 +138,27 @@ final class JobStore {
   }
 
   void create(JobRecord job) {
-    grid.write(
+    grid.transact(
         "submitting job " + job.job(),
+        Grid.TransactionMode.PESSIMISTIC,
         ignite -> {
           jobs(ignite).put(job.id(), Json.write(job));
+          open(ignite).put(job.id(), true);
           return job;
+        });
+  }
+
+  /** Jobs that have not ended, of those that this node is the first to keep. */
+  List<String> openHere() {
+    return grid.read(
+        "looking for jobs",
+        ignite -> {
+          List<String> ids = new ArrayList<>();
+          try (QueryCursor<Cache.Entry<String, Boolean>> entries =
+              open(ignite).query(new ScanQuery<String, Boolean>().setLocal(true))) {
+            entries.forEach(e -> ids.add(e.getKey()));
+          }
+          return ids;
         });
   }
 
@@ -153,6 +182,9 @@ final class JobStore {
           JobRecord after = before.ended() ? before : change.apply(before);
           if (!after.equals(before)) {
             jobs(ignite).put(id, Json.write(after));
+          }
+          if (after.ended()) {
+            open(ignite).remove(id);
           }
           return after;
         });
@@ -343,6 +375,10 @@ final class JobStore {
 
   private static IgniteCache<String, byte[]> jobs(Ignite ignite) {
     return ignite.cache(JOBS);
+  }
+
+  private static IgniteCache<String, Boolean> open(Ignite ignite) {
+    return ignite.cache(OPEN);
   }
 
   private static IgniteCache<String, byte[]> outputs(Ignite ignite) {

@@ -20,6 +20,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.RejectedExecutionException;
 
 /** Does tasks on this node, on as many platform threads as it has cores. */
 final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
@@ -43,7 +44,13 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
 
   @Override
   public void run(TaskRequest request, StreamObserver<TaskReply> reply) {
-    Future<TaskReply> work = cores.submit(() -> perform(request));
+    Future<TaskReply> work;
+    try {
+      work = cores.submit(() -> perform(request));
+    } catch (RejectedExecutionException e) {
+      reply.onError(io.grpc.Status.UNAVAILABLE.asRuntimeException()); // this node stops
+      return;
+    }
     Context.current().addListener(ended -> work.cancel(true), Runnable::run);
     try {
       reply.onNext(work.get());

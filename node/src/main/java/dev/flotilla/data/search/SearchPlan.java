@@ -342,7 +342,7 @@ final class SearchPlan {
 
   /** Whether a clause stands for many words, of which nobody knows how many there are. */
   boolean isExpanding() {
-    boolean[] expanding = {hasVector()};
+    boolean[] expanding = {false};
     words.ifPresent(
         query ->
             query.visit(

@@ -439,23 +439,22 @@ final class SearchScatter implements AutoCloseable {
     String next = "";
     if (plan.isFused()) {
       for (SearchHits.Ranked ranked :
-          first(
-              SearchHits.fuse(List.of(first(list, plan.depth()), first(nearest, plan.depth()))),
+          SearchHits.first(
+              SearchHits.fuse(
+                  List.of(
+                      SearchHits.first(list, plan.depth()),
+                      SearchHits.first(nearest, plan.depth()))),
               k)) {
         hits.add(hit(ranked.hit(), ranked.score()));
       }
     } else {
-      List<SearchHits.ShardHit> best = first(plan.hasList() ? list : nearest, k);
+      List<SearchHits.ShardHit> best = SearchHits.first(plan.hasList() ? list : nearest, k);
       best.forEach(one -> hits.add(hit(one, one.score())));
       if (plan.hasList() && best.size() == k) {
         next = SearchPlan.next(best.getLast().sort());
       }
     }
     return new SearchAnswer(hits, missing, timedOut, stale, total, exact, next);
-  }
-
-  private static <T> List<T> first(List<T> all, int count) {
-    return all.size() <= count ? all : all.subList(0, count);
   }
 
   private static SearchAnswer.Hit hit(SearchHits.ShardHit hit, double score) {

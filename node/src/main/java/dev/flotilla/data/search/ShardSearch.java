@@ -10,10 +10,15 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
+import java.util.SortedSet;
+import java.util.TreeSet;
 import java.util.function.LongSupplier;
 import org.apache.lucene.document.Document;
 import org.apache.lucene.index.IndexReader;
@@ -40,7 +45,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Reading a document costs more than finding it. So only what is handed out is read: where all
  * shards are in this reader, rankings are fused by the library's numbers first; ids are looked up
- * only to order equal scores.
+ * only to order equal scores. Where they are not, a shard reads what may come out best.
  */
 final class ShardSearch {
 
@@ -103,21 +108,53 @@ final class ShardSearch {
 
   /** All that another node needs to put shards together. */
   SearchHits all() throws IOException {
-    List<SearchHits.ShardHit> list = read(plan.hasList() ? list() : new ScoreDoc[0], true);
-    List<SearchHits.ShardHit> nearest = read(plan.hasVector() ? nearest() : new ScoreDoc[0], false);
-    return new SearchHits(list, nearest, total(nearest.size()), isExact(), timedOut());
+    ScoreDoc[] list = plan.hasList() ? list() : new ScoreDoc[0];
+    ScoreDoc[] nearest = plan.hasVector() ? nearest() : new ScoreDoc[0];
+    if (!plan.isFused()) {
+      return new SearchHits(
+          read(list, true), read(nearest, false), total(nearest.length), isExact(), timedOut());
+    }
+    return toBeFused(list, nearest);
+  }
+
+  /**
+   * Both rankings whole, since each document's ranks count; but read are only those that may come
+   * out best, and what is in both only once.
+   */
+  private SearchHits toBeFused(ScoreDoc[] list, ScoreDoc[] nearest) throws IOException {
+    List<Integer> inList = Arrays.stream(list).map(one -> one.doc).toList();
+    List<Integer> inNearest = Arrays.stream(nearest).map(one -> one.doc).toList();
+    Set<Integer> possible = SearchHits.mayBeAmongTheBest(inList, inNearest, plan.request().k());
+    Set<Integer> both = new HashSet<>(inNearest);
+    both.retainAll(Set.copyOf(inList));
+    SortedSet<Integer> all = new TreeSet<>(inList);
+    all.addAll(inNearest);
+    Map<Integer, BytesRef> ids = ids(all);
+    List<SearchHits.ShardHit> listHits = new ArrayList<>(list.length);
+    for (ScoreDoc one : list) {
+      listHits.add(possible.contains(one.doc) ? read(one, true) : unread(one, true, ids));
+    }
+    List<SearchHits.ShardHit> nearestHits = new ArrayList<>(nearest.length);
+    for (ScoreDoc one : nearest) {
+      boolean needed = possible.contains(one.doc) && !both.contains(one.doc);
+      nearestHits.add(needed ? read(one, false) : unread(one, false, ids));
+    }
+    return new SearchHits(listHits, nearestHits, total(nearest.length), isExact(), timedOut());
+  }
+
+  private SearchHits.ShardHit unread(ScoreDoc one, boolean listed, Map<Integer, BytesRef> ids) {
+    String id = ids.getOrDefault(one.doc, NONE).utf8ToString();
+    float score = score(one, listed);
+    return new SearchHits.ShardHit(id, score, sortValues(one, score, id), UNREAD, Map.of());
   }
 
   /** The answer, where this reader holds all shards. */
   Best best() throws IOException {
-    List<SearchHits.Ranked> hits = new ArrayList<>();
+    List<SearchHits.Ranked> hits;
     if (plan.isFused()) {
-      ScoreDoc[] list = list();
-      for (Fused one : fuse(list, nearest())) {
-        boolean listed = Arrays.stream(list).anyMatch(each -> each.doc == one.doc.doc);
-        hits.add(new SearchHits.Ranked(read(one.doc, listed), one.score));
-      }
+      hits = fuse(list(), nearest());
     } else {
+      hits = new ArrayList<>();
       for (SearchHits.ShardHit hit : read(plan.hasList() ? list() : nearest(), plan.hasList())) {
         hits.add(new SearchHits.Ranked(hit, hit.score()));
       }
@@ -142,45 +179,58 @@ final class ShardSearch {
   }
 
   /** A document and the sum of what its ranks give. */
-  private record Fused(ScoreDoc doc, double score) {}
+  private record Fused(ScoreDoc doc, boolean listed, double score) {}
 
   /** The best of both, equal ones by id; see {@link SearchHits#FUSION_K}. */
-  private List<Fused> fuse(ScoreDoc[] list, ScoreDoc[] nearest) throws IOException {
-    Map<Integer, Double> scores = new LinkedHashMap<>();
-    Map<Integer, ScoreDoc> docs = new HashMap<>();
-    for (ScoreDoc[] ranking : List.of(list, nearest)) {
-      for (int rank = 0; rank < ranking.length; rank++) {
-        scores.merge(ranking[rank].doc, 1.0 / (SearchHits.FUSION_K + rank + 1), Double::sum);
-        docs.putIfAbsent(ranking[rank].doc, ranking[rank]);
-      }
-    }
-    List<Fused> fused = new ArrayList<>(scores.size());
-    for (Map.Entry<Integer, ScoreDoc> one : docs.entrySet()) {
-      fused.add(new Fused(one.getValue(), scores.getOrDefault(one.getKey(), 0.0)));
-    }
+  private List<SearchHits.Ranked> fuse(ScoreDoc[] list, ScoreDoc[] nearest) throws IOException {
+    Map<Integer, Fused> scores = new HashMap<>(2 * (list.length + nearest.length));
+    add(scores, list, true);
+    add(scores, nearest, false);
+    List<Fused> fused = new ArrayList<>(scores.values());
     fused.sort(Comparator.comparingDouble((Fused one) -> -one.score));
     int count = Math.min(plan.request().k(), fused.size());
-    int tied = count;
-    while (count > 0
-        && tied < fused.size()
-        && fused.get(tied).score == fused.get(count - 1).score) {
-      tied++;
+    orderAcrossTheEnd(fused, count);
+    List<SearchHits.Ranked> best = new ArrayList<>(count);
+    for (Fused one : fused.subList(0, count)) {
+      best.add(new SearchHits.Ranked(read(one.doc, one.listed), one.score));
     }
-    List<Fused> best = new ArrayList<>(fused.subList(0, tied));
-    Map<Integer, BytesRef> ids = new HashMap<>();
-    for (int i = 0; i < tied; i++) {
-      boolean like = i > 0 && best.get(i - 1).score == best.get(i).score;
-      if (like || (i + 1 < tied && best.get(i + 1).score == best.get(i).score)) {
-        ids.put(best.get(i).doc.doc, id(best.get(i).doc.doc));
-      }
+    best.sort(SearchHits.BEST_FUSED);
+    return best;
+  }
+
+  private static void add(Map<Integer, Fused> scores, ScoreDoc[] ranking, boolean listed) {
+    for (int rank = 0; rank < ranking.length; rank++) {
+      double part = 1.0 / (SearchHits.FUSION_K + rank + 1);
+      scores.merge(
+          ranking[rank].doc,
+          new Fused(ranking[rank], listed, part),
+          (first, second) -> new Fused(first.doc, first.listed, first.score + second.score));
     }
-    best.sort(
-        Comparator.comparingDouble((Fused one) -> -one.score)
-            .thenComparing(one -> ids.getOrDefault(one.doc.doc, NONE)));
-    return best.subList(0, count);
+  }
+
+  /** Of those that share the last place, the first by id come first: the others are not read. */
+  private void orderAcrossTheEnd(List<Fused> fused, int count) throws IOException {
+    if (count == fused.size() || fused.get(count).score != fused.get(count - 1).score) {
+      return;
+    }
+    double shared = fused.get(count).score;
+    int from = count - 1;
+    while (from > 0 && fused.get(from - 1).score == shared) {
+      from--;
+    }
+    int until = count + 1;
+    while (until < fused.size() && fused.get(until).score == shared) {
+      until++;
+    }
+    List<Fused> tied = fused.subList(from, until);
+    SortedSet<Integer> documents = new TreeSet<>();
+    tied.forEach(one -> documents.add(one.doc.doc));
+    Map<Integer, BytesRef> ids = ids(documents);
+    tied.sort(Comparator.comparing(one -> ids.getOrDefault(one.doc.doc, NONE)));
   }
 
   private static final BytesRef NONE = new BytesRef();
+  private static final byte[] UNREAD = {};
 
   private ScoreDoc[] list() throws IOException {
     Query query = plan.listQuery();
@@ -234,21 +284,32 @@ final class ShardSearch {
   }
 
   private void sortById(ScoreDoc[] found, int from, int until) throws IOException {
-    Map<Integer, BytesRef> ids = new HashMap<>();
+    SortedSet<Integer> documents = new TreeSet<>();
     for (int i = from; i < until; i++) {
-      ids.put(found[i].doc, id(found[i].doc));
+      documents.add(found[i].doc);
     }
+    Map<Integer, BytesRef> ids = ids(documents);
     Arrays.sort(found, from, until, Comparator.comparing(one -> ids.getOrDefault(one.doc, NONE)));
   }
 
-  private BytesRef id(int doc) throws IOException {
+  /** Ids by document; each segment is asked once, in its own order. */
+  private Map<Integer, BytesRef> ids(SortedSet<Integer> documents) throws IOException {
+    Map<Integer, BytesRef> found = new HashMap<>(2 * documents.size());
     List<LeafReaderContext> leaves = words.getIndexReader().leaves();
-    LeafReaderContext leaf = leaves.get(ReaderUtil.subIndex(doc, leaves));
-    SortedDocValues ids = leaf.reader().getSortedDocValues(IndexSchema.ID);
-    if (ids == null || !ids.advanceExact(doc - leaf.docBase)) {
-      throw new IllegalStateException("a document has no id");
+    Iterator<Integer> next = documents.iterator();
+    int document = next.hasNext() ? next.next() : -1;
+    while (document >= 0) {
+      LeafReaderContext leaf = leaves.get(ReaderUtil.subIndex(document, leaves));
+      SortedDocValues ids = leaf.reader().getSortedDocValues(IndexSchema.ID);
+      while (document >= 0 && document < leaf.docBase + leaf.reader().maxDoc()) {
+        if (ids == null || !ids.advanceExact(document - leaf.docBase)) {
+          throw new IllegalStateException("a document has no id");
+        }
+        found.put(document, BytesRef.deepCopyOf(ids.lookupOrd(ids.ordValue())));
+        document = next.hasNext() ? next.next() : -1;
+      }
     }
-    return BytesRef.deepCopyOf(ids.lookupOrd(ids.ordValue()));
+    return found;
   }
 
   /** Ids are unique, so that what equals the last hit is the last hit. */

@@ -295,7 +295,7 @@ final class SqlEngine {
     if (message.contains("ode is stopping")) {
       return new FlotillaException(
           Code.OUTCOME_UNKNOWN,
-          "the data grid of this node stopped meanwhile (" + message + ")",
+          "the data grid of this node stopped meanwhile",
           "Look whether it was done, then try again.",
           e);
     }

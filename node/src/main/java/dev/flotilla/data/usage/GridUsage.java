@@ -2,6 +2,7 @@ package dev.flotilla.data.usage;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.IoReason;
 import dev.flotilla.Json;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
@@ -157,7 +158,7 @@ public final class GridUsage implements Usage, AutoCloseable {
     } catch (IOException e) {
       throw new FlotillaException(
           Code.STORAGE,
-          "the usage journal cannot be opened in " + folder + ": " + e,
+          "the usage journal cannot be opened in " + folder + ": " + IoReason.of(e),
           "Make room or rights there, then start again.",
           e);
     }

@@ -310,6 +310,60 @@ class CachesTest {
 
   @Test
   @Order(6)
+  void whoHoldsADroppedCacheIsRefusedOnAllNodesAndDoesNotMakeItAgain() {
+    List<Cache> held = everywhere("dropped", CacheConfig.DEFAULT);
+    held.getFirst().put("k", bytes("v"));
+    held.forEach(cache -> warm(cache, "k"));
+    assertThat(nodes.get(1).drop("dropped")).isTrue();
+    for (int node = 0; node < 3; node++) {
+      Cache cache = held.get(node);
+      assertCode(Code.NOT_FOUND, () -> cache.get("k"));
+      assertCode(Code.NOT_FOUND, () -> cache.put("k", bytes("v")));
+      assertCode(Code.NOT_FOUND, () -> cache.increment("n", 1));
+      assertCode(Code.NOT_FOUND, cache::clear);
+      assertThatThrownBy(() -> cache.getAll(List.of("k", "l")))
+          .hasMessageContaining("cache dropped was dropped");
+      Grid grid = members.get(node).grid();
+      assertThatThrownBy(
+              () ->
+                  grid.transact(
+                      "a test",
+                      Grid.TransactionMode.PESSIMISTIC,
+                      ignite -> cache.put("k", bytes("v"), NO_TTL)))
+          .hasMessageContaining("cache dropped was dropped");
+      assertThat(grid.hasCache(GridCache.gridName("dropped"))).as("node %s", node).isFalse();
+    }
+    // Before a node has heard of it, too: only the registry and the engine know.
+    Cache unaware = everywhere("dropped", CacheConfig.DEFAULT.withTtlMs(60_000)).get(2);
+    unaware.put("k", bytes("v"));
+    Registry registry = members.getFirst().cluster().registry();
+    var _ =
+        registry.commit(
+            List.of(),
+            List.of(
+                new Registry.Write(
+                    new Registry.Key(GridCaches.KIND, "dropped"), Optional.empty())));
+    members
+        .getFirst()
+        .grid()
+        .write(
+            "a test",
+            ignite -> {
+              ignite.destroyCache(GridCache.gridName("dropped"));
+              return true;
+            });
+    assertCode(Code.NOT_FOUND, () -> unaware.put("k", bytes("v")));
+    assertThat(members.get(2).grid().hasCache(GridCache.gridName("dropped"))).isFalse();
+    // One made since is another.
+    Cache anew = nodes.get(2).cache("dropped");
+    anew.put("k", bytes("w"));
+    assertThat(text(anew.get("k"))).contains("w");
+    assertCode(Code.NOT_FOUND, () -> unaware.put("k", bytes("v")));
+    assertThat(text(anew.get("k"))).contains("w");
+  }
+
+  @Test
+  @Order(6)
   void boundsOfKeysAndValuesAreSaid() {
     Cache cache = nodes.get(0).cache("bounds");
     assertCode(Code.INVALID, () -> cache.put("", bytes("v")));

@@ -14,12 +14,18 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.ignite.Ignite;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
+import org.apache.ignite.events.DiscoveryEvent;
+import org.apache.ignite.events.EventType;
+import org.apache.ignite.internal.IgniteEx;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 class GridTest {
+
+  private static final int ENTRIES = 200;
 
   @TempDir Path folder;
 
@@ -90,6 +96,109 @@ class GridTest {
         TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
         assertThat(get(member.grid(), 1)).isEqualTo(1);
       }
+    }
+  }
+
+  @Test
+  @Timeout(180)
+  void whatWasOnNodesThatWentTogetherIsThereAgainWhenTheyAreBack() throws Exception {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var all = grids.add(5);
+      Grid first = all.getFirst().grid();
+      // Two copies, and two nodes: some entries have none left. Three are still a majority.
+      first.write(
+          "a test",
+          ignite ->
+              ignite.getOrCreateCache(
+                  first.<Integer, Integer>cacheConfig("test").setBackups(1)).getName());
+      for (int i = 0; i < ENTRIES; i++) {
+        put(first, i, i);
+      }
+      TestNodes.await(
+          "all five in the view",
+          Duration.ofSeconds(30),
+          () -> all.stream().allMatch(m -> members(m).view().size() == 5));
+      var gone = all.subList(3, 5);
+      List<Thread> stops =
+          gone.stream()
+              .map(m -> Thread.ofPlatform().daemon().start(() -> grids.stop(m)))
+              .toList();
+      for (Thread stop : stops) {
+        stop.join();
+      }
+      TestNodes.await(
+          "lost partitions",
+          Duration.ofSeconds(30),
+          () -> !first.readAny("a test", EngineState::lost).value().isEmpty());
+      assertThatThrownBy(() -> held(first)).isInstanceOf(FlotillaException.class);
+      gone.forEach(grids::restart);
+      TestNodes.await(
+          "all partitions",
+          Duration.ofSeconds(30),
+          () -> first.readAny("a test", EngineState::lost).value().isEmpty());
+      for (var member : grids.running()) {
+        TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
+        assertThat(held(member.grid())).isEqualTo(ENTRIES);
+      }
+      put(first, 1, 7);
+      assertThat(get(grids.running().getLast().grid(), 1)).isEqualTo(7);
+    }
+  }
+
+  private static GridMembers.Members members(TestGrids.Member member) {
+    return new GridMembers(member.cluster()).current();
+  }
+
+  /** How many entries hold what was put. */
+  private static int held(Grid grid) {
+    int held = 0;
+    for (int i = 0; i < ENTRIES; i++) {
+      Integer value = get(grid, i);
+      held += value != null && value == i ? 1 : 0;
+    }
+    return held;
+  }
+
+  /** As after a cut that lasted longer than the engine's patience. */
+  @Test
+  @Timeout(120)
+  void anEngineThatGaveItsTopologyUpStartsAgain() {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var only = grids.add();
+      put(only.grid(), 1, 1);
+      List<Ignite> before = new ArrayList<>();
+      var _ =
+          only.grid()
+              .readAny(
+                  "a test",
+                  ignite -> {
+                    before.add(ignite);
+                    var node = ignite.cluster().localNode();
+                    ((IgniteEx) ignite)
+                        .context()
+                        .event()
+                        .record(
+                            new DiscoveryEvent(
+                                node, "cut off", EventType.EVT_NODE_SEGMENTED, node));
+                    return true;
+                  });
+      TestNodes.await(
+          "another engine",
+          Duration.ofSeconds(60),
+          () -> {
+            try {
+              return only.grid().hasMajority()
+                  && !only.grid().read("a test", ignite -> ignite).equals(before.getFirst());
+            } catch (FlotillaException notYet) {
+              return false;
+            }
+          });
+      assertThat(get(only.grid(), 1)).isEqualTo(1);
+      put(only.grid(), 1, 2);
+      // One that was given up would let nobody join.
+      var second = grids.add();
+      TestNodes.await("the second in the grid", Duration.ofSeconds(60), second.grid()::hasMajority);
+      assertThat(get(second.grid(), 1)).isEqualTo(2);
     }
   }
 

@@ -15,31 +15,31 @@ import org.junit.jupiter.api.Test;
 class RejoiningTest {
 
   private static Own running(boolean majority, int rank) {
-    return new Own("m", true, majority, rank, true);
+    return new Own("m", true, majority, rank, true, true);
   }
 
   private static Own stopped(int rank) {
-    return new Own("m", false, false, rank, true);
+    return new Own("m", false, false, rank, true, true);
   }
 
   private static Peer leading(String id) {
-    return new Peer(id, false, true, true, true, false, true, CLEAN);
+    return new Peer(id, false, true, true, true, false, true, false, CLEAN);
   }
 
   private static Peer lone(String id, int rank) {
-    return new Peer(id, false, true, true, false, false, true, rank);
+    return new Peer(id, false, true, true, false, false, true, false, rank);
   }
 
   private static Peer down(String id, int rank) {
-    return new Peer(id, false, false, false, false, false, false, rank);
+    return new Peer(id, false, false, false, false, false, false, false, rank);
   }
 
   private static Peer changing(String id, int rank) {
-    return new Peer(id, true, false, false, false, false, false, rank);
+    return new Peer(id, true, false, false, false, false, false, false, rank);
   }
 
   private static Peer inactive(String id) {
-    return new Peer(id, false, true, false, false, false, false, CLEAN);
+    return new Peer(id, false, true, false, false, false, false, false, CLEAN);
   }
 
   private static Action of3(Own own, Peer... answers) {
@@ -66,7 +66,7 @@ class RejoiningTest {
   /** As when both emptied themselves for one that then stood still, and found each other. */
   @Test
   void whoStartedEmptyWithOthersOfTheKindStopsOnceOneThatHasEverythingAnswers() {
-    Peer beside = new Peer("z", false, true, false, false, true, false, OUTSIDE);
+    Peer beside = new Peer("z", false, true, false, false, true, false, false, OUTSIDE);
     assertThat(of3(running(false, OUTSIDE), beside)).isEqualTo(Action.STAY);
     assertThat(of3(running(false, OUTSIDE), beside, lone("a", ALONE))).isEqualTo(Action.STOP);
     assertThat(of3(stopped(OUTSIDE), down("z", OUTSIDE), lone("a", ALONE)))
@@ -76,7 +76,12 @@ class RejoiningTest {
   @Test
   void aMajorityHasOneThatHasEverything() {
     var members =
-        new GridMembers.Members(List.of("a", "m", "z"), List.of("a"), List.of("a", "m", "z"), "");
+        new GridMembers.Members(
+            List.of("a", "m", "z"),
+            List.of("a"),
+            List.of("a", "m", "z"),
+            "",
+            List.of("a", "m", "z"));
     assertThat(members.isMajority(Set.of("m", "z"))).isFalse();
     assertThat(members.isMajority(Set.of("a"))).isFalse();
     assertThat(members.isMajority(Set.of("a", "z"))).isTrue();
@@ -85,7 +90,7 @@ class RejoiningTest {
   @Test
   void whoIsSeenByThemIsOnItsWayAlready() {
     assertThat(
-            of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, CLEAN)))
+            of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, false, CLEAN)))
         .isEqualTo(Action.STAY);
   }
 
@@ -114,11 +119,11 @@ class RejoiningTest {
   @Test
   void nobodyStartsAsItIsWhileALowerOneIsOnItsWayUpOrDown() {
     assertThat(of3(stopped(CLEAN), changing("a", OUTSIDE))).isEqualTo(Action.STAY);
-    Own alone = new Own("m", false, false, ALONE, false);
+    Own alone = new Own("m", false, false, ALONE, false, true);
     assertThat(of3(alone, changing("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(alone, changing("a", ALONE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(alone, down("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
-    Own lone = new Own("m", true, false, ALONE, false);
+    Own lone = new Own("m", true, false, ALONE, false, true);
     assertThat(of3(lone, changing("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(lone, down("a", OUTSIDE), down("z", OUTSIDE))).isEqualTo(Action.CLAIM_VIEW);
   }
@@ -141,7 +146,7 @@ class RejoiningTest {
     assertThat(of3(stopped(CLEAN), down("a", CLEAN), down("z", CLEAN))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(CLEAN), down("n", CLEAN), down("z", CLEAN))).isEqualTo(Action.START);
     assertThat(of3(stopped(CLEAN), inactive("a"), down("b", CLEAN))).isEqualTo(Action.START);
-    assertThat(of3(new Own("m", false, false, CLEAN, false), down("a", CLEAN)))
+    assertThat(of3(new Own("m", false, false, CLEAN, false, true), down("a", CLEAN)))
         .isEqualTo(Action.START);
   }
 
@@ -159,19 +164,37 @@ class RejoiningTest {
     assertThat(of3(stopped(OUTSIDE), inactive("a"), down("z", CLEAN))).isEqualTo(Action.STAY);
   }
 
+  private static Action of5(Own own, Peer... answers) {
+    return Rejoining.decide(own, List.of(answers), 5, true);
+  }
+
+  private static Peer torn(String id) {
+    return new Peer(id, false, true, true, true, false, false, true, CLEAN);
+  }
+
+  private static Peer unsettled(String id) {
+    return new Peer(id, false, true, true, true, false, false, false, CLEAN);
+  }
+
   @Test
-  void inALargerGridTheOlderKeepsItsDataIfTheOthersCannotGoOnWithoutIt() {
-    assertThat(
-            Rejoining.decide(
-                stopped(OUTSIDE),
-                List.of(inactive("a"), inactive("b"), down("c", OUTSIDE)),
-                5,
-                true))
+  void inALargerGridAKeeperKeepsItsDataIfTheOthersCannotGoOnWithoutIt() {
+    Own keeper = stopped(OUTSIDE);
+    assertThat(of5(keeper, inactive("a"), inactive("b"), down("c", OUTSIDE)))
         .isEqualTo(Action.START);
-    assertThat(
-            Rejoining.decide(
-                stopped(OUTSIDE), List.of(leading("a"), leading("b"), leading("c")), 5, true))
+    assertThat(of5(keeper, torn("a"), torn("b"), torn("c"))).isEqualTo(Action.START);
+    assertThat(of5(keeper, unsettled("a"), unsettled("b"), unsettled("c"))).isEqualTo(Action.STAY);
+    // They are whole, and the registry will soon say that it is no keeper.
+    assertThat(of5(keeper, leading("a"), leading("b"), leading("c"))).isEqualTo(Action.STAY);
+  }
+
+  @Test
+  void inALargerGridWhoIsNoKeeperStartsEmpty() {
+    Own other = new Own("m", false, false, OUTSIDE, true, false);
+    assertThat(of5(other, leading("a"), leading("b"), leading("c"))).isEqualTo(Action.START_EMPTY);
+    assertThat(of5(other, inactive("a"), inactive("b"), down("c", OUTSIDE)))
         .isEqualTo(Action.START_EMPTY);
+    assertThat(of5(other, torn("a"), torn("b"), torn("c"))).isEqualTo(Action.START_EMPTY);
+    assertThat(of5(other, unsettled("a"), unsettled("b"), unsettled("c"))).isEqualTo(Action.STAY);
   }
 
   @Test
@@ -180,7 +203,7 @@ class RejoiningTest {
     assertThat(Rejoining.decide(stopped(CLEAN), List.of(inactive("a")), 3, false))
         .isEqualTo(Action.STAY);
     assertThat(Rejoining.decide(stopped(CLEAN), List.of(leading("a")), 1, false))
-        .isEqualTo(Action.START);
+        .isEqualTo(Action.START_EMPTY);
   }
 
   @Test
@@ -192,7 +215,7 @@ class RejoiningTest {
   @Test
   void whenAllWereAloneOneTakesTheViewAndTheOthersStartEmptyBesideIt() {
     assertThat(of3(stopped(ALONE), down("z", ALONE))).isEqualTo(Action.STAY);
-    assertThat(of3(new Own("m", false, false, ALONE, false), down("z", ALONE)))
+    assertThat(of3(new Own("m", false, false, ALONE, false, true), down("z", ALONE)))
         .isEqualTo(Action.CLAIM_VIEW);
     assertThat(of3(stopped(ALONE), down("y", ALONE), down("z", ALONE)))
         .isEqualTo(Action.CLAIM_VIEW);
@@ -213,7 +236,7 @@ class RejoiningTest {
     assertThat(of3(stopped(OUTSIDE), down("a", OUTSIDE), lone("b", OUTSIDE)))
         .isEqualTo(Action.STAY);
     assertThat(of3(running(false, OUTSIDE), down("z", ALONE))).isEqualTo(Action.STOP);
-    Peer outside = new Peer("z", false, true, true, true, false, true, OUTSIDE);
+    Peer outside = new Peer("z", false, true, true, true, false, true, false, OUTSIDE);
     assertThat(of3(running(false, ALONE), outside, outside)).isEqualTo(Action.STAY);
     assertThat(of3(stopped(ALONE), lone("a", OUTSIDE))).isEqualTo(Action.STAY);
     assertThat(of3(stopped(OUTSIDE), down("a", ALONE))).isEqualTo(Action.STAY);

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.Locks;
@@ -81,38 +82,50 @@ class JobsTest {
     }
   }
 
+  /** With squares; they give up sooner than jobs do. */
+  static GridJobs jobs(ClusterNode cluster, Grid grid, Path data, Fences fence) {
+    Locks locks = Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
+    Environment environment =
+        new Environment(
+            cluster,
+            data,
+            "127.0.0.1",
+            0,
+            new SimpleMeterRegistry(),
+            InstantSource.system(),
+            System::nanoTime,
+            new Random());
+    Blobs blobs =
+        new GridBlobs(
+            cluster,
+            grid,
+            fence,
+            data,
+            BlobConfig.of(Map.of()),
+            environment.metrics(),
+            environment.clock(),
+            environment.nanoTime(),
+            environment.random());
+    List<JobDefinition> all = new ArrayList<>(TextJobs.all());
+    all.add(new Squares());
+    return new GridJobs(
+        environment,
+        grid,
+        locks,
+        fence,
+        blobs,
+        all,
+        new GridJobs.Patience(4, Duration.ofMillis(50), Duration.ofMillis(200)));
+  }
+
   @BeforeAll
   static void start(@TempDir Path folder) {
     grids =
         new TestGrids(
             folder,
             (cluster, grid, data) -> {
-              Locks locks = Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
               Fences fence = new Fences(grid);
-              Environment environment =
-                  new Environment(
-                      cluster,
-                      data,
-                      "127.0.0.1",
-                      0,
-                      new SimpleMeterRegistry(),
-                      InstantSource.system(),
-                      System::nanoTime,
-                      new Random());
-              Blobs blobs =
-                  new GridBlobs(
-                      cluster,
-                      grid,
-                      fence,
-                      data,
-                      BlobConfig.of(Map.of()),
-                      environment.metrics(),
-                      environment.clock(),
-                      environment.nanoTime(),
-                      environment.random());
-              List<JobDefinition> all = new ArrayList<>(TextJobs.all());
-              all.add(new Squares());
-              jobs.put(cluster.self(), new GridJobs(environment, grid, locks, fence, blobs, all));
+              jobs.put(cluster.self(), jobs(cluster, grid, data, fence));
               fences.put(cluster.self(), fence);
               grid.onStart(
                   ignite -> ignite.getOrCreateCache(grid.<String, String>cacheConfig("guarded")));
@@ -265,6 +278,37 @@ class JobsTest {
 
   private static String value(Grid grid) {
     return grid.read("x", ignite -> ignite.<String, String>cache("guarded").get("k"));
+  }
+
+  /** As if the node that was asked had died between the record and the registry's entry. */
+  @Test
+  @Order(4)
+  void aJobThatTheRegistryNeverHeardOfIsTakenUp() {
+    TestGrids.Member member = grids.running().getFirst();
+    JobStore store = new JobStore(member.grid(), fences.get(member.id()));
+    var input = Json.MAPPER.createObjectNode();
+    store.create(
+        new JobStore.JobRecord(
+            "job-orphan",
+            "squares",
+            input,
+            JobStore.SUBMITTED,
+            "",
+            "",
+            List.of(),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+            1));
+    Jobs.View view = ended("job-orphan");
+    assertThat(view.state()).as(view.reason()).isEqualTo("done");
+    assertThat(rows("job-orphan")).isEqualTo(expected());
+    TestNodes.await(
+        "its note to go", Duration.ofSeconds(10), () -> !store.openHere().contains("job-orphan"));
   }
 
   @Test

@@ -152,6 +152,10 @@ class SearchClusterTest {
   void growthMovesShardsAndEveryNodeFindsTheSame() {
     SearchRequest request = SearchRequest.of("captain storm").withK(20);
     Map<String, Double> before = scores(on(0, "whales").search(request));
+    // So many candidates that all vectors are weighed, however they are spread.
+    SearchRequest fused =
+        SearchRequest.of("captain storm").withVector(new float[] {1, -0.5f, 0.3f}).withK(30);
+    SearchAnswer fusedHere = on(0, "whales").search(fused);
     nodes.addAll(cluster.add(2));
     TestNodes.await(
         "two ready replicas of each shard",
@@ -173,6 +177,10 @@ class SearchClusterTest {
       SearchAnswer answer = on(node, "whales").search(request);
       assertThat(answer.partial()).isFalse();
       assertThat(scores(answer)).isEqualTo(before);
+      SearchAnswer fusedThere = on(node, "whales").search(fused);
+      assertThat(List.copyOf(scores(fusedThere).entrySet()))
+          .isEqualTo(List.copyOf(scores(fusedHere).entrySet()));
+      assertThat(fusedThere.hits()).hasSize(30).allMatch(hit -> hit.source().length > 0);
     }
   }
 

@@ -313,6 +313,57 @@ class SearchQueryTest {
         .containsExactly("y", "z");
   }
 
+  /** Shards that read only what may be on the page, beside one ranking of all. */
+  @Test
+  void whatAShardLeavesUnreadIsNeverOnTheFusedPage() {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    int unread = 0;
+    for (int round = 0; round < 2000; round++) {
+      int shards = 1 + random.nextInt(4);
+      int k = 1 + random.nextInt(6);
+      int depth = k + random.nextInt(20);
+      double likeness = random.nextDouble();
+      List<List<SearchHits.ShardHit>> lists = new ArrayList<>();
+      List<List<SearchHits.ShardHit>> nearests = new ArrayList<>();
+      List<SearchHits.ShardHit> list = new ArrayList<>();
+      List<SearchHits.ShardHit> nearest = new ArrayList<>();
+      Set<String> possible = new HashSet<>();
+      for (int shard = 0; shard < shards; shard++) {
+        List<SearchHits.ShardHit> words = new ArrayList<>();
+        List<SearchHits.ShardHit> vectors = new ArrayList<>();
+        for (int i = random.nextInt(40); i > 0; i--) {
+          String id = random.nextInt(1000) + "-" + shard + "-" + i;
+          float score = random.nextInt(30);
+          float other = random.nextDouble() < likeness ? score : random.nextInt(30);
+          words.add(new SearchHits.ShardHit(id, score, List.of(), new byte[0], Map.of()));
+          vectors.add(new SearchHits.ShardHit(id, other, List.of(), new byte[0], Map.of()));
+        }
+        lists.add(best(words, depth));
+        nearests.add(best(vectors, depth));
+        List<String> wordIds = lists.getLast().stream().map(SearchHits.ShardHit::id).toList();
+        List<String> nearIds = nearests.getLast().stream().map(SearchHits.ShardHit::id).toList();
+        Set<String> read = SearchHits.mayBeAmongTheBest(wordIds, nearIds, k);
+        possible.addAll(read);
+        Set<String> all = new HashSet<>(wordIds);
+        all.addAll(nearIds);
+        unread += all.size() - read.size();
+        list.addAll(lists.getLast());
+        nearest.addAll(nearests.getLast());
+      }
+      List<SearchHits.Ranked> page =
+          SearchHits.first(SearchHits.fuse(List.of(best(list, depth), best(nearest, depth))), k);
+      assertThat(possible)
+          .as("seed %s, round %s", seed, round)
+          .containsAll(page.stream().map(one -> one.hit().id()).toList());
+    }
+    assertThat(unread).as("seed %s", seed).isGreaterThan(2000);
+  }
+
+  private static List<SearchHits.ShardHit> best(List<SearchHits.ShardHit> hits, int count) {
+    return SearchHits.first(hits.stream().sorted(SearchHits.BY_SCORE).toList(), count);
+  }
+
   private static List<SearchHits.ShardHit> hits(String... ids) {
     return java.util.Arrays.stream(ids)
         .map(id -> new SearchHits.ShardHit(id, 1, List.of(), new byte[0], Map.of()))

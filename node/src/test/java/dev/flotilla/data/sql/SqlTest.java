@@ -313,6 +313,125 @@ class SqlTest {
     sql.execute("DROP TABLE plan");
   }
 
+  private static List<String> engineTables(String table) {
+    return nodes
+        .getFirst()
+        .member()
+        .grid()
+        .read(
+            "a test",
+            ignite ->
+                ignite.cacheNames().stream()
+                    .filter(name -> name.startsWith(GridSharding.cacheName(table)))
+                    .sorted()
+                    .toList());
+  }
+
+  private static ShardMove mover() {
+    TestSql.Node node = nodes.getFirst();
+    return new ShardMove(node.member().cluster(), node.member().grid(), node.sharding());
+  }
+
+  private static GridSharding.Entry entry(String table) {
+    GridSharding sharding = nodes.getFirst().sharding();
+    nodes.getFirst().member().cluster().registry().sync();
+    return sharding.entry(table).orElseThrow();
+  }
+
+  /** As one of two that begin at once, on two nodes. */
+  @Test
+  void aMoveThatComesTooLateLeavesNoTableBehind() {
+    sql().execute("CREATE TABLE late (id INT PRIMARY KEY) SHARD BY RANGE (id) SPLIT AT (10)");
+    sql().execute("INSERT INTO late VALUES (1), (11)");
+    GridSharding.Entry read = entry("LATE");
+    // Another changes the table's entry after this one has read it.
+    assertThat(
+            nodes
+                .getFirst()
+                .sharding()
+                .put("LATE", read.epoch(), java.util.Optional.of(read.stored())))
+        .isPresent();
+    refused(
+        Code.CONFLICT,
+        "of table LATE are being moved",
+        () -> mover().move(read, read.stored().shards()));
+    assertThat(engineTables("LATE")).containsExactly(GridSharding.cacheName("LATE"));
+    assertThat(entry("LATE").stored().moving()).isEmpty();
+    sql().execute("ALTER TABLE late SPLIT SHARD AT (5)");
+    assertThat(sql().execute("SELECT id FROM late ORDER BY id").rows())
+        .isEqualTo(List.of(List.of(1), List.of(11)));
+    sql().execute("DROP TABLE late");
+    assertThat(engineTables("LATE")).isEmpty();
+  }
+
+  /** What a node drove and could neither end nor take back, it takes back later by itself. */
+  @Test
+  void aMoveThatCouldNotBeTakenBackAtOnceIsTakenBackLater() {
+    GridSharding sharding = nodes.getFirst().sharding();
+    for (String table : List.of("stuck", "other")) {
+      sql()
+          .execute(
+              "CREATE TABLE " + table + " (id INT PRIMARY KEY) SHARD BY RANGE (id) SPLIT AT (10)");
+    }
+    GridSharding.Entry before = entry("STUCK");
+    GridSharding.Stored moving =
+        before
+            .stored()
+            .with(
+                java.util.Optional.of(
+                    new GridSharding.Moving(
+                        before.stored().shards(),
+                        before.stored().partitions(),
+                        7,
+                        nodes.getFirst().member().id(),
+                        false)));
+    assertThat(sharding.put("STUCK", before.epoch(), java.util.Optional.of(moving))).isPresent();
+    refused(
+        Code.CONFLICT, "being moved", () -> sql().execute("ALTER TABLE stuck SPLIT SHARD AT (5)"));
+    GridSharding.Entry late = entry("OTHER");
+    assertThat(sharding.put("OTHER", late.epoch(), java.util.Optional.of(late.stored())))
+        .isPresent();
+    refused(Code.CONFLICT, "being moved", () -> mover().move(late, late.stored().shards()));
+    TestNodes.await(
+        "the move to be taken back",
+        Duration.ofSeconds(20),
+        () ->
+            entry("STUCK").stored().moving().isEmpty() && entry("STUCK").stored().left().isEmpty());
+    sql().execute("ALTER TABLE stuck SPLIT SHARD AT (5)");
+    sql().execute("DROP TABLE stuck");
+    sql().execute("DROP TABLE other");
+  }
+
+  /** Between the registry's entry and the engine's table. */
+  @Test
+  void aShardedTableWhoseMakingWasCutOffSaysSoAndCanBeDropped() {
+    String create = "CREATE TABLE cut (id INT PRIMARY KEY) SHARD BY RANGE (id) SPLIT AT (10)";
+    sql().execute(create);
+    nodes
+        .getFirst()
+        .member()
+        .grid()
+        .write(
+            "a test",
+            ignite -> {
+              ignite.destroyCache(GridSharding.cacheName("CUT"));
+              return true;
+            });
+    refused(
+        Code.CONFLICT,
+        "cut off. Wait a little; if it stays so, DROP TABLE CUT",
+        () -> sql().execute(create));
+    refused(
+        Code.CONFLICT,
+        "cut off",
+        () -> sql().execute(create.replace("TABLE", "TABLE IF NOT EXISTS")));
+    refused(Code.NOT_FOUND, "CUT", () -> nodes.getFirst().sharding().skew("CUT"));
+    sql().execute("DROP TABLE cut");
+    sql().execute(create);
+    sql().execute("INSERT INTO cut VALUES (1)");
+    sql().execute("DROP TABLE cut");
+  }
+
   @Test
   void tablesThatAreShardedAtTheSameTimeHaveNumbersOfPartitionsOfTheirOwn() throws Exception {
     int tables = 6;
