@@ -18,8 +18,8 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
 /**
- * The ranks of a tensor-parallel replica without any arithmetic but the sums: what is left is what a
- * sum costs. This process is rank 0; everything between the ranks is what serving uses.
+ * The ranks of a tensor-parallel replica without any arithmetic but the sums: what is left is what
+ * a sum costs. This process is rank 0; everything between the ranks is what serving uses.
  */
 public final class SumChain implements AutoCloseable {
 
@@ -72,15 +72,12 @@ public final class SumChain implements AutoCloseable {
   }
 
   /** Places the ranks on nodes that have started, and opens the chains between them. */
-  public static SumChain open(
-      List<Cluster> clusters, List<Part> parts, int width, int sumsInStep)
+  public static SumChain open(List<Cluster> clusters, List<Part> parts, int width, int sumsInStep)
       throws InterruptedException {
     List<Deployments.StageView> ranks =
         clusters.stream().map(c -> new Deployments.StageView(c.self(), 0, 0)).toList();
-    List<Placement.Share> shares =
-        clusters.stream().map(c -> new Placement.Share(1, 32)).toList();
-    Placement placement =
-        new Placement(REPLICA, "bench", "", 32, Engine.DEFAULT, ranks, shares);
+    List<Placement.Share> shares = clusters.stream().map(c -> new Placement.Share(1, 32)).toList();
+    Placement placement = new Placement(REPLICA, "bench", "", 32, Engine.DEFAULT, ranks, shares);
     Registry registry = clusters.getFirst().registry();
     long epoch =
         registry
@@ -164,8 +161,7 @@ public final class SumChain implements AutoCloseable {
   private record Summing(ModelConfig config, AllReduce allReduce, int sums) implements LayerSlice {
 
     Summing(int width, AllReduce allReduce, int sums) {
-      this(
-          new ModelConfig(8, width, 1, 8, 8, 32, 256, 32, 10_000, 1e-5f, false), allReduce, sums);
+      this(new ModelConfig(8, width, 1, 8, 8, 32, 256, 32, 10_000, 1e-5f, false), allReduce, sums);
     }
 
     @Override

@@ -1,7 +1,8 @@
 package dev.flotilla.model;
 
 /**
- * Adds up what the machines that share out a layer's heads and feed-forward part have each computed.
+ * Adds up what the machines that share out a layer's heads and feed-forward part have each
+ * computed.
  */
 @FunctionalInterface
 public interface AllReduce {

@@ -103,8 +103,7 @@ public final class PackedSlice implements LayerSlice {
     boolean first = leads && range.first() == 0;
     boolean last = leads && range.last() == config.layers() - 1;
     List<String> needed = ModelTensors.names(config, range);
-    Weights table =
-        leads && needed.contains(ModelTensors.EMBEDDING) ? loader.embedding() : null;
+    Weights table = leads && needed.contains(ModelTensors.EMBEDDING) ? loader.embedding() : null;
     List<Map<String, Weights>> blocks = new ArrayList<>();
     for (int layer = range.first(); layer <= range.last(); layer++) {
       blocks.add(loader.block(layer));
@@ -290,11 +289,8 @@ public final class PackedSlice implements LayerSlice {
     private Weights gain(String tensor, String name) {
       float[] all = vector(tensor);
       Span here =
-          name.endsWith(".bias")
-              ? share.rows(config, name, all.length)
-              : new Span(0, all.length);
-      return count(
-          new Gain(Arrays.copyOfRange(all, here.first(), here.first() + here.count())));
+          name.endsWith(".bias") ? share.rows(config, name, all.length) : new Span(0, all.length);
+      return count(new Gain(Arrays.copyOfRange(all, here.first(), here.first() + here.count())));
     }
 
     float[] vector(String name) {

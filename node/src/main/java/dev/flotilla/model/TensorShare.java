@@ -113,7 +113,8 @@ public record TensorShare(int rank, int firstHead, int heads, int firstInner, in
    * @throws FlotillaException {@code INVALID} if they do not begin and end between blocks
    */
   static void requireBlocks(Span columns, WeightType type, String tensor) {
-    if (columns.first() % type.blockElements() != 0 || columns.count() % type.blockElements() != 0) {
+    if (columns.first() % type.blockElements() != 0
+        || columns.count() % type.blockElements() != 0) {
       throw new FlotillaException(
           Code.INVALID,
           "columns "

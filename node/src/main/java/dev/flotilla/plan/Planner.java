@@ -1,6 +1,7 @@
 package dev.flotilla.plan;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.LayerSpeeds;
 import dev.flotilla.plan.Cuts.Cut;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -31,7 +32,7 @@ import java.util.Set;
 public final class Planner {
 
   /** Tokens of the prompt that first tokens are predicted for; decoding goes on behind it. */
-  public static final int PROMPT = 512;
+  public static final int PROMPT = LayerSpeeds.PROMPT;
 
   /** Streams together that a pipeline's tokens per second are predicted for. */
   public static final int STREAMS = 8;

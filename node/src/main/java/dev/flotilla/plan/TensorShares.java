@@ -11,9 +11,9 @@ import java.util.function.IntToDoubleFunction;
 import java.util.stream.IntStream;
 
 /**
- * Shares out a model's heads and feed-forward elements over ranks, so that the slowest has as little
- * to do as can be: unit by unit, each to the rank that is then done first. After attention and after
- * the feed-forward part the ranks wait for each other, so the two are shared out apart.
+ * Shares out a model's heads and feed-forward elements over ranks, so that the slowest has as
+ * little to do as can be: unit by unit, each to the rank that is then done first. After attention
+ * and after the feed-forward part the ranks wait for each other, so the two are shared out apart.
  */
 final class TensorShares {
 
@@ -63,7 +63,8 @@ final class TensorShares {
     for (int rank = 0; rank < machines.size(); rank++) {
       if (heads[rank] == 0
           || inner[rank] == 0
-          || model.rankBytes(rank == 0, heads[rank], inner[rank]) > machines.get(rank).memoryBytes()) {
+          || model.rankBytes(rank == 0, heads[rank], inner[rank])
+              > machines.get(rank).memoryBytes()) {
         return Optional.empty();
       }
     }

@@ -346,9 +346,10 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           shorter = true;
           reasons.add(
               String.format(
-                  "%s: runs on %d nodes instead of %d until enough nodes have answered for %d s",
+                  "%s: runs in %d %s instead of %d until enough nodes have answered for %d s",
                   id,
                   placement.stages().size(),
+                  wanted.tensor() > 1 ? "ranks" : "stages",
                   wanted.nodesOfReplica(),
                   TimeUnit.NANOSECONDS.toSeconds(STABLE_NS)));
         }
@@ -509,9 +510,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     return placement.digest().equals(model.digest())
         && placement.engine().equals(wanted.engine())
         && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
-        && (wanted.nodesOfReplica() == 0
-            || placement.stages().size() <= wanted.nodesOfReplica())
-        && (placement.stages().size() == 1 || placement.tensor().isEmpty() == (wanted.tensor() == 1));
+        && (wanted.nodesOfReplica() == 0 || placement.stages().size() <= wanted.nodesOfReplica())
+        && (placement.stages().size() == 1
+            || placement.tensor().isEmpty() == (wanted.tensor() == 1));
   }
 
   /**

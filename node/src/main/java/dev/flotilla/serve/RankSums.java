@@ -10,8 +10,8 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.function.Consumer;
 
 /**
- * One rank's side of the sums of a tensor-parallel replica, over the streams between rank 0 and each
- * of the others.
+ * One rank's side of the sums of a tensor-parallel replica, over the streams between rank 0 and
+ * each of the others.
  *
  * <p>Two ranks send each other their parts at the same time, and both add: a sum takes one way. Of
  * more, rank 0 adds up the others' parts and sends the sum back: two ways. Either way parts are

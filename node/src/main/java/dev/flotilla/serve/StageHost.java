@@ -290,8 +290,7 @@ final class StageHost implements AutoCloseable {
     work.incrementAndGet();
     AllReduce allReduce = local.sums.isPresent() ? local.sums.get() : AllReduce.ALONE;
     Stage stage =
-        new Stage(
-            slices.load(local.placement(), local.index, allReduce), work::incrementAndGet);
+        new Stage(slices.load(local.placement(), local.index, allReduce), work::incrementAndGet);
     work.incrementAndGet();
     return stage;
   }

@@ -89,7 +89,7 @@ final class TensorShareTest {
   /** Logits after a prompt and after each of a few tokens more, one behind the other. */
   private static List<float[]> whole(Path file, int[] prompt, int[] more) {
     try (GgufFile source = GgufFile.open(file);
-        LayerSlice slice = PackedSlice.load(source, new LayerRange(0, 2), 1, KvFormat.F16, 256)) {
+        LayerSlice slice = PackedSlice.load(source, new LayerRange(0, 2), 1, KvFormat.F32, 256)) {
       return steps(slice, prompt, more);
     }
   }
@@ -122,7 +122,7 @@ final class TensorShareTest {
                 source,
                 new LayerRange(0, 2),
                 1,
-                KvFormat.F16,
+                KvFormat.F32,
                 256,
                 share,
                 meeting.of(share.rank())));
@@ -186,8 +186,7 @@ final class TensorShareTest {
     String what = architecture + ", seed " + seed;
     List<float[]> two = shared(file, List.of(1, 2), List.of(inner - 32, 32), prompt, more);
     assertThat(difference(two, whole)).as(what).isLessThan(2e-4);
-    List<float[]> three =
-        shared(file, List.of(1, 1, 1), List.of(32, inner - 64, 32), prompt, more);
+    List<float[]> three = shared(file, List.of(1, 1, 1), List.of(32, inner - 64, 32), prompt, more);
     assertThat(difference(three, whole)).as(what).isLessThan(2e-4);
     // The same shares have the same bits each time.
     assertThat(difference(shared(file, List.of(1, 2), List.of(inner - 32, 32), prompt, more), two))
@@ -210,11 +209,12 @@ final class TensorShareTest {
     int[] prompt = tokens(random, 20);
     List<float[]> whole = whole(file, prompt, new int[] {5});
     // In 8 bits a sum that differs in its last bits may be rounded to the next step.
-    assertThat(difference(shared(file, List.of(1, 1), List.of(512, 256), prompt, new int[] {5}), whole))
+    assertThat(
+            difference(
+                shared(file, List.of(1, 1), List.of(512, 256), prompt, new int[] {5}), whole))
         .isLessThan(type == WeightType.Q8_0 || type == WeightType.Q4_0 ? 0.1 : 1e-3);
     if (type.blockElements() > 1) {
-      assertThatThrownBy(
-              () -> shared(file, List.of(1, 1), List.of(760, 8), prompt, new int[] {5}))
+      assertThatThrownBy(() -> shared(file, List.of(1, 1), List.of(760, 8), prompt, new int[] {5}))
           .isInstanceOfSatisfying(
               FlotillaException.class,
               e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.INVALID))

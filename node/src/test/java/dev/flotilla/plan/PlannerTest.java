@@ -361,8 +361,8 @@ final class PlannerTest {
     assertThat(two.tokensPerSecond()).isCloseTo(1 / (0.049 + hop), withPercentage(0.01));
     // Two groups of four rows; the stage with the output takes 2 * (2 + 20) + 10 ms.
     assertThat(two.pipelinedTokensPerSecond()).isCloseTo(8 / (2 * 0.054), withPercentage(0.01));
-    // 512 rows, on the line through 8 and 128: 3 + 504 / 120 * 47 ms, and 3 + 504 / 120 * 30 ns.
-    double layer = 0.003 + 504 / 120.0 * 0.047 + 10e6 * (3e-9 + 504 / 120.0 * 30e-9);
+    // A prompt's step: 50 ms and 33 ns.
+    double layer = 0.05 + 10e6 * 33e-9;
     assertThat(one.firstTokenSeconds()).isCloseTo(4 * layer + 0.005, withPercentage(0.01));
   }
 

@@ -186,7 +186,13 @@ final class TensorServingTest {
             };
         slices.add(
             PackedSlice.load(
-                file, new LayerRange(0, LAYERS - 1), 1, Engine.DEFAULT.kv(), 512, share, allReduce));
+                file,
+                new LayerRange(0, LAYERS - 1),
+                1,
+                Engine.DEFAULT.kv(),
+                512,
+                share,
+                allReduce));
         sequences[share.rank()] = new Sequences(slices.getLast().blocks());
       }
       for (int rank = 1; rank < ranks; rank++) {
@@ -196,8 +202,7 @@ final class TensorServingTest {
                 .start(
                     () -> {
                       for (meet(step); !ended[0]; meet(step)) {
-                        forward(
-                            slices.get(own), given[0].clone(), sequences[own], position[0]);
+                        forward(slices.get(own), given[0].clone(), sequences[own], position[0]);
                       }
                     }));
       }
@@ -226,8 +231,7 @@ final class TensorServingTest {
     }
   }
 
-  private static void forward(
-      LayerSlice slice, float[] hidden, Sequences sequences, int position) {
+  private static void forward(LayerSlice slice, float[] hidden, Sequences sequences, int position) {
     slice.forward(
         hidden,
         position == 0
