@@ -136,7 +136,7 @@ final class GridCache implements Cache {
    * @throws FlotillaException {@code NOT_FOUND} if this one was dropped
    */
   IgniteCache<String, byte[]> engine(Ignite ignite) {
-    if (isMissing()) {
+    if (isMissing(Grid.hasCache(ignite, engineName))) {
       ensure();
     }
     return grid.cache(ignite, engineName, this::configure);
@@ -147,7 +147,7 @@ final class GridCache implements Cache {
    * cache that was dropped must not make it again: nobody would list or bound it.
    */
   void ensure() {
-    boolean missing = isMissing();
+    boolean missing = isMissing(grid.hasCache(engineName));
     grid.ensureCache(engineName, this::configure);
     if (missing && !around.listed().test(this)) {
       // Dropped since it was looked up: by then there was nothing to drop.
@@ -166,9 +166,9 @@ final class GridCache implements Cache {
   }
 
   /** Whether the engine has yet to make it. */
-  private boolean isMissing() {
+  private boolean isMissing(boolean there) {
     if (!retired) {
-      if (grid.hasCache(engineName)) {
+      if (there) {
         return false;
       }
       // Without it, who is to know whether it was never made or has gone: the registry.

@@ -201,7 +201,12 @@ public final class Grid implements AutoCloseable {
 
   /** Whether a cache is there, as this node's engine knows it; cheap, also in a transaction. */
   public boolean hasCache(String name) {
-    return descriptor(running("looking for " + name), name) != null;
+    return hasCache(running("looking for " + name), name);
+  }
+
+  /** As above, in a running operation. */
+  public static boolean hasCache(Ignite running, String name) {
+    return descriptor(running, name) != null;
   }
 
   private static @Nullable Object descriptor(Ignite engine, String name) {

@@ -25,15 +25,11 @@ import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.IgniteException;
 import org.apache.ignite.Ignition;
-import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterState;
 import org.apache.ignite.events.Event;
 import org.apache.ignite.events.EventType;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.affinity.AffinityTopologyVersion;
-import org.apache.ignite.internal.processors.cache.CacheGroupContext;
-import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtLocalPartition;
-import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtPartitionState;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -403,8 +399,7 @@ final class GridKeeper implements AutoCloseable {
       return now - readySinceNs > config.heldUp().toNanos() * (6 + turn) / 6
           && (!shared.partitionReleaseFuture(wanted).isDone()
               || shared.exchange().exchangeFutures().stream()
-                  .anyMatch(
-                      f -> !shared.mvcc().unfinishedLocks(f.initialVersion()).isEmpty()));
+                  .anyMatch(f -> !shared.mvcc().unfinishedLocks(f.initialVersion()).isEmpty()));
     } catch (IgniteException | IllegalStateException stopped) {
       return false;
     }

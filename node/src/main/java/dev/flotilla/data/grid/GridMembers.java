@@ -54,8 +54,7 @@ public final class GridMembers {
       String topology,
       List<String> keepers) {
 
-    private static final Members NONE =
-        new Members(List.of(), List.of(), List.of(), "", List.of());
+    private static final Members NONE = new Members(List.of(), List.of(), List.of(), "", List.of());
 
     /** An earlier build wrote no keepers: then all may be. */
     @SuppressWarnings("NullAway") // what is missing in the record's text comes as null

@@ -179,6 +179,9 @@ final class IndexShard implements AutoCloseable {
     boolean more = applied.sequence() < changes.last();
     if (moved || !ready) {
       show(at, more);
+    } else {
+      // What was merged in the background since: the same documents, in fewer segments.
+      at.searchers.maybeRefreshBlocking();
     }
     if (applied.sequence() >= changes.floor()) {
       commitIfDue(at);

@@ -109,8 +109,9 @@ class GridTest {
       first.write(
           "a test",
           ignite ->
-              ignite.getOrCreateCache(
-                  first.<Integer, Integer>cacheConfig("test").setBackups(1)).getName());
+              ignite
+                  .getOrCreateCache(first.<Integer, Integer>cacheConfig("test").setBackups(1))
+                  .getName());
       for (int i = 0; i < ENTRIES; i++) {
         put(first, i, i);
       }
@@ -120,9 +121,7 @@ class GridTest {
           () -> all.stream().allMatch(m -> members(m).view().size() == 5));
       var gone = all.subList(3, 5);
       List<Thread> stops =
-          gone.stream()
-              .map(m -> Thread.ofPlatform().daemon().start(() -> grids.stop(m)))
-              .toList();
+          gone.stream().map(m -> Thread.ofPlatform().daemon().start(() -> grids.stop(m))).toList();
       for (Thread stop : stops) {
         stop.join();
       }

@@ -90,7 +90,9 @@ class RejoiningTest {
   @Test
   void whoIsSeenByThemIsOnItsWayAlready() {
     assertThat(
-            of3(running(false, CLEAN), new Peer("z", false, true, true, true, true, true, false, CLEAN)))
+            of3(
+                running(false, CLEAN),
+                new Peer("z", false, true, true, true, true, true, false, CLEAN)))
         .isEqualTo(Action.STAY);
   }
 

@@ -31,6 +31,7 @@ import org.apache.lucene.document.TextField;
 import org.apache.lucene.index.DirectoryReader;
 import org.apache.lucene.index.IndexWriter;
 import org.apache.lucene.index.IndexWriterConfig;
+import org.apache.lucene.index.TieredMergePolicy;
 import org.apache.lucene.queryparser.classic.QueryParser;
 import org.apache.lucene.search.IndexSearcher;
 import org.apache.lucene.search.ScoreDoc;
@@ -335,6 +336,22 @@ class IndexStoreTest {
     double near =
         answer.hits().stream().filter(h -> h.id().equals("near")).findFirst().orElseThrow().score();
     assertThat(List.of(words, near)).allMatch(score -> score > 1.0 / 65 && score < 2.0 / 61);
+  }
+
+  /** Each write that is waited for makes a segment; a merge ends after it, in the background. */
+  @Test
+  void segmentsThatWereMergedAreSearchedAlsoIfNothingIsWrittenAfter() {
+    SearchIndex index = cluster.of(node).index("merged");
+    index.create(IndexSettings.DEFAULTS.withShards(1, 1).withRefreshMs(20));
+    int most = (int) new TieredMergePolicy().getSegmentsPerTier();
+    for (int i = 0; i < 4 * most; i++) {
+      var _ = index.put(List.of(IndexDocument.ofText("d" + i, "word")), Visibility.SEARCHABLE);
+      TestNodes.await(
+          "fewer segments after write " + i,
+          Duration.ofSeconds(10),
+          () -> index.stats().shards().getFirst().replicas().getFirst().segments() <= most);
+    }
+    assertThat(index.search(SearchRequest.of("word").withK(1)).total()).isEqualTo(4L * most);
   }
 
   @Test
