@@ -381,4 +381,59 @@ final class PlannerTest {
     assertThat(model.layerRead(8).get("q4_0"))
         .isCloseTo(80e6 * (1 - Math.pow(0.75, 8)), within(1.0));
   }
+
+  @Test
+  void sharesOfLayersAreWholeUnitsWithinMemoryAndFollowSpeed() {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int round = 0; round < 300; round++) {
+      String what = "seed " + seed + " round " + round;
+      int kvHeads = 1 + random.nextInt(8);
+      int inner = 32 * (1 + random.nextInt(30));
+      ModelConfig config =
+          new ModelConfig(1000, 256, 4, 2 * kvHeads, kvHeads, 64, inner, 512, 1e4f, 1e-5f, false);
+      Footprint model = new Footprint(config, 40 * MB, 5 * MB, 5 * MB, 4 * MB);
+      List<Machine> machines = new ArrayList<>();
+      for (int i = 0; i < 5; i++) {
+        machines.add(machine("m" + i, random));
+      }
+      int ranks = 2 + random.nextInt(4);
+      TensorPlan plan;
+      try {
+        plan = Planner.tensor(model, machines, ranks, true);
+      } catch (FlotillaException e) {
+        boolean tooMany = ranks > Math.min(kvHeads, inner / 32);
+        assertThat(e.code())
+            .as(what)
+            .isEqualTo(
+                tooMany ? FlotillaException.Code.INVALID : FlotillaException.Code.UNAVAILABLE);
+        continue;
+      }
+      assertThat(plan.ranks()).as(what).hasSize(ranks);
+      assertThat(plan.ranks().stream().mapToInt(TensorPlan.Rank::heads).sum())
+          .as(what)
+          .isEqualTo(kvHeads);
+      assertThat(plan.ranks().stream().mapToInt(TensorPlan.Rank::inner).sum())
+          .as(what)
+          .isEqualTo(inner);
+      for (TensorPlan.Rank rank : plan.ranks()) {
+        Machine machine =
+            machines.stream().filter(m -> m.id().equals(rank.machine())).findFirst().orElseThrow();
+        assertThat(rank.bytes()).as(what).isLessThanOrEqualTo(machine.memoryBytes());
+        assertThat(rank.heads()).as(what).isPositive();
+        assertThat(rank.inner() % 32).as(what).isZero();
+      }
+    }
+    // Twice as fast, twice as much.
+    ModelConfig config =
+        new ModelConfig(1000, 256, 4, 12, 6, 64, 960, 512, 1e4f, 1e-5f, false);
+    TensorPlan plan =
+        Planner.tensor(
+            new Footprint(config, 40 * MB, 5 * MB, 5 * MB, 4 * MB),
+            List.of(new Machine("a", 1000 * MB, 2e9), new Machine("b", 1000 * MB, 1e9)),
+            2,
+            true);
+    assertThat(plan.ranks().getFirst().heads()).isEqualTo(4);
+    assertThat(plan.ranks().getFirst().inner()).isEqualTo(640);
+  }
 }
