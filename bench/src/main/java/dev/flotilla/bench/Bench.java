@@ -18,6 +18,7 @@ import picocli.CommandLine.Command;
       HopBench.class,
       PipelineBench.class,
       PlanBench.class,
+      TensorBench.class,
       MakeModel.class,
       DecodeBench.class,
       PrefillBench.class,

@@ -113,7 +113,8 @@ final class HopBench implements Callable<Integer> {
     }
   }
 
-  private static ClusterNode node(Path folder, int number, int port, List<Cluster> before)
+  /** A node of this process; the first one founds the cluster. */
+  static ClusterNode node(Path folder, int number, int port, List<Cluster> before)
       throws IOException, InterruptedException {
     String name = "node-" + (number + 1);
     ClusterConfig config =

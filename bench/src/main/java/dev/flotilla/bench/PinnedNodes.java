@@ -72,11 +72,11 @@ final class PinnedNodes implements AutoCloseable {
         event -> {});
   }
 
-  /** Serves the model in so many stages, and returns once it answers. */
-  void deploy(Path model, int stages, Map<String, ?> more) throws InterruptedException {
+  /** Serves the model on so many nodes, and returns once it answers. */
+  void deploy(Path model, int count, Map<String, ?> more) throws InterruptedException {
     add(model);
     Map<String, Object> wanted = new HashMap<>(more);
-    wanted.putAll(Map.of("model", MODEL, "stages", stages, "force", true));
+    wanted.putAll(Map.of("model", MODEL, "force", true));
     client.post("/api/deployments", wanted);
     await(
         "the model was not ready in time",
@@ -84,7 +84,7 @@ final class PinnedNodes implements AutoCloseable {
           JsonNode deployment = client.get("/api/deployments").path(0);
           JsonNode first = deployment.path("replicas").path(0);
           return deployment.path("state").asText().equals("ready")
-              && first.path("stages").size() == stages;
+              && first.path("stages").size() == count;
         });
   }
 

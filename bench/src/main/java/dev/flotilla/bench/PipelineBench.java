@@ -84,7 +84,7 @@ final class PipelineBench implements Callable<Integer> {
   }
 
   private double measure(PinnedNodes nodes, int stages) throws Exception {
-    nodes.deploy(model, stages, Map.of("kv", kv, "wire", wire));
+    nodes.deploy(model, stages, Map.of("stages", stages, "kv", kv, "wire", wire));
     double _ = round(nodes, 0);
     double[] rates = new double[rounds];
     for (int i = 0; i < rounds; i++) {

@@ -9,13 +9,12 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import java.util.stream.IntStream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * What the planner predicts from what nodes measured of themselves, beside what they then do: one
- * node on all cores, and as many nodes as cores, each pinned to one, in one stage and in as many.
+ * What the planner predicts from what nodes measured of themselves, beside what they then do: a
+ * replica over all nodes given, and one on one of them.
  */
 @Command(
     name = "plan",
@@ -42,11 +41,16 @@ final class PlanBench implements Callable<Integer> {
   private int rounds;
 
   @Option(
-      names = "--cores",
-      split = ",",
-      defaultValue = "0,1",
-      description = "One for each node; a core may be named twice, then 8 streams say nothing.")
-  private int[] cores = {};
+      names = "--node",
+      required = true,
+      paramLabel = "CORES",
+      description = "A node and its cores, as taskset takes them; once for each node.")
+  private List<String> nodes = List.of();
+
+  @Option(
+      names = "--tensor",
+      description = "With every layer shared out over the nodes, instead of stages.")
+  private boolean tensor;
 
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
@@ -68,22 +72,26 @@ final class PlanBench implements Callable<Integer> {
           FlotillaException.Code.INVALID, "no file " + model, "Give --model FILE.");
     }
     List<Row> rows = new ArrayList<>();
-    List<String> each = IntStream.of(cores).mapToObj(Integer::toString).toList();
-    try (PinnedNodes all = new PinnedNodes(List.of(String.join(",", each)))) {
-      measure(all, 1, "one node, all cores", rows);
+    if (!asJson) {
+      System.out.printf("%-22s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
     }
-    try (PinnedNodes pinned = new PinnedNodes(each)) {
-      measure(pinned, each.size(), each.size() + " stages, a core each", rows);
-      measure(pinned, 1, "one node, one core", rows);
+    try (PinnedNodes cluster = new PinnedNodes(nodes)) {
+      measure(cluster, nodes.size(), rows);
+      if (nodes.size() > 1) {
+        measure(cluster, 1, rows);
+      }
     }
     if (asJson) {
       System.out.println(Json.MAPPER.writeValueAsString(rows));
-      return 0;
     }
-    System.out.printf("%-24s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
-    for (Row row : rows) {
+    return 0;
+  }
+
+  private void add(List<Row> rows, Row row) {
+    rows.add(row);
+    if (!asJson) {
       System.out.printf(
-          "%-24s %-22s %9.1f %9.1f %6.0f%%%s%n",
+          "%-22s %-22s %9.1f %9.1f %6.0f%%%s%n",
           row.what(),
           row.figure(),
           row.predicted(),
@@ -91,20 +99,20 @@ final class PlanBench implements Callable<Integer> {
           100 * row.error(),
           Math.abs(row.error()) > TARGET ? "  beyond 20%" : "");
     }
-    return 0;
   }
 
-  private void measure(PinnedNodes nodes, int stages, String what, List<Row> rows)
-      throws Exception {
+  private void measure(PinnedNodes nodes, int count, List<Row> rows) throws Exception {
+    String split = tensor && count > 1 ? "tensor" : "stages";
+    String what = count == 1 ? "one node" : count + (tensor ? " ranks" : " stages");
     nodes.add(model);
-    String plan = "/api/plan?model=" + PinnedNodes.MODEL + "&stages=" + stages;
+    String plan = "/api/plan?model=" + PinnedNodes.MODEL + "&" + split + "=" + count;
     PinnedNodes.await(
         "the nodes did not measure themselves",
         () -> nodes.client().get(plan).path("measured").asBoolean());
     JsonNode predicted = nodes.client().get(plan);
     int length = predicted.path("prompt_tokens").asInt();
     int streams = predicted.path("streams").asInt();
-    nodes.deploy(model, stages, Map.of());
+    nodes.deploy(model, count, Map.of(split, count));
     double _ = nodes.seconds(prompts(1, length), 8);
     double _ = nodes.seconds(prompts(streams, 2 * NUMBER), 8);
     List<Double> one = new ArrayList<>();
@@ -118,19 +126,22 @@ final class PlanBench implements Callable<Integer> {
       many.add(
           streams * tokens / (nodes.seconds(prompts(streams, 2 * NUMBER), 1 + tokens) - together));
     }
-    rows.add(
+    add(
+        rows,
         Row.of(
             what,
             "one stream, tokens/s",
             predicted.path("predicted_tokens_per_second").asDouble(),
             InferenceBench.median(one)));
-    rows.add(
+    add(
+        rows,
         Row.of(
             what,
             streams + " streams, tokens/s",
             predicted.path("predicted_pipelined_tokens_per_second").asDouble(),
             InferenceBench.median(many)));
-    rows.add(
+    add(
+        rows,
         Row.of(
             what,
             "first token of " + length + ", ms",

@@ -3,6 +3,7 @@ package dev.flotilla.serve;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
@@ -59,7 +60,7 @@ public final class StageChain implements AutoCloseable {
               cluster,
               new StageHost.Slices() {
                 @Override
-                public LayerSlice load(Placement placement, int stage) {
+                public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
                   return new Empty(width, placement.stages().size(), placement.layers(stage));
                 }
 

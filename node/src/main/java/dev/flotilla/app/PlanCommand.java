@@ -26,30 +26,49 @@ final class PlanCommand extends ClientCommand {
       description = "Over so many nodes (default: the planner chooses).")
   private int stages;
 
+  @Option(
+      names = "--tensor",
+      paramLabel = "T",
+      defaultValue = "1",
+      description = "With every layer shared out over so many nodes (default ${DEFAULT-VALUE}).")
+  private int tensor;
+
   @Override
   public Integer call() {
-    JsonNode plan = client().get("/api/plan?model=" + Client.encode(model) + "&stages=" + stages);
+    JsonNode plan =
+        client()
+            .get(
+                "/api/plan?model="
+                    + Client.encode(model)
+                    + "&stages="
+                    + stages
+                    + "&tensor="
+                    + tensor);
     if (asJson) {
       return print(plan);
     }
     List<List<String>> rows = new ArrayList<>();
-    for (JsonNode stage : plan.path("stages")) {
+    boolean shared = plan.has("ranks");
+    for (JsonNode stage : plan.path(shared ? "ranks" : "stages")) {
       rows.add(
           List.of(
               stage.path("name").asText(),
               stage.path("node").asText(),
-              stage.path("first_layer").asInt() + "-" + stage.path("last_layer").asInt(),
+              shared
+                  ? stage.path("kv_heads").asText() + ", " + stage.path("inner").asText()
+                  : stage.path("first_layer").asInt() + "-" + stage.path("last_layer").asInt(),
               gigabytes(stage.path("weight_bytes")),
               gigabytes(stage.path("kv_bytes")),
               gigabytes(stage.path("memory_bytes")),
               number(stage.path("predicted_step_ms"))));
     }
-    table(List.of("NAME", "NODE", "LAYERS", "WEIGHTS", "KV CACHE", "MEMORY", "MS A TOKEN"), rows);
+    String what = shared ? "KV HEADS, INNER" : "LAYERS";
+    table(List.of("NAME", "NODE", what, "WEIGHTS", "KV CACHE", "MEMORY", "MS A TOKEN"), rows);
     System.out.println();
     List<List<String>> speeds = new ArrayList<>();
     speeds.add(speeds("predicted", plan));
     JsonNode alone = plan.path("one_node");
-    if (plan.path("stages").size() > 1 && alone.has("stages")) {
+    if (rows.size() > 1 && alone.has("stages")) {
       speeds.add(speeds("on " + alone.path("stages").path(0).path("name").asText(), alone));
     }
     table(

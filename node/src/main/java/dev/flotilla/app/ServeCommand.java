@@ -32,6 +32,15 @@ final class ServeCommand extends ClientCommand {
   private int stages;
 
   @Option(
+      names = "--tensor",
+      paramLabel = "T",
+      defaultValue = "1",
+      description =
+          "Share out every layer of each copy over so many nodes: faster for one stream where the"
+              + " network is; bits may differ from one node's (default ${DEFAULT-VALUE}).")
+  private int tensor;
+
+  @Option(
       names = "--routing",
       paramLabel = "POLICY",
       defaultValue = "least_load",
@@ -93,6 +102,7 @@ final class ServeCommand extends ClientCommand {
                 "model", model,
                 "replicas", replicas,
                 "stages", stages,
+                "tensor", tensor,
                 "routing", routing,
                 "kv", kv.name(),
                 "wire", wire.name(),

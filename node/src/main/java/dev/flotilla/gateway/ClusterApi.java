@@ -89,6 +89,7 @@ final class ClusterApi {
     node.putObject("wanted")
         .put("replicas", deployment.wanted().replicas())
         .put("stages", deployment.wanted().stages())
+        .put("tensor", deployment.wanted().tensor())
         .put("routing", deployment.wanted().routing())
         .put("kv", deployment.wanted().engine().kvLabel())
         .put("wire", deployment.wanted().engine().wireLabel())
@@ -115,9 +116,6 @@ final class ClusterApi {
   void deploy(Exchange exchange) {
     Fields fields = exchange.json();
     String model = existingModel(fields.requiredText("model"));
-    if (fields.integer("tensor", 1, 1, COUNT_MAX) != 1) {
-      throw ApiError.unsupported("tensor", "tensor parallelism is not supported; leave it out.");
-    }
     String routing = fields.text("routing").orElse("least_load");
     if (!List.of("least_load", "round_robin").contains(routing)) {
       throw ApiError.invalid("routing", "routing must be least_load or round_robin.");
@@ -129,6 +127,7 @@ final class ClusterApi {
                 model,
                 fields.integer("replicas", 1, 1, COUNT_MAX),
                 fields.integer("stages", 0, 0, COUNT_MAX),
+                fields.integer("tensor", 1, 1, COUNT_MAX),
                 routing,
                 fields.flag("force", false),
                 engine(fields)),
@@ -177,17 +176,31 @@ final class ClusterApi {
                 .query("model")
                 .orElseThrow(
                     () -> ApiError.invalid("model", "Name a model, as /api/plan?model=NAME.")));
-    int stages;
-    try {
-      stages = Integer.parseInt(exchange.query("stages").orElse("0"));
-    } catch (NumberFormatException e) {
-      stages = -1;
-    }
-    if (stages < 0 || stages > COUNT_MAX) {
-      throw ApiError.invalid("stages", "stages must be an integer from 0 to " + COUNT_MAX + ".");
+    int stages = count(exchange, "stages", 0);
+    int tensor = count(exchange, "tensor", 1);
+    if (tensor > 1 && stages > 1) {
+      throw ApiError.invalid("tensor", "Leave stages or tensor out: a model is split one way.");
     }
     exchange.send(
-        200, Json.MAPPER.valueToTree(services.deployments().plan(model, stages, Engine.DEFAULT)));
+        200,
+        Json.MAPPER.valueToTree(
+            tensor > 1
+                ? services.deployments().tensorPlan(model, tensor, Engine.DEFAULT)
+                : services.deployments().plan(model, stages, Engine.DEFAULT)));
+  }
+
+  private static int count(Exchange exchange, String name, int least) {
+    int count;
+    try {
+      count = Integer.parseInt(exchange.query(name).orElse("" + least));
+    } catch (NumberFormatException e) {
+      count = -1;
+    }
+    if (count < least || count > COUNT_MAX) {
+      throw ApiError.invalid(
+          name, name + " must be an integer from " + least + " to " + COUNT_MAX + ".");
+    }
+    return count;
   }
 
   void models(Exchange exchange) {

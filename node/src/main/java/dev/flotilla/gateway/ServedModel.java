@@ -2,7 +2,6 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Deployments.ModelView;
-import dev.flotilla.serve.Engine;
 import dev.flotilla.text.ModelText;
 import java.util.Map;
 import java.util.Optional;
@@ -10,14 +9,14 @@ import java.util.Optional;
 /**
  * A deployed model in use by one request, with all that is needed to talk to it.
  *
- * @param engine how it computes
+ * @param computed how, in the terms of {@code Deployments.Wanted.form}
  * @param sampling what its files recommend
  * @param pooling how it embeds; empty if it is not made to
  * @param release called when the request no longer needs the tokenizer
  */
 record ServedModel(
     ModelView view,
-    Engine engine,
+    String computed,
     ModelText text,
     DefaultSampling sampling,
     Optional<Pooling> pooling,
@@ -50,7 +49,7 @@ record ServedModel(
 
   /** What of the model determines its answers: its weights, and how it computes. */
   String form() {
-    return view.digest() + " " + engine.form();
+    return view.digest() + " " + computed;
   }
 
   int contextLength() {

@@ -5,7 +5,6 @@ import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Deployments.DeploymentView;
 import dev.flotilla.serve.Deployments.ModelView;
-import dev.flotilla.serve.Engine;
 import dev.flotilla.text.ModelText;
 import java.time.InstantSource;
 import java.util.LinkedHashMap;
@@ -30,7 +29,7 @@ final class ServedModels {
     private boolean evicted;
 
     /** Loads it at first use; others who want it wait. */
-    synchronized ServedModel acquire(ModelView view, Engine engine) {
+    synchronized ServedModel acquire(ModelView view, String computed) {
       if (text.isEmpty()) {
         Map<String, Object> metadata = deployments.metadata(view.name());
         text = Optional.of(ModelText.fromGguf(metadata, view.name(), clock));
@@ -38,7 +37,7 @@ final class ServedModels {
         pooling = Pooling.of(metadata);
       }
       users++;
-      return new ServedModel(view, engine, text.get(), sampling, pooling, this::release);
+      return new ServedModel(view, computed, text.get(), sampling, pooling, this::release);
     }
 
     private synchronized void release() {
@@ -121,16 +120,16 @@ final class ServedModels {
   /** A deployed model with its tokenizer; close it when the request is answered. */
   ServedModel open(String name) {
     ModelView view = find(name);
-    Engine engine =
+    String computed =
         deployments.list().stream()
             .filter(d -> d.model().equals(name))
             .findFirst()
-            .map(d -> d.wanted().engine())
-            .orElse(Engine.DEFAULT);
+            .map(d -> d.wanted().form())
+            .orElse("");
     Loaded loaded;
     synchronized (byDigest) {
       loaded = byDigest.computeIfAbsent(view.digest(), digest -> new Loaded());
     }
-    return loaded.acquire(view, engine);
+    return loaded.acquire(view, computed);
   }
 }

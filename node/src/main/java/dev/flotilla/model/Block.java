@@ -6,6 +6,7 @@ import dev.flotilla.tensor.Rope;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.function.UnaryOperator;
 
 /**
  * One layer in one step: the pieces that architectures are written in, with the layer's weights by
@@ -23,7 +24,11 @@ final class Block<T, W> {
   private final Rope rope;
   private final int[] positions;
   private final Attention<T> attention;
+  private final UnaryOperator<T> joined;
 
+  /**
+   * @param joined adds up a product with what other machines have of it
+   */
   Block(
       ModelConfig config,
       Ops<T, W> ops,
@@ -31,7 +36,8 @@ final class Block<T, W> {
       Map<String, W> weights,
       Rope rope,
       int[] positions,
-      Attention<T> attention) {
+      Attention<T> attention,
+      UnaryOperator<T> joined) {
     this.config = config;
     this.ops = ops;
     this.layer = layer;
@@ -39,6 +45,7 @@ final class Block<T, W> {
     this.rope = rope;
     this.positions = positions;
     this.attention = attention;
+    this.joined = joined;
   }
 
   /** The layer's index in the whole model. */
@@ -54,6 +61,9 @@ final class Block<T, W> {
   /** Multiplies by a matrix, and adds its bias where it has one. */
   T linear(T x, String matrix) {
     T product = ops.linear(x, weight(matrix + ".weight"));
+    if (TensorShare.isSummed(matrix)) {
+      product = joined.apply(product);
+    }
     W bias = weights.get(matrix + ".bias");
     return bias == null ? product : ops.bias(product, bias);
   }
@@ -93,7 +103,7 @@ final class Block<T, W> {
               weight("ffn_up." + e + ".weight"),
               weight("ffn_down." + e + ".weight")));
     }
-    return ops.mixture(x, scores, config.variant().expertsUsed(), experts);
+    return joined.apply(ops.mixture(x, scores, config.variant().expertsUsed(), experts));
   }
 
   private W weight(String name) {

@@ -5,6 +5,7 @@ import dev.flotilla.tensor.Ops;
 import dev.flotilla.tensor.Rope;
 import java.util.List;
 import java.util.Map;
+import java.util.function.UnaryOperator;
 
 /**
  * A decoder-only transformer: an embedding, blocks as its architecture defines them, a norm and an
@@ -25,19 +26,34 @@ public final class Decoder<T, W> {
   private final List<Map<String, W>> blocks;
   private final Rope rope;
   private final Rope localRope;
+  private final UnaryOperator<T> joined;
 
-  /**
-   * @param firstLayer the index, in the whole model, of {@code blocks.get(0)}
-   * @param blocks each layer's weights by their names in GGUF, such as {@code attn_q.weight}
-   * @param ropeFactors what to divide rotary frequencies by, where the model has such a tensor
-   */
+  /** All of its layers' heads are here. */
   public Decoder(
       ModelConfig config,
       Ops<T, W> ops,
       int firstLayer,
       List<Map<String, W>> blocks,
       float[] ropeFactors) {
+    this(config, ops, firstLayer, blocks, ropeFactors, UnaryOperator.identity());
+  }
+
+  /**
+   * @param config the whole model's, with the heads and the feed-forward elements that are here
+   * @param firstLayer the index, in the whole model, of {@code blocks.get(0)}
+   * @param blocks each layer's weights by their names in GGUF, such as {@code attn_q.weight}
+   * @param ropeFactors what to divide rotary frequencies by, where the model has such a tensor
+   * @param joined adds up a product with what other machines have of it; twice in a layer
+   */
+  Decoder(
+      ModelConfig config,
+      Ops<T, W> ops,
+      int firstLayer,
+      List<Map<String, W>> blocks,
+      float[] ropeFactors,
+      UnaryOperator<T> joined) {
     this.config = config;
+    this.joined = joined;
     this.definition = config.architecture().definition();
     this.ops = ops;
     this.firstLayer = firstLayer;
@@ -68,7 +84,8 @@ public final class Decoder<T, W> {
       Rope turn = config.windowed(layer) ? localRope : rope;
       hidden =
           definition.block(
-              new Block<>(config, ops, layer, blocks.get(i), turn, positions, attention), hidden);
+              new Block<>(config, ops, layer, blocks.get(i), turn, positions, attention, joined),
+              hidden);
     }
     return hidden;
   }

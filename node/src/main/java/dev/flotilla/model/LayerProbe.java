@@ -27,13 +27,13 @@ public final class LayerProbe {
 
   private static final int NARROW_LAYERS = 4;
   private static final int FAR = 1024;
-  private static final long WIDE_BYTES_MIN = 64L << 20;
+  private static final Wide WIDE = new Wide(2048, 32, 8, 4096, 64L << 20);
 
   /** Until the compiler has seen the code, a step takes a hundred times longer. */
   private static final long WARM_UP_NS = TimeUnit.MILLISECONDS.toNanos(1500);
 
   private static final long PASSES_NS = TimeUnit.MILLISECONDS.toNanos(60);
-  private static final int PASSES_MIN = 2;
+  private static final int PASSES_MIN = 1;
 
   /** Passes are repeated until they get no faster than this, so many times at most. */
   private static final double STEADY = 0.9;
@@ -46,12 +46,25 @@ public final class LayerProbe {
   private final int threads;
   private final BooleanSupplier goOn;
   private final LongSupplier nanoTime;
+  private final Wide wide;
+
+  /**
+   * The wide shape.
+   *
+   * @param bytesMin of its layers together, so that they do not stay in the caches
+   */
+  record Wide(int width, int heads, int kvHeads, int inner, long bytesMin) {}
 
   /**
    * @param threads how many compute, the caller's among them
    * @param goOn asked between passes, which take milliseconds; the measurement ends when it says no
    */
   public LayerProbe(int threads, BooleanSupplier goOn, LongSupplier nanoTime) {
+    this(threads, goOn, nanoTime, WIDE);
+  }
+
+  LayerProbe(int threads, BooleanSupplier goOn, LongSupplier nanoTime, Wide wide) {
+    this.wide = wide;
     this.threads = threads;
     this.goOn = goOn;
     this.nanoTime = nanoTime;
@@ -76,42 +89,57 @@ public final class LayerProbe {
     double prompt;
     ModelConfig narrow = shape(256, 16, 4, 256, NARROW_LAYERS);
     try (LayerSlice slice = slice(narrow, WeightType.Q8_0)) {
-      for (int rows : LayerSpeeds.ROWS) {
-        fixed.add(seconds(slice, rows, 0) / NARROW_LAYERS);
-      }
-      for (int position = 0; position < FAR; position += Rows.CHUNK) {
-        run(slice, Rows.CHUNK, position); // what rows far behind see must be there
+      for (int position = 0; position < FAR; position += LayerSpeeds.PROMPT) {
+        run(slice, LayerSpeeds.PROMPT, position); // what rows far behind see must be there
       }
       long warmNs = nanoTime.getAsLong() + WARM_UP_NS;
       while (nanoTime.getAsLong() < warmNs) {
         LayerSpeeds.ROWS.forEach(rows -> run(slice, rows, 0));
         run(slice, 1, FAR);
       }
-      int last = LayerSpeeds.ROWS.size() - 1;
+      for (int rows : LayerSpeeds.ROWS) {
+        fixed.add(seconds(slice, rows, 0) / NARROW_LAYERS);
+      }
       double seen = (double) FAR * narrow.queryWidth() * NARROW_LAYERS;
-      decode = Math.max(0, seconds(slice, 1, FAR) - fixed.get(0) * NARROW_LAYERS) / seen;
+      decode = Math.max(0, seconds(slice, 1, FAR) - fixed.getFirst() * NARROW_LAYERS) / seen;
       prompt =
-          Math.max(0, seconds(slice, Rows.CHUNK, FAR) - fixed.get(last) * NARROW_LAYERS)
-              / (seen * Rows.CHUNK);
+          Math.max(0, seconds(slice, LayerSpeeds.PROMPT, FAR) - fixed.getLast() * NARROW_LAYERS)
+              / (seen * LayerSpeeds.PROMPT);
+      fixed.addLast(Math.max(0, fixed.removeLast() - ownAttention(prompt, narrow)));
     }
     Map<String, List<Double>> perByte = new TreeMap<>();
     for (WeightType type : WeightType.values()) {
-      perByte.put(LayerSpeeds.label(type), wide(type, fixed));
+      perByte.put(LayerSpeeds.label(type), wide(type, fixed, prompt));
     }
     return new LayerSpeeds(fixed, perByte, decode, prompt, true);
   }
 
-  private List<Double> wide(WeightType type, List<Double> fixed) {
-    ModelConfig one = shape(2048, 32, 8, 4096, 1);
-    int layers = (int) Math.ceilDiv(WIDE_BYTES_MIN, type.bytes(parameters(one)));
+  /** What a prompt's rows, in a layer, take to attend to each other. */
+  private static double ownAttention(double promptAttention, ModelConfig config) {
+    double seen = LayerSpeeds.PROMPT / 2.0;
+    return promptAttention * LayerSpeeds.PROMPT * seen * config.queryWidth();
+  }
+
+  private List<Double> wide(WeightType type, List<Double> fixed, double promptAttention) {
+    ModelConfig one = wideShape(1);
+    long bytes = type.bytes(parameters(one));
+    int layers = (int) Math.ceilDiv(wide.bytesMin(), bytes);
     List<Double> perByte = new ArrayList<>();
-    try (LayerSlice slice = slice(shape(2048, 32, 8, 4096, layers), type)) {
-      for (int i = 0; i < fixed.size(); i++) {
+    try (LayerSlice slice = slice(wideShape(layers), type)) {
+      for (int i = 0; i < fixed.size() - 1; i++) {
         double layer = seconds(slice, LayerSpeeds.ROWS.get(i), 0) / layers;
-        perByte.add(Math.max(0, layer - fixed.get(i)) / type.bytes(parameters(one)));
+        perByte.add(Math.max(0, layer - fixed.get(i)) / bytes);
       }
     }
+    try (LayerSlice slice = slice(one, type)) {
+      double layer = seconds(slice, LayerSpeeds.PROMPT, 0) - ownAttention(promptAttention, one);
+      perByte.add(Math.max(0, layer - fixed.getLast()) / bytes);
+    }
     return perByte;
+  }
+
+  private ModelConfig wideShape(int layers) {
+    return shape(wide.width(), wide.heads(), wide.kvHeads(), wide.inner(), layers);
   }
 
   private static long parameters(ModelConfig config) {
@@ -159,20 +187,18 @@ public final class LayerProbe {
     if (!goOn.getAsBoolean()) {
       throw new BrokenOff();
     }
-    boolean prompt = rows == Rows.CHUNK;
+    boolean prompt = rows == LayerSpeeds.PROMPT;
     int texts = prompt ? 1 : rows;
     int share = slice.blocks() / texts;
-    Rows step =
-        new Rows(
-            IntStream.range(0, texts)
-                .mapToObj(
-                    i ->
-                        new Rows.Run(
-                            IntStream.range(i * share, (i + 1) * share).toArray(),
-                            position,
-                            rows / texts,
-                            prompt))
-                .toList());
+    List<Rows.Run> runs = new ArrayList<>();
+    for (int text = 0; text < texts; text++) {
+      int[] blocks = IntStream.range(text * share, (text + 1) * share).toArray();
+      for (int row = 0; row < rows / texts; row += Rows.CHUNK) {
+        int count = Math.min(Rows.CHUNK, rows / texts - row);
+        runs.add(new Rows.Run(blocks, position + row, count, prompt));
+      }
+    }
+    Rows step = new Rows(runs);
     float[] hidden = new float[rows * slice.config().width()];
     for (int i = 0; i < hidden.length; i++) {
       hidden[i] = (i % 13 - 6) / 8f;

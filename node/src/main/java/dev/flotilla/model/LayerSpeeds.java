@@ -13,7 +13,7 @@ import java.util.Map;
  * @param layerSeconds what a layer takes whatever its size, by {@link #ROWS}
  * @param secondsPerByte of weights, by the type's label and {@link #ROWS}
  * @param decodeAttention seconds for each row, position that it sees, and element of its queries
- * @param promptAttention the same where the rows are a prompt's chunk
+ * @param promptAttention the same where the rows are a prompt's
  * @param measured whether it was measured, or guessed from how fast memory is read
  */
 public record LayerSpeeds(
@@ -23,8 +23,11 @@ public record LayerSpeeds(
     double promptAttention,
     boolean measured) {
 
-  /** Rows of a step that are measured: decoding of one, of some, and a prompt's chunk. */
-  public static final List<Integer> ROWS = List.of(1, 4, 8, Rows.CHUNK);
+  /** Rows of a prompt's step: a prompt of so many tokens that comes alone is computed in one. */
+  public static final int PROMPT = 4 * Rows.CHUNK;
+
+  /** Rows of a step that are measured: decoding of one, of some, and a prompt. */
+  public static final List<Integer> ROWS = List.of(1, 4, 8, PROMPT);
 
   /** Arithmetic of a row beside reading the weights, where nothing was measured. */
   private static final double GUESSED_ROW = 1 / 16.0;

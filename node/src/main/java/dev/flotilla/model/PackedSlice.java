@@ -3,6 +3,7 @@ package dev.flotilla.model;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.model.GgufHeader.TensorInfo;
+import dev.flotilla.model.TensorShare.Span;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.Gain;
 import dev.flotilla.tensor.Matrix;
@@ -12,6 +13,7 @@ import dev.flotilla.tensor.Weights;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -47,10 +49,32 @@ public final class PackedSlice implements LayerSlice {
   @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
   public static PackedSlice load(
       TensorSource source, LayerRange range, int threads, KvFormat kv, int cachePositions) {
+    TensorShare whole = TensorShare.whole(source.header().modelConfig());
+    return load(source, range, threads, kv, cachePositions, whole, AllReduce.ALONE);
+  }
+
+  /**
+   * As above, one machine's share of the layers: with other ranks' slices, it makes the same steps
+   * at the same time.
+   *
+   * @param share what of every layer is here; only rank 0 embeds and computes logits
+   * @param allReduce adds up the ranks' parts of a layer, twice in each
+   * @throws FlotillaException as above, and {@code INVALID} if the share cuts through blocks of the
+   *     weights' type
+   */
+  @SuppressWarnings("MustBeClosedChecker") // the slice that is returned owns the arena
+  public static PackedSlice load(
+      TensorSource source,
+      LayerRange range,
+      int threads,
+      KvFormat kv,
+      int cachePositions,
+      TensorShare share,
+      AllReduce allReduce) {
     ModelConfig config = source.header().modelConfig();
-    Loader loader = new Loader(source, config, Arena.ofShared());
+    Loader loader = new Loader(source, config, share, Arena.ofShared());
     try {
-      return new PackedSlice(config, range, threads, kv, cachePositions, loader);
+      return new PackedSlice(config, range, threads, kv, cachePositions, loader, allReduce);
     } catch (OutOfMemoryError e) {
       loader.arena.close();
       throw new FlotillaException(
@@ -70,14 +94,16 @@ public final class PackedSlice implements LayerSlice {
       int threads,
       KvFormat kv,
       int cachePositions,
-      Loader loader) {
+      Loader loader,
+      AllReduce allReduce) {
     this.config = config;
     this.range = range;
     this.arena = loader.arena;
-    boolean first = range.first() == 0;
-    boolean last = range.last() == config.layers() - 1;
+    boolean leads = loader.share.rank() == 0;
+    boolean first = leads && range.first() == 0;
+    boolean last = leads && range.last() == config.layers() - 1;
     List<String> needed = ModelTensors.names(config, range);
-    Weights table = needed.contains(ModelTensors.EMBEDDING) ? loader.embedding() : null;
+    Weights table = leads && needed.contains(ModelTensors.EMBEDDING) ? loader.embedding() : null;
     List<Map<String, Weights>> blocks = new ArrayList<>();
     for (int layer = range.first(); layer <= range.last(); layer++) {
       blocks.add(loader.block(layer));
@@ -87,9 +113,20 @@ public final class PackedSlice implements LayerSlice {
     output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(ModelTensors.OUTPUT);
     weightBytes = loader.bytes;
     ops = new SimdOps(threads);
-    cache = new KvCache(ops, config, range, kv, cachePositions);
+    ModelConfig here = loader.share.of(config);
+    cache = new KvCache(ops, here, range, kv, cachePositions);
     float[] factors = ModelTensors.usedFactors(config).map(loader::vector).orElse(new float[0]);
-    decoder = new Decoder<>(config, ops, range.first(), blocks, factors);
+    decoder =
+        new Decoder<>(
+            here,
+            ops,
+            range.first(),
+            blocks,
+            factors,
+            product -> {
+              allReduce.sum(product.values());
+              return product;
+            });
   }
 
   /** Bytes of KV cache that a position takes in a slice of so many layers. */
@@ -177,12 +214,14 @@ public final class PackedSlice implements LayerSlice {
 
     private final TensorSource source;
     private final ModelConfig config;
+    private final TensorShare share;
     private final Arena arena;
     private long bytes;
 
-    Loader(TensorSource source, ModelConfig config, Arena arena) {
+    Loader(TensorSource source, ModelConfig config, TensorShare share, Arena arena) {
       this.source = source;
       this.config = config;
+      this.share = share;
       this.arena = arena;
     }
 
@@ -192,11 +231,14 @@ public final class PackedSlice implements LayerSlice {
       for (Part part : config.architecture().definition().parts(config)) {
         String tensor = part.at(layer).name();
         if (part.vector()) {
-          block.put(part.name(), gain(tensor));
+          block.put(part.name(), gain(tensor, part.name()));
         } else {
           int first = 0;
           for (Part.Cut weight : part.weights()) {
-            block.put(weight.name(), matrix(tensor, first, weight.rows(), part.interleaved()));
+            Span rows = share.rows(config, weight.name(), weight.rows());
+            Span columns = share.columns(config, weight.name(), info(tensor).columns());
+            Span inTensor = new Span(first + rows.first(), rows.count());
+            block.put(weight.name(), matrix(tensor, inTensor, columns, part.interleaved()));
             first += weight.rows();
           }
         }
@@ -209,22 +251,46 @@ public final class PackedSlice implements LayerSlice {
     }
 
     Weights matrix(String name) {
-      return matrix(name, 0, info(name).rows(), false);
+      TensorInfo info = info(name);
+      return matrix(name, new Span(0, info.rows()), new Span(0, info.columns()), false);
     }
 
-    private Weights matrix(String name, int first, int rows, boolean interleaved) {
+    private Weights matrix(String name, Span rows, Span columns, boolean interleaved) {
       TensorInfo info = info(name);
       long rowBytes = info.type().bytes(info.columns());
-      MemorySegment data = source.tensor(name).asSlice(first * rowBytes, rows * rowBytes);
+      MemorySegment data =
+          source.tensor(name).asSlice(rows.first() * rowBytes, rows.count() * rowBytes);
       IntUnaryOperator sourceRow =
           interleaved
               ? row -> ModelTensors.interleavedRow(row, config.headWidth())
               : IntUnaryOperator.identity();
-      return count(PackedMatrix.pack(info.type(), rows, info.columns(), data, sourceRow, arena));
+      if (columns.count() == info.columns()) {
+        return count(
+            PackedMatrix.pack(info.type(), rows.count(), columns.count(), data, sourceRow, arena));
+      }
+      TensorShare.requireBlocks(columns, info.type(), name);
+      long from = info.type().bytes(columns.first());
+      long width = info.type().bytes(columns.count());
+      try (Arena passing = Arena.ofConfined()) {
+        MemorySegment cut = passing.allocate(width * rows.count(), 64);
+        for (long row = 0; row < rows.count(); row++) {
+          MemorySegment.copy(data, row * rowBytes + from, cut, row * width, width);
+        }
+        return count(
+            PackedMatrix.pack(info.type(), rows.count(), columns.count(), cut, sourceRow, arena));
+      }
     }
 
     Weights gain(String name) {
       return count(new Gain(vector(name)));
+    }
+
+    /** A bias has an element for each row of its matrix; other vectors are here whole. */
+    private Weights gain(String tensor, String name) {
+      float[] all = vector(tensor);
+      Span here =
+          name.endsWith(".bias") ? share.rows(config, name, all.length) : new Span(0, all.length);
+      return count(new Gain(Arrays.copyOfRange(all, here.first(), here.first() + here.count())));
     }
 
     float[] vector(String name) {

@@ -86,6 +86,32 @@ public record Footprint(
     return layers * (layerBytes + kvBytesPerLayer) + endBytes(first, last);
   }
 
+  /**
+   * Weights and KV cache of a rank that has so many heads of keys and values, and so many elements
+   * of the feed-forward part, of every layer.
+   */
+  public long rankBytes(boolean first, int heads, int inner) {
+    return rankWeightBytes(first, heads, inner) + rankKvBytes(heads);
+  }
+
+  long rankWeightBytes(boolean first, int heads, int inner) {
+    double share = layerShare(heads, inner);
+    return (long) Math.ceil(share * layerBytes * config.layers())
+        + (first ? endBytes(true, true) : 0);
+  }
+
+  long rankKvBytes(int heads) {
+    return kvBytesPerLayer * config.layers() * heads / config.kvHeads();
+  }
+
+  /** The part of a layer's weights in some of its heads and feed-forward elements. */
+  double layerShare(int heads, int inner) {
+    double attention = 2.0 * (config.heads() + config.kvHeads()) * config.headWidth();
+    double forward = 3.0 * config.feedForward() * Math.max(1, config.variant().experts());
+    return (attention * heads / config.kvHeads() + forward * inner / config.feedForward())
+        / (attention + forward);
+  }
+
   /** Memory beyond the layers themselves; a tied output matrix is held once. */
   long endBytes(boolean first, boolean last) {
     if (first && last && config.tiedEmbeddings()) {
@@ -120,6 +146,14 @@ public record Footprint(
     Map<String, Double> read = new HashMap<>();
     streams.head().forEach((type, bytes) -> read.put(type, (double) bytes));
     return read;
+  }
+
+  /** Elements of a block of the weights' types: what columns are cut by. */
+  int blockElements() {
+    boolean super256 = streams.layer().keySet().stream().anyMatch(type -> type.endsWith("_k"));
+    return super256 || streams.experts().keySet().stream().anyMatch(type -> type.endsWith("_k"))
+        ? 256
+        : 32;
   }
 
   /** Elements of all query heads. */

@@ -1,8 +1,10 @@
 package dev.flotilla.plan;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.LayerSpeeds;
 import dev.flotilla.plan.Cuts.Cut;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -30,7 +32,7 @@ import java.util.Set;
 public final class Planner {
 
   /** Tokens of the prompt that first tokens are predicted for; decoding goes on behind it. */
-  public static final int PROMPT = 512;
+  public static final int PROMPT = LayerSpeeds.PROMPT;
 
   /** Streams together that a pipeline's tokens per second are predicted for. */
   public static final int STREAMS = 8;
@@ -93,6 +95,77 @@ public final class Planner {
       throw refused(split, alone.get());
     }
     return split;
+  }
+
+  /**
+   * Shares out every layer of a replica over several machines: the fastest of those that memory
+   * allows.
+   *
+   * @param ranks over how many, 2 or more
+   * @param force accept what is slower than one machine
+   * @throws FlotillaException {@code UNAVAILABLE} if memory or machines do not suffice, {@code
+   *     INVALID} if the heads do not allow it, or it is slower than one machine
+   */
+  public static TensorPlan tensor(
+      Footprint model, List<Machine> machines, int ranks, boolean force) {
+    int most = TensorShares.ranksMax(model);
+    if (ranks < 2 || ranks > most) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          String.format(
+              Locale.ROOT,
+              "the model has %d heads of keys and values, and cannot be shared out over %d machines",
+              model.config().kvHeads(),
+              ranks),
+          most < 2
+              ? "Leave --tensor out, or split its layers with --stages."
+              : "Ask for 2 to " + most + ", or split its layers with --stages.");
+    }
+    List<Machine> sorted =
+        machines.stream()
+            .sorted(
+                Comparator.comparingDouble((Machine m) -> StageCost.of(model, m, 1).oneLayer())
+                    .thenComparing(Machine::id))
+            .toList();
+    if (sorted.size() < ranks) {
+      throw new FlotillaException(
+          FlotillaException.Code.UNAVAILABLE,
+          ranks + " machines are wanted and " + sorted.size() + " are there",
+          "Add machines, or ask for fewer.");
+    }
+    Optional<TensorPlan> best = Optional.empty();
+    for (int first = 0; first + ranks <= sorted.size(); first++) {
+      for (int lead = 0; lead < ranks; lead++) {
+        List<Machine> chosen = new ArrayList<>(sorted.subList(first, first + ranks));
+        chosen.addFirst(chosen.remove(lead));
+        Optional<TensorPlan> plan = new TensorShares(model, chosen).plan();
+        if (plan.isPresent()
+            && (best.isEmpty() || plan.get().tokensPerSecond() > best.get().tokensPerSecond())) {
+          best = plan;
+        }
+      }
+    }
+    TensorPlan plan = best.orElseThrow(() -> tooLittleMemory(model, machines, ranks));
+    Optional<Plan> alone = alone(model, machines);
+    if (!force
+        && alone.isPresent()
+        && plan.tokensPerSecond() < alone.get().tokensPerSecond() * (1 - TOLERANCE)) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          String.format(
+              Locale.ROOT,
+              "%d machines that share out every layer are predicted to give one stream %.1f"
+                  + " tokens/s, and %s alone %.1f (%d streams together: %.1f and %.1f)",
+              ranks,
+              plan.tokensPerSecond(),
+              alone.get().stages().getFirst().machine(),
+              alone.get().tokensPerSecond(),
+              STREAMS,
+              plan.pipelinedTokensPerSecond(),
+              alone.get().pipelinedTokensPerSecond()),
+          "Leave --tensor out, or force it (--force).");
+    }
+    return plan;
   }
 
   private static boolean slower(Plan plan, Plan other) {
@@ -169,6 +242,21 @@ public final class Planner {
       return plan(model, unused, stages, force);
     }
     return plan(model, left, stages, force);
+  }
+
+  /** As {@link #another}, with every layer shared out; see {@link #tensor}. */
+  public static TensorPlan anotherTensor(
+      Footprint model, List<Machine> machines, Map<String, Long> used, int ranks) {
+    List<Machine> unused = machines.stream().filter(m -> !used.containsKey(m.id())).toList();
+    try {
+      return tensor(model, unused, ranks, true);
+    } catch (FlotillaException e) {
+      return tensor(
+          model,
+          machines.stream().map(m -> m.minus(used.getOrDefault(m.id(), 0L))).toList(),
+          ranks,
+          true);
+    }
   }
 
   private static FlotillaException tooLittleMemory(

@@ -3,6 +3,7 @@ package dev.flotilla.serve;
 import dev.flotilla.serve.proto.ChainMessage;
 import dev.flotilla.serve.proto.ChainReply;
 import dev.flotilla.serve.proto.Open;
+import dev.flotilla.serve.proto.Partial;
 import dev.flotilla.serve.proto.StagesGrpc;
 import dev.flotilla.serve.proto.Step;
 import dev.flotilla.serve.proto.StepResult;
@@ -24,6 +25,9 @@ final class Chain {
 
     /** A step came back from the last stage. */
     void result(StepResult result);
+
+    /** A rank's part of a sum came back. */
+    default void partial(float[] values) {}
 
     /** The chain is gone, and with it every cache on it; comes once. */
     void broken(Status status);
@@ -51,6 +55,13 @@ final class Chain {
 
   void send(Step step) {
     next(ChainMessage.newBuilder().setStep(step).build());
+  }
+
+  void sendPartial(float[] values) {
+    next(
+        ChainMessage.newBuilder()
+            .setPartial(Partial.newBuilder().setValues(Wire.bytes(values)))
+            .build());
   }
 
   private void next(ChainMessage message) {
@@ -97,6 +108,7 @@ final class Chain {
       switch (reply.getKindCase()) {
         case OPENED -> listener.opened();
         case RESULT -> listener.result(reply.getResult());
+        case PARTIAL -> listener.partial(Wire.floats(reply.getPartial().getValues()));
         case KIND_NOT_SET -> {} // a newer version's
       }
     }

@@ -12,6 +12,7 @@ import dev.flotilla.plan.Footprint;
 import dev.flotilla.plan.Machine;
 import dev.flotilla.plan.Plan;
 import dev.flotilla.plan.Planner;
+import dev.flotilla.plan.TensorPlan;
 import dev.flotilla.serve.Placement.Placed;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -23,7 +24,6 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
-import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.stream.Collectors;
 import org.slf4j.Logger;
@@ -114,9 +114,19 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     if (!wanted.engine().draft().isEmpty()) {
       checkDraft(model, wanted.engine().draft());
     }
+    if (wanted.tensor() > 1 && wanted.stages() > 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "stages and tensor are both wanted; a replica is split one way or the other",
+          "Leave --stages or --tensor out.");
+    }
+    Footprint footprint = footprint(model, wanted.engine());
     try {
-      Planner.plan(
-          footprint(model, wanted.engine()), machines(up()), wanted.stages(), wanted.force());
+      if (wanted.tensor() > 1) {
+        Planner.tensor(footprint, machines(up()), wanted.tensor(), wanted.force());
+      } else {
+        Planner.plan(footprint, machines(up()), wanted.stages(), wanted.force());
+      }
     } catch (FlotillaException e) {
       // Too little memory or too few nodes may change; a split that is no good does not.
       if (e.code() == FlotillaException.Code.INVALID) {
@@ -159,6 +169,47 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     Plan plan = Planner.plan(footprint, machines, stages, true);
     Set<String> used =
         plan.stages().stream().map(Plan.PlannedStage::machine).collect(Collectors.toSet());
+    Map<String, Object> result = planned(model, machines, used);
+    result.putAll(describe(plan, up));
+    result.put("left_out", leftOut(up, used));
+    result.put("one_node", alone(footprint, machines, up));
+    return result;
+  }
+
+  @Override
+  public Map<String, Object> tensorPlan(String model, int ranks, Engine engine) {
+    Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
+    List<NodeInfo> up = up();
+    List<Machine> machines = machines(up);
+    TensorPlan plan = Planner.tensor(footprint, machines, ranks, true);
+    Set<String> used =
+        plan.ranks().stream().map(TensorPlan.Rank::machine).collect(Collectors.toSet());
+    Map<String, Object> result = planned(model, machines, used);
+    List<Map<String, Object>> views = new ArrayList<>();
+    for (TensorPlan.Rank rank : plan.ranks()) {
+      Map<String, Object> view = new LinkedHashMap<>();
+      view.put("node", rank.machine());
+      view.put("name", node(up, rank.machine()).name());
+      view.put("kv_heads", rank.heads());
+      view.put("inner", rank.inner());
+      view.put("bytes", rank.bytes());
+      view.put("weight_bytes", rank.weightBytes());
+      view.put("kv_bytes", rank.kvBytes());
+      view.put("memory_bytes", memoryBytes(up, rank.machine()));
+      view.put("predicted_step_ms", rank.stepSeconds() * 1e3);
+      views.add(view);
+    }
+    result.put("ranks", views);
+    result.put("predicted_tokens_per_second", plan.tokensPerSecond());
+    result.put("predicted_pipelined_tokens_per_second", plan.pipelinedTokensPerSecond());
+    result.put("predicted_first_token_ms", plan.firstTokenSeconds() * 1e3);
+    result.put("left_out", leftOut(up, used));
+    result.put("one_node", alone(footprint, machines, up));
+    return result;
+  }
+
+  private static Map<String, Object> planned(
+      String model, List<Machine> machines, Set<String> used) {
     Map<String, Object> result = new LinkedHashMap<>();
     result.put("model", model);
     result.put("prompt_tokens", Planner.PROMPT);
@@ -166,16 +217,28 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     result.put(
         "measured",
         machines.stream().filter(m -> used.contains(m.id())).allMatch(m -> m.speeds().measured()));
-    result.putAll(describe(plan, up));
-    result.put(
-        "left_out",
-        up.stream().filter(node -> !used.contains(node.id())).map(NodeInfo::name).toList());
-    try {
-      result.put("one_node", describe(Planner.plan(footprint, machines, 1, true), up));
-    } catch (FlotillaException e) {
-      result.put("one_node", Map.of("reason", e.explanation()));
-    }
     return result;
+  }
+
+  private static List<String> leftOut(List<NodeInfo> up, Set<String> used) {
+    return up.stream().filter(node -> !used.contains(node.id())).map(NodeInfo::name).toList();
+  }
+
+  private static Map<String, Object> alone(
+      Footprint footprint, List<Machine> machines, List<NodeInfo> up) {
+    try {
+      return describe(Planner.plan(footprint, machines, 1, true), up);
+    } catch (FlotillaException e) {
+      return Map.of("reason", e.explanation());
+    }
+  }
+
+  private static NodeInfo node(List<NodeInfo> nodes, String id) {
+    return nodes.stream().filter(node -> node.id().equals(id)).findFirst().orElseThrow();
+  }
+
+  private static long memoryBytes(List<NodeInfo> nodes, String id) {
+    return NodeProfile.machine(node(nodes, id)).map(Machine::memoryBytes).orElse(0L);
   }
 
   /** What a deployment takes; the draft model runs beside the first stage. */
@@ -211,20 +274,17 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   private static Map<String, Object> describe(Plan plan, List<NodeInfo> nodes) {
-    Map<String, NodeInfo> byId =
-        nodes.stream().collect(Collectors.toMap(NodeInfo::id, Function.identity()));
     List<Map<String, Object>> stages = new ArrayList<>();
     for (Plan.PlannedStage stage : plan.stages()) {
-      NodeInfo node = Objects.requireNonNull(byId.get(stage.machine()));
       Map<String, Object> view = new LinkedHashMap<>();
       view.put("node", stage.machine());
-      view.put("name", node.name());
+      view.put("name", node(nodes, stage.machine()).name());
       view.put("first_layer", stage.layers().first());
       view.put("last_layer", stage.layers().last());
       view.put("bytes", stage.bytes());
       view.put("weight_bytes", stage.weightBytes());
       view.put("kv_bytes", stage.kvBytes());
-      view.put("memory_bytes", NodeProfile.machine(node).map(Machine::memoryBytes).orElse(0L));
+      view.put("memory_bytes", memoryBytes(nodes, stage.machine()));
       view.put("predicted_step_ms", stage.stepSeconds() * 1e3);
       stages.add(view);
     }
@@ -282,14 +342,15 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
-        if (placement.stages().size() < wanted.stages()) {
+        if (placement.stages().size() < wanted.nodesOfReplica()) {
           shorter = true;
           reasons.add(
               String.format(
-                  "%s: runs in %d stages instead of %d until enough nodes have answered for %d s",
+                  "%s: runs in %d %s instead of %d until enough nodes have answered for %d s",
                   id,
                   placement.stages().size(),
-                  wanted.stages(),
+                  wanted.tensor() > 1 ? "ranks" : "stages",
+                  wanted.nodesOfReplica(),
                   TimeUnit.NANOSECONDS.toSeconds(STABLE_NS)));
         }
       } else {
@@ -412,11 +473,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       List<NodeInfo> alive) {
     String replica = Placement.replicaId(model.name(), number);
     Optional<Placed> now = Placement.of(cluster.registry(), replica);
-    Optional<Plan> plan =
+    Optional<Layout> plan =
         now.isPresent()
                 && holds(now.get().placement(), model, wanted, alive)
                 // The planner's own choice, where an operator has just asked for that.
-                && !(wanted.stages() == 0 && wantedEpoch > now.get().epoch())
+                && !(wanted.nodesOfReplica() == 0 && wantedEpoch > now.get().epoch())
             ? longerPlan(
                 now.get().placement(), model, wanted, alive, wantedEpoch > now.get().epoch())
             : bestPlan(replica, model, wanted, alive);
@@ -430,9 +491,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             model.digest(),
             model.cachePositions(),
             wanted.engine(),
-            plan.get().stages().stream()
-                .map(s -> new StageView(s.machine(), s.layers().first(), s.layers().last()))
-                .toList());
+            plan.get().stages(),
+            plan.get().tensor());
     leadership
         .commit(
             List.of(
@@ -450,14 +510,16 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     return placement.digest().equals(model.digest())
         && placement.engine().equals(wanted.engine())
         && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
-        && (wanted.stages() == 0 || placement.stages().size() <= wanted.stages());
+        && (wanted.nodesOfReplica() == 0 || placement.stages().size() <= wanted.nodesOfReplica())
+        && (placement.stages().size() == 1
+            || placement.tensor().isEmpty() == (wanted.tensor() == 1));
   }
 
   /**
    * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
    * an operator has just changed what is wanted.
    */
-  private Optional<Plan> longerPlan(
+  private Optional<Layout> longerPlan(
       Placement placement,
       ModelRecord model,
       Wanted wanted,
@@ -476,33 +538,60 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             .toList();
     int stages = possibleStages(wanted, candidates.size());
     return stages > placement.stages().size()
-        ? tryPlan(placement.replica(), model, wanted.engine(), candidates, stages)
+        ? tryPlan(placement.replica(), model, wanted, candidates, stages)
         : Optional.empty();
   }
 
   /** The plan nearest to what is wanted that the nodes allow. */
-  private Optional<Plan> bestPlan(
+  private Optional<Layout> bestPlan(
       String replica, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
     int stages = possibleStages(wanted, alive.size());
-    Optional<Plan> plan = tryPlan(replica, model, wanted.engine(), alive, stages);
+    Optional<Layout> plan = tryPlan(replica, model, wanted, alive, stages);
     while (plan.isEmpty() && stages > 1) {
-      plan = tryPlan(replica, model, wanted.engine(), alive, --stages);
+      plan = tryPlan(replica, model, wanted, alive, --stages);
     }
     return plan;
   }
 
   private static int possibleStages(Wanted wanted, int nodes) {
-    return Math.min(wanted.stages(), nodes);
+    return Math.min(wanted.nodesOfReplica(), nodes);
   }
 
-  private Optional<Plan> tryPlan(
-      String replica, ModelRecord model, Engine engine, List<NodeInfo> nodes, int stages) {
+  /**
+   * Where a replica goes.
+   *
+   * @param tensor what each node has of every layer; empty where it has all of its layers
+   */
+  private record Layout(List<StageView> stages, List<Placement.Share> tensor) {
+
+    static Layout of(Plan plan) {
+      return new Layout(
+          plan.stages().stream()
+              .map(s -> new StageView(s.machine(), s.layers().first(), s.layers().last()))
+              .toList(),
+          List.of());
+    }
+
+    static Layout of(TensorPlan plan, int layers) {
+      return new Layout(
+          plan.ranks().stream().map(r -> new StageView(r.machine(), 0, layers - 1)).toList(),
+          plan.ranks().stream().map(r -> new Placement.Share(r.heads(), r.inner())).toList());
+    }
+  }
+
+  private Optional<Layout> tryPlan(
+      String replica, ModelRecord model, Wanted wanted, List<NodeInfo> nodes, int count) {
+    Footprint footprint = footprint(model, wanted.engine());
+    Map<String, Long> used = usedBeside(replica);
     try {
       return Optional.of(
-          Planner.another(
-              footprint(model, engine), machines(nodes), usedBeside(replica), stages, true));
+          wanted.tensor() > 1 && count > 1
+              ? Layout.of(
+                  Planner.anotherTensor(footprint, machines(nodes), used, count),
+                  model.config().layers())
+              : Layout.of(Planner.another(footprint, machines(nodes), used, count, true)));
     } catch (FlotillaException e) {
-      log.debug("replica {} cannot be placed in {} stages: {}", replica, stages, e.explanation());
+      log.debug("replica {} cannot be placed on {} nodes: {}", replica, count, e.explanation());
       return Optional.empty(); // views say why
     }
   }
@@ -517,10 +606,13 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         continue;
       }
       int last = other.stages().size() - 1;
+      Footprint footprint = footprint(model.get(), other.engine());
       for (int i = 0; i <= last; i++) {
         long bytes =
-            footprint(model.get(), other.engine())
-                .stageBytes(other.layers(i).count(), i == 0, i == last);
+            other.tensor().isEmpty()
+                ? footprint.stageBytes(other.layers(i).count(), i == 0, i == last)
+                : footprint.rankBytes(
+                    i == 0, other.tensor().get(i).heads(), other.tensor().get(i).inner());
         used.merge(other.stages().get(i).node(), bytes, Long::sum);
       }
     }

@@ -18,16 +18,40 @@ public interface Deployments {
    *
    * @param replicas how many independent copies answer
    * @param stages over how many nodes each is split; 0 leaves it to the planner
+   * @param tensor over how many nodes every layer of each is shared out; 1 for none
    * @param routing {@code least_load} or {@code round_robin}
    * @param force deploy even a split that the planner predicts to be slower than one machine
    * @param engine how it computes
    */
   record Wanted(
-      String model, int replicas, int stages, String routing, boolean force, Engine engine) {
+      String model,
+      int replicas,
+      int stages,
+      int tensor,
+      String routing,
+      boolean force,
+      Engine engine) {
 
     /** Fills in what records of earlier versions do not have. */
     public Wanted {
       engine = Objects.requireNonNullElse(engine, Engine.DEFAULT);
+      tensor = Math.max(1, tensor);
+    }
+
+    /** Without sharing out layers. */
+    public Wanted(
+        String model, int replicas, int stages, String routing, boolean force, Engine engine) {
+      this(model, replicas, stages, 1, routing, force, engine);
+    }
+
+    /** What of it may change the text of an answer. */
+    public String form() {
+      return engine.form() + (tensor > 1 ? " tensor=" + tensor : "");
+    }
+
+    /** How many nodes a replica has; 0 leaves it to the planner. */
+    int nodesOfReplica() {
+      return tensor > 1 ? tensor : stages;
     }
   }
 
@@ -102,4 +126,10 @@ public interface Deployments {
    * one_node}.
    */
   Map<String, Object> plan(String model, int stages, Engine engine);
+
+  /**
+   * What the planner would do if every layer were shared out over so many nodes: as {@link #plan},
+   * with {@code ranks} instead of stages.
+   */
+  Map<String, Object> tensorPlan(String model, int ranks, Engine engine);
 }

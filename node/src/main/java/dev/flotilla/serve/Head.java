@@ -40,6 +40,7 @@ final class Head implements AutoCloseable {
   private final Stage stage;
   private final WireType wire;
   private final Function<Chain.Listener, Chain> onward;
+  private final Optional<Followers> followers;
   private final BiConsumer<String, String> status;
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
@@ -52,11 +53,13 @@ final class Head implements AutoCloseable {
   private boolean stopped;
   private boolean open;
   private @Nullable Chain chain;
+  private @Nullable ChainEvents events;
   private long reopenAtNs;
 
   /**
    * @param wire how hidden states go to the second stage
    * @param onward opens the chain to the second stage; not used if the first is also the last
+   * @param followers the other ranks, where they share out the layers with this node
    * @param status hears the replica's state and the reason for it, in the terms of {@link
    *     ReplicaStatus}
    */
@@ -67,6 +70,7 @@ final class Head implements AutoCloseable {
       WireType wire,
       Drafter drafter,
       Function<Chain.Listener, Chain> onward,
+      Optional<Followers> followers,
       BiConsumer<String, String> status,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
@@ -74,6 +78,7 @@ final class Head implements AutoCloseable {
     this.stage = stage;
     this.wire = wire;
     this.onward = onward;
+    this.followers = followers;
     this.status = status;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
@@ -130,6 +135,11 @@ final class Head implements AutoCloseable {
       } catch (InterruptedException e) {
         stopped = true; // nobody else interrupts: the process ends
       } catch (RuntimeException | Error e) {
+        if (e instanceof FlotillaException lost
+            && lost.code() == FlotillaException.Code.UNAVAILABLE) {
+          broken(Status.UNAVAILABLE.withDescription(lost.getMessage()));
+          continue;
+        }
         log.error("replica {}: a step failed; its requests are handed back", replica, e);
         broken(Status.INTERNAL.withDescription(e.toString()));
         reopenAtNs = nanoTime.getAsLong() + TimeUnit.SECONDS.toNanos(1);
@@ -149,6 +159,10 @@ final class Head implements AutoCloseable {
   private void run(Batch batch) {
     long startNs = nanoTime.getAsLong();
     float[] hidden = stage.embed(batch.tokens());
+    if (followers.isPresent()) {
+      // Always whole: all ranks must begin with the same bits.
+      followers.get().send(Wire.step(batch, hidden, WireType.F32));
+    }
     stage.forward(hidden, batch.rows());
     if (chain != null) {
       chain.send(Wire.step(batch, hidden, wire));
@@ -171,15 +185,16 @@ final class Head implements AutoCloseable {
 
   /** Opens the chain when it is time to; schedules nothing. */
   private Optional<Batch> reopen() {
-    if (chain == null && nanoTime.getAsLong() - reopenAtNs >= 0) {
+    if (events == null && nanoTime.getAsLong() - reopenAtNs >= 0) {
       stage.reset(); // also what an earlier placement left in a slice that stayed
-      if (stage.last()) {
+      ChainEvents opening = new ChainEvents();
+      events = opening;
+      if (followers.isPresent()) {
+        followers.get().open(opening);
+      } else if (stage.last()) {
         opened();
       } else {
-        ChainEvents events = new ChainEvents();
-        Chain opening = onward.apply(events);
-        events.chain = opening;
-        chain = opening;
+        chain = onward.apply(opening);
       }
     }
     return Optional.empty();
@@ -192,10 +207,8 @@ final class Head implements AutoCloseable {
   }
 
   private void broken(Status cause) {
-    if (chain != null) {
-      chain.close();
-      chain = null;
-    }
+    events = null;
+    closeChains();
     stage.reset();
     reopenAtNs = nanoTime.getAsLong() + REOPEN_NS;
     String reason = String.valueOf(cause.getDescription());
@@ -211,6 +224,14 @@ final class Head implements AutoCloseable {
     scheduler.fail(unavailable("replica " + replica + " lost a stage: " + reason));
   }
 
+  private void closeChains() {
+    if (chain != null) {
+      chain.close();
+      chain = null;
+    }
+    followers.ifPresent(Followers::close);
+  }
+
   private static FlotillaException unavailable(String what) {
     return new FlotillaException(
         FlotillaException.Code.UNAVAILABLE, what, "It continues elsewhere or later.");
@@ -223,13 +244,12 @@ final class Head implements AutoCloseable {
       closed = true;
       inbox.add(() -> stopped = true);
     }
+    followers.ifPresent(Followers::lose); // the thread may wait for them
     Closing.join(thread);
     for (Runnable event = inbox.poll(); event != null; event = inbox.poll()) {
       event.run();
     }
-    if (chain != null) {
-      chain.close();
-    }
+    closeChains();
     open = false;
     scheduler.fail(unavailable("replica " + replica + " was moved"));
     metrics.gone(replica);
@@ -237,13 +257,12 @@ final class Head implements AutoCloseable {
 
   /** Carries what a chain says to the head's thread; an earlier chain's words count no more. */
   private final class ChainEvents implements Chain.Listener {
-    private @Nullable Chain chain;
 
     @Override
     public void opened() {
       post(
           () -> {
-            if (chain == Head.this.chain) {
+            if (this == events) {
               Head.this.opened();
             }
           });
@@ -255,7 +274,7 @@ final class Head implements AutoCloseable {
       List<float[]> vectors = Wire.vectors(result);
       post(
           () -> {
-            if (chain == Head.this.chain) {
+            if (this == events) {
               scheduler.deliver(result.getNumber(), tokens, vectors);
             }
           });
@@ -265,7 +284,7 @@ final class Head implements AutoCloseable {
     public void broken(Status status) {
       post(
           () -> {
-            if (chain == Head.this.chain) {
+            if (this == events) {
               Head.this.broken(status);
             }
           });

@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.GgufFile;
 import dev.flotilla.model.GgufHeader;
 import dev.flotilla.model.GgufHeader.TensorInfo;
@@ -15,6 +16,7 @@ import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.TensorFiles;
+import dev.flotilla.model.TensorShare;
 import dev.flotilla.model.TensorSource;
 import dev.flotilla.plan.Footprint;
 import dev.flotilla.serve.Manifest.TensorPart;
@@ -436,7 +438,7 @@ public final class ModelStore implements AutoCloseable {
   }
 
   /** Loads one stage's layers; what this node lacks of them it fetches, verified, and keeps. */
-  LayerSlice load(Placement placement, int stage) {
+  LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), placement.model());
     if (!model.digest().equals(placement.digest())) {
       throw new FlotillaException(
@@ -444,27 +446,34 @@ public final class ModelStore implements AutoCloseable {
           "model " + model.name() + " is another file now",
           "The controller will place it anew.");
     }
-    return load(
-        model, placement.layers(stage), placement.engine().kv(), placement.cachePositions());
+    LayerRange layers = placement.layers(stage);
+    KvFormat kv = placement.engine().kv();
+    int positions = placement.cachePositions();
+    Optional<TensorShare> share = placement.share(stage);
+    try (TensorSource source = source(model, layers)) {
+      return share.isPresent()
+          ? PackedSlice.load(source, layers, threads, kv, positions, share.get(), allReduce)
+          : PackedSlice.load(source, layers, threads, kv, positions);
+    }
   }
 
   /** Loads the whole of a placement's draft model. */
   LayerSlice draft(Placement placement) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), placement.engine().draft());
     LayerRange all = new LayerRange(0, model.config().layers() - 1);
-    return load(model, all, KvFormat.DEFAULT, model.cachePositions());
+    try (TensorSource source = source(model, all)) {
+      return PackedSlice.load(source, all, threads, KvFormat.DEFAULT, model.cachePositions());
+    }
   }
 
-  private LayerSlice load(ModelRecord model, LayerRange layers, KvFormat kv, int positions) {
+  private TensorSource source(ModelRecord model, LayerRange layers) {
     Set<String> needed =
         header(model).sliceTensors(layers).stream()
             .map(TensorInfo::name)
             .collect(Collectors.toSet());
     List<TensorPart> tensors =
         manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
-    try (TensorSource source = verifiedSource(model, tensors)) {
-      return PackedSlice.load(source, layers, threads, kv, positions);
-    }
+    return verifiedSource(model, tensors);
   }
 
   private TensorSource verifiedSource(ModelRecord model, List<TensorPart> tensors) {

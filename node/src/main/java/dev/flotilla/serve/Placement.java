@@ -3,6 +3,7 @@ package dev.flotilla.serve;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.LayerRange;
+import dev.flotilla.model.TensorShare;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
@@ -15,7 +16,9 @@ import java.util.Optional;
  * @param digest SHA-256 of the model's file
  * @param cachePositions of each stage's KV cache
  * @param engine how its stages compute
- * @param stages in order; the first one's node is the head
+ * @param stages in order; the first one's node is the head. Of a tensor-parallel replica they are
+ *     its ranks, and all have all layers
+ * @param tensor what each rank has of every layer; empty where a stage has all of its layers
  */
 record Placement(
     String replica,
@@ -23,10 +26,30 @@ record Placement(
     String digest,
     int cachePositions,
     Engine engine,
-    List<Deployments.StageView> stages) {
+    List<Deployments.StageView> stages,
+    List<Share> tensor) {
+
+  /**
+   * What a rank has of every layer.
+   *
+   * @param heads of keys and values
+   * @param inner elements of the feed-forward part
+   */
+  record Share(int heads, int inner) {}
+
+  Placement(
+      String replica,
+      String model,
+      String digest,
+      int cachePositions,
+      Engine engine,
+      List<Deployments.StageView> stages) {
+    this(replica, model, digest, cachePositions, engine, stages, List.of());
+  }
 
   Placement {
     engine = Objects.requireNonNullElse(engine, Engine.DEFAULT);
+    tensor = List.copyOf(Objects.requireNonNullElse(tensor, List.of()));
   }
 
   static final String KIND = "placement";
@@ -66,6 +89,22 @@ record Placement(
       }
     }
     return Optional.empty();
+  }
+
+  /** How many steps are in flight: one for each stage that waits for the one before it. */
+  int pipeline() {
+    return tensor.isEmpty() ? stages.size() : 1;
+  }
+
+  /** What a rank has, if the ranks share out the layers. */
+  Optional<TensorShare> share(int rank) {
+    return tensor.isEmpty()
+        ? Optional.empty()
+        : Optional.of(
+            TensorShare.of(
+                    tensor.stream().map(Share::heads).toList(),
+                    tensor.stream().map(Share::inner).toList())
+                .get(rank));
   }
 
   LayerRange layers(int stage) {

@@ -41,7 +41,7 @@ public final class Profiler implements AutoCloseable {
   private static final long IDLE_NS = TimeUnit.SECONDS.toNanos(3);
 
   /** A machine that is busy for longer always is: then what it does besides belongs to it. */
-  private static final long PATIENCE_NS = TimeUnit.MINUTES.toNanos(3);
+  private static final long PATIENCE_NS = TimeUnit.MINUTES.toNanos(15);
 
   private static final double BUSY_LOAD = 0.3;
   private static final int NICE = 10;

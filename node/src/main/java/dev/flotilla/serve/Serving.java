@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.cluster.Cluster;
+import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerSlice;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
@@ -41,8 +42,8 @@ public final class Serving implements AutoCloseable {
             cluster,
             new StageHost.Slices() {
               @Override
-              public LayerSlice load(Placement placement, int stage) {
-                return models.load(placement, stage);
+              public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
+                return models.load(placement, stage, allReduce);
               }
 
               @Override

@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Placement.Placed;
@@ -51,8 +52,11 @@ final class StageHost implements AutoCloseable {
   /** Where slices come from. */
   interface Slices {
 
-    /** Loads one stage's layers; may take long, and fetch from other nodes. */
-    LayerSlice load(Placement placement, int stage);
+    /**
+     * Loads one stage's layers, or a rank's share of them; may take long, and fetch from other
+     * nodes.
+     */
+    LayerSlice load(Placement placement, int stage, AllReduce allReduce);
 
     /** Loads the whole of a placement's draft model. */
     LayerSlice draft(Placement placement);
@@ -64,6 +68,7 @@ final class StageHost implements AutoCloseable {
     final int index;
     @Nullable Stage stage;
     @Nullable LayerSlice draft;
+    final Optional<RankSums> sums;
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
@@ -72,6 +77,10 @@ final class StageHost implements AutoCloseable {
     Local(Placed placed, int index) {
       this.placed = placed;
       this.index = index;
+      this.sums =
+          placed.placement().tensor().isEmpty()
+              ? Optional.empty()
+              : Optional.of(new RankSums(index, placed.placement().stages().size()));
     }
 
     Placement placement() {
@@ -83,6 +92,9 @@ final class StageHost implements AutoCloseable {
       return placement().digest().equals(other.digest())
           && placement().cachePositions() == other.cachePositions()
           && placement().engine().kv() == other.engine().kv()
+          // Sums are between the ranks of one placement.
+          && placement().tensor().isEmpty()
+          && other.tensor().isEmpty()
           && placement().layers(index).equals(other.layers(otherIndex));
     }
   }
@@ -213,7 +225,7 @@ final class StageHost implements AutoCloseable {
     }
     Stage stage;
     try {
-      stage = kept.isPresent() ? kept.get() : newStage(placement, index);
+      stage = kept.isPresent() ? kept.get() : newStage(local);
       try {
         if (index == 0 && !placement.engine().draft().isEmpty()) {
           local.draft = slices.draft(placement);
@@ -244,10 +256,12 @@ final class StageHost implements AutoCloseable {
           new Head(
               placement.replica(),
               stage,
-              stages,
+              placement.pipeline(),
               placement.engine().wire(),
               drafter(local),
-              listener -> onward(local, listener),
+              listener -> onward(local, index + 1, listener),
+              local.sums.map(
+                  sums -> new Followers(sums, (rank, listener) -> onward(local, rank, listener))),
               (state, reason) ->
                   status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
               metrics,
@@ -257,8 +271,9 @@ final class StageHost implements AutoCloseable {
           new Worker(
               placement.replica() + "/" + index,
               stage,
-              placement.engine().wire(),
-              listener -> onward(local, listener));
+              local.sums.isPresent() ? WireType.F32 : placement.engine().wire(),
+              local.sums,
+              listener -> onward(local, index + 1, listener));
     }
     log.info(
         "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
@@ -271,9 +286,11 @@ final class StageHost implements AutoCloseable {
         kept.isPresent() ? ", kept from before" : "");
   }
 
-  private Stage newStage(Placement placement, int index) {
+  private Stage newStage(Local local) {
     work.incrementAndGet();
-    Stage stage = new Stage(slices.load(placement, index), work::incrementAndGet);
+    AllReduce allReduce = local.sums.isPresent() ? local.sums.get() : AllReduce.ALONE;
+    Stage stage =
+        new Stage(slices.load(local.placement(), local.index, allReduce), work::incrementAndGet);
     work.incrementAndGet();
     return stage;
   }
@@ -288,8 +305,7 @@ final class StageHost implements AutoCloseable {
     return lookup.equals(Drafter.NONE) ? model : lookup.or(model);
   }
 
-  private Chain onward(Local local, Chain.Listener listener) {
-    int next = local.index + 1;
+  private Chain onward(Local local, int next, Chain.Listener listener) {
     return Chain.open(
         cluster.channel(local.placement().stages().get(next).node()),
         replica(local),
@@ -384,6 +400,8 @@ final class StageHost implements AutoCloseable {
     public void onNext(ChainMessage message) {
       if (message.hasOpen()) {
         open(message.getOpen());
+      } else if (message.hasPartial()) {
+        session.partial(Wire.floats(message.getPartial().getValues()));
       } else if (worker != null) {
         worker.step(session, message.getStep());
       }

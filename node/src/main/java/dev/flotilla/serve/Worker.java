@@ -1,11 +1,15 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.ChainReply;
 import dev.flotilla.serve.proto.Opened;
+import dev.flotilla.serve.proto.Partial;
 import dev.flotilla.serve.proto.Step;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
+import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
@@ -24,13 +28,27 @@ final class Worker implements AutoCloseable {
   /** A chain that came in, and where it goes on. */
   static final class Session {
     private final Replies<ChainReply> upstream;
+    private final RankSums.Peer root;
     private @Nullable Chain downstream;
 
     Session(Replies<ChainReply> upstream) {
       this.upstream = upstream;
+      this.root =
+          new RankSums.Peer(
+              values ->
+                  upstream.send(
+                      ChainReply.newBuilder()
+                          .setPartial(Partial.newBuilder().setValues(Wire.bytes(values)))
+                          .build()));
+    }
+
+    /** A part of a sum came, or the sum. */
+    void partial(float[] values) {
+      root.arrived(values);
     }
 
     private void end(Status status) {
+      root.lose();
       upstream.fail(status);
       if (downstream != null) {
         downstream.close();
@@ -41,6 +59,7 @@ final class Worker implements AutoCloseable {
   private final String name;
   private final Stage stage;
   private final WireType wire;
+  private final Optional<RankSums> sums;
   private final Function<Chain.Listener, Chain> onward;
   private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
   private final Thread thread;
@@ -49,12 +68,19 @@ final class Worker implements AutoCloseable {
 
   /**
    * @param wire how hidden states come and go
+   * @param sums of a rank that makes the steps of rank 0 with it, and answers nothing
    * @param onward opens the chain to the next stage; not used by the last one
    */
-  Worker(String name, Stage stage, WireType wire, Function<Chain.Listener, Chain> onward) {
+  Worker(
+      String name,
+      Stage stage,
+      WireType wire,
+      Optional<RankSums> sums,
+      Function<Chain.Listener, Chain> onward) {
     this.name = name;
     this.stage = stage;
     this.wire = wire;
+    this.sums = sums;
     this.onward = onward;
     this.thread = Thread.ofPlatform().name("stage-" + name).daemon().start(this::loop);
   }
@@ -68,6 +94,7 @@ final class Worker implements AutoCloseable {
   }
 
   void end(Session session) {
+    session.root.lose(); // the thread may wait for it
     inbox.add(
         () -> {
           if (session == current) {
@@ -85,7 +112,12 @@ final class Worker implements AutoCloseable {
       } catch (InterruptedException e) {
         return; // only close() interrupts
       } catch (RuntimeException | Error e) {
-        log.error("stage {} failed and drops its chain", name, e);
+        if (e instanceof FlotillaException lost
+            && lost.code() == FlotillaException.Code.UNAVAILABLE) {
+          log.warn("stage {} drops its chain: {}", name, lost.getMessage());
+        } else {
+          log.error("stage {} failed and drops its chain", name, e);
+        }
         if (current != null) {
           current.end(Status.UNAVAILABLE.withDescription("stage " + name + " failed: " + e));
           current = null;
@@ -101,6 +133,7 @@ final class Worker implements AutoCloseable {
     }
     stage.reset();
     current = session;
+    sums.ifPresent(all -> all.connect(List.of(session.root)));
     if (stage.last()) {
       session.upstream.send(opened());
       return;
@@ -137,6 +170,9 @@ final class Worker implements AutoCloseable {
     Rows rows = Wire.rows(step);
     float[] hidden = Wire.hidden(step.getHidden(), wire);
     stage.forward(hidden, rows);
+    if (sums.isPresent()) {
+      return;
+    }
     if (session.downstream != null) {
       session.downstream.send(step.toBuilder().setHidden(Wire.hidden(hidden, wire)).build());
       return;
@@ -156,6 +192,7 @@ final class Worker implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
+    sums.ifPresent(RankSums::lose);
     inbox.add(() -> {});
     Closing.join(thread);
     if (current != null) {

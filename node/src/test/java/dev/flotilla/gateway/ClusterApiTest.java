@@ -86,7 +86,7 @@ class ClusterApiTest {
           model    | {"model":5}
           replicas | {"model":"tiny","replicas":0}
           stages   | {"model":"tiny","stages":-1}
-          tensor   | {"model":"tiny","tensor":2}
+          tensor   | {"model":"tiny","tensor":0}
           routing  | {"model":"tiny","routing":"random"}
           force    | {"model":"tiny","force":"yes"}
           kv       | {"model":"tiny","kv":"f64"}
@@ -118,6 +118,10 @@ class ClusterApiTest {
     assertThat(refused.body()).contains("only 3 nodes are up").contains("Ask for fewer stages.");
     assertThat(gateway.get("/api/plan?model=tiny&stages=x").statusCode()).isEqualTo(400);
     assertThat(gateway.get("/api/plan").statusCode()).isEqualTo(400);
+    plan = TestGateway.json(gateway.get("/api/plan?model=tiny&tensor=2"));
+    assertThat(plan.get("ranks").asInt()).isEqualTo(2);
+    assertThat(gateway.get("/api/plan?model=tiny&tensor=2&stages=2").statusCode()).isEqualTo(400);
+    assertThat(gateway.get("/api/plan?model=tiny&tensor=0").statusCode()).isEqualTo(400);
   }
 
   @Test

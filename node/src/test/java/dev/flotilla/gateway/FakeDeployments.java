@@ -76,6 +76,11 @@ final class FakeDeployments implements Deployments {
   }
 
   @Override
+  public Map<String, Object> tensorPlan(String model, int ranks, Engine engine) {
+    return Map.of("ranks", ranks, "predicted_tokens_per_second", 20.5);
+  }
+
+  @Override
   public Map<String, Object> plan(String model, int stages, Engine engine) {
     if (stages > 3) {
       throw new FlotillaException(

@@ -12,12 +12,14 @@ import org.junit.jupiter.api.Test;
 /** The probe on a clock of its own: what it runs is real, what a pass takes is the test's. */
 final class LayerProbeTest {
 
+  private static final LayerProbe.Wide SMALL = new LayerProbe.Wide(256, 4, 2, 256, 1);
+
   @Test
   void everyTypeIsMeasuredAtEveryNumberOfRows() {
     AtomicInteger looks = new AtomicInteger();
     // Every look at the clock is 200 ms later: a pass takes one look.
     LayerSpeeds speeds =
-        new LayerProbe(1, () -> true, () -> 200_000_000L * looks.incrementAndGet())
+        new LayerProbe(1, () -> true, () -> 200_000_000L * looks.incrementAndGet(), SMALL)
             .measure()
             .orElseThrow();
     assertThat(speeds.measured()).isTrue();
@@ -30,7 +32,9 @@ final class LayerProbeTest {
   @Test
   void itEndsWhenThereIsSomethingBetterToDo() {
     AtomicInteger passes = new AtomicInteger();
-    assertThat(new LayerProbe(1, () -> passes.incrementAndGet() < 20, System::nanoTime).measure())
+    assertThat(
+            new LayerProbe(1, () -> passes.incrementAndGet() < 20, System::nanoTime, SMALL)
+                .measure())
         .isEmpty();
     assertThat(passes.get()).isEqualTo(20);
   }
@@ -39,7 +43,7 @@ final class LayerProbeTest {
   void betweenMeasuredRowsAndBeyondThemAreStraightLines() {
     LayerSpeeds speeds =
         new LayerSpeeds(
-            List.of(1.0, 4.0, 8.0, 128.0),
+            List.of(1.0, 4.0, 8.0, 512.0),
             Map.of("q8_0", List.of(1.0, 2.0, 4.0, 64.0)),
             0,
             0,

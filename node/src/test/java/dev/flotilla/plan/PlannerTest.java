@@ -361,8 +361,8 @@ final class PlannerTest {
     assertThat(two.tokensPerSecond()).isCloseTo(1 / (0.049 + hop), withPercentage(0.01));
     // Two groups of four rows; the stage with the output takes 2 * (2 + 20) + 10 ms.
     assertThat(two.pipelinedTokensPerSecond()).isCloseTo(8 / (2 * 0.054), withPercentage(0.01));
-    // 512 rows, on the line through 8 and 128: 3 + 504 / 120 * 47 ms, and 3 + 504 / 120 * 30 ns.
-    double layer = 0.003 + 504 / 120.0 * 0.047 + 10e6 * (3e-9 + 504 / 120.0 * 30e-9);
+    // A prompt's step: 50 ms and 33 ns.
+    double layer = 0.05 + 10e6 * 33e-9;
     assertThat(one.firstTokenSeconds()).isCloseTo(4 * layer + 0.005, withPercentage(0.01));
   }
 
@@ -380,5 +380,60 @@ final class PlannerTest {
     assertThat(model.layerRead(1)).isEqualTo(Map.of("q8_0", 10e6, "q4_0", 20e6));
     assertThat(model.layerRead(8).get("q4_0"))
         .isCloseTo(80e6 * (1 - Math.pow(0.75, 8)), within(1.0));
+  }
+
+  @Test
+  void sharesOfLayersAreWholeUnitsWithinMemoryAndFollowSpeed() {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int round = 0; round < 300; round++) {
+      String what = "seed " + seed + " round " + round;
+      int kvHeads = 1 + random.nextInt(8);
+      int inner = 32 * (1 + random.nextInt(30));
+      ModelConfig config =
+          new ModelConfig(1000, 256, 4, 2 * kvHeads, kvHeads, 64, inner, 512, 1e4f, 1e-5f, false);
+      Footprint model = new Footprint(config, 40 * MB, 5 * MB, 5 * MB, 4 * MB);
+      List<Machine> machines = new ArrayList<>();
+      for (int i = 0; i < 5; i++) {
+        machines.add(machine("m" + i, random));
+      }
+      int ranks = 2 + random.nextInt(4);
+      TensorPlan plan;
+      try {
+        plan = Planner.tensor(model, machines, ranks, true);
+      } catch (FlotillaException e) {
+        boolean tooMany = ranks > Math.min(kvHeads, inner / 32);
+        assertThat(e.code())
+            .as(what)
+            .isEqualTo(
+                tooMany ? FlotillaException.Code.INVALID : FlotillaException.Code.UNAVAILABLE);
+        continue;
+      }
+      assertThat(plan.ranks()).as(what).hasSize(ranks);
+      assertThat(plan.ranks().stream().mapToInt(TensorPlan.Rank::heads).sum())
+          .as(what)
+          .isEqualTo(kvHeads);
+      assertThat(plan.ranks().stream().mapToInt(TensorPlan.Rank::inner).sum())
+          .as(what)
+          .isEqualTo(inner);
+      for (TensorPlan.Rank rank : plan.ranks()) {
+        Machine machine =
+            machines.stream().filter(m -> m.id().equals(rank.machine())).findFirst().orElseThrow();
+        assertThat(rank.bytes()).as(what).isLessThanOrEqualTo(machine.memoryBytes());
+        assertThat(rank.heads()).as(what).isPositive();
+        assertThat(rank.inner() % 32).as(what).isZero();
+      }
+    }
+    // Twice as fast, twice as much.
+    ModelConfig config =
+        new ModelConfig(1000, 256, 4, 12, 6, 64, 960, 512, 1e4f, 1e-5f, false);
+    TensorPlan plan =
+        Planner.tensor(
+            new Footprint(config, 40 * MB, 5 * MB, 5 * MB, 4 * MB),
+            List.of(new Machine("a", 1000 * MB, 2e9), new Machine("b", 1000 * MB, 1e9)),
+            2,
+            true);
+    assertThat(plan.ranks().getFirst().heads()).isEqualTo(4);
+    assertThat(plan.ranks().getFirst().inner()).isEqualTo(640);
   }
 }

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.FakeCluster;
+import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.GgufHeader;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
@@ -115,7 +116,7 @@ final class ModelStoreTest {
     stores.get("a").add("m", gguf);
     await(() -> model().holders().size() == 2);
     String third = third();
-    try (LayerSlice slice = stores.get(third).load(placement(third, 2, 3), 0)) {
+    try (LayerSlice slice = stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE)) {
       assertThat(slice.range()).isEqualTo(new LayerRange(2, 3));
     }
     List<String> files = filesOf(third);
@@ -129,7 +130,7 @@ final class ModelStoreTest {
     stores.get("a").add("m", gguf);
     await(() -> model().holders().size() == 2);
     String third = third();
-    stores.get(third).load(placement(third, 2, 3), 0).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
     Path parts = folder.resolve(third).resolve("data/models/" + model().digest() + "/parts");
     List<Path> tensors = new ArrayList<>();
     try (Stream<Path> files = Files.list(parts)) {
@@ -140,7 +141,7 @@ final class ModelStoreTest {
     Path part = parts.resolve(tensors.get(0).getFileName() + ".part");
     Files.write(part, Arrays.copyOf(whole, whole.length / 2));
     flipBit(tensors.get(1), 9);
-    stores.get(third).load(placement(third, 2, 3), 0).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
     assertThat(Files.readAllBytes(tensors.get(0))).isEqualTo(whole);
     assertThat(part).doesNotExist();
 
@@ -149,7 +150,7 @@ final class ModelStoreTest {
     byte[] half = Arrays.copyOf(whole, whole.length / 2);
     half[0] ^= 1;
     Files.write(part, half);
-    stores.get(third).load(placement(third, 2, 3), 0).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
     assertThat(Files.readAllBytes(tensors.get(0))).isEqualTo(whole);
   }
 
@@ -169,7 +170,7 @@ final class ModelStoreTest {
     await(() -> model().holders().size() == 2);
     Path copy = folder.resolve("a/data/models/" + model().digest() + "/model.gguf");
     flipBit(copy, (int) Files.size(copy) - 200);
-    stores.get("a").load(placement("a", 0, 5), 0).close();
+    stores.get("a").load(placement("a", 0, 5), 0, AllReduce.ALONE).close();
     // Whichever node is quicker makes up for it.
     await(
         () ->
