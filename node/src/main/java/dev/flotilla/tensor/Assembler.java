@@ -36,6 +36,9 @@ final class Assembler {
   private static final int PF3 = 2;
   private static final int PF2 = 3;
 
+  /** As an index register: none. */
+  private static final int NO_INDEX = 4;
+
   private static final int FULL = 64;
   private static final int HALF = 32;
   private static final int ELEMENT = 4;
@@ -100,6 +103,10 @@ final class Assembler {
     arithmetic(0, to, constant);
   }
 
+  void andConstant(int to, int constant) {
+    arithmetic(4, to, constant);
+  }
+
   void xorConstant(int to, int constant) {
     arithmetic(6, to, constant);
   }
@@ -122,13 +129,38 @@ final class Assembler {
     fourBytes(place - (code.size() + 4));
   }
 
+  /** Compares, for {@link #jumpAheadIfLess} and {@link #jumpAheadUnlessLess}. */
+  void compareConstant(int register, int constant) {
+    arithmetic(7, register, constant);
+  }
+
+  void compare(int register, Address with) {
+    rex(register, with.base);
+    bytes(0x3b);
+    memory(register, with, 1);
+  }
+
   /**
-   * Jumps ahead when the last sum was 0.
+   * Jumps ahead.
    *
    * @return what {@link #land} takes
    */
-  int jumpForwardIfZero() {
-    bytes(0x0f, 0x84);
+  int jumpAheadIfLess() {
+    return jumpAhead(0x8c);
+  }
+
+  int jumpAheadUnlessLess() {
+    return jumpAhead(0x8d);
+  }
+
+  /** Jumps back to a place. */
+  void jumpIfLess(int place) {
+    bytes(0x0f, 0x8c);
+    fourBytes(place - (code.size() + 4));
+  }
+
+  private int jumpAhead(int condition) {
+    bytes(0x0f, condition);
     fourBytes(0);
     return code.size();
   }
@@ -164,6 +196,10 @@ final class Assembler {
   /** 32 bits from memory to all elements. */
   void broadcast(int to, Address from) {
     evex(P66, MAP_0F38, 0x58, to, 0, from, ELEMENT, false);
+  }
+
+  void subtractBytes(int to, int a, int b) {
+    evex(P66, MAP_0F, 0xf8, to, a, b);
   }
 
   void zero(int to) {
@@ -239,9 +275,9 @@ final class Assembler {
     bytes(0xc0);
   }
 
-  void zeroTile(int tile) {
-    vex(PF2, 0x49, 0, 0);
-    bytes(0xc0 | tile << 3);
+  /** The same bytes of memory for every row. */
+  void repeatIntoTile(int tile, Address from) {
+    tileMemory(PF2, tile, from, NO_INDEX, 1);
   }
 
   /**

@@ -101,9 +101,7 @@ final class IntegerProducts implements AutoCloseable {
 
   private void multiply(Scratch my, int tile, PackedMatrix weights, Matrix result) {
     long address = weights.tiles().address() + weights.tileOffset(tile);
-    if (MachineKernels.byMatrixUnit(quantised.rows())) {
-      manyByUnit(my, address, tile, weights, result);
-    } else if (MachineKernels.AVAILABLE) {
+    if (MachineKernels.AVAILABLE) {
       byMachineCode(my, address, tile, weights, result);
     } else {
       if (quantised.rows() == 1) {
@@ -120,18 +118,14 @@ final class IntegerProducts implements AutoCloseable {
 
   private void byMachineCode(
       Scratch my, long address, int tile, PackedMatrix weights, Matrix result) {
-    for (int first = 0; first < quantised.rows(); first += MachineKernels.FEW) {
-      int count = Math.min(MachineKernels.FEW, quantised.rows() - first);
-      MachineKernels.few(my.parameters, weights.type(), address, quantised, first, count);
-      copy(my, first, count, tile, weights, result);
-    }
-  }
-
-  private void manyByUnit(Scratch my, long address, int tile, PackedMatrix weights, Matrix result) {
-    long bytes = my.bytes(address, quantised.blocks(), weights.type());
-    for (int first = 0; first < quantised.rows(); first += MachineKernels.MANY) {
-      MachineKernels.many(my.parameters, bytes, quantised, first);
-      int count = Math.min(MachineKernels.MANY, quantised.rows() - first);
+    int rows = quantised.rows();
+    boolean wantsBytes = MachineKernels.wantsBytes(rows);
+    long from = wantsBytes ? my.bytes(address, quantised.blocks(), weights.type()) : address;
+    WeightType type = wantsBytes ? WeightType.Q8_0 : weights.type();
+    int atOnce = MachineKernels.atOnce(rows);
+    for (int first = 0; first < rows; first += atOnce) {
+      int count = Math.min(atOnce, rows - first);
+      MachineKernels.multiply(my.parameters, type, from, quantised, first, count);
       copy(my, first, count, tile, weights, result);
     }
   }

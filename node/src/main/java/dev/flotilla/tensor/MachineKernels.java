@@ -38,11 +38,20 @@ import org.jspecify.annotations.Nullable;
  */
 final class MachineKernels {
 
-  /** Rows that the kernels for few take at most: so many sums have a register each. */
+  /** Rows that the vector unit takes at once: so many sums have a register each. */
   static final int FEW = 8;
 
-  /** Rows that the kernel for many takes at a time. */
+  /** Rows that the matrix unit takes at once. */
   static final int MANY = 16;
+
+  /** Rows that it can take as well as the vector unit does. */
+  private static final int WORTH_A_MATRIX = 5;
+
+  /** Its kernels are for multiples. */
+  private static final int STEP = 4;
+
+  /** Up to so many rows, nibbles become bytes in the kernel. */
+  private static final int UNPACKED_ONCE = 8;
 
   // What a kernel is given: a block of memory.
   static final int WEIGHTS = 0;
@@ -57,13 +66,30 @@ final class MachineKernels {
   static final int MASK = 72;
   static final int HALF_MASK = 76;
   static final int UNIT = 80;
-  static final int TILES = 128;
+  static final int EIGHTS = 84;
+  static final int LAST_PRODUCT = 88;
+  static final int LAST_NIBBLES = 96;
+  static final int ZEROS = 128;
+  static final int TILES = 192;
 
   /** Bytes of it. */
-  static final int PARAMETERS = 192;
+  static final int PARAMETERS = TILES + 4 * 64;
 
-  /** Two tiles of sums. */
-  static final int SCRATCH_BYTES = 2048;
+  /** How many blocks lie between two stages. */
+  private static final int DISTANCE = 4;
+
+  /** What a stage leaves of a block for the next one: at most 12 rows twice. */
+  private static final int SLOT = 2048;
+
+  private static final int RING = 2 * DISTANCE * SLOT;
+
+  /** A ring of sums, and one of bytes. */
+  static final int SCRATCH_BYTES = 2 * RING;
+
+  private static final int EIGHTS_REGISTER = 28;
+  private static final int MASK_REGISTER = 29;
+  private static final int UNIT_REGISTER = 30;
+  private static final int HALF_BITS_REGISTER = 31;
 
   /** How far ahead of their use weights are fetched, in bytes. */
   private static final int AHEAD = Integer.getInteger("flotilla.ahead", 4096);
@@ -75,17 +101,22 @@ final class MachineKernels {
   /** Whether they can be used here. */
   static final boolean AVAILABLE = CODE != null;
 
-  /** Whether {@link #many} can. */
-  static final boolean MATRIX_UNIT = CODE != null && CODE.many != null;
+  /** Whether the matrix unit can. */
+  static final boolean MATRIX_UNIT = CODE != null && !CODE.unitBytes.isEmpty();
 
   private static final MethodHandle CALL = call();
 
   /**
    * @param bytes functions for 1 to {@link #FEW} rows and weights of 8 bits
-   * @param nibbles of 4 bits
+   * @param nibbles the same for 4 bits
+   * @param unitBytes for {@link #STEP} to {@link #MANY} rows, or none
+   * @param unitNibbles to {@link #UNPACKED_ONCE}
    */
   private record Code(
-      List<MemorySegment> bytes, List<MemorySegment> nibbles, @Nullable MemorySegment many) {}
+      List<MemorySegment> bytes,
+      List<MemorySegment> nibbles,
+      List<MemorySegment> unitBytes,
+      List<MemorySegment> unitNibbles) {}
 
   private MachineKernels() {}
 
@@ -99,29 +130,44 @@ final class MachineKernels {
     parameters.set(ValueLayout.JAVA_LONG, SCRATCH, scratch.address());
     parameters.set(ValueLayout.JAVA_LONG, SUMS, sums.address());
     parameters.set(ValueLayout.JAVA_INT, HALF_MASK, HALF_BITS);
-    // Palette 1; bytes of a row and rows: sums, left and right of 32 columns.
-    parameters.set(ValueLayout.JAVA_BYTE, TILES, (byte) 1);
-    int[] rowBytes = {64, 32, 64};
-    int[] rows = {MANY, MANY, QuantisedRows.BLOCK / 4};
-    for (int tile = 0; tile < rows.length; tile++) {
-      parameters.set(ValueLayout.JAVA_SHORT, TILES + 16 + 2 * tile, (short) rowBytes[tile]);
-      parameters.set(ValueLayout.JAVA_BYTE, TILES + 48 + tile, (byte) rows[tile]);
+    parameters.set(ValueLayout.JAVA_INT, EIGHTS, 0x08080808);
+    for (int rows = 4; rows <= MANY; rows += 4) {
+      long to = TILES + 64 * (rows / 4 - 1);
+      // Palette 1; then bytes of a row and rows: two of sums, rows, two of weights.
+      parameters.set(ValueLayout.JAVA_BYTE, to, (byte) 1);
+      int[] rowBytes = {64, 64, QuantisedRows.BLOCK, 64, 64};
+      int[] counts = {rows, rows, rows, QuantisedRows.BLOCK / 4, QuantisedRows.BLOCK / 4};
+      for (int tile = 0; tile < counts.length; tile++) {
+        parameters.set(ValueLayout.JAVA_SHORT, to + 16 + 2 * tile, (short) rowBytes[tile]);
+        parameters.set(ValueLayout.JAVA_BYTE, to + 48 + tile, (byte) counts[tile]);
+      }
     }
   }
 
   /** Room for so many rows. */
   static int allotted(int rows) {
-    return byMatrixUnit(rows) ? (rows + MANY - 1) / MANY * MANY : rows;
+    return byMatrixUnit(rows) ? (rows + STEP - 1) / STEP * STEP : rows;
   }
 
-  /** Whether so many rows are worth it. */
   static boolean byMatrixUnit(int rows) {
-    return MATRIX_UNIT && rows > FEW;
+    return MATRIX_UNIT && rows >= WORTH_A_MATRIX;
+  }
+
+  /** Whether weights of 4 bits must have been brought to bytes for so many rows. */
+  static boolean wantsBytes(int rows) {
+    return byMatrixUnit(rows) && rows > UNPACKED_ONCE;
+  }
+
+  /** How many rows {@link #multiply} takes at most, of so many. */
+  static int atOnce(int rows) {
+    return byMatrixUnit(rows) ? MANY : FEW;
   }
 
   /** Sets what the products with one matrix have in common. */
   static void set(MemorySegment parameters, PackedMatrix weights, QuantisedRows x) {
     parameters.set(ValueLayout.JAVA_LONG, BLOCKS, x.blocks());
+    parameters.set(ValueLayout.JAVA_LONG, LAST_PRODUCT, x.blocks() + DISTANCE);
+    parameters.set(ValueLayout.JAVA_LONG, LAST_NIBBLES, x.blocks() + 2 * DISTANCE);
     parameters.set(ValueLayout.JAVA_LONG, ROWS_STRIDE, (long) QuantisedRows.BLOCK * x.allotted());
     parameters.set(ValueLayout.JAVA_LONG, SCALES_STRIDE, 4L * x.allotted());
     boolean bytes = weights.type() == WeightType.Q8_0;
@@ -132,44 +178,27 @@ final class MachineKernels {
   /**
    * Rows by a tile: writes {@code [count, 32]} sums.
    *
+   * @param type of the tile
    * @param tile its address
-   * @param first row
-   * @param count at most {@link #FEW}
+   * @param first row, a multiple of {@link #atOnce}
+   * @param count at most {@link #atOnce}
    */
-  static void few(
+  static void multiply(
       MemorySegment parameters, WeightType type, long tile, QuantisedRows x, int first, int count) {
-    Code code = code();
-    List<MemorySegment> functions = type == WeightType.Q8_0 ? code.bytes : code.nibbles;
-    point(parameters, tile, x, first);
-    run(functions.get(count - 1), parameters);
-  }
-
-  /**
-   * {@link #MANY} rows by a tile of bytes: writes as many times 32 sums.
-   *
-   * @param tile its address
-   */
-  static void many(MemorySegment parameters, long tile, QuantisedRows x, int first) {
-    MemorySegment function = code().many;
-    if (function == null) {
-      throw new IllegalStateException("no matrix unit");
+    if (CODE == null) {
+      throw new IllegalStateException("no machine code");
     }
-    point(parameters, tile, x, first);
-    run(function, parameters);
-  }
-
-  private static void point(MemorySegment parameters, long tile, QuantisedRows x, int first) {
     parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, tile);
     parameters.set(ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + QuantisedRows.BLOCK * first);
     parameters.set(ValueLayout.JAVA_LONG, ROW_SCALES, x.scalesAddress() + 4L * first);
     parameters.set(ValueLayout.JAVA_LONG, STARTS, x.startsAddress() + 4L * first);
-  }
-
-  private static Code code() {
-    if (CODE == null) {
-      throw new IllegalStateException("no machine code");
+    boolean bytes = type == WeightType.Q8_0;
+    if (byMatrixUnit(x.rows())) {
+      List<MemorySegment> functions = bytes ? CODE.unitBytes : CODE.unitNibbles;
+      run(functions.get((count - 1) / STEP), parameters);
+    } else {
+      run((bytes ? CODE.bytes : CODE.nibbles).get(count - 1), parameters);
     }
-    return CODE;
   }
 
   private static void run(MemorySegment function, MemorySegment parameters) {
@@ -268,43 +297,81 @@ final class MachineKernels {
   }
 
   /**
-   * 16 rows by a tile of bytes, 16 of its rows after the other 16. While the vector unit adds one
-   * block's sums, the matrix unit multiplies the next.
+   * Rows by a tile on the matrix unit. Stages follow one another at some distance in blocks, for
+   * what a tile leaves in memory cannot be read at once: nibbles become bytes, the unit multiplies,
+   * the vector unit adds the sums. Up to 12 rows have all their sums in registers; 16 go through
+   * the tile's memory twice, 16 of its rows at a time.
    */
-  private static byte[] many() {
+  private static byte[] matrix(WeightType type, int rows) {
+    boolean nibbles = type == WeightType.Q4_0;
+    int blockBytes = TILE * type.blockBytes();
     Assembler a = new Assembler();
-    int unit = 30;
-    int halfBits = 31;
-    a.configureTiles(at(RDI, TILES));
-    a.broadcast(halfBits, at(RDI, HALF_MASK));
-    a.broadcast(unit, at(RDI, UNIT));
+    a.configureTiles(at(RDI, TILES + 64 * (rows / 4 - 1)));
+    a.broadcast(HALF_BITS_REGISTER, at(RDI, HALF_MASK));
+    a.broadcast(UNIT_REGISTER, at(RDI, UNIT));
+    if (nibbles) {
+      a.broadcast(MASK_REGISTER, at(RDI, MASK));
+      a.broadcast(EIGHTS_REGISTER, at(RDI, EIGHTS));
+    }
     a.loadConstant(R9, QuantisedRows.BLOCK);
     a.load(R11, at(RDI, SCRATCH));
-    for (int half = 0; half < 2; half++) {
+    int[][] passes = rows <= 12 ? new int[][] {{0, 1}} : new int[][] {{0}, {1}};
+    int products = nibbles ? DISTANCE : 0;
+    int sums = products + DISTANCE;
+    for (int[] halves : passes) {
       a.load(RAX, at(RDI, WEIGHTS));
       a.move(RCX, RAX);
-      a.load(R10, at(RDI, BLOCKS));
       a.load(RSI, at(RDI, ROWS));
       a.load(RDX, at(RDI, ROW_SCALES));
-      for (int row = 0; row < MANY; row++) {
-        a.zero(row);
+      a.loadConstant(R8, 0);
+      for (int sum = 0; sum < halves.length * rows; sum++) {
+        a.zero(sum);
       }
-      multiplyBlock(a, half);
-      a.addConstant(R10, -1);
-      int last = a.jumpForwardIfZero();
       int block = a.here();
-      a.xorConstant(R11, SCRATCH_BYTES / 2);
-      multiplyBlock(a, half);
-      a.xorConstant(R11, SCRATCH_BYTES / 2);
-      addBlock(a, half, halfBits, unit);
-      a.xorConstant(R11, SCRATCH_BYTES / 2);
-      a.addConstant(R10, -1);
-      a.jumpIfNotZero(block);
-      a.land(last);
-      addBlock(a, half, halfBits, unit);
-      a.load(R8, at(RDI, SUMS));
-      for (int row = 0; row < MANY; row++) {
-        a.storeVector(at(R8, 4 * TILE * row + 64 * half), row);
+      a.compare(R8, at(RDI, BLOCKS));
+      int none = a.jumpAheadUnlessLess();
+      if (halves[0] == 0) {
+        for (int line = 0; line < blockBytes; line += 64) {
+          a.prefetch(at(RAX, AHEAD + line));
+        }
+      }
+      if (nibbles) {
+        unpackBlock(a);
+      } else {
+        multiplyBlock(a, halves, RAX, 2 * TILE);
+      }
+      a.addConstant(RAX, blockBytes);
+      a.land(none);
+      a.xorConstant(R11, RING / 2);
+      if (nibbles) {
+        a.compareConstant(R8, products);
+        int early = a.jumpAheadIfLess();
+        a.compare(R8, at(RDI, LAST_PRODUCT));
+        int late = a.jumpAheadUnlessLess();
+        multiplyBlock(a, halves, R11, RING);
+        a.land(early);
+        a.land(late);
+        a.xorConstant(R11, RING / 2);
+      }
+      a.compareConstant(R8, sums);
+      int early = a.jumpAheadIfLess();
+      addBlock(a, rows, halves);
+      a.addConstant(RCX, blockBytes);
+      a.land(early);
+      if (!nibbles) {
+        a.xorConstant(R11, RING / 2);
+      }
+      a.addConstant(R11, SLOT);
+      a.andConstant(R11, ~RING);
+      a.addConstant(R8, 1);
+      a.compare(R8, at(RDI, nibbles ? LAST_NIBBLES : LAST_PRODUCT));
+      a.jumpIfLess(block);
+      a.load(RAX, at(RDI, SUMS));
+      for (int half : halves) {
+        for (int row = 0; row < rows; row++) {
+          a.storeVector(
+              at(RAX, 4 * TILE * row + 64 * half), sum(row, half - halves[0], halves.length));
+        }
       }
     }
     a.releaseTiles();
@@ -312,28 +379,54 @@ final class MachineKernels {
     return a.code();
   }
 
-  private static void multiplyBlock(Assembler a, int half) {
-    a.zeroTile(0);
-    a.loadTile(1, at(RSI, 0), R9, 1);
-    a.loadTile(2, at(RAX, 2 * TILE + 64 * half), R9, 4);
-    a.addTileProducts(0, 1, 2);
-    a.storeTile(at(R11, 0), R9, 2, 0);
-    a.add(RSI, at(RDI, ROWS_STRIDE));
-    a.addConstant(RAX, TILE * WeightType.Q8_0.blockBytes());
+  private static int sum(int row, int half, int halves) {
+    return halves * row + half;
   }
 
-  private static void addBlock(Assembler a, int half, int halfBits, int unit) {
-    int scale = 16;
-    scale(a, scale, at(RCX, 32 * half), halfBits, unit);
-    for (int row = 0; row < MANY; row++) {
-      int sum = 17 + row % 4;
-      int both = 21 + row % 4;
-      a.intsToFloats(sum, at(R11, 64 * row));
-      a.multiplyByOne(both, scale, at(RDX, 4 * row));
-      a.addProduct(row, sum, both);
+  /** Nibbles, less 8, as bytes. */
+  private static void unpackBlock(Assembler a) {
+    int low = 24;
+    int high = 25;
+    for (int line = 0; line < 16 * TILE; line += 64) {
+      a.loadVector(high, at(RAX, 2 * TILE + line));
+      a.and(low, high, MASK_REGISTER);
+      a.shiftRight(high, high, 4);
+      a.and(high, high, MASK_REGISTER);
+      a.subtractBytes(low, low, EIGHTS_REGISTER);
+      a.subtractBytes(high, high, EIGHTS_REGISTER);
+      a.storeVector(at(R11, RING + line), low);
+      a.storeVector(at(R11, RING + 16 * TILE + line), high);
+    }
+  }
+
+  private static void multiplyBlock(Assembler a, int[] halves, int base, int offset) {
+    int left = 2;
+    int right = 3;
+    a.loadTile(left, at(RSI, 0), R9, 1);
+    for (int half : halves) {
+      int sums = half - halves[0];
+      // To zero a tile costs the product that follows three times its time.
+      a.repeatIntoTile(sums, at(RDI, ZEROS));
+      a.loadTile(right + sums, at(base, offset + 64 * half), R9, 4);
+      a.addTileProducts(sums, left, right + sums);
+      a.storeTile(at(R11, SLOT / 2 * sums), R9, 2, sums);
+    }
+    a.add(RSI, at(RDI, ROWS_STRIDE));
+  }
+
+  private static void addBlock(Assembler a, int rows, int[] halves) {
+    int scale = 24;
+    for (int half : halves) {
+      scale(a, scale, at(RCX, 32 * half), HALF_BITS_REGISTER, UNIT_REGISTER);
+      for (int row = 0; row < rows; row++) {
+        int ints = 25;
+        int both = 26;
+        a.intsToFloats(ints, at(R11, SLOT / 2 * (half - halves[0]) + 64 * row));
+        a.multiplyByOne(both, scale, at(RDX, 4 * row));
+        a.addProduct(sum(row, half - halves[0], halves.length), ints, both);
+      }
     }
     a.add(RDX, at(RDI, SCALES_STRIDE));
-    a.addConstant(RCX, TILE * WeightType.Q8_0.blockBytes());
   }
 
   // ------------------------------------------------------------------ putting it in place
@@ -359,15 +452,23 @@ final class MachineKernels {
             && has(processor, "amx_int8")
             && SystemCalls.permitTiles();
     if (matrixUnit) {
-      functions.add(many());
+      for (int rows = STEP; rows <= MANY; rows += STEP) {
+        functions.add(matrix(WeightType.Q8_0, rows));
+      }
+      for (int rows = STEP; rows <= UNPACKED_ONCE; rows += STEP) {
+        functions.add(matrix(WeightType.Q4_0, rows));
+      }
     }
     List<MemorySegment> placed = SystemCalls.executable(functions);
-    return placed.isEmpty()
-        ? null
-        : new Code(
-            placed.subList(0, FEW),
-            placed.subList(FEW, 2 * FEW),
-            matrixUnit ? placed.getLast() : null);
+    if (placed.isEmpty()) {
+      return null;
+    }
+    int unitBytes = matrixUnit ? MANY / STEP : 0;
+    return new Code(
+        placed.subList(0, FEW),
+        placed.subList(FEW, 2 * FEW),
+        placed.subList(2 * FEW, 2 * FEW + unitBytes),
+        placed.subList(2 * FEW + unitBytes, placed.size()));
   }
 
   private static boolean has(String processor, String feature) {
