@@ -63,9 +63,7 @@ final class Assembler {
     byte[] bytes = code.toByteArray();
     landings.forEach(
         (jump, place) ->
-            ByteBuffer.wrap(bytes)
-                .order(ByteOrder.LITTLE_ENDIAN)
-                .putInt(jump - 4, place - jump));
+            ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).putInt(jump - 4, place - jump));
     return bytes;
   }
 
@@ -84,12 +82,12 @@ final class Assembler {
 
   void move(int to, int from) {
     rex(from, to);
-    bytes(0x89, 0xc0 | (from & 7) << 3 | to & 7);
+    bytes(0x89, 0xc0 | ((from & 7) << 3) | (to & 7));
   }
 
   void add(int to, int from) {
     rex(from, to);
-    bytes(0x01, 0xc0 | (from & 7) << 3 | to & 7);
+    bytes(0x01, 0xc0 | ((from & 7) << 3) | (to & 7));
   }
 
   void add(int to, Address from) {
@@ -113,13 +111,13 @@ final class Assembler {
 
   private void arithmetic(int operation, int to, int constant) {
     rex(0, to);
-    bytes(0x81, 0xc0 | operation << 3 | to & 7);
+    bytes(0x81, 0xc0 | (operation << 3) | (to & 7));
     fourBytes(constant);
   }
 
   void loadConstant(int to, int constant) {
     rex(0, to);
-    bytes(0xc7, 0xc0 | to & 7);
+    bytes(0xc7, 0xc0 | (to & 7));
     fourBytes(constant);
   }
 
@@ -301,7 +299,7 @@ final class Assembler {
   private void tileMemory(int prefix, int tile, Address at, int stride, int factor) {
     int inverted = 0x80 | (stride < 8 ? 0x40 : 0) | (at.base < 8 ? 0x20 : 0) | MAP_0F38;
     bytes(0xc4, inverted, 0x78 | prefix, 0x4b, 0x84 | tile << 3);
-    bytes(Integer.numberOfTrailingZeros(factor) << 6 | (stride & 7) << 3 | at.base & 7);
+    bytes((Integer.numberOfTrailingZeros(factor) << 6) | ((stride & 7) << 3) | (at.base & 7));
     fourBytes(at.displacement);
   }
 
@@ -312,7 +310,7 @@ final class Assembler {
 
   private void evex(int prefix, int map, int opcode, int register, int second, int third) {
     evexPrefix(prefix, map, register, second, (third & 16) == 0, (third & 8) == 0, false);
-    bytes(opcode, 0xc0 | (register & 7) << 3 | third & 7);
+    bytes(opcode, 0xc0 | ((register & 7) << 3) | (third & 7));
   }
 
   /**
@@ -346,7 +344,7 @@ final class Assembler {
   }
 
   private void memory(int register, Address address, int unit) {
-    int fields = (register & 7) << 3 | address.base & 7;
+    int fields = ((register & 7) << 3) | (address.base & 7);
     int units = address.displacement / unit;
     if (address.displacement == 0) {
       bytes(fields);

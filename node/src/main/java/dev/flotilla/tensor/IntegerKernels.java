@@ -53,61 +53,61 @@ final class IntegerKernels {
       FloatVector sumA = FloatVector.zero(F32);
       FloatVector sumB = FloatVector.zero(F32);
       for (int block = 0; block < blocks; block++) {
-          long base = tile + 34L * TILE * block;
-          long quants = base + 2L * TILE + 4L * lane;
-          int from = 16 * block;
-          IntVector a = IntVector.zero(I32);
-          IntVector b = IntVector.zero(I32);
-          for (int k = 0; k < 8; k++) {
-            ShortVector x0 = IntVector.broadcast(I32, x[from + 2 * k]).reinterpretAsShorts();
-            ShortVector x1 = IntVector.broadcast(I32, x[from + 2 * k + 1]).reinterpretAsShorts();
-            ShortVector v =
-                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            IntVector sum =
-                v.lanewise(VectorOperators.LSHL, 8)
-                    .lanewise(VectorOperators.ASHR, 8)
-                    .mul(x0)
-                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
-                    .reinterpretAsInts();
-            // Two products fit in 16 bits, three do not.
-            a =
-                a.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
-            v =
-                IntVector.fromMemorySegment(
-                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            sum =
-                v.lanewise(VectorOperators.LSHL, 8)
-                    .lanewise(VectorOperators.ASHR, 8)
-                    .mul(x0)
-                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
-                    .reinterpretAsInts();
-            b =
-                b.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
-          }
-          float scale = scales[block] * unit;
-          long half = base + 2L * lane;
-          FloatVector aScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          FloatVector bScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          sumA = ((FloatVector) a.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
-          sumB = ((FloatVector) b.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+        long base = tile + 34L * TILE * block;
+        long quants = base + 2L * TILE + 4L * lane;
+        int from = 16 * block;
+        IntVector a = IntVector.zero(I32);
+        IntVector b = IntVector.zero(I32);
+        for (int k = 0; k < 8; k++) {
+          ShortVector x0 = IntVector.broadcast(I32, x[from + 2 * k]).reinterpretAsShorts();
+          ShortVector x1 = IntVector.broadcast(I32, x[from + 2 * k + 1]).reinterpretAsShorts();
+          ShortVector v =
+              IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          IntVector sum =
+              v.lanewise(VectorOperators.LSHL, 8)
+                  .lanewise(VectorOperators.ASHR, 8)
+                  .mul(x0)
+                  .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                  .reinterpretAsInts();
+          // Two products fit in 16 bits, three do not.
+          a =
+              a.add(sum.lanewise(VectorOperators.ASHR, 16))
+                  .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+          v =
+              IntVector.fromMemorySegment(
+                      I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          sum =
+              v.lanewise(VectorOperators.LSHL, 8)
+                  .lanewise(VectorOperators.ASHR, 8)
+                  .mul(x0)
+                  .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                  .reinterpretAsInts();
+          b =
+              b.add(sum.lanewise(VectorOperators.ASHR, 16))
+                  .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+        }
+        float scale = scales[block] * unit;
+        long half = base + 2L * lane;
+        FloatVector aScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        FloatVector bScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        sumA = ((FloatVector) a.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+        sumB = ((FloatVector) b.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
       }
       sumA.intoArray(sums, lane);
       sumB.intoArray(sums, lane + LANES);
@@ -126,68 +126,68 @@ final class IntegerKernels {
       FloatVector sumA = FloatVector.zero(F32);
       FloatVector sumB = FloatVector.zero(F32);
       for (int block = 0; block < blocks; block++) {
-          long base = tile + 18L * TILE * block;
-          long quants = base + 2L * TILE + 4L * lane;
-          int from = 16 * block;
-          // 16 products of at most 15 · 127 fit in 16 bits.
-          ShortVector a = IntVector.zero(I32).reinterpretAsShorts();
-          ShortVector b = IntVector.zero(I32).reinterpretAsShorts();
-          for (int k = 0; k < 4; k++) {
-            ShortVector x0 = IntVector.broadcast(I32, x[from + 4 * k]).reinterpretAsShorts();
-            ShortVector x1 = IntVector.broadcast(I32, x[from + 4 * k + 1]).reinterpretAsShorts();
-            ShortVector x2 = IntVector.broadcast(I32, x[from + 4 * k + 2]).reinterpretAsShorts();
-            ShortVector x3 = IntVector.broadcast(I32, x[from + 4 * k + 3]).reinterpretAsShorts();
-            ShortVector v =
-                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            a =
-                a.add(v.mul(x0))
-                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
-                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
-                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
-            v =
-                IntVector.fromMemorySegment(
-                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            b =
-                b.add(v.mul(x0))
-                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
-                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
-                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
-          }
-          int eights = 8 * totals[block];
-          IntVector aSum = a.reinterpretAsInts();
-          aSum =
-              aSum.lanewise(VectorOperators.LSHL, 16)
-                  .lanewise(VectorOperators.ASHR, 16)
-                  .add(aSum.lanewise(VectorOperators.ASHR, 16))
-                  .sub(eights);
-          IntVector bSum = b.reinterpretAsInts();
-          bSum =
-              bSum.lanewise(VectorOperators.LSHL, 16)
-                  .lanewise(VectorOperators.ASHR, 16)
-                  .add(bSum.lanewise(VectorOperators.ASHR, 16))
-                  .sub(eights);
-          float scale = scales[block] * unit;
-          long half = base + 2L * lane;
-          FloatVector aScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          FloatVector bScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          sumA = ((FloatVector) aSum.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
-          sumB = ((FloatVector) bSum.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+        long base = tile + 18L * TILE * block;
+        long quants = base + 2L * TILE + 4L * lane;
+        int from = 16 * block;
+        // 16 products of at most 15 · 127 fit in 16 bits.
+        ShortVector a = IntVector.zero(I32).reinterpretAsShorts();
+        ShortVector b = IntVector.zero(I32).reinterpretAsShorts();
+        for (int k = 0; k < 4; k++) {
+          ShortVector x0 = IntVector.broadcast(I32, x[from + 4 * k]).reinterpretAsShorts();
+          ShortVector x1 = IntVector.broadcast(I32, x[from + 4 * k + 1]).reinterpretAsShorts();
+          ShortVector x2 = IntVector.broadcast(I32, x[from + 4 * k + 2]).reinterpretAsShorts();
+          ShortVector x3 = IntVector.broadcast(I32, x[from + 4 * k + 3]).reinterpretAsShorts();
+          ShortVector v =
+              IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          a =
+              a.add(v.mul(x0))
+                  .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                  .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                  .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
+          v =
+              IntVector.fromMemorySegment(
+                      I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          b =
+              b.add(v.mul(x0))
+                  .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                  .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                  .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
+        }
+        int eights = 8 * totals[block];
+        IntVector aSum = a.reinterpretAsInts();
+        aSum =
+            aSum.lanewise(VectorOperators.LSHL, 16)
+                .lanewise(VectorOperators.ASHR, 16)
+                .add(aSum.lanewise(VectorOperators.ASHR, 16))
+                .sub(eights);
+        IntVector bSum = b.reinterpretAsInts();
+        bSum =
+            bSum.lanewise(VectorOperators.LSHL, 16)
+                .lanewise(VectorOperators.ASHR, 16)
+                .add(bSum.lanewise(VectorOperators.ASHR, 16))
+                .sub(eights);
+        float scale = scales[block] * unit;
+        long half = base + 2L * lane;
+        FloatVector aScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        FloatVector bScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        sumA = ((FloatVector) aSum.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+        sumB = ((FloatVector) bSum.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
       }
       sumA.intoArray(sums, lane);
       sumB.intoArray(sums, lane + LANES);

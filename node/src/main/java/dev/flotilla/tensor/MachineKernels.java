@@ -13,7 +13,6 @@ import static dev.flotilla.tensor.Assembler.at;
 import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.io.IOException;
-import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
@@ -33,8 +32,8 @@ import org.jspecify.annotations.Nullable;
  * #AVAILABLE} is false and the vector kernels do the work.
  *
  * <p>Code is written once, by {@link Assembler}, into memory that is executable and no longer
- * writable. {@code -Dflotilla.machine-code=false} leaves it out, {@code -Dflotilla.matrix-unit=false}
- * only the matrix unit.
+ * writable. {@code -Dflotilla.machine-code=false} leaves it out, {@code
+ * -Dflotilla.matrix-unit=false} only the matrix unit.
  */
 final class MachineKernels {
 
@@ -92,7 +91,7 @@ final class MachineKernels {
   private static final int HALF_BITS_REGISTER = 31;
 
   /** How far ahead of their use weights are fetched, in bytes. */
-  private static final int AHEAD = Integer.getInteger("flotilla.ahead", 4096);
+  private static final int AHEAD = 8192;
 
   private static final int HALF_BITS = 0x8fffe000;
 

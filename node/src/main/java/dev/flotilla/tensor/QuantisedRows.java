@@ -168,8 +168,8 @@ final class QuantisedRows {
 
   /**
    * The kernel multiplies a number of 16 bits {@code n0 + 16·n1 + 256·n2 + 4096·n3}, and what is
-   * left of it without its lowest nibble, and so on, without masking the higher ones: their share is
-   * taken off the next factor.
+   * left of it without its lowest nibble, and so on, without masking the higher ones: their share
+   * is taken off the next factor.
    */
   private void broadcastForNibbles() {
     for (int block = 0; block < blocks; block++) {
