@@ -239,6 +239,23 @@ final class Assembler {
     evex(P66, MAP_0F38, 0x50, sums, unsigned, signed, ELEMENT, true);
   }
 
+  /** Keeps the sign. */
+  void shiftRightSigned(int to, int from, int bits) {
+    evex(P66, MAP_0F, 0x72, 4, to, from);
+    bytes(bits);
+  }
+
+  /** 32 floats, of two vectors, as halves of single precision (bf16), rounded to nearest even. */
+  void floatsToBf16(int to, int low, int high) {
+    evex(PF2, MAP_0F38, 0x72, to, high, low);
+  }
+
+  /** 16-bit elements of {@code from} in the order that {@code order} gives. */
+  void permuteShorts(int to, int order, int from) {
+    evexPrefix(P66, MAP_0F38, to, order, (from & 16) == 0, (from & 8) == 0, false, true);
+    bytes(0x8d, 0xc0 | ((to & 7) << 3) | (from & 7));
+  }
+
   void intsToFloats(int to, int from) {
     evex(NONE, MAP_0F, 0x5b, to, 0, from);
   }
@@ -296,6 +313,12 @@ final class Assembler {
     bytes(0xc0 | sums << 3 | left);
   }
 
+  /** Adds {@code [rows, k] · [k / 2, columns, 2]}, both of bf16. */
+  void addTileBf16(int sums, int left, int right) {
+    vex(PF3, 0x5c, 0, right);
+    bytes(0xc0 | (sums << 3) | left);
+  }
+
   private void tileMemory(int prefix, int tile, Address at, int stride, int factor) {
     int inverted = 0x80 | (stride < 8 ? 0x40 : 0) | (at.base < 8 ? 0x20 : 0) | MAP_0F38;
     bytes(0xc4, inverted, 0x78 | prefix, 0x4b, 0x84 | tile << 3);
@@ -309,7 +332,7 @@ final class Assembler {
   }
 
   private void evex(int prefix, int map, int opcode, int register, int second, int third) {
-    evexPrefix(prefix, map, register, second, (third & 16) == 0, (third & 8) == 0, false);
+    evexPrefix(prefix, map, register, second, (third & 16) == 0, (third & 8) == 0, false, false);
     bytes(opcode, 0xc0 | ((register & 7) << 3) | (third & 7));
   }
 
@@ -326,21 +349,29 @@ final class Assembler {
       Address memory,
       int unit,
       boolean repeated) {
-    evexPrefix(prefix, map, register, second, true, memory.base < 8, repeated);
+    evexPrefix(prefix, map, register, second, true, memory.base < 8, repeated, false);
     bytes(opcode);
     memory(register, memory, unit);
   }
 
   private void evexPrefix(
-      int prefix, int map, int register, int second, boolean x, boolean b, boolean repeated) {
+      int prefix,
+      int map,
+      int register,
+      int second,
+      boolean x,
+      boolean b,
+      boolean repeated,
+      boolean wide) {
     int first =
         ((register & 8) == 0 ? 0x80 : 0)
             | (x ? 0x40 : 0)
             | (b ? 0x20 : 0)
             | ((register & 16) == 0 ? 0x10 : 0)
             | map;
+    int next = (wide ? 0x80 : 0) | ((~second & 15) << 3) | 0x04 | prefix;
     int last = 0x40 | (repeated ? 0x10 : 0) | ((second & 16) == 0 ? 0x08 : 0);
-    bytes(0x62, first, (~second & 15) << 3 | 0x04 | prefix, last);
+    bytes(0x62, first, next, last);
   }
 
   private void memory(int register, Address address, int unit) {

@@ -379,4 +379,21 @@ final class IntegerKernels {
           .intoMemorySegment(MEMORY, to + i, LITTLE_ENDIAN);
     }
   }
+
+  /** 32 numbers rounded to the upper halves of single precision, to even between two. */
+  static void toBf16(float[] values, int first, long to) {
+    for (int i = 0; i < 32; i += LANES) {
+      FloatVector value = FloatVector.fromArray(F32, values, first + i);
+      IntVector bits = value.reinterpretAsInts();
+      IntVector rounded =
+          bits.lanewise(VectorOperators.LSHR, 16)
+              .and(1)
+              .add(0x7fff)
+              .add(bits)
+              .blend(0x7fc00000, value.test(VectorOperators.IS_NAN).cast(I32))
+              .lanewise(VectorOperators.LSHR, 16);
+      ((ShortVector) rounded.convertShape(VectorOperators.I2S, I16, 0))
+          .intoMemorySegment(MEMORY, to + 2L * i, LITTLE_ENDIAN);
+    }
+  }
 }

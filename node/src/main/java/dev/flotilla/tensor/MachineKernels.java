@@ -12,17 +12,13 @@ import static dev.flotilla.tensor.Assembler.RSI;
 import static dev.flotilla.tensor.Assembler.at;
 import static dev.flotilla.tensor.PackedMatrix.TILE;
 
-import java.io.IOException;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -32,8 +28,7 @@ import org.jspecify.annotations.Nullable;
  * #AVAILABLE} is false and the vector kernels do the work.
  *
  * <p>Code is written once, by {@link Assembler}, into memory that is executable and no longer
- * writable. {@code -Dflotilla.machine-code=false} leaves it out, {@code
- * -Dflotilla.matrix-unit=false} only the matrix unit.
+ * writable. {@link Processor} says how to leave it out.
  */
 final class MachineKernels {
 
@@ -91,7 +86,7 @@ final class MachineKernels {
   private static final int HALF_BITS_REGISTER = 31;
 
   /** How far ahead of their use weights are fetched, in bytes. */
-  private static final int AHEAD = 8192;
+  static final int AHEAD = 8192;
 
   private static final int HALF_BITS = 0x8fffe000;
 
@@ -131,13 +126,13 @@ final class MachineKernels {
     parameters.set(ValueLayout.JAVA_INT, HALF_MASK, HALF_BITS);
     parameters.set(ValueLayout.JAVA_INT, EIGHTS, 0x08080808);
     for (int rows = 4; rows <= MANY; rows += 4) {
-      long to = TILES + 64 * (rows / 4 - 1);
+      long to = TILES + 64L * (rows / 4 - 1);
       // Palette 1; then bytes of a row and rows: two of sums, rows, two of weights.
       parameters.set(ValueLayout.JAVA_BYTE, to, (byte) 1);
       int[] rowBytes = {64, 64, QuantisedRows.BLOCK, 64, 64};
       int[] counts = {rows, rows, rows, QuantisedRows.BLOCK / 4, QuantisedRows.BLOCK / 4};
       for (int tile = 0; tile < counts.length; tile++) {
-        parameters.set(ValueLayout.JAVA_SHORT, to + 16 + 2 * tile, (short) rowBytes[tile]);
+        parameters.set(ValueLayout.JAVA_SHORT, to + 16 + 2L * tile, (short) rowBytes[tile]);
         parameters.set(ValueLayout.JAVA_BYTE, to + 48 + tile, (byte) counts[tile]);
       }
     }
@@ -188,7 +183,7 @@ final class MachineKernels {
       throw new IllegalStateException("no machine code");
     }
     parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, tile);
-    parameters.set(ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + QuantisedRows.BLOCK * first);
+    parameters.set(ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + (long) QuantisedRows.BLOCK * first);
     parameters.set(ValueLayout.JAVA_LONG, ROW_SCALES, x.scalesAddress() + 4L * first);
     parameters.set(ValueLayout.JAVA_LONG, STARTS, x.startsAddress() + 4L * first);
     boolean bytes = type == WeightType.Q8_0;
@@ -287,7 +282,7 @@ final class MachineKernels {
   }
 
   /** 16 weights' scales, from halves. */
-  private static void scale(
+  static void scale(
       Assembler a, int scale, Assembler.Address halves, int halfBits, int unit) {
     a.loadShorts(scale, halves);
     a.shiftLeft(scale, scale, 13);
@@ -431,13 +426,7 @@ final class MachineKernels {
   // ------------------------------------------------------------------ putting it in place
 
   private static @Nullable Code write() {
-    if (!Boolean.parseBoolean(System.getProperty("flotilla.machine-code", "true"))
-        || Kernels.lanes() < 16
-        || !System.getProperty("os.arch").equals("amd64")) {
-      return null;
-    }
-    String processor = processor();
-    if (!has(processor, "avx512f") || !has(processor, "avx512_vnni")) {
+    if (!Processor.has("avx512_vnni")) {
       return null;
     }
     List<byte[]> functions = new ArrayList<>();
@@ -446,10 +435,7 @@ final class MachineKernels {
         functions.add(few(type, rows));
       }
     }
-    boolean matrixUnit =
-        Boolean.parseBoolean(System.getProperty("flotilla.matrix-unit", "true"))
-            && has(processor, "amx_int8")
-            && SystemCalls.permitTiles();
+    boolean matrixUnit = Processor.hasMatrixUnit("amx_int8");
     if (matrixUnit) {
       for (int rows = STEP; rows <= MANY; rows += STEP) {
         functions.add(matrix(WeightType.Q8_0, rows));
@@ -468,20 +454,6 @@ final class MachineKernels {
         placed.subList(FEW, 2 * FEW),
         placed.subList(2 * FEW, 2 * FEW + unitBytes),
         placed.subList(2 * FEW + unitBytes, placed.size()));
-  }
-
-  private static boolean has(String processor, String feature) {
-    return Pattern.compile("^flags\\s*:.*\\b" + feature + "\\b", Pattern.MULTILINE)
-        .matcher(processor)
-        .find();
-  }
-
-  private static String processor() {
-    try {
-      return Files.readString(Path.of("/proc/cpuinfo"));
-    } catch (IOException e) {
-      return ""; // not Linux
-    }
   }
 
   @SuppressWarnings("restricted") // the launcher grants native access

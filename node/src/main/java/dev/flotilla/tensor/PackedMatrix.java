@@ -81,7 +81,7 @@ public final class PackedMatrix implements Weights {
           source.byteSize() + " bytes for " + type + " [" + out + ", " + in + "]");
     }
     long tileBytes = packedBytes(type) * TILE * (in / type.blockElements());
-    MemorySegment tiles = arena.allocate(tileBytes * ((out + TILE - 1) / TILE), 64);
+    MemorySegment tiles = SystemCalls.allocate(tileBytes * ((out + TILE - 1) / TILE), arena);
     int raised = type.integers() ? raised(type, source) : 0;
     PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles, raised);
     for (int row = 0; row < out; row++) {

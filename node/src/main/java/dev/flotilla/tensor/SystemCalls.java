@@ -1,5 +1,6 @@
 package dev.flotilla.tensor;
 
+import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
@@ -22,6 +23,7 @@ final class SystemCalls {
   private static final long ARCH_REQ_XCOMP_PERM = 0x1023;
   private static final long XTILEDATA = 18;
   private static final int ALIGNMENT = 64;
+  private static final long LARGE_PAGE = 2 << 20;
 
   private SystemCalls() {}
 
@@ -53,7 +55,7 @@ final class SystemCalls {
     List<Long> offsets = new ArrayList<>();
     for (byte[] code : functions) {
       offsets.add(size);
-      size += (code.length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+      size += (code.length + ALIGNMENT - 1L) / ALIGNMENT * ALIGNMENT;
     }
     try {
       MemorySegment place = map(size);
@@ -85,11 +87,23 @@ final class SystemCalls {
     }
   }
 
-  /** Asks for large pages, so that reading through weights misses fewer translations. */
-  static void useLargePages(MemorySegment memory) {
+  /**
+   * Memory of zeros on large pages, where the system has them: reading through it misses fewer
+   * translations, and taking it costs fewer faults.
+   *
+   * @param arena owns it
+   */
+  static MemorySegment allocate(long bytes, Arena arena) {
+    if (bytes < LARGE_PAGE || !System.getProperty("os.name").equals("Linux")) {
+      return arena.allocate(bytes, ALIGNMENT);
+    }
     try {
-      long start = (memory.address() + 4095) & -4096;
-      long length = memory.address() + memory.byteSize() - start;
+      long size = bytes + LARGE_PAGE;
+      long address = map(size).address();
+      if (address == -1) {
+        throw new OutOfMemoryError(bytes + " bytes outside the heap");
+      }
+      long start = (address + LARGE_PAGE - 1) & -LARGE_PAGE;
       MethodHandle advise =
           function(
               "madvise",
@@ -98,9 +112,27 @@ final class SystemCalls {
                   ValueLayout.JAVA_LONG,
                   ValueLayout.JAVA_LONG,
                   ValueLayout.JAVA_INT));
-      int unused = length > 0 ? (int) advise.invokeExact(start, length, MADV_HUGEPAGE) : 0;
+      // A system without them says no, and goes on with small ones.
+      int _ = (int) advise.invokeExact(start, bytes, MADV_HUGEPAGE);
+      return MemorySegment.ofAddress(start)
+          .reinterpret(bytes, arena, memory -> unmap(address, size));
+    } catch (RuntimeException | Error e) {
+      throw e;
     } catch (Throwable e) {
-      // It is only advice.
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private static void unmap(long address, long size) {
+    try {
+      MethodHandle unmap =
+          function(
+              "munmap",
+              FunctionDescriptor.of(
+                  ValueLayout.JAVA_INT, ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG));
+      int _ = (int) unmap.invokeExact(address, size);
+    } catch (Throwable e) {
+      throw new IllegalStateException(e);
     }
   }
 
