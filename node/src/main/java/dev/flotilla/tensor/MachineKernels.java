@@ -183,7 +183,8 @@ final class MachineKernels {
       throw new IllegalStateException("no machine code");
     }
     parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, tile);
-    parameters.set(ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + (long) QuantisedRows.BLOCK * first);
+    parameters.set(
+        ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + (long) QuantisedRows.BLOCK * first);
     parameters.set(ValueLayout.JAVA_LONG, ROW_SCALES, x.scalesAddress() + 4L * first);
     parameters.set(ValueLayout.JAVA_LONG, STARTS, x.startsAddress() + 4L * first);
     boolean bytes = type == WeightType.Q8_0;
@@ -282,8 +283,7 @@ final class MachineKernels {
   }
 
   /** 16 weights' scales, from halves. */
-  static void scale(
-      Assembler a, int scale, Assembler.Address halves, int halfBits, int unit) {
+  static void scale(Assembler a, int scale, Assembler.Address halves, int halfBits, int unit) {
     a.loadShorts(scale, halves);
     a.shiftLeft(scale, scale, 13);
     a.and(scale, scale, halfBits);

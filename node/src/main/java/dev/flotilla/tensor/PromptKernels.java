@@ -67,8 +67,8 @@ final class PromptKernels {
       call(FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG, ValueLayout.ADDRESS));
 
   /**
-   * @param multiply at {@code 2 · u + v}: with {@code u + 1} tiles of rows; v is 0 for new sums, 1 to
-   *     go on with those that are there
+   * @param multiply at {@code 2 · u + v}: with {@code u + 1} tiles of rows; v is 0 for new sums, 1
+   *     to go on with those that are there
    */
   private record Code(MemorySegment bytes, MemorySegment nibbles, List<MemorySegment> multiply) {}
 
@@ -142,8 +142,7 @@ final class PromptKernels {
     parameters.set(ValueLayout.JAVA_BYTE, TILES + 51, lower);
     parameters.set(ValueLayout.JAVA_BYTE, TILES + 52, upper);
     parameters.set(ValueLayout.JAVA_BYTE, TILES + 53, lower);
-    MemorySegment function =
-        code().multiply.get((rows > UNIT_ROWS ? 2 : 0) + (goOn ? 1 : 0));
+    MemorySegment function = code().multiply.get((rows > UNIT_ROWS ? 2 : 0) + (goOn ? 1 : 0));
     try {
       MULTIPLY.invokeExact(function, parameters.address(), sums);
     } catch (Throwable e) {

@@ -107,9 +107,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   }
 
   private int[] rowsThatAre(boolean prompt) {
-    return IntStream.range(0, promptRows.length)
-        .filter(row -> promptRows[row] == prompt)
-        .toArray();
+    return IntStream.range(0, promptRows.length).filter(row -> promptRows[row] == prompt).toArray();
   }
 
   private static void scatter(Matrix part, int[] rows, Matrix result) {

@@ -69,10 +69,8 @@ class PromptProductsTest {
     try (Arena arena = Arena.ofShared();
         SimdOps ops = new SimdOps(2)) {
       MemorySegment bytes =
-          ScalarReference.encode(
-              WeightType.Q8_0, ScalarReference.random(random, out * in), arena);
-      PackedMatrix packed =
-          PackedMatrix.pack(WeightType.Q8_0, out, in, bytes, row -> row, arena);
+          ScalarReference.encode(WeightType.Q8_0, ScalarReference.random(random, out * in), arena);
+      PackedMatrix packed = PackedMatrix.pack(WeightType.Q8_0, out, in, bytes, row -> row, arena);
       Matrix x = new Matrix(5, in, ScalarReference.random(random, 5 * in));
       float[] generated = ops.linear(x, packed).values();
       ops.promptRows(new boolean[] {true, true, true, true, true});
@@ -84,8 +82,7 @@ class PromptProductsTest {
         assertThat(Arrays.copyOfRange(both, row * out, (row + 1) * out))
             .as("seed %d, row %d", SEED, row)
             .isEqualTo(
-                Arrays.copyOfRange(
-                    mixed[row] ? prompt : generated, row * out, (row + 1) * out));
+                Arrays.copyOfRange(mixed[row] ? prompt : generated, row * out, (row + 1) * out));
       }
       ops.promptRows(new boolean[0]);
       assertThat(ops.linear(x, packed).values()).isEqualTo(generated);
