@@ -170,8 +170,13 @@ public final class PackedSlice implements LayerSlice {
   @Override
   public void forward(float[] hidden, Rows rows) {
     Matrix x = new Matrix(rows.count(), config.width(), hidden);
-    Matrix result = decoder.layers(x, rows.positions(), cache.attention(rows));
-    System.arraycopy(result.values(), 0, hidden, 0, hidden.length);
+    ops.promptRows(rows.prompts());
+    try {
+      Matrix result = decoder.layers(x, rows.positions(), cache.attention(rows));
+      System.arraycopy(result.values(), 0, hidden, 0, hidden.length);
+    } finally {
+      ops.promptRows(new boolean[0]);
+    }
   }
 
   @Override

@@ -1,6 +1,7 @@
 package dev.flotilla.model;
 
 import dev.flotilla.tensor.KvBlocks;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -64,5 +65,16 @@ public record Rows(List<Run> runs) {
       }
     }
     return positions;
+  }
+
+  /** Whether each row goes the prompt's route. */
+  public boolean[] prompts() {
+    boolean[] prompts = new boolean[count()];
+    int row = 0;
+    for (Run run : runs) {
+      Arrays.fill(prompts, row, row + run.count(), run.prompt());
+      row += run.count();
+    }
+    return prompts;
   }
 }

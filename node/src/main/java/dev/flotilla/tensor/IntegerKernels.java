@@ -44,7 +44,7 @@ final class IntegerKernels {
    * One row by one tile of bytes.
    *
    * @param tile its address
-   * @param x broadcasts of the row: {@link QuantisedRows#byteBroadcasts}
+   * @param x broadcasts of the row: {@link QuantisedRows#broadcasts}
    * @param unit {@link PackedMatrix#unit}
    * @param sums 32 of them, overwritten
    */
@@ -52,65 +52,62 @@ final class IntegerKernels {
     for (int lane = 0; lane < TILE; lane += 2 * LANES) {
       FloatVector sumA = FloatVector.zero(F32);
       FloatVector sumB = FloatVector.zero(F32);
-      for (int first = 0; first < blocks; first += PackedMatrix.GROUP) {
-        int group = Math.min(PackedMatrix.GROUP, blocks - first);
-        long base = tile + 34L * TILE * first;
-        for (int block = 0; block < group; block++) {
-          long quants = base + 2L * TILE * group + 32L * TILE * block + 4L * lane;
-          int from = 16 * (first + block);
-          IntVector a = IntVector.zero(I32);
-          IntVector b = IntVector.zero(I32);
-          for (int k = 0; k < 8; k++) {
-            ShortVector x0 = IntVector.broadcast(I32, x[from + 2 * k]).reinterpretAsShorts();
-            ShortVector x1 = IntVector.broadcast(I32, x[from + 2 * k + 1]).reinterpretAsShorts();
-            ShortVector v =
-                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            IntVector sum =
-                v.lanewise(VectorOperators.LSHL, 8)
-                    .lanewise(VectorOperators.ASHR, 8)
-                    .mul(x0)
-                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
-                    .reinterpretAsInts();
-            // Two products fit in 16 bits, three do not.
-            a =
-                a.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
-            v =
-                IntVector.fromMemorySegment(
-                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            sum =
-                v.lanewise(VectorOperators.LSHL, 8)
-                    .lanewise(VectorOperators.ASHR, 8)
-                    .mul(x0)
-                    .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
-                    .reinterpretAsInts();
-            b =
-                b.add(sum.lanewise(VectorOperators.ASHR, 16))
-                    .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
-          }
-          float scale = scales[first + block] * unit;
-          long half = base + 2L * TILE * block + 2L * lane;
-          FloatVector aScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          FloatVector bScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          sumA = ((FloatVector) a.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
-          sumB = ((FloatVector) b.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+      for (int block = 0; block < blocks; block++) {
+        long base = tile + 34L * TILE * block;
+        long quants = base + 2L * TILE + 4L * lane;
+        int from = 16 * block;
+        IntVector a = IntVector.zero(I32);
+        IntVector b = IntVector.zero(I32);
+        for (int k = 0; k < 8; k++) {
+          ShortVector x0 = IntVector.broadcast(I32, x[from + 2 * k]).reinterpretAsShorts();
+          ShortVector x1 = IntVector.broadcast(I32, x[from + 2 * k + 1]).reinterpretAsShorts();
+          ShortVector v =
+              IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          IntVector sum =
+              v.lanewise(VectorOperators.LSHL, 8)
+                  .lanewise(VectorOperators.ASHR, 8)
+                  .mul(x0)
+                  .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                  .reinterpretAsInts();
+          // Two products fit in 16 bits, three do not.
+          a =
+              a.add(sum.lanewise(VectorOperators.ASHR, 16))
+                  .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+          v =
+              IntVector.fromMemorySegment(
+                      I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          sum =
+              v.lanewise(VectorOperators.LSHL, 8)
+                  .lanewise(VectorOperators.ASHR, 8)
+                  .mul(x0)
+                  .add(v.lanewise(VectorOperators.ASHR, 8).mul(x1))
+                  .reinterpretAsInts();
+          b =
+              b.add(sum.lanewise(VectorOperators.ASHR, 16))
+                  .add(sum.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
         }
+        float scale = scales[block] * unit;
+        long half = base + 2L * lane;
+        FloatVector aScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        FloatVector bScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        sumA = ((FloatVector) a.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+        sumB = ((FloatVector) b.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
       }
       sumA.intoArray(sums, lane);
       sumB.intoArray(sums, lane + LANES);
@@ -120,7 +117,7 @@ final class IntegerKernels {
   /**
    * One row by one tile of nibbles, each less 8.
    *
-   * @param x broadcasts of the row: {@link QuantisedRows#nibbleBroadcasts}
+   * @param x broadcasts of the row: {@link QuantisedRows#broadcasts}
    * @param totals sums of the row's numbers, block by block
    */
   static void oneNibble(
@@ -128,72 +125,69 @@ final class IntegerKernels {
     for (int lane = 0; lane < TILE; lane += 2 * LANES) {
       FloatVector sumA = FloatVector.zero(F32);
       FloatVector sumB = FloatVector.zero(F32);
-      for (int first = 0; first < blocks; first += PackedMatrix.GROUP) {
-        int group = Math.min(PackedMatrix.GROUP, blocks - first);
-        long base = tile + 18L * TILE * first;
-        for (int block = 0; block < group; block++) {
-          long quants = base + 2L * TILE * group + 16L * TILE * block + 4L * lane;
-          int from = 16 * (first + block);
-          // 16 products of at most 15 · 127 fit in 16 bits.
-          ShortVector a = IntVector.zero(I32).reinterpretAsShorts();
-          ShortVector b = IntVector.zero(I32).reinterpretAsShorts();
-          for (int k = 0; k < 4; k++) {
-            ShortVector x0 = IntVector.broadcast(I32, x[from + 4 * k]).reinterpretAsShorts();
-            ShortVector x1 = IntVector.broadcast(I32, x[from + 4 * k + 1]).reinterpretAsShorts();
-            ShortVector x2 = IntVector.broadcast(I32, x[from + 4 * k + 2]).reinterpretAsShorts();
-            ShortVector x3 = IntVector.broadcast(I32, x[from + 4 * k + 3]).reinterpretAsShorts();
-            ShortVector v =
-                IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            a =
-                a.add(v.mul(x0))
-                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
-                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
-                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
-            v =
-                IntVector.fromMemorySegment(
-                        I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
-                    .reinterpretAsShorts();
-            b =
-                b.add(v.mul(x0))
-                    .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
-                    .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
-                    .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
-          }
-          int eights = 8 * totals[first + block];
-          IntVector aSum = a.reinterpretAsInts();
-          aSum =
-              aSum.lanewise(VectorOperators.LSHL, 16)
-                  .lanewise(VectorOperators.ASHR, 16)
-                  .add(aSum.lanewise(VectorOperators.ASHR, 16))
-                  .sub(eights);
-          IntVector bSum = b.reinterpretAsInts();
-          bSum =
-              bSum.lanewise(VectorOperators.LSHL, 16)
-                  .lanewise(VectorOperators.ASHR, 16)
-                  .add(bSum.lanewise(VectorOperators.ASHR, 16))
-                  .sub(eights);
-          float scale = scales[first + block] * unit;
-          long half = base + 2L * TILE * block + 2L * lane;
-          FloatVector aScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          FloatVector bScale =
-              ((IntVector)
-                      ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
-                          .convertShape(VectorOperators.S2I, I32, 0))
-                  .lanewise(VectorOperators.LSHL, 13)
-                  .and(0x8fffe000)
-                  .reinterpretAsFloats()
-                  .mul(scale);
-          sumA = ((FloatVector) aSum.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
-          sumB = ((FloatVector) bSum.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
+      for (int block = 0; block < blocks; block++) {
+        long base = tile + 18L * TILE * block;
+        long quants = base + 2L * TILE + 4L * lane;
+        int from = 16 * block;
+        // 16 products of at most 15 · 127 fit in 16 bits.
+        ShortVector a = IntVector.zero(I32).reinterpretAsShorts();
+        ShortVector b = IntVector.zero(I32).reinterpretAsShorts();
+        for (int k = 0; k < 4; k++) {
+          ShortVector x0 = IntVector.broadcast(I32, x[from + 4 * k]).reinterpretAsShorts();
+          ShortVector x1 = IntVector.broadcast(I32, x[from + 4 * k + 1]).reinterpretAsShorts();
+          ShortVector x2 = IntVector.broadcast(I32, x[from + 4 * k + 2]).reinterpretAsShorts();
+          ShortVector x3 = IntVector.broadcast(I32, x[from + 4 * k + 3]).reinterpretAsShorts();
+          ShortVector v =
+              IntVector.fromMemorySegment(I32, MEMORY, quants + 4L * TILE * k, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          a =
+              a.add(v.mul(x0))
+                  .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                  .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                  .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
+          v =
+              IntVector.fromMemorySegment(
+                      I32, MEMORY, quants + 4L * TILE * k + 4L * LANES, LITTLE_ENDIAN)
+                  .reinterpretAsShorts();
+          b =
+              b.add(v.mul(x0))
+                  .add(v.lanewise(VectorOperators.LSHR, 4).mul(x1))
+                  .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
+                  .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
         }
+        int eights = 8 * totals[block];
+        IntVector aSum = a.reinterpretAsInts();
+        aSum =
+            aSum.lanewise(VectorOperators.LSHL, 16)
+                .lanewise(VectorOperators.ASHR, 16)
+                .add(aSum.lanewise(VectorOperators.ASHR, 16))
+                .sub(eights);
+        IntVector bSum = b.reinterpretAsInts();
+        bSum =
+            bSum.lanewise(VectorOperators.LSHL, 16)
+                .lanewise(VectorOperators.ASHR, 16)
+                .add(bSum.lanewise(VectorOperators.ASHR, 16))
+                .sub(eights);
+        float scale = scales[block] * unit;
+        long half = base + 2L * lane;
+        FloatVector aScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        FloatVector bScale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, half + 2L * LANES, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(scale);
+        sumA = ((FloatVector) aSum.convert(VectorOperators.I2F, 0)).fma(aScale, sumA);
+        sumB = ((FloatVector) bSum.convert(VectorOperators.I2F, 0)).fma(bScale, sumB);
       }
       sumA.intoArray(sums, lane);
       sumB.intoArray(sums, lane + LANES);
@@ -201,12 +195,12 @@ final class IntegerKernels {
   }
 
   /**
-   * Scales of blocks of one tile in single precision.
+   * A block's 32 scales in single precision.
    *
-   * @param from address of their halves, 32 to a block
+   * @param from address of their halves
    */
-  static void scales(long from, int blocks, float unit, float[] scales) {
-    for (int i = 0; i < TILE * blocks; i += LANES) {
+  static void scales(long from, float unit, float[] scales) {
+    for (int i = 0; i < TILE; i += LANES) {
       ((IntVector)
               ShortVector.fromMemorySegment(I16, MEMORY, from + 2L * i, LITTLE_ENDIAN)
                   .convertShape(VectorOperators.S2I, I32, 0))
@@ -218,22 +212,28 @@ final class IntegerKernels {
     }
   }
 
-  /** Nibbles of blocks of one tile, less 8, as bytes in the order that tiles of bytes have. */
-  static void nibblesToBytes(long from, int blocks, long to) {
+  /** Blocks of one tile of nibbles as blocks of a tile of bytes, with the same scales. */
+  static void nibblesToBytes(long tile, int blocks, long to) {
     for (int block = 0; block < blocks; block++) {
+      long from = tile + 18L * TILE * block;
+      long at = to + 34L * TILE * block;
+      for (int i = 0; i < 2 * TILE; i += 4 * LANES) {
+        IntVector.fromMemorySegment(I32, MEMORY, from + i, LITTLE_ENDIAN)
+            .intoMemorySegment(MEMORY, at + i, LITTLE_ENDIAN);
+      }
+      from += 2L * TILE;
+      at += 2L * TILE;
       for (int i = 0; i < 16 * TILE; i += 4 * LANES) {
-        IntVector both =
-            IntVector.fromMemorySegment(I32, MEMORY, from + 16L * TILE * block + i, LITTLE_ENDIAN);
-        long at = to + 32L * TILE * block + i;
+        IntVector both = IntVector.fromMemorySegment(I32, MEMORY, from + i, LITTLE_ENDIAN);
         both.and(0x0f0f0f0f)
             .reinterpretAsBytes()
             .sub((byte) 8)
-            .intoMemorySegment(MEMORY, at, LITTLE_ENDIAN);
+            .intoMemorySegment(MEMORY, at + i, LITTLE_ENDIAN);
         both.lanewise(VectorOperators.LSHR, 4)
             .and(0x0f0f0f0f)
             .reinterpretAsBytes()
             .sub((byte) 8)
-            .intoMemorySegment(MEMORY, at + 16L * TILE, LITTLE_ENDIAN);
+            .intoMemorySegment(MEMORY, at + 16L * TILE + i, LITTLE_ENDIAN);
       }
     }
   }
@@ -282,15 +282,14 @@ final class IntegerKernels {
       int xOffset,
       int xStride,
       float[] scales,
-      int firstScale,
       float[] xScales,
       int scaleOffset,
       int scaleStride,
       int rows,
       float[] sums) {
     for (int lane = 0; lane < TILE; lane += 2 * LANES) {
-      FloatVector aScale = FloatVector.fromArray(F32, scales, firstScale + lane);
-      FloatVector bScale = FloatVector.fromArray(F32, scales, firstScale + lane + LANES);
+      FloatVector aScale = FloatVector.fromArray(F32, scales, lane);
+      FloatVector bScale = FloatVector.fromArray(F32, scales, lane + LANES);
       int row = 0;
       for (; row + 4 <= rows; row += 4) {
         int x0 = xOffset + row * xStride;
@@ -361,55 +360,8 @@ final class IntegerKernels {
     }
   }
 
-  /**
-   * Adds integer sums of blocks, as the matrix unit leaves them, to rows' sums.
-   *
-   * @param products address of {@code [blocks, productRows, 32]} ints
-   * @param scales of the weights: 32 to a block, from {@code firstScale}
-   * @param xScales row {@code r} has one for each block from {@code scaleOffset + r · scaleStride}
-   * @param sums row {@code r} has 32 at {@code sumOffset + 32 · r}
-   */
-  static void addProducts(
-      long products,
-      int blocks,
-      int productRows,
-      float[] scales,
-      int firstScale,
-      float[] xScales,
-      int scaleOffset,
-      int scaleStride,
-      int rows,
-      float[] sums,
-      int sumOffset) {
-    for (int row = 0; row < rows; row++) {
-      int from = scaleOffset + row * scaleStride;
-      for (int lane = 0; lane < TILE; lane += 2 * LANES) {
-        int at = sumOffset + TILE * row + lane;
-        FloatVector a = FloatVector.fromArray(F32, sums, at);
-        FloatVector b = FloatVector.fromArray(F32, sums, at + LANES);
-        long address = products + 4L * (TILE * row + lane);
-        for (int block = 0; block < blocks; block++) {
-          FloatVector scale = FloatVector.broadcast(F32, xScales[from + block]);
-          IntVector sum = IntVector.fromMemorySegment(I32, MEMORY, address, LITTLE_ENDIAN);
-          a =
-              ((FloatVector) sum.convert(VectorOperators.I2F, 0))
-                  .fma(
-                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane)
-                          .mul(scale),
-                      a);
-          sum = IntVector.fromMemorySegment(I32, MEMORY, address + 4L * LANES, LITTLE_ENDIAN);
-          b =
-              ((FloatVector) sum.convert(VectorOperators.I2F, 0))
-                  .fma(
-                      FloatVector.fromArray(F32, scales, firstScale + TILE * block + lane + LANES)
-                          .mul(scale),
-                      b);
-          address += 4L * TILE * productRows;
-        }
-        a.intoArray(sums, at);
-        b.intoArray(sums, at + LANES);
-      }
-    }
+  static void set(long address, int value) {
+    MEMORY.set(ValueLayout.JAVA_INT, address, value);
   }
 
   /** 32 numbers, floats that are small integers, as bytes. */
@@ -425,6 +377,23 @@ final class IntegerKernels {
               FloatVector.fromArray(F32, quants, first + i)
                   .convertShape(VectorOperators.F2B, I8, 0))
           .intoMemorySegment(MEMORY, to + i, LITTLE_ENDIAN);
+    }
+  }
+
+  /** 32 numbers rounded to the upper halves of single precision, to even between two. */
+  static void toBf16(float[] values, int first, long to) {
+    for (int i = 0; i < 32; i += LANES) {
+      FloatVector value = FloatVector.fromArray(F32, values, first + i);
+      IntVector bits = value.reinterpretAsInts();
+      IntVector rounded =
+          bits.lanewise(VectorOperators.LSHR, 16)
+              .and(1)
+              .add(0x7fff)
+              .add(bits)
+              .blend(0x7fc00000, value.test(VectorOperators.IS_NAN).cast(I32))
+              .lanewise(VectorOperators.LSHR, 16);
+      ((ShortVector) rounded.convertShape(VectorOperators.I2S, I16, 0))
+          .intoMemorySegment(MEMORY, to + 2L * i, LITTLE_ENDIAN);
     }
   }
 }

@@ -1,10 +1,10 @@
 package dev.flotilla.tensor;
 
-import static dev.flotilla.tensor.PackedMatrix.GROUP;
 import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 
 /**
@@ -14,26 +14,25 @@ import java.util.Arrays;
  */
 final class IntegerProducts implements AutoCloseable {
 
-  /** Rows at a time, so that their products stay in L1. */
-  private static final int UNIT_CHUNK = 64;
-
-  /** Blocks at a time, for the same reason. */
-  private static final int UNIT_BLOCKS = 4;
-
-  /** Rows of a call that multiplies several blocks of few rows. */
-  private static final int SPREAD_ROWS = 32;
+  /** Runs of tiles that a thread has in turns: in a run, memory is read without a gap. */
+  private static final int RUNS = 8;
 
   /** A thread's own memory. */
   private static final class Scratch {
-    private final MemorySegment products;
-    private final MemorySegment bytes;
-    private final float[] scales = new float[GROUP * TILE];
+    private final MemorySegment parameters;
+    private final MemorySegment unitSums;
+    private final float[] scales = new float[TILE];
     private final float[] panel = new float[32 * TILE];
+    private MemorySegment bytes = MemorySegment.NULL;
     private float[] sums = new float[TILE];
 
     Scratch(Arena arena) {
-      products = arena.allocate(4L * UNIT_CHUNK * UNIT_BLOCKS * TILE, 64);
-      bytes = arena.allocate(32L * TILE * GROUP, 64);
+      parameters = arena.allocate(MachineKernels.PARAMETERS, 64);
+      unitSums = arena.allocate(4L * MachineKernels.MANY * TILE, 64);
+      MachineKernels.prepare(
+          parameters,
+          arena.allocate(MachineKernels.SCRATCH_BYTES, MachineKernels.SCRATCH_BYTES),
+          unitSums);
     }
 
     float[] zeroedSums(int rows) {
@@ -43,6 +42,23 @@ final class IntegerProducts implements AutoCloseable {
         Arrays.fill(sums, 0, rows * TILE, 0);
       }
       return sums;
+    }
+
+    /**
+     * Blocks of a tile as bytes.
+     *
+     * @return their address
+     */
+    long bytes(long blockAddress, int blocks, WeightType type) {
+      if (type == WeightType.Q8_0) {
+        return blockAddress;
+      }
+      long size = 34L * TILE * blocks;
+      if (bytes.byteSize() < size) {
+        bytes = Arena.ofAuto().allocate(size, 64);
+      }
+      IntegerKernels.nibblesToBytes(blockAddress, blocks, bytes.address());
+      return bytes.address();
     }
   }
 
@@ -64,174 +80,120 @@ final class IntegerProducts implements AutoCloseable {
     if (x.rows() == 0) {
       return;
     }
-    quantised.set(x, workers);
-    long multiplications = (long) x.rows() * weights.out() * weights.in();
-    workers.each(weights.tileCount(), multiplications, kernel(weights, result));
-  }
-
-  private Workers.Work kernel(PackedMatrix weights, Matrix result) {
-    int rows = quantised.rows();
-    long tiles = weights.tiles().address();
-    if (rows == 1) {
-      boolean bytes = weights.type() == WeightType.Q8_0;
-      int[] x = bytes ? quantised.byteBroadcasts() : quantised.nibbleBroadcasts();
-      return (worker, tile) -> {
-        long address = tiles + weights.tileOffset(tile);
-        float[] sums = scratch[worker].sums;
-        if (bytes) {
-          IntegerKernels.oneByte(
-              address, quantised.blocks(), x, quantised.scales(), weights.unit(), sums);
-        } else {
-          IntegerKernels.oneNibble(
-              address,
-              quantised.blocks(),
-              x,
-              quantised.totals(),
-              quantised.scales(),
-              weights.unit(),
-              sums);
-        }
-        copy(sums, tile, weights, result);
-      };
-    }
-    if (!MatrixUnit.AVAILABLE) {
-      return (worker, tile) -> {
-        byVectors(scratch[worker], tiles + weights.tileOffset(tile), weights);
-        copy(scratch[worker].sums, tile, weights, result);
-      };
-    }
-    if (rows <= QuantisedRows.FEW) {
-      int spread = Math.min(GROUP, Integer.highestOneBit(SPREAD_ROWS / rows));
-      long x = quantised.spreadBytes(spread);
-      return (worker, tile) -> {
-        fewByUnit(scratch[worker], tiles + weights.tileOffset(tile), weights, x, spread);
-        copy(scratch[worker].sums, tile, weights, result);
-      };
-    }
-    long x = quantised.unitBytes(workers);
-    return (worker, tile) -> {
-      manyByUnit(scratch[worker], tiles + weights.tileOffset(tile), weights, x);
-      copy(scratch[worker].sums, tile, weights, result);
-    };
-  }
-
-  private void byVectors(Scratch my, long tile, PackedMatrix weights) {
-    int rows = quantised.rows();
-    int blocks = quantised.blocks();
-    float[] sums = my.zeroedSums(rows);
-    for (int first = 0; first < blocks; first += GROUP) {
-      int group = Math.min(GROUP, blocks - first);
-      long bytes = groupBytes(my, tile, first, group, weights);
-      for (int block = 0; block < group; block++) {
-        IntegerKernels.bytesToFloats(bytes + 32L * TILE * block, my.panel);
-        IntegerKernels.addBlock(
-            my.panel,
-            quantised.quants(),
-            32 * (first + block),
-            32 * blocks,
-            my.scales,
-            TILE * block,
-            quantised.scales(),
-            first + block,
-            blocks,
-            rows,
-            sums);
+    quantised.set(x, weights.type(), workers);
+    if (MachineKernels.AVAILABLE) {
+      for (Scratch my : scratch) {
+        MachineKernels.set(my.parameters, weights, quantised);
       }
     }
-  }
-
-  private void fewByUnit(Scratch my, long tile, PackedMatrix weights, long x, int spread) {
-    int rows = quantised.rows();
-    int blocks = quantised.blocks();
-    float[] sums = my.zeroedSums(rows);
-    long spreadBytes = 32L * spread * rows * spread;
-    for (int first = 0; first < blocks; first += GROUP) {
-      int group = Math.min(GROUP, blocks - first);
-      long bytes = groupBytes(my, tile, first, group, weights);
-      for (int block = 0; block < group; block += spread) {
-        int together = Math.min(spread, group - block);
-        MatrixUnit.multiply(
-            together * rows,
-            32 * together,
-            x + spreadBytes * ((first + block) / spread),
-            bytes + 32L * TILE * block,
-            my.products.address());
-        IntegerKernels.addProducts(
-            my.products.address(),
-            together,
-            rows,
-            my.scales,
-            TILE * block,
-            quantised.scales(),
-            first + block,
-            blocks,
-            rows,
-            sums,
-            0);
-      }
-    }
-  }
-
-  private void manyByUnit(Scratch my, long tile, PackedMatrix weights, long x) {
-    int rows = quantised.rows();
-    int filled = quantised.unitRows();
-    int blocks = quantised.blocks();
-    float[] sums = my.zeroedSums(rows);
-    for (int first = 0; first < blocks; first += GROUP) {
-      int group = Math.min(GROUP, blocks - first);
-      long bytes = groupBytes(my, tile, first, group, weights);
-      for (int row = 0; row < rows; row += UNIT_CHUNK) {
-        int chunk = Math.min(UNIT_CHUNK, filled - row);
-        for (int block = 0; block < group; block += UNIT_BLOCKS) {
-          int together = Math.min(UNIT_BLOCKS, group - block);
-          for (int i = 0; i < together; i++) {
-            MatrixUnit.multiply(
-                chunk,
-                32,
-                x + 32 * ((long) (first + block + i) * filled + row),
-                bytes + 32L * TILE * (block + i),
-                my.products.address() + 4L * TILE * chunk * i);
+    int tiles = weights.tileCount();
+    int run = Math.max(1, tiles / (RUNS * workers.threads()));
+    workers.each(
+        (tiles + run - 1) / run,
+        (long) x.rows() * weights.out() * weights.in(),
+        (worker, item) -> {
+          int end = Math.min(tiles, (item + 1) * run);
+          for (int tile = item * run; tile < end; tile++) {
+            multiply(scratch[worker], tile, weights, result);
           }
-          IntegerKernels.addProducts(
-              my.products.address(),
-              together,
-              chunk,
-              my.scales,
-              TILE * block,
-              quantised.scales(),
-              row * blocks + first + block,
-              blocks,
-              Math.min(UNIT_CHUNK, rows - row),
-              sums,
-              TILE * row);
-        }
+        });
+  }
+
+  private void multiply(Scratch my, int tile, PackedMatrix weights, Matrix result) {
+    long address = weights.tiles().address() + weights.tileOffset(tile);
+    if (MachineKernels.AVAILABLE) {
+      byMachineCode(my, address, tile, weights, result);
+    } else {
+      if (quantised.rows() == 1) {
+        oneByVectors(my, address, weights);
+      } else {
+        byVectors(my, address, weights);
+      }
+      for (int row = 0; row < result.rows(); row++) {
+        System.arraycopy(
+            my.sums, row * TILE, result.values(), at(row, tile, weights), valid(tile, weights));
       }
     }
   }
 
-  /**
-   * Reads a group's scales.
-   *
-   * @return the address of its numbers as bytes
-   */
-  private static long groupBytes(
-      Scratch my, long tile, int first, int group, PackedMatrix weights) {
-    long at = tile + (long) TILE * weights.type().blockBytes() * first;
-    IntegerKernels.scales(at, group, weights.unit(), my.scales);
-    long numbers = at + 2L * TILE * group;
-    if (weights.type() == WeightType.Q8_0) {
-      return numbers;
+  private void byMachineCode(
+      Scratch my, long address, int tile, PackedMatrix weights, Matrix result) {
+    int rows = quantised.rows();
+    boolean wantsBytes = MachineKernels.wantsBytes(rows);
+    long from = wantsBytes ? my.bytes(address, quantised.blocks(), weights.type()) : address;
+    WeightType type = wantsBytes ? WeightType.Q8_0 : weights.type();
+    int atOnce = MachineKernels.atOnce(rows);
+    for (int first = 0; first < rows; first += atOnce) {
+      int count = Math.min(atOnce, rows - first);
+      MachineKernels.multiply(my.parameters, type, from, quantised, first, count);
+      copy(my, first, count, tile, weights, result);
     }
-    IntegerKernels.nibblesToBytes(numbers, group, my.bytes.address());
-    return my.bytes.address();
   }
 
-  private void copy(float[] sums, int tile, PackedMatrix weights, Matrix result) {
-    int first = tile * TILE;
-    int valid = Math.min(TILE, weights.out() - first);
-    for (int row = 0; row < result.rows(); row++) {
-      System.arraycopy(sums, row * TILE, result.values(), row * weights.out() + first, valid);
+  private static void copy(
+      Scratch my, int first, int count, int tile, PackedMatrix weights, Matrix result) {
+    for (int row = 0; row < count; row++) {
+      MemorySegment.copy(
+          my.unitSums,
+          ValueLayout.JAVA_FLOAT,
+          4L * TILE * row,
+          result.values(),
+          at(first + row, tile, weights),
+          valid(tile, weights));
     }
+  }
+
+  private void oneByVectors(Scratch my, long address, PackedMatrix weights) {
+    if (weights.type() == WeightType.Q8_0) {
+      IntegerKernels.oneByte(
+          address,
+          quantised.blocks(),
+          quantised.broadcasts(),
+          quantised.scales(),
+          weights.unit(),
+          my.sums);
+    } else {
+      IntegerKernels.oneNibble(
+          address,
+          quantised.blocks(),
+          quantised.broadcasts(),
+          quantised.totals(),
+          quantised.scales(),
+          weights.unit(),
+          my.sums);
+    }
+  }
+
+  private void byVectors(Scratch my, long address, PackedMatrix weights) {
+    int rows = quantised.rows();
+    int blocks = quantised.blocks();
+    float[] sums = my.zeroedSums(rows);
+    for (int block = 0; block < blocks; block++) {
+      long at = address + (long) TILE * weights.type().blockBytes() * block;
+      long bytes = my.bytes(at, 1, weights.type());
+      IntegerKernels.scales(bytes, weights.unit(), my.scales);
+      IntegerKernels.bytesToFloats(bytes + 2L * TILE, my.panel);
+      IntegerKernels.addBlock(
+          my.panel,
+          quantised.quants(),
+          32 * block,
+          32 * blocks,
+          my.scales,
+          quantised.scales(),
+          block,
+          blocks,
+          rows,
+          sums);
+    }
+  }
+
+  /** Where a row's elements of a tile begin in the result. */
+  private static int at(int row, int tile, PackedMatrix weights) {
+    return row * weights.out() + tile * TILE;
+  }
+
+  private static int valid(int tile, PackedMatrix weights) {
+    return Math.min(TILE, weights.out() - tile * TILE);
   }
 
   /** Frees the memory. */

@@ -15,12 +15,11 @@ import java.util.function.IntUnaryOperator;
  * order of the columns, whatever the vector width or the number of activations. The size is that of
  * the file, but for the filling and some bytes of Q4_K and Q5_K.
  *
- * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Groups of eight blocks of
- * 32 columns begin with the blocks' scales, 32 to a block; then come the blocks' numbers, four
- * columns of a row side by side, for that is what integer units take. Numbers of 4 bits lie two in
- * a byte: columns 0 to 15 of a block in the lower halves, 16 to 31 in the upper ones. Scales are
- * halves, multiplied by a power of two that makes the largest one of the matrix nearly the largest
- * half: small ones would be denormal, and slow.
+ * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Every 32 columns begin with
+ * the rows' scales; then come their numbers, four columns of a row side by side, for that is what
+ * integer units take. Numbers of 4 bits lie two in a byte: columns 0 to 15 of a block in the lower
+ * halves, 16 to 31 in the upper ones. Scales are halves, multiplied by a power of two that makes
+ * the largest one of the matrix nearly the largest half: small ones would be denormal, and slow.
  *
  * <p>In the K-quants, every 256 columns begin with the rows' half-precision scales (and minima);
  * then every 32 columns have the rows' small scales, their minima (the scales of the second 16
@@ -31,9 +30,6 @@ public final class PackedMatrix implements Weights {
 
   /** Rows of a tile. */
   static final int TILE = 32;
-
-  /** Blocks of 32 columns whose scales lie together. */
-  static final int GROUP = 8;
 
   /** Largest exponent of a half. */
   private static final int HALF_EXPONENT = 15;
@@ -85,7 +81,7 @@ public final class PackedMatrix implements Weights {
           source.byteSize() + " bytes for " + type + " [" + out + ", " + in + "]");
     }
     long tileBytes = packedBytes(type) * TILE * (in / type.blockElements());
-    MemorySegment tiles = arena.allocate(tileBytes * ((out + TILE - 1) / TILE), 64);
+    MemorySegment tiles = SystemCalls.allocate(tileBytes * ((out + TILE - 1) / TILE), arena);
     int raised = type.integers() ? raised(type, source) : 0;
     PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles, raised);
     for (int row = 0; row < out; row++) {
@@ -192,18 +188,12 @@ public final class PackedMatrix implements Weights {
 
   /** Where a block's scales begin. */
   private long scales(long tile, int block) {
-    int first = block / GROUP * GROUP;
-    return tile + (long) TILE * type.blockBytes() * first + 2L * TILE * (block - first);
+    return tile + (long) TILE * type.blockBytes() * block;
   }
 
   /** Where a block's numbers begin. */
   private long numbers(long tile, int block) {
-    int first = block / GROUP * GROUP;
-    int group = Math.min(GROUP, in / 32 - first);
-    return tile
-        + (long) TILE * type.blockBytes() * first
-        + 2L * TILE * group
-        + TILE * (type.blockBytes() - 2L) * (block - first);
+    return scales(tile, block) + 2L * TILE;
   }
 
   private void packSuper(MemorySegment source, long read, long write, int lane) {

@@ -19,37 +19,31 @@ final class QuantisedRows {
   /** Elements that share a scale. */
   static final int BLOCK = 32;
 
-  /** Rows of the matrix unit's tiles: row counts are filled up to a multiple. */
-  static final int UNIT_ROWS = 16;
-
-  /** Up to so many rows are spread out so that one call multiplies several blocks. */
-  static final int FEW = 16;
-
   /** Below this, a block counts as zero: its inverse scale would overflow. */
   private static final float LEAST = 0x1p-100f;
 
-  /** Added to a small float, leaves its nearest integer in the lowest bits. */
+  /** Added to a small float and taken off again, leaves its nearest integer. */
   private static final float ROUNDER = 12582912f;
-
-  private static final int ROUNDER_BITS = 0x4b400000;
 
   /** What quantising an element costs, in multiplications. */
   private static final long WORK = 16;
 
   private int rows;
   private int blocks;
+  private int allotted;
   private float[] quants = new float[0];
   private float[] scales = new float[0];
   private int[] totals = new int[0];
   private int[] broadcasts = new int[0];
-  private MemorySegment bytes = MemorySegment.NULL;
+  private MemorySegment panel = MemorySegment.NULL;
 
   /**
    * Takes up new rows.
    *
+   * @param type of the weights that they will be multiplied with
    * @param workers share out the rows
    */
-  void set(Matrix x, Workers workers) {
+  void set(Matrix x, WeightType type, Workers workers) {
     rows = x.rows();
     blocks = x.width() / BLOCK;
     if (quants.length < x.values().length) {
@@ -59,7 +53,15 @@ final class QuantisedRows {
       scales = new float[rows * blocks];
       totals = new int[rows * blocks];
     }
+    if (MachineKernels.AVAILABLE) {
+      allotted = MachineKernels.allotted(rows);
+      long size = (BLOCK + 8L) * blocks * allotted;
+      if (panel.byteSize() < size) {
+        panel = Arena.ofAuto().allocate(size, 64);
+      }
+    }
     float[] values = x.values();
+    int start = type == WeightType.Q8_0 ? -128 : -8;
     workers.each(
         rows,
         WORK * values.length,
@@ -67,7 +69,24 @@ final class QuantisedRows {
           for (int block = row * blocks; block < (row + 1) * blocks; block++) {
             quantise(values, block);
           }
+          if (MachineKernels.AVAILABLE) {
+            place(row, start);
+          }
         });
+    if (rows == 1 && !MachineKernels.AVAILABLE) {
+      broadcast(type);
+    }
+  }
+
+  /** Puts a row where the machine code reads it. */
+  private void place(int row, int start) {
+    for (int block = 0; block < blocks; block++) {
+      int from = row * blocks + block;
+      long to = (long) block * allotted + row;
+      IntegerKernels.toBytes(quants, BLOCK * from, bytesAddress() + BLOCK * to);
+      IntegerKernels.set(scalesAddress() + 4 * to, Float.floatToRawIntBits(scales[from]));
+      IntegerKernels.set(startsAddress() + 4 * to, start * totals[from]);
+    }
   }
 
   private void quantise(float[] values, int block) {
@@ -86,9 +105,10 @@ final class QuantisedRows {
     scales[block] = zero ? 0 : magnitude / 127;
     IntVector total = IntVector.zero(Kernels.I32);
     for (int i = first; i < first + BLOCK; i += species.length()) {
-      FloatVector shifted = FloatVector.fromArray(species, values, i).mul(inverse).add(ROUNDER);
-      shifted.sub(ROUNDER).intoArray(quants, i);
-      total = total.add(shifted.reinterpretAsInts().sub(ROUNDER_BITS));
+      FloatVector rounded =
+          FloatVector.fromArray(species, values, i).mul(inverse).add(ROUNDER).sub(ROUNDER);
+      rounded.intoArray(quants, i);
+      total = total.add((IntVector) rounded.convert(VectorOperators.F2I, 0));
     }
     totals[block] = total.reduceLanes(VectorOperators.ADD);
   }
@@ -117,26 +137,41 @@ final class QuantisedRows {
   }
 
   /**
-   * The first row as {@link IntegerKernels#oneByte} broadcasts it: for every four columns the first
-   * and third, then the second and fourth, in the halves of an int each.
+   * The only row as {@link IntegerKernels#oneByte} and {@link IntegerKernels#oneNibble} broadcast
+   * it.
    */
-  int[] byteBroadcasts() {
-    int[] result = broadcasts();
-    for (int i = 0; i < 8 * blocks; i++) {
-      result[2 * i] = pair((int) quants[4 * i], (int) quants[4 * i + 2]);
-      result[2 * i + 1] = pair((int) quants[4 * i + 1], (int) quants[4 * i + 3]);
+  int[] broadcasts() {
+    return broadcasts;
+  }
+
+  private void broadcast(WeightType type) {
+    if (broadcasts.length < 16 * blocks) {
+      broadcasts = new int[16 * blocks];
     }
-    return result;
+    if (type == WeightType.Q8_0) {
+      broadcastForBytes();
+    } else {
+      broadcastForNibbles();
+    }
   }
 
   /**
-   * The first row as {@link IntegerKernels#oneNibble} broadcasts it. That kernel multiplies a
-   * number of 16 bits {@code n0 + 16·n1 + 256·n2 + 4096·n3}, and what is left of it without its
-   * lowest nibble, and so on, without masking the higher ones: their share is taken off the next
-   * factor.
+   * For every four columns the first and third, then the second and fourth, in the halves of an int
+   * each.
    */
-  int[] nibbleBroadcasts() {
-    int[] result = broadcasts();
+  private void broadcastForBytes() {
+    for (int i = 0; i < 8 * blocks; i++) {
+      broadcasts[2 * i] = pair((int) quants[4 * i], (int) quants[4 * i + 2]);
+      broadcasts[2 * i + 1] = pair((int) quants[4 * i + 1], (int) quants[4 * i + 3]);
+    }
+  }
+
+  /**
+   * The kernel multiplies a number of 16 bits {@code n0 + 16·n1 + 256·n2 + 4096·n3}, and what is
+   * left of it without its lowest nibble, and so on, without masking the higher ones: their share
+   * is taken off the next factor.
+   */
+  private void broadcastForNibbles() {
     for (int block = 0; block < blocks; block++) {
       for (int i = 0; i < 4; i++) {
         int low = BLOCK * block + 4 * i;
@@ -150,83 +185,35 @@ final class QuantisedRows {
         int b1 = (int) quants[high + 2];
         int b2 = (int) quants[low + 3];
         int b3 = (int) quants[high + 3];
-        result[to] = pair(a0, b0);
-        result[to + 1] = pair(a1 - 16 * a0, b1 - 16 * b0);
-        result[to + 2] = pair(a2 - 16 * a1, b2 - 16 * b1);
-        result[to + 3] = pair(a3 - 16 * a2, b3 - 16 * b2);
+        broadcasts[to] = pair(a0, b0);
+        broadcasts[to + 1] = pair(a1 - 16 * a0, b1 - 16 * b0);
+        broadcasts[to + 2] = pair(a2 - 16 * a1, b2 - 16 * b1);
+        broadcasts[to + 3] = pair(a3 - 16 * a2, b3 - 16 * b2);
       }
     }
-    return result;
-  }
-
-  private int[] broadcasts() {
-    if (broadcasts.length < 16 * blocks) {
-      broadcasts = new int[16 * blocks];
-    }
-    return broadcasts;
   }
 
   private static int pair(int low, int high) {
     return (low & 0xffff) | high << 16;
   }
 
-  /** Rows of a block as the matrix unit sees them, filled up. */
-  int unitRows() {
-    return (rows + UNIT_ROWS - 1) / UNIT_ROWS * UNIT_ROWS;
+  /** Rows that each block has room for in the machine code's memory, beginning with the rows. */
+  int allotted() {
+    return allotted;
   }
 
-  /**
-   * Bytes for the matrix unit, block after block: {@code [blocks, unitRows, 32]}.
-   *
-   * @return their address, good until the next call
-   */
-  long unitBytes(Workers workers) {
-    int filled = unitRows();
-    long address = reserve((long) blocks * filled * BLOCK, false);
-    workers.each(
-        rows,
-        WORK * rows * blocks * BLOCK,
-        (_, row) -> {
-          for (int block = 0; block < blocks; block++) {
-            IntegerKernels.toBytes(
-                quants,
-                BLOCK * (row * blocks + block),
-                address + BLOCK * ((long) block * filled + row));
-          }
-        });
-    return address;
+  /** Where the machine code finds numbers: {@code [blocks, allotted, 32]} bytes. */
+  long bytesAddress() {
+    return panel.address();
   }
 
-  /**
-   * Bytes of few rows for the matrix unit, so many blocks to a product: {@code [blocks / group,
-   * group · rows, group · 32]}, each row with zeros in all blocks but one. A last group of fewer
-   * blocks is narrower.
-   *
-   * @return their address, good until the next call
-   */
-  long spreadBytes(int group) {
-    long groupBytes = (long) group * rows * group * BLOCK;
-    long address = reserve(groupBytes * ((blocks + group - 1) / group), true);
-    for (int block = 0; block < blocks; block++) {
-      int first = block / group * group;
-      int width = Math.min(group, blocks - first) * BLOCK;
-      long to = address + groupBytes * (block / group);
-      for (int row = 0; row < rows; row++) {
-        IntegerKernels.toBytes(
-            quants,
-            BLOCK * (row * blocks + block),
-            to + ((long) (block - first) * rows + row) * width + (long) (block - first) * BLOCK);
-      }
-    }
-    return address;
+  /** Where it finds scales: {@code [blocks, allotted]} floats. */
+  long scalesAddress() {
+    return panel.address() + (long) BLOCK * blocks * allotted;
   }
 
-  private long reserve(long size, boolean zeroed) {
-    if (bytes.byteSize() < size) {
-      bytes = Arena.ofAuto().allocate(size, 64);
-    } else if (zeroed) {
-      bytes.asSlice(0, size).fill((byte) 0);
-    }
-    return bytes.address();
+  /** Where it finds what its sums start at: {@code [blocks, allotted]} ints. */
+  long startsAddress() {
+    return scalesAddress() + 4L * blocks * allotted;
   }
 }

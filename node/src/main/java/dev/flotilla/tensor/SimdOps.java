@@ -30,6 +30,8 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private final MemorySegment[] panels;
   private final float[][] sums;
   private final IntegerProducts products;
+  private final PromptProducts prompts;
+  private boolean[] promptRows = new boolean[0];
   private final ArrayDeque<RopeTable> ropeTables = new ArrayDeque<>();
 
   /**
@@ -40,6 +42,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     panels = new MemorySegment[threads];
     sums = new float[threads][0];
     products = new IntegerProducts(workers);
+    prompts = new PromptProducts(workers);
     for (int i = 0; i < threads; i++) {
       panels[i] = arena.allocate(4L * PANEL_COLUMNS * TILE, 64);
     }
@@ -47,6 +50,16 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
   Workers workers() {
     return workers;
+  }
+
+  /**
+   * Says which rows of the activations to come are a prompt's: where this machine has kernels made
+   * for many rows, products of those go by them, and of the others never.
+   *
+   * @param rows one for each row, or none if no row is
+   */
+  public void promptRows(boolean[] rows) {
+    promptRows = rows;
   }
 
   @Override
@@ -65,7 +78,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     requireWidth(x, packed.in());
     Matrix result = new Matrix(x.rows(), packed.out());
     if (packed.type().integers()) {
-      products.multiply(x, packed, result);
+      multiplyIntegers(x, packed, result);
     } else if (x.rows() > 0) {
       long multiplications = (long) x.rows() * packed.out() * packed.in();
       workers.each(
@@ -74,6 +87,34 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
           (worker, tile) -> multiplyTile(worker, tile, x, packed, result));
     }
     return result;
+  }
+
+  private void multiplyIntegers(Matrix x, PackedMatrix packed, Matrix result) {
+    int[] prompt = PromptKernels.AVAILABLE ? rowsThatAre(true) : new int[0];
+    if (prompt.length == 0) {
+      products.multiply(x, packed, result);
+    } else if (prompt.length == x.rows()) {
+      prompts.multiply(x, packed, result);
+    } else {
+      Matrix part = new Matrix(prompt.length, packed.out());
+      prompts.multiply(gathered(x, prompt), packed, part);
+      scatter(part, prompt, result);
+      int[] others = rowsThatAre(false);
+      part = new Matrix(others.length, packed.out());
+      products.multiply(gathered(x, others), packed, part);
+      scatter(part, others, result);
+    }
+  }
+
+  private int[] rowsThatAre(boolean prompt) {
+    return IntStream.range(0, promptRows.length).filter(row -> promptRows[row] == prompt).toArray();
+  }
+
+  private static void scatter(Matrix part, int[] rows, Matrix result) {
+    int width = part.width();
+    for (int i = 0; i < rows.length; i++) {
+      System.arraycopy(part.values(), i * width, result.values(), rows[i] * width, width);
+    }
   }
 
   private void multiplyTile(int worker, int tile, Matrix x, PackedMatrix packed, Matrix result) {
@@ -262,9 +303,11 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     requireWidth(scores, experts.size());
     Matrix shares = shares(scores, used);
     Matrix result = new Matrix(x.rows(), x.width());
+    boolean[] all = promptRows;
     for (int e = 0; e < experts.size(); e++) {
       int[] rows = rowsOf(shares, e);
       if (rows.length > 0) {
+        promptRows = gathered(all, rows);
         Expert<Weights> expert = experts.get(e);
         Matrix part = gathered(x, rows);
         Matrix inner = swiGlu(linear(part, expert.gate()), linear(part, expert.up()));
@@ -277,6 +320,15 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
           }
         }
       }
+    }
+    promptRows = all;
+    return result;
+  }
+
+  private static boolean[] gathered(boolean[] all, int[] rows) {
+    boolean[] result = new boolean[all.length == 0 ? 0 : rows.length];
+    for (int i = 0; i < result.length; i++) {
+      result[i] = all[rows[i]];
     }
     return result;
   }
@@ -330,6 +382,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   public void close() {
     workers.close();
     products.close();
+    prompts.close();
     arena.close();
   }
 

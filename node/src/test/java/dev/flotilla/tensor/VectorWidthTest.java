@@ -11,7 +11,14 @@ import org.junit.jupiter.params.provider.ValueSource;
 class VectorWidthTest {
 
   @ParameterizedTest
-  @ValueSource(strings = {"-XX:MaxVectorSize=16", "-XX:MaxVectorSize=32", "-Xint"})
+  @ValueSource(
+      strings = {
+        "-XX:MaxVectorSize=16",
+        "-XX:MaxVectorSize=32",
+        "-Xint",
+        "-Dflotilla.machine-code=false",
+        "-Dflotilla.matrix-unit=false"
+      })
   void aProcessWithOtherVectorsOrNoCompilerComputesTheSameBits(String option)
       throws IOException, InterruptedException {
     Process process =

@@ -1,0 +1,297 @@
+package dev.flotilla.tensor;
+
+import static dev.flotilla.tensor.Assembler.R10;
+import static dev.flotilla.tensor.Assembler.R8;
+import static dev.flotilla.tensor.Assembler.R9;
+import static dev.flotilla.tensor.Assembler.RAX;
+import static dev.flotilla.tensor.Assembler.RCX;
+import static dev.flotilla.tensor.Assembler.RDI;
+import static dev.flotilla.tensor.Assembler.RDX;
+import static dev.flotilla.tensor.Assembler.RSI;
+import static dev.flotilla.tensor.Assembler.at;
+import static dev.flotilla.tensor.PackedMatrix.TILE;
+
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandle;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Products of a prompt's rows on the matrix unit (AMX) in bf16: weights and activations are rounded
+ * to it, sums are of single precision, over the columns in order. A tile of weights is decoded once
+ * for many rows. A row's bits do not depend on the rows beside it, but they are not those of {@link
+ * IntegerKernels}, so whoever takes this route must always take it.
+ */
+final class PromptKernels {
+
+  /** Rows that are multiplied at once. */
+  static final int ROWS = 32;
+
+  /** Columns of a block. */
+  static final int BLOCK = 32;
+
+  /** Bytes of a block of rows, and of a decoded block of a tile of weights. */
+  static final int BLOCK_BYTES = 2 * ROWS * BLOCK;
+
+  // What a kernel is given: a block of memory.
+  private static final int WEIGHTS = 0;
+  private static final int BLOCKS = 8;
+  private static final int PANEL = 16;
+  private static final int LEFT = 24;
+  private static final int STRIDE = 32;
+  private static final int MASK = 40;
+  private static final int EIGHTS = 44;
+  private static final int HALF_MASK = 48;
+  private static final int UNIT = 52;
+  private static final int ZEROS = 64;
+  private static final int TILES = 128;
+  private static final int ORDER = 192;
+
+  /** Bytes of it. */
+  static final int PARAMETERS = 256;
+
+  private static final int UNIT_ROWS = 16;
+
+  private static final @Nullable Code CODE = write();
+
+  /** Whether they can be used here. */
+  static final boolean AVAILABLE = CODE != null;
+
+  private static final MethodHandle DECODE = call(FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG));
+
+  /** The result may lie on the heap: it stays where it is meanwhile. */
+  private static final MethodHandle MULTIPLY =
+      call(FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG, ValueLayout.ADDRESS));
+
+  /**
+   * @param multiply at {@code 2 · u + v}: with {@code u + 1} tiles of rows; v is 0 for new sums, 1
+   *     to go on with those that are there
+   */
+  private record Code(MemorySegment bytes, MemorySegment nibbles, List<MemorySegment> multiply) {}
+
+  private PromptKernels() {}
+
+  /** Fills a block of parameters with what stays the same. */
+  static void prepare(MemorySegment parameters) {
+    parameters.fill((byte) 0);
+    parameters.set(ValueLayout.JAVA_INT, MASK, 0x0f0f0f0f);
+    parameters.set(ValueLayout.JAVA_INT, EIGHTS, 0x08080808);
+    parameters.set(ValueLayout.JAVA_INT, HALF_MASK, 0x8fffe000);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES, (byte) 1); // palette
+    for (int tile = 0; tile < 8; tile++) {
+      parameters.set(ValueLayout.JAVA_SHORT, TILES + 16 + 2L * tile, (short) 64);
+      parameters.set(ValueLayout.JAVA_BYTE, TILES + 48L + tile, (byte) UNIT_ROWS);
+    }
+    for (int i = 0; i < ROWS; i++) {
+      int from = i / 2 + i % 2 * UNIT_ROWS;
+      parameters.set(ValueLayout.JAVA_SHORT, ORDER + 2L * i, (short) from);
+    }
+  }
+
+  /**
+   * Decodes blocks of a tile: {@code [blocks, 16, 32, 2]} bf16, two columns of a row side by side.
+   *
+   * @param from address of the first block
+   * @param panel address
+   */
+  static void decode(
+      MemorySegment parameters, PackedMatrix weights, long from, int blocks, long panel) {
+    parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, from);
+    parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks);
+    parameters.set(ValueLayout.JAVA_LONG, PANEL, panel);
+    parameters.set(ValueLayout.JAVA_FLOAT, UNIT, weights.unit());
+    Code code = code();
+    MemorySegment function = weights.type() == WeightType.Q8_0 ? code.bytes : code.nibbles;
+    try {
+      DECODE.invokeExact(function, parameters.address());
+    } catch (Throwable e) {
+      throw new IllegalStateException("a kernel failed", e);
+    }
+  }
+
+  /**
+   * Multiplies rows with decoded blocks.
+   *
+   * @param rows how many, at most {@link #ROWS}
+   * @param left address of {@code [blocks, 32, 32]} bf16
+   * @param goOn whether to add to the sums that are there
+   * @param sums 32 of the first row
+   * @param stride between rows of it, in bytes
+   */
+  static void multiply(
+      MemorySegment parameters,
+      int rows,
+      long left,
+      int blocks,
+      long panel,
+      boolean goOn,
+      MemorySegment sums,
+      long stride) {
+    parameters.set(ValueLayout.JAVA_LONG, LEFT, left);
+    parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks);
+    parameters.set(ValueLayout.JAVA_LONG, PANEL, panel);
+    parameters.set(ValueLayout.JAVA_LONG, STRIDE, stride);
+    byte upper = (byte) Math.min(rows, UNIT_ROWS);
+    byte lower = (byte) (rows > UNIT_ROWS ? rows - UNIT_ROWS : UNIT_ROWS);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 48, upper);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 49, upper);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 50, lower);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 51, lower);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 52, upper);
+    parameters.set(ValueLayout.JAVA_BYTE, TILES + 53, lower);
+    MemorySegment function = code().multiply.get((rows > UNIT_ROWS ? 2 : 0) + (goOn ? 1 : 0));
+    try {
+      MULTIPLY.invokeExact(function, parameters.address(), sums);
+    } catch (Throwable e) {
+      throw new IllegalStateException("a kernel failed", e);
+    }
+  }
+
+  private static Code code() {
+    if (CODE == null) {
+      throw new IllegalStateException("no machine code");
+    }
+    return CODE;
+  }
+
+  // ------------------------------------------------------------------ the code
+
+  private static byte[] decode(WeightType type) {
+    boolean nibbles = type == WeightType.Q4_0;
+    int blockBytes = TILE * type.blockBytes();
+    int scale = 24;
+    int four = 25;
+    int upper = 26;
+    int order = 27;
+    int eights = 28;
+    int mask = 29;
+    int unit = 30;
+    int halfBits = 31;
+    Assembler a = new Assembler();
+    a.load(RAX, at(RDI, WEIGHTS));
+    a.load(R10, at(RDI, BLOCKS));
+    a.load(RCX, at(RDI, PANEL));
+    a.broadcast(halfBits, at(RDI, HALF_MASK));
+    a.broadcast(unit, at(RDI, UNIT));
+    a.broadcast(mask, at(RDI, MASK));
+    a.broadcast(eights, at(RDI, EIGHTS));
+    a.loadVector(order, at(RDI, ORDER));
+    int block = a.here();
+    for (int line = 0; line < blockBytes; line += 64) {
+      a.prefetch(at(RAX, MachineKernels.AHEAD + line));
+    }
+    for (int half = 0; half < 2; half++) {
+      MachineKernels.scale(a, scale, at(RAX, 32 * half), halfBits, unit);
+      for (int at = 2 * TILE + 64 * half; at < blockBytes; at += 4 * TILE) {
+        int column = (at - 2 * TILE) / (4 * TILE) * 4;
+        a.loadVector(four, at(RAX, at));
+        if (nibbles) {
+          a.shiftRight(upper, four, 4);
+          a.and(four, four, mask);
+          a.and(upper, upper, mask);
+          a.subtractBytes(four, four, eights);
+          a.subtractBytes(upper, upper, eights);
+          decodeFour(a, upper, column + 16, half, scale, order);
+        }
+        decodeFour(a, four, column, half, scale, order);
+      }
+    }
+    a.addConstant(RAX, blockBytes);
+    a.addConstant(RCX, BLOCK_BYTES);
+    a.addConstant(R10, -1);
+    a.jumpIfNotZero(block);
+    a.leave();
+    return a.code();
+  }
+
+  /** Four columns of 16 rows of weights, a byte each. */
+  private static void decodeFour(
+      Assembler a, int four, int column, int half, int scale, int order) {
+    for (int i = 0; i < 4; i++) {
+      int from = four;
+      if (i < 3) {
+        a.shiftLeft(i, four, 24 - 8 * i);
+        from = i;
+      }
+      a.shiftRightSigned(i, from, 24);
+      a.intsToFloats(i, i);
+      a.multiply(i, i, scale);
+    }
+    for (int pair = 0; pair < 2; pair++) {
+      a.floatsToBf16(4 + pair, 2 * pair, 2 * pair + 1);
+      a.permuteShorts(4 + pair, order, 4 + pair);
+      a.storeVector(at(RCX, 4 * TILE * (column / 2 + pair) + 64 * half), 4 + pair);
+    }
+  }
+
+  private static byte[] multiply(int rowTiles, boolean goOn) {
+    Assembler a = new Assembler();
+    a.configureTiles(at(RDI, TILES));
+    a.load(RAX, at(RDI, LEFT));
+    a.load(RCX, at(RDI, PANEL));
+    a.load(R10, at(RDI, BLOCKS));
+    a.load(R8, at(RDI, STRIDE));
+    a.loadConstant(R9, 64);
+    a.move(RDX, R8);
+    for (int i = 1; i < UNIT_ROWS; i *= 2) {
+      a.add(RDX, RDX);
+    }
+    a.add(RDX, RSI);
+    for (int sum = 0; sum < 2 * rowTiles; sum++) {
+      if (goOn) {
+        a.loadTile(sum, at(sum < 2 ? RSI : RDX, sum % 2 * 64), R8, 1);
+      } else {
+        a.repeatIntoTile(sum, at(RDI, ZEROS));
+      }
+    }
+    int left = 4;
+    int right = 6;
+    int block = a.here();
+    a.loadTile(right, at(RCX, 0), R9, 2);
+    a.loadTile(right + 1, at(RCX, 64), R9, 2);
+    for (int tile = 0; tile < rowTiles; tile++) {
+      a.loadTile(left + tile, at(RAX, 64 * UNIT_ROWS * tile), R9, 1);
+      a.addTileBf16(2 * tile, left + tile, right);
+      a.addTileBf16(2 * tile + 1, left + tile, right + 1);
+    }
+    a.addConstant(RAX, BLOCK_BYTES);
+    a.addConstant(RCX, BLOCK_BYTES);
+    a.addConstant(R10, -1);
+    a.jumpIfNotZero(block);
+    for (int sum = 0; sum < 2 * rowTiles; sum++) {
+      a.storeTile(at(sum < 2 ? RSI : RDX, sum % 2 * 64), R8, 1, sum);
+    }
+    a.releaseTiles();
+    a.leave();
+    return a.code();
+  }
+
+  private static @Nullable Code write() {
+    if (!Processor.has("avx512bw")
+        || !Processor.has("avx512_bf16")
+        || !Processor.hasMatrixUnit("amx_bf16")) {
+      return null;
+    }
+    List<MemorySegment> placed =
+        SystemCalls.executable(
+            List.of(
+                decode(WeightType.Q8_0),
+                decode(WeightType.Q4_0),
+                multiply(1, false),
+                multiply(1, true),
+                multiply(2, false),
+                multiply(2, true)));
+    return placed.isEmpty()
+        ? null
+        : new Code(placed.get(0), placed.get(1), placed.subList(2, placed.size()));
+  }
+
+  @SuppressWarnings("restricted") // the launcher grants native access
+  private static MethodHandle call(FunctionDescriptor descriptor) {
+    // A kernel takes microseconds: no safepoint waits for it.
+    return Linker.nativeLinker().downcallHandle(descriptor, Linker.Option.critical(true));
+  }
+}

@@ -1,0 +1,96 @@
+package dev.flotilla.tensor;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
+import java.util.Random;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+class PromptProductsTest {
+
+  private static final long SEED = 20261130;
+
+  private final Random random = new Random(SEED);
+
+  @ParameterizedTest
+  @EnumSource(names = {"Q8_0", "Q4_0"})
+  void areThoseOfNumbersRoundedToBf16(WeightType type) {
+    assumeTrue(PromptKernels.AVAILABLE, "no matrix unit here");
+    try (Arena arena = Arena.ofShared();
+        Workers workers = new Workers(2);
+        PromptProducts products = new PromptProducts(workers)) {
+      for (int[] shape : new int[][] {{32, 32}, {33, 96}, {70, 256}, {64, 2112}, {70, 4128}}) {
+        int out = shape[0];
+        int in = shape[1];
+        MemorySegment bytes =
+            ScalarReference.encode(type, ScalarReference.random(random, out * in), arena);
+        float[] decoded = ScalarReference.decode(type, bytes, out * in);
+        PackedMatrix packed = PackedMatrix.pack(type, out, in, bytes, row -> row, arena);
+        for (int rows : new int[] {1, 7, 16, 17, 32, 33, 130, 300}) {
+          Matrix x = new Matrix(rows, in, ScalarReference.random(random, rows * in));
+          Matrix result = new Matrix(rows, out);
+          products.multiply(x, packed, result);
+          for (int row : new int[] {0, rows / 2, rows - 1}) {
+            for (int i = 0; i < out; i++) {
+              double sum = 0;
+              double size = 0;
+              for (int k = 0; k < in; k++) {
+                double product =
+                    (double) bf16(x.values()[row * in + k]) * bf16(decoded[i * in + k]);
+                sum += product;
+                size += Math.abs(product);
+              }
+              assertThat((double) result.values()[row * out + i])
+                  .as("seed %d, %s [%d, %d], %d rows", SEED, type, out, in, rows)
+                  .isCloseTo(sum, within(1e-6 * size + 1e-9));
+            }
+            Matrix alone = new Matrix(1, out);
+            float[] itself = Arrays.copyOfRange(x.values(), row * in, (row + 1) * in);
+            products.multiply(new Matrix(1, in, itself), packed, alone);
+            assertThat(alone.values())
+                .as("seed %d, a row alone and among %d", SEED, rows)
+                .isEqualTo(Arrays.copyOfRange(result.values(), row * out, (row + 1) * out));
+          }
+        }
+      }
+    }
+  }
+
+  @Test
+  void rowsOfPromptsAndOthersInOneProductKeepTheirRoutes() {
+    int out = 70;
+    int in = 96;
+    try (Arena arena = Arena.ofShared();
+        SimdOps ops = new SimdOps(2)) {
+      MemorySegment bytes =
+          ScalarReference.encode(WeightType.Q8_0, ScalarReference.random(random, out * in), arena);
+      PackedMatrix packed = PackedMatrix.pack(WeightType.Q8_0, out, in, bytes, row -> row, arena);
+      Matrix x = new Matrix(5, in, ScalarReference.random(random, 5 * in));
+      float[] generated = ops.linear(x, packed).values();
+      ops.promptRows(new boolean[] {true, true, true, true, true});
+      float[] prompt = ops.linear(x, packed).values();
+      boolean[] mixed = {false, true, true, false, true};
+      ops.promptRows(mixed);
+      float[] both = ops.linear(x, packed).values();
+      for (int row = 0; row < 5; row++) {
+        assertThat(Arrays.copyOfRange(both, row * out, (row + 1) * out))
+            .as("seed %d, row %d", SEED, row)
+            .isEqualTo(
+                Arrays.copyOfRange(mixed[row] ? prompt : generated, row * out, (row + 1) * out));
+      }
+      ops.promptRows(new boolean[0]);
+      assertThat(ops.linear(x, packed).values()).isEqualTo(generated);
+    }
+  }
+
+  private static float bf16(float value) {
+    int bits = Float.floatToRawIntBits(value);
+    return Float.intBitsToFloat((bits + 0x7fff + (bits >>> 16 & 1)) & 0xffff0000);
+  }
+}
