@@ -425,8 +425,7 @@ final class PlannerTest {
       }
     }
     // Twice as fast, twice as much.
-    ModelConfig config =
-        new ModelConfig(1000, 256, 4, 12, 6, 64, 960, 512, 1e4f, 1e-5f, false);
+    ModelConfig config = new ModelConfig(1000, 256, 4, 12, 6, 64, 960, 512, 1e4f, 1e-5f, false);
     TensorPlan plan =
         Planner.tensor(
             new Footprint(config, 40 * MB, 5 * MB, 5 * MB, 4 * MB),
