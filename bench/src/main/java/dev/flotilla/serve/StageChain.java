@@ -4,7 +4,6 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.AllReduce;
-import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
@@ -61,7 +60,20 @@ public final class StageChain implements AutoCloseable {
               new StageHost.Slices() {
                 @Override
                 public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
-                  return new Empty(width, placement.stages().size(), placement.layers(stage));
+                  return new IdleSlice(
+                      new ModelConfig(
+                          8,
+                          width,
+                          placement.stages().size(),
+                          1,
+                          1,
+                          32,
+                          32,
+                          32,
+                          10_000,
+                          1e-5f,
+                          false),
+                      placement.layers(stage));
                 }
 
                 @Override
@@ -162,44 +174,5 @@ public final class StageChain implements AutoCloseable {
   public void close() {
     chain.close();
     hosts.forEach(StageHost::close);
-  }
-
-  /** Layers that leave hidden states as they are. */
-  private record Empty(ModelConfig config, LayerRange range) implements LayerSlice {
-
-    Empty(int width, int layers, LayerRange range) {
-      this(new ModelConfig(8, width, layers, 1, 1, 32, 32, 32, 10_000, 1e-5f, false), range);
-    }
-
-    @Override
-    public long weightBytes() {
-      return 0;
-    }
-
-    @Override
-    public int blocks() {
-      return 1;
-    }
-
-    @Override
-    public float[] embed(int[] tokens) {
-      return new float[tokens.length * config.width()];
-    }
-
-    @Override
-    public void forward(float[] hidden, Rows rows) {}
-
-    @Override
-    public float[] logits(float[] hidden, int[] rows) {
-      return new float[rows.length * config.vocabularySize()];
-    }
-
-    @Override
-    public float[] normalised(float[] hidden, int[] rows) {
-      return new float[rows.length * config.width()];
-    }
-
-    @Override
-    public void close() {}
   }
 }

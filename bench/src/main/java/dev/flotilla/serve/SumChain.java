@@ -158,30 +158,17 @@ public final class SumChain implements AutoCloseable {
   }
 
   /** Layers that do nothing but sum. */
-  private record Summing(ModelConfig config, AllReduce allReduce, int sums) implements LayerSlice {
+  private static final class Summing extends IdleSlice {
+
+    private final AllReduce allReduce;
+    private final int sums;
 
     Summing(int width, AllReduce allReduce, int sums) {
-      this(new ModelConfig(8, width, 1, 8, 8, 32, 256, 32, 10_000, 1e-5f, false), allReduce, sums);
-    }
-
-    @Override
-    public LayerRange range() {
-      return new LayerRange(0, 0);
-    }
-
-    @Override
-    public long weightBytes() {
-      return 0;
-    }
-
-    @Override
-    public int blocks() {
-      return 1;
-    }
-
-    @Override
-    public float[] embed(int[] tokens) {
-      return new float[tokens.length * config.width()];
+      super(
+          new ModelConfig(8, width, 1, 8, 8, 32, 256, 32, 10_000, 1e-5f, false),
+          new LayerRange(0, 0));
+      this.allReduce = allReduce;
+      this.sums = sums;
     }
 
     @Override
@@ -190,18 +177,5 @@ public final class SumChain implements AutoCloseable {
         allReduce.sum(hidden);
       }
     }
-
-    @Override
-    public float[] logits(float[] hidden, int[] rows) {
-      return new float[rows.length * config.vocabularySize()];
-    }
-
-    @Override
-    public float[] normalised(float[] hidden, int[] rows) {
-      return new float[rows.length * config.width()];
-    }
-
-    @Override
-    public void close() {}
   }
 }

@@ -88,7 +88,8 @@ final class MachineKernels {
   /** How far ahead of their use weights are fetched, in bytes. */
   static final int AHEAD = 8192;
 
-  private static final int HALF_BITS = 0x8fffe000;
+  /** Of a half, shifted into the place of a single: all but copies of its sign. */
+  static final int HALF_BITS = 0x8fffe000;
 
   private static final @Nullable Code CODE = write();
 

@@ -79,7 +79,7 @@ final class PromptKernels {
     parameters.fill((byte) 0);
     parameters.set(ValueLayout.JAVA_INT, MASK, 0x0f0f0f0f);
     parameters.set(ValueLayout.JAVA_INT, EIGHTS, 0x08080808);
-    parameters.set(ValueLayout.JAVA_INT, HALF_MASK, 0x8fffe000);
+    parameters.set(ValueLayout.JAVA_INT, HALF_MASK, MachineKernels.HALF_BITS);
     parameters.set(ValueLayout.JAVA_BYTE, TILES, (byte) 1); // palette
     for (int tile = 0; tile < 8; tile++) {
       parameters.set(ValueLayout.JAVA_SHORT, TILES + 16 + 2L * tile, (short) 64);

@@ -206,12 +206,8 @@ public final class Grid implements AutoCloseable {
 
   /** As above, in a running operation. */
   public static boolean hasCache(Ignite running, String name) {
-    return descriptor(running, name) != null;
-  }
-
-  private static @Nullable Object descriptor(Ignite engine, String name) {
     // Not asked for the cache itself, which the engine would try to make.
-    return ((IgniteEx) engine).context().cache().cacheDescriptor(name);
+    return ((IgniteEx) running).context().cache().cacheDescriptor(name) != null;
   }
 
   /** As {@link #ensureCache(String, UnaryOperator)}, of {@link #cacheConfig}. */
@@ -235,7 +231,7 @@ public final class Grid implements AutoCloseable {
       if (engine.<K, V>cache(name) == null) {
         write(what, running -> cache(running, name, more).getName());
       }
-    } else if (descriptor(engine, name) == null) {
+    } else if (!hasCache(engine, name)) {
       throw new FlotillaException(
           Code.INVALID,
           name + " does not exist, and cannot be made inside a transaction",
