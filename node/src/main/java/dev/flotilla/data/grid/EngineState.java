@@ -12,6 +12,7 @@ import java.util.stream.Collectors;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCheckedException;
 import org.apache.ignite.cluster.ClusterNode;
+import org.apache.ignite.configuration.CacheConfiguration;
 import org.apache.ignite.internal.IgniteEx;
 import org.apache.ignite.internal.processors.cache.CacheGroupContext;
 import org.apache.ignite.internal.processors.cache.distributed.dht.topology.GridDhtLocalPartition;
@@ -108,6 +109,38 @@ final class EngineState {
         }
       }
     }
+  }
+
+  /**
+   * Makes an empty cache in every group of caches that has lost a partition, with an id that is the
+   * group's. When the engine takes lost partitions into use again, it compares how far their copies
+   * got only in groups with the id of one of the caches; in others it takes all copies for equal,
+   * empty ones too. An id is the hash of a name, and a cache may not have the name of a group.
+   *
+   * @return whether they were all there
+   */
+  static boolean enableComparison(Ignite running) {
+    boolean there = true;
+    var caches = ((IgniteEx) running).context().cache();
+    for (CacheGroupContext group : caches.cacheGroups()) {
+      if (group.sharedGroup() && !group.topology().lostPartitions().isEmpty()) {
+        String name = twin(group.name());
+        if (caches.cacheDescriptor(name) == null) {
+          there = false;
+          running.getOrCreateCache(
+              new CacheConfiguration<>(group.config()).setName(name).setQueryEntities(List.of()));
+        }
+      }
+    }
+    return there;
+  }
+
+  /** Another string with the same hash. */
+  static String twin(String name) {
+    int last = name.length() - 1;
+    return name.substring(0, last - 1)
+        + (char) (name.charAt(last - 1) + 1)
+        + (char) (name.charAt(last) - 31);
   }
 
   /** Whether this node owns all partitions that it is to have. */

@@ -230,7 +230,8 @@ public final class GridMembers {
       return;
     }
     Set<String> lost = EngineState.lost(engine);
-    if (!lost.isEmpty()) {
+    // With a new cache the arrangement is another, and this is tried again.
+    if (!lost.isEmpty() && EngineState.enableComparison(engine)) {
       log.info("data grid: all that have lost partitions of {} are back", lost);
       engine.resetLostPartitions(lost);
     }
