@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.Fence;
@@ -82,6 +83,38 @@ class JobsTest {
     }
   }
 
+  /** One task that never works, as its input says. */
+  private static final class Broken implements JobDefinition {
+    @Override
+    public String name() {
+      return "broken";
+    }
+
+    @Override
+    public String description() {
+      return "for this test";
+    }
+
+    @Override
+    public List<Task> plan(Context context, JsonNode input) {
+      return List.of(new Task("only", input, List.of(), false));
+    }
+
+    @Override
+    public void map(Context context, JsonNode payload, BiConsumer<String, JsonNode> emit) {
+      if (payload.path("lacks").isTextual()) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE, payload.path("lacks").asText() + " is nowhere", "Look for it.");
+      }
+      throw new IllegalStateException("planted");
+    }
+
+    @Override
+    public JsonNode merge(JsonNode first, JsonNode second) {
+      return first;
+    }
+  }
+
   /** With squares; they give up sooner than jobs do. */
   static GridJobs jobs(ClusterNode cluster, Grid grid, Path data, Fences fence) {
     Locks locks = Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
@@ -108,6 +141,7 @@ class JobsTest {
             environment.random());
     List<JobDefinition> all = new ArrayList<>(TextJobs.all());
     all.add(new Squares());
+    all.add(new Broken());
     return new GridJobs(
         environment,
         grid,
@@ -213,6 +247,22 @@ class JobsTest {
   }
 
   @Test
+  @Order(2)
+  void aTaskThatNeverWorksEndsItsJobAndSaysWhy() {
+    Jobs.View lacking =
+        ended(any().submit("broken", Json.MAPPER.createObjectNode().put("lacks", "chunk 7")));
+    assertThat(lacking.state()).isEqualTo("failed");
+    assertThat(lacking.reason())
+        .isEqualTo("given up after 4 tries in a row: chunk 7 is nowhere. Look for it.");
+    Jobs.View thrown = ended(any().submit("broken", Json.MAPPER.createObjectNode()));
+    assertThat(thrown.state()).isEqualTo("failed");
+    assertThat(thrown.reason())
+        .startsWith("task only failed on node ")
+        .contains("java.lang.IllegalStateException: planted");
+    assertThat(thrown.attempts()).isEqualTo(3);
+  }
+
+  @Test
   @Order(3)
   void aSlowNodeIsOvertakenByCopies() {
     slowNode = grids.running().getFirst().id();
@@ -271,7 +321,7 @@ class JobsTest {
             return true;
           });
     } catch (FlotillaException e) {
-      assertThat(e.code()).isEqualTo(FlotillaException.Code.CONFLICT);
+      assertThat(e.code()).isEqualTo(Code.CONFLICT);
       return false;
     }
   }
