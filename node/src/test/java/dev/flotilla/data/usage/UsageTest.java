@@ -52,8 +52,7 @@ class UsageTest {
         new TestGrids(
             folder,
             (cluster, grid, data) ->
-                usages.put(
-                    cluster.self(), usage(cluster, grid, data, new SimpleMeterRegistry())));
+                usages.put(cluster.self(), usage(cluster, grid, data, new SimpleMeterRegistry())));
     grids.add();
   }
 
@@ -63,8 +62,7 @@ class UsageTest {
     grids.close();
   }
 
-  private static GridUsage usage(
-      ClusterNode cluster, Grid grid, Path data, MeterRegistry metrics) {
+  private static GridUsage usage(ClusterNode cluster, Grid grid, Path data, MeterRegistry metrics) {
     return new GridUsage(
         new Environment(
             cluster,
