@@ -175,6 +175,7 @@ class LocksAndJobsTest {
     assertThat(rows.path("rows").path(0).path(0).asText()).isEqualTo("5000");
     assertThat(node.run("jobs", "run", "node_report")).isZero();
     assertThat(node.run("jobs", "list")).isZero();
+    assertThat(jobs.cancel(jobs.list().getLast().id())).isEqualTo("deleted");
     assertThat(node.run("jobs", "cancel", id)).isZero();
   }
 

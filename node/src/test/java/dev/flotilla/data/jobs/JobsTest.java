@@ -238,10 +238,10 @@ class JobsTest {
     String id = any().submit("squares", Json.MAPPER.createObjectNode());
     TestNodes.await(
         "its start", Duration.ofSeconds(20), () -> any().show(id).state().equals("running"));
-    any().cancel(id);
+    assertThat(any().cancel(id)).isEqualTo("cancelled");
     assertThat(any().show(id).state()).isEqualTo("cancelled");
     assertThatThrownBy(() -> any().rows(id, "", 10)).hasMessageContaining("no result");
-    any().cancel(id);
+    assertThat(any().cancel(id)).isEqualTo("deleted");
     assertThatThrownBy(() -> any().show(id)).hasMessageContaining("no job");
     taskMs = 5;
   }
