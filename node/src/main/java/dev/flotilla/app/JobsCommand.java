@@ -162,8 +162,8 @@ final class JobsCommand {
 
     @Override
     public Integer call() {
-      new HttpJobs(client()).cancel(id);
-      System.out.println(asJson ? json(Map.of("cancelled", id)) : "cancelled " + id);
+      String state = new HttpJobs(client()).cancel(id);
+      System.out.println(asJson ? json(Map.of(state, id)) : state + " " + id);
       return 0;
     }
   }

@@ -133,11 +133,14 @@ final class LockCommand extends ClientCommand {
                 : shared ? Request.shared(lock, who) : Request.exclusive(lock, who))
             .ttl(Duration.ofMillis(Math.round(ttlSeconds * 1000)))
             .await(Duration.ofMillis(Math.round(waitSeconds * 1000)));
+    long askedNs = System.nanoTime();
     Optional<Lease> lease = locks.lease(request);
     if (lease.isEmpty()) {
+      // Sooner than it was ready to wait, if it was lost as soon as it was had.
+      long waitedMs = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - askedNs);
       throw new FlotillaException(
           Code.CONFLICT,
-          "lock " + lock + " was not to be had in " + waitSeconds + " s",
+          "lock " + lock + " was not to be had in " + waitedMs + " ms",
           "See who holds it: flotilla lock " + lock);
     }
     try (Lease held = lease.get()) {

@@ -1,6 +1,7 @@
 package dev.flotilla.client;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.Json;
 import dev.flotilla.data.jobs.Jobs;
 import java.util.ArrayList;
 import java.util.List;
@@ -64,8 +65,9 @@ public final class HttpJobs implements Jobs {
   }
 
   @Override
-  public void cancel(String id) {
-    client.delete(path(id));
+  public String cancel(String id) {
+    byte[] answer = client.exchange("DELETE", path(id), Map.of(), new byte[0]).body();
+    return Json.read(answer, JsonNode.class).path("state").asText();
   }
 
   @Override

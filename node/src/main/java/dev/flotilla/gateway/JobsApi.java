@@ -95,7 +95,6 @@ final class JobsApi {
   }
 
   private void cancel(Exchange exchange, String id) {
-    jobs.cancel(id);
-    exchange.send(200, Json.MAPPER.createObjectNode().put("id", id).put("state", "cancelled"));
+    exchange.send(200, Json.MAPPER.createObjectNode().put("id", id).put("state", jobs.cancel(id)));
   }
 }

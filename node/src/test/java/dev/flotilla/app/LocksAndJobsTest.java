@@ -11,6 +11,7 @@ import dev.flotilla.client.HttpJobs;
 import dev.flotilla.client.HttpLocks;
 import dev.flotilla.cluster.Lease;
 import dev.flotilla.cluster.Locks.Request;
+import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.jobs.Jobs;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.RandomModel;
@@ -78,7 +79,7 @@ class LocksAndJobsTest {
       "--key",
       node.key(),
       "--ttl",
-      "1",
+      "5",
       "shell",
       "--",
       "sh",
@@ -89,23 +90,24 @@ class LocksAndJobsTest {
     assertThat(Long.parseLong(Files.readString(out).strip())).isPositive();
     assertThat(node.run("lock", "--list")).isZero();
     HttpLocks locks = new HttpLocks(node.client());
+    Path started = folder.resolve("started");
     Thread thief =
         Thread.ofVirtual()
             .start(
                 () -> {
-                  while (locks.show("shell").holders().isEmpty()) {
-                    Thread.yield();
-                  }
+                  TestNodes.await(
+                      "the command", Duration.ofSeconds(30), () -> Files.exists(started));
                   var holder = locks.show("shell").holders().getFirst();
                   locks.release(
                       new dev.flotilla.cluster.Locks.Grant(
                           "shell", holder.holder(), "", holder.token(), 1000));
                 });
-    line[line.length - 1] = "exec sleep 60";
+    line[line.length - 1] = "> " + started + "; exec sleep 60";
     long start = System.nanoTime();
     assertThat(Main.run(line)).isEqualTo(1);
     assertThat(System.nanoTime() - start).isLessThan(Duration.ofSeconds(20).toNanos());
     thief.join();
+    assertThat(started).exists();
     try (Lease held = locks.lease(Request.exclusive("shell", "X")).orElseThrow()) {
       assertThat(held.held()).isTrue();
       String[] tries = line.clone();
@@ -175,6 +177,7 @@ class LocksAndJobsTest {
     assertThat(rows.path("rows").path(0).path(0).asText()).isEqualTo("5000");
     assertThat(node.run("jobs", "run", "node_report")).isZero();
     assertThat(node.run("jobs", "list")).isZero();
+    assertThat(jobs.cancel(jobs.list().getLast().id())).isEqualTo("deleted");
     assertThat(node.run("jobs", "cancel", id)).isZero();
   }
 

@@ -199,32 +199,34 @@ public final class GridJobs implements Jobs {
   }
 
   @Override
-  public void cancel(String id) {
+  public String cancel(String id) {
     JobRecord job = record(id);
     if (job.ended()) {
       store.delete(job);
-    } else {
-      store.update(
-          id,
-          Optional.empty(),
-          j ->
-              new JobRecord(
-                  j.id(),
-                  j.job(),
-                  j.input(),
-                  JobStore.CANCELLED,
-                  "",
-                  j.coordinator(),
-                  j.plan(),
-                  j.buckets(),
-                  j.done(),
-                  j.attempts(),
-                  j.copies(),
-                  0,
-                  j.setbacks(),
-                  j.createdAtMs(),
-                  clock.millis()));
+      return "deleted";
     }
+    return store
+        .update(
+            id,
+            Optional.empty(),
+            j ->
+                new JobRecord(
+                    j.id(),
+                    j.job(),
+                    j.input(),
+                    JobStore.CANCELLED,
+                    "",
+                    j.coordinator(),
+                    j.plan(),
+                    j.buckets(),
+                    j.done(),
+                    j.attempts(),
+                    j.copies(),
+                    0,
+                    j.setbacks(),
+                    j.createdAtMs(),
+                    clock.millis()))
+        .state();
   }
 
   @Override

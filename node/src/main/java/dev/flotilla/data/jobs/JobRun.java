@@ -14,6 +14,7 @@ import dev.flotilla.data.proto.JobTasksGrpc;
 import dev.flotilla.data.proto.TaskReply;
 import dev.flotilla.data.proto.TaskRequest;
 import io.grpc.Context;
+import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -286,17 +287,23 @@ final class JobRun {
     }
   }
 
-  /** A dead node is no fault of the task; an error of the task's own is, when it comes again. */
+  /** A dead node is no fault of the task; what a living one answers is, when it comes again. */
   private static void judge(Ended one, Map<String, Integer> failures) throws InterruptedException {
     FlotillaException failure = one.failure().orElseThrow();
     log.info("task {} on {}: {}", one.task(), one.attempt().node(), failure.getMessage());
     if (failure.code() == Code.INVALID
         || failure.code() == Code.TOO_LARGE
-        || (failure.code() != Code.UNAVAILABLE
-            && failures.merge(one.task(), 1, Integer::sum) >= FAILURES_MAX)) {
+        || (!isAway(failure) && failures.merge(one.task(), 1, Integer::sum) >= FAILURES_MAX)) {
       throw failure;
     }
     Thread.sleep(50);
+  }
+
+  /** Whether the node did not answer. */
+  private static boolean isAway(FlotillaException failure) {
+    return failure.getCause() instanceof StatusRuntimeException status
+        && (status.getStatus().getCode() == Status.Code.UNAVAILABLE
+            || status.getStatus().getCode() == Status.Code.CANCELLED);
   }
 
   private List<JobSchedule.Start> schedule(

@@ -21,9 +21,13 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.RejectedExecutionException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Does tasks on this node, on as many platform threads as it has cores. */
 final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
+
+  private static final Logger log = LoggerFactory.getLogger(JobWorker.class);
 
   /** What a task may emit for one bucket, as JSON. */
   static final int OUTPUT_BYTES_MAX = 8 << 20;
@@ -86,12 +90,22 @@ final class JobWorker extends JobTasksGrpc.JobTasksImplBase {
       }
       return split(rows, 1);
     } catch (FlotillaException e) {
-      return TaskReply.newBuilder()
-          .setErrorCode(e.code().name())
-          .setError(String.valueOf(e.getMessage()))
-          .setRemedy(e.remedy())
-          .build();
+      return failure(e.code(), String.valueOf(e.getMessage()), e.remedy());
+    } catch (RuntimeException e) {
+      log.warn("task {} of job {} failed", request.getTask(), request.getJobId(), e);
+      return failure(
+          Code.FAILED,
+          "task " + request.getTask() + " failed on node " + context.cluster().self() + ": " + e,
+          "Mend the job's code, or give it another input; that node's log has the whole error.");
     }
+  }
+
+  private static TaskReply failure(Code code, String message, String remedy) {
+    return TaskReply.newBuilder()
+        .setErrorCode(code.name())
+        .setError(message)
+        .setRemedy(remedy)
+        .build();
   }
 
   private static TaskReply split(Map<String, JsonNode> rows, int buckets) {

@@ -63,8 +63,12 @@ public interface Jobs {
   /** All jobs, oldest first. */
   List<View> list();
 
-  /** Ends a job that runs; takes one that has ended out of the list, with its rows. */
-  void cancel(String id);
+  /**
+   * Ends a job that runs; takes one that has ended out of the list, with its rows.
+   *
+   * @return its state after that; {@code deleted} if it was taken out
+   */
+  String cancel(String id);
 
   /**
    * The result's rows in the order of their keys; also the SQL table {@code flotilla_job_rows}, by

@@ -51,7 +51,7 @@ public final class GridQueues implements Queues, AutoCloseable {
     this.clock = clock;
     this.random = random;
     this.metrics = new QueueMetrics(metrics);
-    this.peers = new QueuePeers(cluster, this::present);
+    this.peers = new QueuePeers(cluster, this::asListed);
     grid.onStart(ignite -> ignite.getOrCreateCache(grid.<String, byte[]>cacheConfig(CATALOG)));
   }
 
@@ -79,11 +79,23 @@ public final class GridQueues implements Queues, AutoCloseable {
     if (known != null) {
       return Optional.of(known);
     }
+    return listed(name).map(config -> open(name, config));
+  }
+
+  private Optional<QueueConfig> listed(String name) {
     byte[] config =
         grid.read("opening queue " + name, i -> i.<String, byte[]>cache(CATALOG).get(name));
-    return config == null
-        ? Optional.empty()
-        : Optional.of(open(name, Json.read(config, QueueConfig.class)));
+    return Optional.ofNullable(config).map(json -> Json.read(json, QueueConfig.class));
+  }
+
+  /** As {@link #present}, but looks whether it was deleted, or made anew otherwise, since. */
+  private Optional<GridQueue> asListed(String name) {
+    Optional<QueueConfig> config = listed(name);
+    GridQueue known = open.get(name);
+    if (known != null && !config.equals(Optional.of(known.config()))) {
+      open.remove(name, known);
+    }
+    return config.map(its -> open(name, its));
   }
 
   private GridQueue open(String name, QueueConfig config) {
@@ -179,7 +191,7 @@ public final class GridQueues implements Queues, AutoCloseable {
     gone.forEach(open::remove);
     for (String name : names) {
       try {
-        Optional<GridQueue> queue = present(name);
+        Optional<GridQueue> queue = asListed(name);
         if (queue.isPresent()) {
           queue.get().owner().clean();
           backlogs.put(name, queue.get().owner().backlogs());

@@ -47,7 +47,8 @@ public interface Queue {
    * @param dedupId a second message with it within {@link QueueConfig#dedupMs} is not sent, and
    *     answers the first one's id
    * @param delay not handed out before
-   * @param priority 0 to 9; of what may be handed out, higher comes first
+   * @param priority 0 to 9; of what may be handed out of a partition, higher comes first. With
+   *     several partitions a lower one of another may come before it
    */
   record Outgoing(String key, byte[] body, Optional<String> dedupId, Duration delay, int priority) {
 

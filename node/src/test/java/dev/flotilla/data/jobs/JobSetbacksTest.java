@@ -61,7 +61,7 @@ class JobSetbacksTest {
           .contains("on too few nodes");
       assertThat(view.done()).isGreaterThanOrEqualTo(40);
       assertThat(new JobStore(grid, new Fences(grid)).openHere()).isEmpty();
-      jobs.cancel(id);
+      assertThat(jobs.cancel(id)).isEqualTo("deleted");
       assertThatThrownBy(() -> jobs.show(id)).hasMessageContaining("no job");
       jobs.close();
     }

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.Fence;
@@ -82,6 +83,38 @@ class JobsTest {
     }
   }
 
+  /** One task that never works, as its input says. */
+  private static final class Broken implements JobDefinition {
+    @Override
+    public String name() {
+      return "broken";
+    }
+
+    @Override
+    public String description() {
+      return "for this test";
+    }
+
+    @Override
+    public List<Task> plan(Context context, JsonNode input) {
+      return List.of(new Task("only", input, List.of(), false));
+    }
+
+    @Override
+    public void map(Context context, JsonNode payload, BiConsumer<String, JsonNode> emit) {
+      if (payload.path("lacks").isTextual()) {
+        throw new FlotillaException(
+            Code.UNAVAILABLE, payload.path("lacks").asText() + " is nowhere", "Look for it.");
+      }
+      throw new IllegalStateException("planted");
+    }
+
+    @Override
+    public JsonNode merge(JsonNode first, JsonNode second) {
+      return first;
+    }
+  }
+
   /** With squares; they give up sooner than jobs do. */
   static GridJobs jobs(ClusterNode cluster, Grid grid, Path data, Fences fence) {
     Locks locks = Locks.embedded(cluster, System::nanoTime, new SimpleMeterRegistry());
@@ -108,6 +141,7 @@ class JobsTest {
             environment.random());
     List<JobDefinition> all = new ArrayList<>(TextJobs.all());
     all.add(new Squares());
+    all.add(new Broken());
     return new GridJobs(
         environment,
         grid,
@@ -204,12 +238,28 @@ class JobsTest {
     String id = any().submit("squares", Json.MAPPER.createObjectNode());
     TestNodes.await(
         "its start", Duration.ofSeconds(20), () -> any().show(id).state().equals("running"));
-    any().cancel(id);
+    assertThat(any().cancel(id)).isEqualTo("cancelled");
     assertThat(any().show(id).state()).isEqualTo("cancelled");
     assertThatThrownBy(() -> any().rows(id, "", 10)).hasMessageContaining("no result");
-    any().cancel(id);
+    assertThat(any().cancel(id)).isEqualTo("deleted");
     assertThatThrownBy(() -> any().show(id)).hasMessageContaining("no job");
     taskMs = 5;
+  }
+
+  @Test
+  @Order(2)
+  void aTaskThatNeverWorksEndsItsJobAndSaysWhy() {
+    Jobs.View lacking =
+        ended(any().submit("broken", Json.MAPPER.createObjectNode().put("lacks", "chunk 7")));
+    assertThat(lacking.state()).isEqualTo("failed");
+    assertThat(lacking.reason())
+        .isEqualTo("given up after 4 tries in a row: chunk 7 is nowhere. Look for it.");
+    Jobs.View thrown = ended(any().submit("broken", Json.MAPPER.createObjectNode()));
+    assertThat(thrown.state()).isEqualTo("failed");
+    assertThat(thrown.reason())
+        .startsWith("task only failed on node ")
+        .contains("java.lang.IllegalStateException: planted");
+    assertThat(thrown.attempts()).isEqualTo(3);
   }
 
   @Test
@@ -271,7 +321,7 @@ class JobsTest {
             return true;
           });
     } catch (FlotillaException e) {
-      assertThat(e.code()).isEqualTo(FlotillaException.Code.CONFLICT);
+      assertThat(e.code()).isEqualTo(Code.CONFLICT);
       return false;
     }
   }

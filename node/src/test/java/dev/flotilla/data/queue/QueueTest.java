@@ -129,6 +129,20 @@ class QueueTest {
     assertThat(sender.stats().groups().getFirst().depth()).isZero();
   }
 
+  /** A node that went on with the old number of partitions would send where nobody looks. */
+  @Test
+  @Order(1)
+  void oneThatWasDeletedAndMadeOtherwiseIsTheNewOneOnAllNodes() {
+    queues.get(0).create("anew", new QueueConfig(8, 1_000, 5, 0, 10_000));
+    queue(1, "anew").send(message("k", "old"));
+    queues.get(0).delete("anew");
+    queues.get(0).create("anew", new QueueConfig(2, 1_000, 5, 0, 10_000));
+    for (int i = 0; i < 20; i++) {
+      assertThat(queue(1, "anew").send(message("k" + i, "new"))).matches("[01]-\\d+");
+    }
+    assertThat(queue(2, "anew").stats().sent()).isEqualTo(20);
+  }
+
   @Test
   @Order(2)
   void eachGroupGetsAllAndEachConsumerOfOneGetsItsShare() throws Exception {

@@ -5,10 +5,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.grid.TestGrids;
+import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Path;
 import java.security.SecureRandom;
@@ -25,35 +27,59 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.MethodOrderer;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestMethodOrder;
 import org.junit.jupiter.api.io.TempDir;
 
+/** The ledger on one node first, then on three, of which one stops. */
+@TestMethodOrder(MethodOrderer.OrderAnnotation.class)
 class UsageTest {
 
   private static final long HOUR = UsageTotals.HOUR_MS;
   private static final long START_MS = 1_800_000_000_000L / HOUR * HOUR;
   private static final int DAYS = 3;
 
-  @TempDir Path folder;
-  private final Map<String, GridUsage> usages = new ConcurrentHashMap<>();
+  private static final Map<String, GridUsage> usages = new ConcurrentHashMap<>();
+  private static TestGrids grids;
 
-  private TestGrids grids() {
-    return new TestGrids(
-        folder,
-        (cluster, grid, data) ->
-            usages.put(
-                cluster.self(),
-                new GridUsage(
-                    new Environment(
-                        cluster,
-                        data,
-                        "127.0.0.1",
-                        0,
-                        new SimpleMeterRegistry(),
-                        InstantSource.system(),
-                        System::nanoTime,
-                        new SecureRandom()),
-                    grid)));
+  @BeforeAll
+  static void start(@TempDir Path folder) {
+    grids =
+        new TestGrids(
+            folder,
+            (cluster, grid, data) ->
+                usages.put(cluster.self(), usage(cluster, grid, data, new SimpleMeterRegistry())));
+    grids.add();
+  }
+
+  @AfterAll
+  static void stop() {
+    usages.values().forEach(GridUsage::close);
+    grids.close();
+  }
+
+  private static GridUsage usage(ClusterNode cluster, Grid grid, Path data, MeterRegistry metrics) {
+    return new GridUsage(
+        new Environment(
+            cluster,
+            data,
+            "127.0.0.1",
+            0,
+            metrics,
+            InstantSource.system(),
+            System::nanoTime,
+            new SecureRandom()),
+        grid);
+  }
+
+  /** One more on the first node, that nobody has started or asked. */
+  private static GridUsage another(MeterRegistry metrics) {
+    TestGrids.Member first = grids.running().getFirst();
+    return usage(first.cluster(), first.grid(), first.config().dataFolder(), metrics);
   }
 
   private static UsageEvent event(int node, int i) {
@@ -87,10 +113,11 @@ class UsageTest {
   }
 
   @Test
+  @Order(2)
   void bothViewsAgreeWhileAllAppendAndANodeDiesAndNothingIsCountedTwice() throws Exception {
-    try (TestGrids grids = grids();
-        var threads = Executors.newVirtualThreadPerTaskExecutor()) {
-      List<TestGrids.Member> members = grids.add(3);
+    try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      List<TestGrids.Member> members = new ArrayList<>(grids.running());
+      members.addAll(grids.add(2));
       List<GridUsage> nodes =
           new ArrayList<>(members.stream().map(m -> usages.get(m.id())).toList());
       nodes.forEach(GridUsage::start);
@@ -188,16 +215,15 @@ class UsageTest {
       }
       assertThatThrownBy(() -> back.report(10, 5, Usage.By.DAY))
           .hasMessageContaining("ends before");
-      usages.values().forEach(GridUsage::close);
     }
   }
 
   @Test
+  @Order(1)
   void aSegmentWhoseCommitIsUnderWayIsWaitedFor() throws Exception {
-    try (TestGrids grids = grids();
-        var threads = Executors.newCachedThreadPool()) {
-      TestGrids.Member member = grids.add();
-      Grid grid = member.grid();
+    Grid grid = grids.running().getFirst().grid();
+    GridUsage reader = another(new SimpleMeterRegistry());
+    try (var threads = Executors.newCachedThreadPool()) {
       // A commit as others may see it: the head is there, the segment is locked and not there yet.
       grid.write(
           "a head",
@@ -221,28 +247,34 @@ class UsageTest {
                         return commit.orTimeout(8, TimeUnit.SECONDS).join();
                       }));
       locked.get(20, TimeUnit.SECONDS);
-      Future<Long> asked = threads.submit(() -> requests(usages.get(member.id())));
+      Future<Long> asked = threads.submit(() -> requests(reader));
       assertThatThrownBy(() -> asked.get(500, TimeUnit.MILLISECONDS))
           .isInstanceOf(TimeoutException.class);
       commit.complete(true);
       assertThat(asked.get(20, TimeUnit.SECONDS)).isEqualTo(1);
       assertThat(committing.get()).isTrue();
+    } finally {
+      grid.write(
+          "an empty ledger again",
+          ignite -> {
+            ignite.cache(GridUsage.VIEWS).remove(GridUsage.HEAD);
+            ignite.cache(GridUsage.LOG).remove(1L);
+            return true;
+          });
     }
   }
 
   @Test
-  void appendingNeverWaitsLongAndNeverFails() {
-    GridUsage never;
-    try (TestGrids grids = grids()) {
-      var member = grids.add();
-      never = usages.get(member.id());
-      // Not started: nothing takes from it, and the queue is bounded.
-      long start = System.nanoTime();
-      for (int i = 0; i < 100_100; i++) {
-        never.append(event(0, i));
-      }
-      assertThat(System.nanoTime() - start).isLessThan(5_000_000_000L);
+  @Order(1)
+  void whatTheQueueDoesNotTakeIsCountedAsLostAndNobodyWaitsForIt() {
+    var metrics = new SimpleMeterRegistry();
+    GridUsage never = another(metrics);
+    // Not started: nothing takes from its queue, which has room for 100,000.
+    for (int i = 0; i < 100_100; i++) {
+      never.append(event(0, i));
     }
+    assertThat(metrics.get("flotilla.usage.events").counter().count()).isEqualTo(100_100);
+    assertThat(metrics.get("flotilla.usage.lost").counter().count()).isEqualTo(100);
   }
 
   @Test
