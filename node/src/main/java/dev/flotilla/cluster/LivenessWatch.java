@@ -1,21 +1,12 @@
 package dev.flotilla.cluster;
 
-import com.google.common.util.concurrent.FutureCallback;
-import com.google.common.util.concurrent.Futures;
-import dev.flotilla.cluster.proto.MembershipGrpc;
-import dev.flotilla.cluster.proto.PingReply;
-import dev.flotilla.cluster.proto.PingRequest;
-import io.grpc.ManagedChannel;
-import io.grpc.Status;
+import dev.flotilla.Threads;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
-import java.util.function.Function;
-import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -29,17 +20,16 @@ final class LivenessWatch implements AutoCloseable {
 
   static final long SILENCE_NS = 2_500_000_000L;
   private static final long OWN_PAUSE_NS = 1_000_000_000L;
-  private static final long PERIOD_MS = 250;
-  private static final long PING_TIMEOUT_MS = 1_500;
+  private static final long PERIOD_NS = 250_000_000L;
   private static final Logger LOG = LoggerFactory.getLogger(LivenessWatch.class);
 
   private final String self;
   private final BooleanSupplier leads;
   private final Supplier<List<NodeInfo>> nodes;
-  private final Function<NodeInfo, ManagedChannel> channels;
-  private final LongSupplier nanoTime;
+  private final Pings pings;
+  private final Threads threads;
   private final Runnable onChange;
-  private final Thread thread;
+  private Threads.@Nullable Started thread;
 
   private final Object lock = new Object();
   private FailureDetector detector;
@@ -51,21 +41,20 @@ final class LivenessWatch implements AutoCloseable {
       String self,
       BooleanSupplier leads,
       Supplier<List<NodeInfo>> nodes,
-      Function<NodeInfo, ManagedChannel> channels,
-      LongSupplier nanoTime,
+      Pings pings,
+      Threads threads,
       Runnable onChange) {
     this.self = self;
     this.leads = leads;
     this.nodes = nodes;
-    this.channels = channels;
-    this.nanoTime = nanoTime;
+    this.pings = pings;
+    this.threads = threads;
     this.onChange = onChange;
     this.detector = newDetector();
-    this.thread = Thread.ofPlatform().daemon().name("liveness-" + self).unstarted(this::run);
   }
 
   void start() {
-    thread.start();
+    thread = threads.start("liveness-" + self, this::run);
   }
 
   /** Whether this start of the node answers; known only while this node leads. */
@@ -85,7 +74,7 @@ final class LivenessWatch implements AutoCloseable {
   }
 
   private FailureDetector newDetector() {
-    return new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, nanoTime.getAsLong());
+    return new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, threads.nanoTime());
   }
 
   private void run() {
@@ -104,7 +93,7 @@ final class LivenessWatch implements AutoCloseable {
         if (leading) {
           round();
         }
-        Thread.sleep(PERIOD_MS);
+        threads.sleep(PERIOD_NS);
       } catch (InterruptedException e) {
         return;
       } catch (RuntimeException e) {
@@ -119,7 +108,7 @@ final class LivenessWatch implements AutoCloseable {
     List<NodeInfo> others = nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
     boolean changed = false;
     synchronized (lock) {
-      long nowNs = nanoTime.getAsLong();
+      long nowNs = threads.nanoTime();
       detector.keep(others.stream().map(LivenessWatch::watchKey).toList());
       verdicts.keySet().retainAll(others.stream().map(LivenessWatch::watchKey).toList());
       detector.tick(nowNs);
@@ -154,43 +143,29 @@ final class LivenessWatch implements AutoCloseable {
         return;
       }
     }
-    ManagedChannel channel = channels.apply(node);
-    Futures.addCallback(
-        MembershipGrpc.newFutureStub(channel)
-            .withDeadlineAfter(PING_TIMEOUT_MS, TimeUnit.MILLISECONDS)
-            .ping(PingRequest.newBuilder().setFromNode(self).build()),
-        new FutureCallback<>() {
-          @Override
-          public void onSuccess(@Nullable PingReply reply) {
-            synchronized (lock) {
-              outstanding.remove(key);
-              if (reply != null && reply.getIncarnation() == node.incarnation()) {
-                detector.answered(key, nanoTime.getAsLong());
+    pings.ping(
+        node,
+        outcome -> {
+          synchronized (lock) {
+            outstanding.remove(key);
+            switch (outcome) {
+              case Pings.Answered(long incarnation) -> {
+                if (incarnation == node.incarnation()) {
+                  detector.answered(key, threads.nanoTime());
+                }
               }
+              case Pings.Refused() -> detector.refused(key);
+              case Pings.Silent() -> {}
             }
           }
-
-          @Override
-          public void onFailure(Throwable thrown) {
-            boolean refused = Status.fromThrowable(thrown).getCode() == Status.Code.UNAVAILABLE;
-            synchronized (lock) {
-              outstanding.remove(key);
-              if (refused) {
-                detector.refused(key);
-              }
-            }
-            if (refused) {
-              // So that the next ping tries again, rather than wait for the channel's back-off.
-              channel.resetConnectBackoff();
-            }
-          }
-        },
-        Runnable::run);
+        });
   }
 
   @Override
   public void close() {
     closed = true;
-    thread.interrupt();
+    if (thread != null) {
+      thread.interrupt();
+    }
   }
 }

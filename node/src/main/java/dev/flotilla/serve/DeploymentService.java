@@ -24,6 +24,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.stream.Collectors;
 import org.slf4j.Logger;
@@ -49,15 +50,19 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private static final int MAX_REPLICAS = 64;
 
   private final Cluster cluster;
-  private final ModelStore store;
+  private final Function<String, Map<String, Object>> metadata;
   private final LongSupplier nanoTime;
 
   /** Since when each node has answered without a break; of the controller's thread. */
   private final Map<String, Long> answeringSinceNs = new HashMap<>();
 
-  DeploymentService(Cluster cluster, ModelStore store, LongSupplier nanoTime) {
+  /**
+   * @param metadata of a model, by its name
+   */
+  DeploymentService(
+      Cluster cluster, Function<String, Map<String, Object>> metadata, LongSupplier nanoTime) {
     this.cluster = cluster;
-    this.store = store;
+    this.metadata = metadata;
     this.nanoTime = nanoTime;
   }
 
@@ -93,7 +98,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public Map<String, Object> metadata(String model) {
-    return store.metadata(model);
+    return metadata.apply(model);
   }
 
   @Override

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import com.google.protobuf.Message;
+import dev.flotilla.Agenda;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
@@ -22,11 +23,9 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.Executors;
-import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
@@ -47,17 +46,19 @@ final class Router implements Generator, Embedder, AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Router.class);
   private static final long START_WAIT_NS = TimeUnit.SECONDS.toNanos(5);
   private static final long RESUME_WAIT_NS = TimeUnit.SECONDS.toNanos(60);
-  private static final long RETRY_MS = 20;
+  private static final long RETRY_NS = TimeUnit.MILLISECONDS.toNanos(20);
 
   private record Target(String replica, long epoch, String head) {}
 
   private final Cluster cluster;
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
-  private final ScheduledExecutorService timer =
-      Executors.newSingleThreadScheduledExecutor(
-          Thread.ofPlatform().name("router").daemon().factory());
-  private final Set<Running> running = ConcurrentHashMap.newKeySet();
+  private final Agenda agenda;
+
+  /** In the order in which they came. */
+  private final Map<Long, Running> running = new ConcurrentSkipListMap<>();
+
+  private final AtomicLong requests = new AtomicLong();
   private final Map<String, AtomicInteger> loads = new ConcurrentHashMap<>();
   private final AtomicLong turn = new AtomicLong();
   private @Nullable AutoCloseable subscription;
@@ -66,14 +67,15 @@ final class Router implements Generator, Embedder, AutoCloseable {
     this.cluster = cluster;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
+    this.agenda = new Agenda("router", cluster.threads());
   }
 
   void start() {
-    subscription = cluster.registry().subscribe(() -> timer.execute(this::placementsChanged));
+    subscription = cluster.registry().subscribe(() -> agenda.add(this::placementsChanged));
   }
 
   private void placementsChanged() {
-    running.forEach(Running::placementsChanged);
+    running.values().forEach(Running::placementsChanged);
   }
 
   @Override
@@ -83,14 +85,14 @@ final class Router implements Generator, Embedder, AutoCloseable {
     Generating generation = new Generating(request, sink, model.maxLength());
     begin(generation, request.prompt().length);
     try {
-      generation.accepted.get(RESUME_WAIT_NS, TimeUnit.NANOSECONDS);
-    } catch (TimeoutException e) {
-      generation.cancel();
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE,
-          "the replica of " + request.model() + " does not answer",
-          "Try again later.",
-          e);
+      if (!cluster.threads().await(generation.accepted, RESUME_WAIT_NS)) {
+        generation.cancel();
+        throw new FlotillaException(
+            FlotillaException.Code.UNAVAILABLE,
+            "the replica of " + request.model() + " does not answer",
+            "Try again later.");
+      }
+      boolean _ = generation.accepted.get();
     } catch (InterruptedException e) {
       generation.cancel();
       Thread.currentThread().interrupt();
@@ -115,7 +117,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
   }
 
   private void begin(Running request, int promptTokens) {
-    running.add(request);
+    running.put(request.number, request);
     metrics.prompt(promptTokens);
     request.attempt();
   }
@@ -207,16 +209,17 @@ final class Router implements Generator, Embedder, AutoCloseable {
   @Override
   public void close() {
     Closing.unsubscribe(subscription);
-    for (Running request : running) {
+    for (Running request : running.values()) {
       request.fail(
           new FlotillaException(
               FlotillaException.Code.UNAVAILABLE, "this node stops", "Ask another node."));
     }
-    timer.shutdownNow();
+    agenda.close();
   }
 
   /** One request, from its start to its end, over all its attempts. */
   private abstract class Running {
+    final long number = requests.incrementAndGet();
     final String id;
     final String model;
     final CompletableFuture<Boolean> accepted = new CompletableFuture<>();
@@ -279,7 +282,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
                 "Try again later; `flotilla ps` shows what is missing."));
         return;
       }
-      timer.schedule(this::attempt, RETRY_MS, TimeUnit.MILLISECONDS);
+      agenda.add(this::attempt, RETRY_NS);
     }
 
     void placementsChanged() {
@@ -354,7 +357,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
     synchronized boolean end() {
       boolean first = !ended;
       ended = true;
-      running.remove(this);
+      running.remove(number);
       accepted.complete(true);
       return first;
     }
@@ -362,7 +365,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
     synchronized void fail(FlotillaException error) {
       if (!ended) {
         ended = true;
-        running.remove(this);
+        running.remove(number);
         tell(error);
       }
     }
