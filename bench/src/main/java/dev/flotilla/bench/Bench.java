@@ -23,6 +23,7 @@ import picocli.CommandLine.Command;
       DecodeBench.class,
       PrefillBench.class,
       BatchBench.class,
+      AgreeBench.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)

@@ -160,6 +160,16 @@ abstract class InferenceBench implements Callable<Integer> {
         new SplittableRandom(1)
             .ints((long) sequences * length, 0, slice.config().vocabularySize())
             .toArray();
+    return mostLikely(promptLogits(slice, sequences, tokens), sequences);
+  }
+
+  /**
+   * Reads the prompts of some sequences, equally long and one behind the other, all in one step.
+   *
+   * @return the logits behind each, sequences x words
+   */
+  static float[] promptLogits(LayerSlice slice, int sequences, int[] tokens) {
+    int length = tokens.length / sequences;
     List<Rows.Run> runs = new ArrayList<>();
     for (int sequence = 0; sequence < sequences; sequence++) {
       for (int first = 0; first < length; first += Rows.CHUNK) {
@@ -170,11 +180,16 @@ abstract class InferenceBench implements Callable<Integer> {
     float[] hidden = slice.embed(tokens);
     slice.forward(hidden, new Rows(runs));
     int[] last = IntStream.range(0, sequences).map(s -> (s + 1) * length - 1).toArray();
-    return mostLikely(slice.logits(hidden, last), sequences);
+    return slice.logits(hidden, last);
   }
 
-  /** One token more for each sequence. */
+  /** One token more for each sequence; returns each one's most likely next. */
   static int[] step(LayerSlice slice, int[] tokens, int position) {
+    return mostLikely(stepLogits(slice, tokens, position), tokens.length);
+  }
+
+  /** One token more for each sequence; returns the logits behind it, sequences x words. */
+  static float[] stepLogits(LayerSlice slice, int[] tokens, int position) {
     float[] hidden = slice.embed(tokens);
     slice.forward(
         hidden,
@@ -182,8 +197,7 @@ abstract class InferenceBench implements Callable<Integer> {
             IntStream.range(0, tokens.length)
                 .mapToObj(s -> new Rows.Run(blocks(slice, s, tokens.length), position, 1, false))
                 .toList()));
-    int[] rows = IntStream.range(0, tokens.length).toArray();
-    return mostLikely(slice.logits(hidden, rows), tokens.length);
+    return slice.logits(hidden, IntStream.range(0, tokens.length).toArray());
   }
 
   /** An equal share of the cache for each. */
@@ -192,7 +206,7 @@ abstract class InferenceBench implements Callable<Integer> {
     return IntStream.range(sequence * share, (sequence + 1) * share).toArray();
   }
 
-  private static int[] mostLikely(float[] logits, int rows) {
+  static int[] mostLikely(float[] logits, int rows) {
     int width = logits.length / rows;
     int[] best = new int[rows];
     for (int row = 0; row < rows; row++) {

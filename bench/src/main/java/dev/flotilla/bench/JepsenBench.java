@@ -6,6 +6,7 @@ import dev.flotilla.app.NodeProcess;
 import java.io.IOException;
 import java.net.http.HttpClient;
 import java.nio.file.Files;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -26,6 +27,9 @@ import picocli.CommandLine.Option;
     description = "Correctness under kill -9, pauses and network cuts; exit code 0 if no anomaly.",
     mixinStandardHelpOptions = true)
 final class JepsenBench implements Callable<Integer> {
+
+  /** A killed node that is back later than this counts as one that had to be helped. */
+  private static final Duration RETURN_LIMIT = Duration.ofMinutes(4);
 
   @Option(names = "--minutes", defaultValue = "2", description = "How long (${DEFAULT-VALUE}).")
   private double minutes;
@@ -57,6 +61,8 @@ final class JepsenBench implements Callable<Integer> {
 
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
+
+  private long slowestReturnNs;
 
   @Override
   public Integer call() throws Exception {
@@ -161,8 +167,10 @@ final class JepsenBench implements Callable<Integer> {
       case "kill" -> {
         node.kill();
         Thread.sleep(forMs);
+        long startedNs = System.nanoTime();
         node.restart();
-        node.awaitReady();
+        node.awaitReady(RETURN_LIMIT);
+        slowestReturnNs = Math.max(slowestReturnNs, System.nanoTime() - startedNs);
       }
       case "pause" -> {
         node.pause();
@@ -226,6 +234,11 @@ final class JepsenBench implements Callable<Integer> {
     }
     ObjectNode faultCounts = report.putObject("faults");
     happened.forEach(faultCounts::put);
+    if (slowestReturnNs > 0) {
+      double slowestS = slowestReturnNs / 1e9;
+      report.put("slowest_return_s", slowestS);
+      say("the slowest killed node served again %.1f s after its new start", slowestS);
+    }
     say("operations %d, faults %s, anomalies %d", operations, happened, anomalies);
     if (asJson) {
       System.out.println(report.toPrettyString());

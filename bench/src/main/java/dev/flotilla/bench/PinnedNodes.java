@@ -100,11 +100,21 @@ final class PinnedNodes implements AutoCloseable {
 
   /** Continues all prompts at once, each by so many tokens; returns seconds until all are done. */
   double seconds(List<String> prompts, int tokens) throws Exception {
+    return seconds(prompts, tokens, prompt -> complete(prompt, tokens));
+  }
+
+  /** Continues a prompt and says by how many tokens. */
+  interface Completion {
+    int of(String prompt) throws Exception;
+  }
+
+  /** As above, of whatever continues prompts. */
+  static double seconds(List<String> prompts, int tokens, Completion completion) throws Exception {
     try (ExecutorService pool = Executors.newFixedThreadPool(prompts.size())) {
       long startNs = System.nanoTime();
       List<Future<Integer>> running = new ArrayList<>();
       for (String prompt : prompts) {
-        running.add(pool.submit(() -> complete(prompt, tokens)));
+        running.add(pool.submit(() -> completion.of(prompt)));
       }
       for (Future<Integer> one : running) {
         if (one.get() != tokens) {

@@ -5,11 +5,12 @@ import dev.flotilla.Json;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
+import java.util.stream.IntStream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
@@ -23,6 +24,8 @@ import picocli.CommandLine.Option;
     description = "Streams over two stages pinned to a core each, beside one stage.",
     mixinStandardHelpOptions = true)
 final class PipelineBench implements Callable<Integer> {
+
+  private static final int PROMPT_MAX = 64;
 
   @Option(
       names = "--model",
@@ -49,6 +52,11 @@ final class PipelineBench implements Callable<Integer> {
   @Option(names = "--cores", split = ",", defaultValue = "0,1", description = "Two of them.")
   private int[] cores = {};
 
+  @Option(
+      names = "--llama",
+      description = "Folder of llama.cpp's llama-server and ggml-rpc-server.")
+  private Optional<Path> llama = Optional.empty();
+
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
 
@@ -62,8 +70,15 @@ final class PipelineBench implements Callable<Integer> {
     }
     Map<String, Object> figures = new LinkedHashMap<>();
     figures.put("streams", streams);
-    try (PinnedNodes pair = new PinnedNodes(List.of("" + cores[0], "" + cores[1]))) {
-      figures.put("two_stages_a_core_each", measure(pair, 2));
+    List<String> coreEach = List.of("" + cores[0], "" + cores[1]);
+    try (PinnedNodes pair = new PinnedNodes(coreEach)) {
+      double ours = measure(pair, 2);
+      figures.put("two_stages_a_core_each", ours);
+      if (llama.isPresent()) {
+        double theirs = measurePeer(llama.get(), coreEach);
+        figures.put("llama_two_rpc_workers", theirs);
+        figures.put("ratio", ours / theirs);
+      }
       figures.put("one_stage_one_core", measure(pair, 1));
     }
     try (PinnedNodes both = new PinnedNodes(List.of(cores[0] + "," + cores[1]))) {
@@ -72,11 +87,12 @@ final class PipelineBench implements Callable<Integer> {
     if (asJson) {
       System.out.println(Json.MAPPER.writeValueAsString(figures));
     } else {
-      System.out.printf("%d streams of %d tokens, median of %d%n", streams, tokens, rounds);
+      System.out.printf(
+          "%d streams of %d tokens, tokens/s, median of %d%n", streams, tokens, rounds);
       figures.forEach(
           (name, value) -> {
             if (value instanceof Double rate) {
-              System.out.printf("%-24s %7.1f tokens/s%n", name.replace('_', ' '), rate);
+              System.out.printf("%-24s %8.2f%n", name.replace('_', ' '), rate);
             }
           });
     }
@@ -85,21 +101,39 @@ final class PipelineBench implements Callable<Integer> {
 
   private double measure(PinnedNodes nodes, int stages) throws Exception {
     nodes.deploy(model, stages, Map.of("stages", stages, "kv", kv, "wire", wire));
-    double _ = round(nodes, 0);
-    double[] rates = new double[rounds];
-    for (int i = 0; i < rounds; i++) {
-      rates[i] = round(nodes, i + 1);
-    }
-    Arrays.sort(rates);
-    return rates[rounds / 2];
+    return median(number -> nodes.seconds(prompts(number), tokens));
   }
 
-  /** All streams at once; tokens a second of all together. */
-  private double round(PinnedNodes nodes, int number) throws Exception {
-    List<String> prompts = new ArrayList<>();
-    for (int i = 0; i < streams; i++) {
-      prompts.add("Stream " + i + " of round " + number + " says:");
+  private double measurePeer(Path folder, List<String> coreEach) throws Exception {
+    try (LlamaServer server =
+        new LlamaServer(folder, model, coreEach, 1, streams, PROMPT_MAX + tokens)) {
+      return median(
+          number ->
+              PinnedNodes.seconds(
+                  prompts(number),
+                  tokens,
+                  prompt -> server.complete(prompt, tokens, 0).path("tokens_predicted").asInt()));
     }
-    return streams * tokens / nodes.seconds(prompts, tokens);
+  }
+
+  /** One round: all streams at once. */
+  private interface Round {
+    double seconds(int number) throws Exception;
+  }
+
+  /** Tokens a second of all streams together, after a round that compiles. */
+  private double median(Round round) throws Exception {
+    double _ = round.seconds(0);
+    List<Double> rates = new ArrayList<>();
+    for (int i = 1; i <= rounds; i++) {
+      rates.add(streams * tokens / round.seconds(i));
+    }
+    return InferenceBench.median(rates);
+  }
+
+  private List<String> prompts(int round) {
+    return IntStream.range(0, streams)
+        .mapToObj(i -> "Stream " + i + " of round " + round + " says:")
+        .toList();
   }
 }

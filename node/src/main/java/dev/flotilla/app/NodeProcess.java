@@ -12,6 +12,7 @@ import java.net.ServerSocket;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -26,7 +27,7 @@ import java.util.concurrent.TimeoutException;
  */
 public final class NodeProcess implements AutoCloseable {
 
-  private static final int READY_TIMEOUT_S = 90;
+  private static final Duration READY_TIMEOUT = Duration.ofSeconds(90);
   private static final int STOP_TIMEOUT_S = 10;
   private static final int PORTS_PER_NODE = 10;
   private static final int NODES = 3;
@@ -132,8 +133,17 @@ public final class NodeProcess implements AutoCloseable {
    * @throws FlotillaException {@code FAILED} if it ended, or does not within a minute and a half
    */
   public void awaitReady() throws InterruptedException, IOException {
+    awaitReady(READY_TIMEOUT);
+  }
+
+  /**
+   * Until it serves, for a machine that is busy with other things.
+   *
+   * @throws FlotillaException {@code FAILED} if it ended, or does not within {@code limit}
+   */
+  public void awaitReady(Duration limit) throws InterruptedException, IOException {
     try {
-      ready.get(READY_TIMEOUT_S, TimeUnit.SECONDS);
+      ready.get(limit.toMillis(), TimeUnit.MILLISECONDS);
     } catch (ExecutionException | TimeoutException e) {
       String said = Files.exists(errors()) ? Files.readString(errors()).strip() : "";
       throw new FlotillaException(

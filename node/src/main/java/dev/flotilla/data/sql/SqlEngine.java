@@ -23,6 +23,8 @@ import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.cluster.ClusterTopologyException;
 import org.apache.ignite.configuration.TransactionConfiguration;
 import org.apache.ignite.internal.IgniteEx;
+import org.apache.ignite.internal.IgniteFutureTimeoutCheckedException;
+import org.apache.ignite.internal.IgniteInterruptedCheckedException;
 import org.apache.ignite.internal.cluster.ClusterTopologyCheckedException;
 import org.apache.ignite.internal.processors.cache.CacheInvalidStateException;
 import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
@@ -33,6 +35,7 @@ import org.apache.ignite.internal.processors.query.IgniteSQLException;
 import org.apache.ignite.internal.processors.query.calcite.schema.IgniteStatisticsImpl;
 import org.apache.ignite.internal.util.typedef.X;
 import org.apache.ignite.spi.IgniteSpiException;
+import org.apache.ignite.spi.IgniteSpiOperationTimeoutException;
 import org.apache.ignite.transactions.TransactionDeadlockException;
 import org.apache.ignite.transactions.TransactionIsolation;
 import org.apache.ignite.transactions.TransactionOptimisticException;
@@ -211,6 +214,9 @@ final class SqlEngine {
   private static boolean isBetweenNodes(Throwable cause) {
     return cause.getClass() == IgniteCheckedException.class
         || cause instanceof IgniteSpiException
+        || cause instanceof IgniteSpiOperationTimeoutException
+        || cause instanceof IgniteFutureTimeoutCheckedException
+        || cause instanceof IgniteInterruptedCheckedException
         || cause instanceof IOException;
   }
 

@@ -4,8 +4,12 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.flotilla.FlotillaException;
 import java.util.NoSuchElementException;
+import javax.cache.CacheException;
 import org.apache.ignite.IgniteCheckedException;
+import org.apache.ignite.internal.processors.cache.query.IgniteQueryErrorCode;
+import org.apache.ignite.internal.processors.query.IgniteSQLException;
 import org.apache.ignite.internal.processors.query.calcite.schema.IgniteStatisticsImpl;
+import org.apache.ignite.spi.IgniteSpiOperationTimeoutException;
 import org.junit.jupiter.api.Test;
 
 class SqlEngineTest {
@@ -32,6 +36,14 @@ class SqlEngineTest {
           new StackTraceElement(IgniteStatisticsImpl.class.getName(), "refresh", "", 1)
         });
     assertThat(said(closing)).isInstanceOf(SqlEngine.RetryOnStableTopology.class);
+  }
+
+  @Test
+  void aHandshakeThatTookTooLongIsNotTheStatementsMistake() {
+    Throwable late = new IgniteSpiOperationTimeoutException("Failed to perform handshake");
+    RuntimeException thrown =
+        new CacheException(new IgniteSQLException("Failed", IgniteQueryErrorCode.UNKNOWN, late));
+    assertThat(said(thrown)).isInstanceOf(SqlEngine.RetryOnStableTopology.class);
   }
 
   @Test
