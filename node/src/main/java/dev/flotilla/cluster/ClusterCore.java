@@ -16,6 +16,12 @@ import org.jspecify.annotations.Nullable;
  */
 public final class ClusterCore implements AutoCloseable {
 
+  /**
+   * Plants a bug: who was the controller goes on acting after another took over. For the simulator,
+   * which must find it; never set it otherwise.
+   */
+  public static final String ACT_WHEN_DEPOSED = "flotilla.fault.act-when-deposed";
+
   private static final String NODE_KIND = "node";
 
   private final String self;

@@ -180,6 +180,10 @@ final class Controller implements AutoCloseable {
     @Override
     public Optional<Long> commit(List<Registry.Condition> conditions, List<Registry.Write> writes) {
       List<Registry.Condition> fenced = new ArrayList<>(conditions);
+      if (Boolean.getBoolean(ClusterCore.ACT_WHEN_DEPOSED)) {
+        LOG.error("PLANTED FAULT ({}): {} acts", ClusterCore.ACT_WHEN_DEPOSED, self);
+        return registry.commit(fenced, writes);
+      }
       fenced.add(new Registry.Condition(CONTROLLER, epoch));
       return registry.commit(fenced, writes);
     }

@@ -446,6 +446,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
       long nowNs = nanoTime.getAsLong();
       long elapsedNs = nowNs - progressNs;
+      boolean resumed = resuming;
       if (resuming) {
         resuming = false;
         metrics.pause(elapsedNs);
@@ -461,6 +462,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
       tokens[length++] = token.getToken();
       try {
+        if (resumed && Boolean.getBoolean(ServingCore.DOUBLE_A_TOKEN)) {
+          log.error("PLANTED FAULT ({})", ServingCore.DOUBLE_A_TOKEN);
+          sink.token(token.getToken());
+        }
         sink.token(token.getToken());
       } catch (RuntimeException e) {
         log.error("request {}: its receiver failed, so it is cancelled", id, e);

@@ -19,6 +19,12 @@ import java.util.function.LongSupplier;
  */
 public final class ServingCore implements AutoCloseable {
 
+  /**
+   * Plants a bug: the first token after a request went on elsewhere is delivered twice. For the
+   * simulator, which must find it; never set it otherwise.
+   */
+  public static final String DOUBLE_A_TOKEN = "flotilla.fault.double-a-token";
+
   private final StageHost stages;
   private final Router router;
   private final DeploymentService deployments;

@@ -76,9 +76,10 @@ final class StageHost implements AutoCloseable {
     volatile String failure = "";
     long retryAtNs;
 
-    Local(Placed placed, int index) {
+    Local(Placed placed, int index, long nowNs) {
       this.placed = placed;
       this.index = index;
+      this.retryAtNs = nowNs;
       this.sums =
           placed.placement().tensor().isEmpty()
               ? Optional.empty()
@@ -176,7 +177,8 @@ final class StageHost implements AutoCloseable {
     for (Placed placed : wanted.values()) {
       String replica = placed.placement().replica();
       int index = placed.placement().stageOn(cluster.self()).orElseThrow();
-      Local local = locals.computeIfAbsent(replica, r -> new Local(placed, index));
+      Local local = 
+          locals.computeIfAbsent(replica, r -> new Local(placed, index, nanoTime.getAsLong()));
       if (local.stage == null && nanoTime.getAsLong() - local.retryAtNs >= 0 && !closed) {
         load(local, Optional.ofNullable(kept.remove(replica)));
       }
