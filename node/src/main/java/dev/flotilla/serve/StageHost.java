@@ -177,7 +177,7 @@ final class StageHost implements AutoCloseable {
     for (Placed placed : wanted.values()) {
       String replica = placed.placement().replica();
       int index = placed.placement().stageOn(cluster.self()).orElseThrow();
-      Local local = 
+      Local local =
           locals.computeIfAbsent(replica, r -> new Local(placed, index, nanoTime.getAsLong()));
       if (local.stage == null && nanoTime.getAsLong() - local.retryAtNs >= 0 && !closed) {
         load(local, Optional.ofNullable(kept.remove(replica)));

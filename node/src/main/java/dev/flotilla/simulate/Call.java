@@ -155,8 +155,7 @@ final class Call<Q, R> extends ClientCall<Q, R> {
       return;
     }
     toServer(this::cancelServer);
-    world.after(
-        1_000, client, () -> closeClient(Status.CANCELLED.withDescription(message)));
+    world.after(1_000, client, () -> closeClient(Status.CANCELLED.withDescription(message)));
   }
 
   private void cancelServer(ServerCall.Listener<Q> end) {

@@ -8,8 +8,8 @@ import dev.flotilla.cluster.Registry;
 import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Engine;
-import dev.flotilla.serve.Generator;
 import dev.flotilla.serve.GenerationRequest;
+import dev.flotilla.serve.Generator;
 import dev.flotilla.serve.Priority;
 import dev.flotilla.serve.SamplingParameters;
 import java.nio.charset.StandardCharsets;
@@ -27,8 +27,8 @@ import java.util.stream.IntStream;
 /**
  * One run: a cluster that serves streams, changes what it serves and hands locks around, while
  * machines die, stop and come back, disks are slow and lose what was not forced, and the network
- * cuts, delays, loses and doubles. Then everything is mended, and within a while everything must
- * be well again.
+ * cuts, delays, loses and doubles. Then everything is mended, and within a while everything must be
+ * well again.
  */
 public final class Chaos {
 
@@ -92,8 +92,7 @@ public final class Chaos {
       long tornSnapshots) {
 
     /** Of no run. */
-    public static final Counts NONE =
-        new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    public static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
     /** Of two runs, or more. */
     public Counts plus(Counts more) {
@@ -212,7 +211,8 @@ public final class Chaos {
     }
     Report made = report.get();
     if (made == null) {
-      throw new IllegalStateException("seed " + seed + " hangs: a thread waits for another in vain");
+      throw new IllegalStateException(
+          "seed " + seed + " hangs: a thread waits for another in vain");
     }
     return made;
   }
@@ -738,7 +738,8 @@ public final class Chaos {
                 Optional.of(held.fence()),
                 List.of(),
                 List.of(
-                    new Registry.Write(new Registry.Key(Checks.GUARDED, name), Optional.of(token))));
+                    new Registry.Write(
+                        new Registry.Key(Checks.GUARDED, name), Optional.of(token))));
         tally.fencedWrites++;
         process.threads().sleep(world.between(10 * World.MS, World.S));
       }

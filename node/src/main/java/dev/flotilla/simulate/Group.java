@@ -18,7 +18,6 @@ import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.zip.CRC32;
-import org.jspecify.annotations.Nullable;
 
 /**
  * The group that keeps the registry's log: Raft as the registry sees it. Terms, leaders, replicated
@@ -308,7 +307,8 @@ final class Group {
       heardNs = world.nowNs();
       patienceNs = world.between(ELECT_LOW_NS, ELECT_HIGH_NS);
       proposals.forEach(
-          (index, answer) -> answer.complete(new Unsure(Optional.of(new IOException("not the leader")))));
+          (index, answer) ->
+              answer.complete(new Unsure(Optional.of(new IOException("not the leader")))));
       proposals.clear();
       changed.run();
     }
@@ -332,7 +332,8 @@ final class Group {
 
     private void replicate(String to) {
       long from = matched.getOrDefault(to, Math.max(0, last() - 1));
-      List<Entry> news = List.copyOf(log.subList((int) from, (int) Math.min(last(), from + AT_ONCE)));
+      List<Entry> news =
+          List.copyOf(log.subList((int) from, (int) Math.min(last(), from + AT_ONCE)));
       for (Entry entry : news) {
         bytesSent += entry.command.length;
       }
@@ -347,7 +348,12 @@ final class Group {
     }
 
     private void append(
-        Member from, long term, long previous, long previousTerm, List<Entry> news, long confirmed) {
+        Member from,
+        long term,
+        long previous,
+        long previousTerm,
+        List<Entry> news,
+        long confirmed) {
       if (term < disk.term) {
         long mine = disk.term;
         network.packet(process, from.self, there -> there.member().overtaken(mine), () -> {});

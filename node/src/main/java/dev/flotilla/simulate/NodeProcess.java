@@ -154,8 +154,7 @@ final class NodeProcess extends World.Scope implements Cluster {
     if (nodes().stream().noneMatch(node -> node.id().equals(nodeId))) {
       throw new FlotillaException(Code.NOT_FOUND, "no node " + nodeId + " in this cluster", "");
     }
-    return channels.computeIfAbsent(
-        nodeId, to -> new SimulatedChannel(world, network, this, to));
+    return channels.computeIfAbsent(nodeId, to -> new SimulatedChannel(world, network, this, to));
   }
 
   @Override
@@ -163,8 +162,7 @@ final class NodeProcess extends World.Scope implements Cluster {
     service
         .bindService()
         .getMethods()
-        .forEach(
-            method -> methods.put(method.getMethodDescriptor().getFullMethodName(), method));
+        .forEach(method -> methods.put(method.getMethodDescriptor().getFullMethodName(), method));
   }
 
   @Override

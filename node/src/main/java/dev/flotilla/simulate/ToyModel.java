@@ -103,8 +103,10 @@ final class ToyModel {
    *
    * @param endTokens ends at any of these, without it
    */
-  static List<Integer> text(int[] prompt, SamplingParameters sampling, int tokens, int[] endTokens) {
-    Slice whole = new Slice(new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
+  static List<Integer> text(
+      int[] prompt, SamplingParameters sampling, int tokens, int[] endTokens) {
+    Slice whole =
+        new Slice(new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
     int[] blocks = IntStream.range(0, whole.blocks()).toArray();
     List<Integer> text = new ArrayList<>();
     List<Rows.Run> runs = new ArrayList<>();
