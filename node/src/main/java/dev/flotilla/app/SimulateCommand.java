@@ -2,7 +2,10 @@ package dev.flotilla.app;
 
 import dev.flotilla.Json;
 import dev.flotilla.simulate.Chaos;
+import dev.flotilla.simulate.LargeCluster;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.Callable;
 import me.tongfei.progressbar.ProgressBar;
@@ -16,7 +19,7 @@ import picocli.CommandLine.Option;
 @Command(
     name = "simulate",
     description = "Run the same planner, router and failure logic on simulated clusters.",
-    subcommands = {SimulateCommand.ChaosCommand.class},
+    subcommands = {SimulateCommand.ChaosCommand.class, SimulateCommand.ClusterCommand.class},
     synopsisSubcommandLabel = "COMMAND",
     mixinStandardHelpOptions = true)
 final class SimulateCommand {
@@ -117,6 +120,88 @@ final class SimulateCommand {
           .setStyle(ProgressBarStyle.UNICODE_BLOCK)
           .setUpdateIntervalMillis(Terminal.attached() ? 250 : 60_000)
           .build();
+    }
+  }
+
+  /** What many nodes and deployments cost the one that leads them. */
+  @Command(
+      name = "cluster",
+      description = {
+        "Have the real controller, planner, failure detector, registry and router lead a cluster of"
+            + " many nodes, lose a hundredth of them, and print what that costs, and how it grows:"
+            + " a hundredth of the size and a tenth are run before."
+      },
+      mixinStandardHelpOptions = true)
+  static final class ClusterCommand implements Callable<Integer> {
+
+    @Option(
+        names = "--nodes",
+        paramLabel = "N",
+        defaultValue = "10000",
+        description = "So many nodes, 3 to 100000 (default ${DEFAULT-VALUE}).")
+    private int nodes;
+
+    @Option(
+        names = "--deployments",
+        paramLabel = "D",
+        defaultValue = "1000",
+        description = "So many deployments, one replica each (default ${DEFAULT-VALUE}).")
+    private int deployments;
+
+    @Option(names = "--json", description = "Print the figures as JSON.")
+    private boolean asJson;
+
+    @Override
+    public Integer call() {
+      if (nodes < 3 || nodes > 100_000 || deployments < 1 || deployments > nodes) {
+        System.err.println(
+            "flotilla: "
+                + nodes
+                + " nodes and "
+                + deployments
+                + " deployments are out of range. Ask for 3 to 100000 nodes, and for 1 deployment"
+                + " to as many as there are nodes.");
+        return 2;
+      }
+      List<LargeCluster.Figures> all = new ArrayList<>();
+      for (int part : new int[] {100, 10, 1}) {
+        if (nodes / part >= 3) {
+          LargeCluster.Figures figures =
+              LargeCluster.run(nodes / part, Math.max(1, deployments / part));
+          all.add(figures);
+          if (!asJson) {
+            System.out.println(text(figures));
+          }
+        }
+      }
+      if (asJson) {
+        System.out.println(new String(Json.write(all), StandardCharsets.UTF_8));
+      }
+      return 0;
+    }
+
+    private static String text(LargeCluster.Figures f) {
+      return String.format(
+          Locale.ROOT,
+          "%d nodes, %d deployments%n"
+              + "  placed in %.2f s of computing: %.0f decisions/s; %.0f ms in a second in which nothing happens%n"
+              + "  %d nodes lost: noticed and first placed anew after %.2f s, all %d replicas after"
+              + " %.2f s of computing%n"
+              + "  routes/s: %.0f%n"
+              + "  registry: %.1f KB to each node for placing, %.2f KB for the loss; all of it %.1f MB",
+          f.nodes(),
+          f.deployments(),
+          f.placeSeconds(),
+          f.placements() / f.placeSeconds(),
+          f.idlePassSeconds() * 1e3,
+          f.lost(),
+          f.detectSeconds(),
+          f.replanned(),
+          f.replanSeconds(),
+          f.routesPerSecond(),
+          f.placeBytes() / 1e3,
+          f.replanBytes() / 1e3,
+          f.stateBytes() / 1e6);
     }
   }
 }

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.LongFunction;
 import org.jspecify.annotations.Nullable;
 
@@ -24,11 +25,15 @@ public final class ClusterCore implements AutoCloseable {
 
   private static final String NODE_KIND = "node";
 
+  /** An entry as it was read last. */
+  private record Known(long epoch, NodeInfo info) {}
+
   private final String self;
   private final Registry registry;
   private final ReplicatedLog group;
   private final Pings pings;
   private final Threads threads;
+  private final Map<String, Known> parsed = new ConcurrentHashMap<>();
   private final List<Cluster.Reconciler> reconcilers = new ArrayList<>();
   private volatile long incarnation;
   private volatile @Nullable LivenessWatch liveness;
@@ -57,9 +62,17 @@ public final class ClusterCore implements AutoCloseable {
 
   /** All nodes that ever joined and were not removed, from this node's copy of the registry. */
   public List<NodeInfo> nodes() {
-    return registry.list(NODE_KIND).stream()
-        .map(entry -> Json.read(entry.value(), NodeInfo.class))
-        .toList();
+    return registry.list(NODE_KIND).stream().map(this::read).toList();
+  }
+
+  /** Everybody asks for all nodes all the time, and an entry seldom changes. */
+  private NodeInfo read(Registry.Entry entry) {
+    Known known = parsed.get(entry.key().name());
+    if (known == null || known.epoch() != entry.epoch()) {
+      known = new Known(entry.epoch(), Json.read(entry.value(), NodeInfo.class));
+      parsed.put(entry.key().name(), known);
+    }
+    return known.info();
   }
 
   /** Of this start of the process; 0 before {@link #register}. */

@@ -8,6 +8,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -106,11 +107,12 @@ final class LivenessWatch implements AutoCloseable {
 
   private void round() {
     List<NodeInfo> others = nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
+    Set<String> keys = others.stream().map(LivenessWatch::watchKey).collect(Collectors.toSet());
     boolean changed = false;
     synchronized (lock) {
       long nowNs = threads.nanoTime();
-      detector.keep(others.stream().map(LivenessWatch::watchKey).toList());
-      verdicts.keySet().retainAll(others.stream().map(LivenessWatch::watchKey).toList());
+      detector.keep(keys);
+      verdicts.keySet().retainAll(keys);
       detector.tick(nowNs);
       for (NodeInfo node : others) {
         String key = watchKey(node);

@@ -15,6 +15,7 @@ import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
@@ -169,12 +170,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
   /** A replica that is ready, by the deployment's policy; those that just failed come last. */
   private Optional<Target> choose(String model, Set<Target> avoided) {
     Registry registry = cluster.registry();
-    List<Target> ready =
-        Placement.all(registry).stream()
-            .filter(p -> p.placement().model().equals(model))
-            .filter(p -> ReplicaStatus.ready(registry, p.placement().replica(), p.epoch()))
-            .map(p -> new Target(p.placement().replica(), p.epoch(), p.placement().head()))
-            .toList();
+    List<Target> ready = ready(model);
     List<Target> preferred = ready.stream().filter(t -> !avoided.contains(t)).toList();
     List<Target> choices = preferred.isEmpty() ? ready : preferred;
     if (choices.isEmpty()) {
@@ -189,6 +185,22 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
     }
     return Optional.of(best);
+  }
+
+  /** The replicas that are ready, looked up by their names: there may be many of other models. */
+  private List<Target> ready(String model) {
+    Registry registry = cluster.registry();
+    int replicas =
+        DeploymentService.wanted(registry, model).map(Deployments.Wanted::replicas).orElse(0);
+    List<Target> ready = new ArrayList<>();
+    for (int i = 0; i < replicas; i++) {
+      String replica = Placement.replicaId(model, i);
+      Optional<Placed> placed = Placement.of(registry, replica);
+      if (placed.isPresent() && ReplicaStatus.ready(registry, replica, placed.get().epoch())) {
+        ready.add(new Target(replica, placed.get().epoch(), placed.get().placement().head()));
+      }
+    }
+    return ready;
   }
 
   private static String routing(Registry registry, String model) {
@@ -333,24 +345,13 @@ final class Router implements Generator, Embedder, AutoCloseable {
           return;
         }
         avoided.add(from.target);
-        if (busy && !accepted.isDone() && avoided.containsAll(all(model))) {
+        if (busy && !accepted.isDone() && avoided.containsAll(ready(model))) {
           fail(error);
           return;
         }
         giveUp(String.valueOf(error.getMessage()));
         later(String.valueOf(error.getMessage()));
       }
-    }
-
-    private Set<Target> all(String model) {
-      Set<Target> all = new HashSet<>();
-      for (Placed p : Placement.all(cluster.registry())) {
-        if (p.placement().model().equals(model)
-            && ReplicaStatus.ready(cluster.registry(), p.placement().replica(), p.epoch())) {
-          all.add(new Target(p.placement().replica(), p.epoch(), p.placement().head()));
-        }
-      }
-      return all;
     }
 
     /** Ends it; whether it had not ended before. */

@@ -87,7 +87,7 @@ final class Group {
   private final List<Entry> decided = new ArrayList<>();
 
   private final RegistryState truth = new RegistryState();
-  private long bytesSent;
+  private long bytesDecided;
   private int elections;
   private int tornSnapshots;
   private int tornEntries;
@@ -112,8 +112,9 @@ final class Group {
     return tornEntries;
   }
 
-  long bytesSent() {
-    return bytesSent;
+  /** Of all commands that were decided: what each member gets, once. */
+  long bytesDecided() {
+    return bytesDecided;
   }
 
   /** What was decided so far. */
@@ -137,6 +138,7 @@ final class Group {
       throw new Violation("entry " + index + " is decided after " + decided.size());
     }
     decided.add(entry);
+    bytesDecided += entry.command.length;
     if (entry.command.length > 0) {
       Command command = parse(entry.command);
       SortedMap<Registry.Key, Registry.Entry> before = truth.entries();
@@ -334,9 +336,6 @@ final class Group {
       long from = matched.getOrDefault(to, Math.max(0, last() - 1));
       List<Entry> news =
           List.copyOf(log.subList((int) from, (int) Math.min(last(), from + AT_ONCE)));
-      for (Entry entry : news) {
-        bytesSent += entry.command.length;
-      }
       long term = disk.term;
       long previousTerm = termAt(from);
       long confirmed = commit;

@@ -1,5 +1,8 @@
 package dev.flotilla.simulate;
 
+import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Pings;
+import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -13,7 +16,7 @@ import org.jspecify.annotations.Nullable;
  * doubled, and overtake another; a stream ({@link Call}) has what TCP makes of that: everything in
  * order, late, or the end of it.
  */
-final class Network {
+final class Network implements Reach {
 
   /** A machine: it is on or off, and may run a process. */
   static final class Machine {
@@ -51,6 +54,7 @@ final class Network {
     double doubled;
   }
 
+  private static final long PING_NS = 1_500 * World.MS;
   private static final long NEAR_NS = 20_000;
   private static final long LEAST_NS = 100_000;
   private static final long USUAL_NS = World.MS;
@@ -140,8 +144,42 @@ final class Network {
     calls.add(call);
   }
 
-  /** A process has ended: its kernel, if the machine is still on, says so to the others. */
-  void ended(NodeProcess process) {
+  @Override
+  public void ping(NodeProcess from, NodeInfo node, Consumer<Pings.Outcome> outcome) {
+    boolean[] done = {false};
+    Consumer<Pings.Outcome> once =
+        what -> {
+          if (!done[0]) {
+            done[0] = true;
+            outcome.accept(what);
+          }
+        };
+    packet(
+        from,
+        node.id(),
+        there -> {
+          long incarnation = there.incarnation();
+          packet(
+              there,
+              from.name(),
+              here -> {
+                if (here == from) {
+                  once.accept(new Pings.Answered(incarnation));
+                }
+              },
+              () -> {});
+        },
+        () -> once.accept(new Pings.Refused()));
+    world.after(PING_NS, from, () -> once.accept(new Pings.Silent()));
+  }
+
+  @Override
+  public ManagedChannel channel(NodeProcess from, String node) {
+    return new SimulatedChannel(world, this, from, node);
+  }
+
+  @Override
+  public void ended(NodeProcess process) {
     for (Call<?, ?> call : List.copyOf(calls)) {
       call.ended(process);
     }

@@ -8,7 +8,6 @@ import dev.flotilla.cluster.ClusterCore;
 import dev.flotilla.cluster.DiskSpace;
 import dev.flotilla.cluster.Locks;
 import dev.flotilla.cluster.NodeInfo;
-import dev.flotilla.cluster.Pings;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.RegistryClient;
 import dev.flotilla.serve.ServingCore;
@@ -21,7 +20,6 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.function.Consumer;
 import javax.net.ssl.SSLContext;
 import org.jspecify.annotations.Nullable;
 
@@ -32,12 +30,11 @@ import org.jspecify.annotations.Nullable;
 final class NodeProcess extends World.Scope implements Cluster {
 
   private static final long COMMIT_NS = 8 * World.S;
-  private static final long PING_NS = 1_500 * World.MS;
   private static final long RETRY_NS = 20 * World.MS;
   private static final double CLOCK_OFF = 0.002;
 
   private final World world;
-  private final Network network;
+  private final Reach reach;
   private final Network.Machine machine;
   private final String id;
   private final Map<String, Double> profile;
@@ -56,14 +53,14 @@ final class NodeProcess extends World.Scope implements Cluster {
    */
   NodeProcess(
       World world,
-      Network network,
+      Reach reach,
       Group group,
       Network.Machine machine,
       String id,
       Map<String, Double> profile,
       ToyModel model) {
     this.world = world;
-    this.network = network;
+    this.reach = reach;
     this.machine = machine;
     this.id = id;
     this.profile = profile;
@@ -72,7 +69,13 @@ final class NodeProcess extends World.Scope implements Cluster {
     machine.process = this;
     this.member = group.new Member(this, machine.disk.log, this::changed);
     this.registry = new RegistryClient(machine.name, member, threads, COMMIT_NS);
-    this.core = new ClusterCore(machine.name, registry, member, this::ping, threads);
+    this.core =
+        new ClusterCore(
+            machine.name,
+            registry,
+            member,
+            (node, outcome) -> reach.ping(this, node, outcome),
+            threads);
     SimpleMeterRegistry meters = new SimpleMeterRegistry();
     this.locks = Locks.embedded(this, threads::nanoTime, meters);
     this.serving = new ServingCore(this, model.on(this), meters);
@@ -151,10 +154,10 @@ final class NodeProcess extends World.Scope implements Cluster {
 
   @Override
   public ManagedChannel channel(String nodeId) {
-    if (nodes().stream().noneMatch(node -> node.id().equals(nodeId))) {
+    if (registry.get(new Registry.Key("node", nodeId)).isEmpty()) {
       throw new FlotillaException(Code.NOT_FOUND, "no node " + nodeId + " in this cluster", "");
     }
-    return channels.computeIfAbsent(nodeId, to -> new SimulatedChannel(world, network, this, to));
+    return channels.computeIfAbsent(nodeId, to -> reach.channel(this, to));
   }
 
   @Override
@@ -195,32 +198,9 @@ final class NodeProcess extends World.Scope implements Cluster {
     throw new Violation("nobody opens sockets here");
   }
 
-  private void ping(NodeInfo node, Consumer<Pings.Outcome> outcome) {
-    boolean[] done = {false};
-    Consumer<Pings.Outcome> once =
-        what -> {
-          if (!done[0]) {
-            done[0] = true;
-            outcome.accept(what);
-          }
-        };
-    network.packet(
-        this,
-        node.id(),
-        there -> {
-          long incarnation = there.core.incarnation();
-          network.packet(
-              there,
-              name(),
-              here -> {
-                if (here == this) {
-                  once.accept(new Pings.Answered(incarnation));
-                }
-              },
-              () -> {});
-        },
-        () -> once.accept(new Pings.Refused()));
-    world.after(PING_NS, this, () -> once.accept(new Pings.Silent()));
+  /** Of this start, as others may ask; 0 until it has registered. */
+  long incarnation() {
+    return core.incarnation();
   }
 
   // Life.
@@ -265,7 +245,7 @@ final class NodeProcess extends World.Scope implements Cluster {
     if (!down) {
       down = true;
       member.die();
-      network.ended(this);
+      reach.ended(this);
     }
   }
 

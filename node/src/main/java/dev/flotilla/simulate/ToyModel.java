@@ -59,8 +59,13 @@ final class ToyModel {
 
   /** The model's entry in the registry. */
   static Registry.Write entry() {
+    return entry(NAME);
+  }
+
+  /** The entry of one like it, under another name. */
+  static Registry.Write entry(String name) {
     Map<String, Object> record = new HashMap<>();
-    record.put("name", NAME);
+    record.put("name", name);
     record.put("digest", "00");
     record.put("manifestDigest", "00");
     record.put("bytes", LAYERS * LAYER_BYTES);
@@ -70,7 +75,7 @@ final class ToyModel {
     record.put("embeddingBytes", 1_000_000);
     record.put("headBytes", 1_000_000);
     record.put("holders", List.of());
-    return new Registry.Write(new Registry.Key("model", NAME), Optional.of(Json.write(record)));
+    return new Registry.Write(new Registry.Key("model", name), Optional.of(Json.write(record)));
   }
 
   /** What it takes of a machine's memory, with its cache. */
