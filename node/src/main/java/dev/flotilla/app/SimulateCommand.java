@@ -3,9 +3,11 @@ package dev.flotilla.app;
 import dev.flotilla.Json;
 import dev.flotilla.simulate.Chaos;
 import dev.flotilla.simulate.LargeCluster;
+import dev.flotilla.simulate.Losses;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Locale;
 import java.util.concurrent.Callable;
 import me.tongfei.progressbar.ProgressBar;
@@ -19,7 +21,11 @@ import picocli.CommandLine.Option;
 @Command(
     name = "simulate",
     description = "Run the same planner, router and failure logic on simulated clusters.",
-    subcommands = {SimulateCommand.ChaosCommand.class, SimulateCommand.ClusterCommand.class},
+    subcommands = {
+      SimulateCommand.ChaosCommand.class,
+      SimulateCommand.LossesCommand.class,
+      SimulateCommand.ClusterCommand.class
+    },
     synopsisSubcommandLabel = "COMMAND",
     mixinStandardHelpOptions = true)
 final class SimulateCommand {
@@ -120,6 +126,54 @@ final class SimulateCommand {
           .setStyle(ProgressBarStyle.UNICODE_BLOCK)
           .setUpdateIntervalMillis(Terminal.attached() ? 250 : 60_000)
           .build();
+    }
+  }
+
+  /** How soon a loss is acted upon. */
+  @Command(
+      name = "losses",
+      description = {
+        "Lose one node of five, each time in another way, and print how long it takes until nothing is"
+            + " placed on it any more; and check that a pause of a second and slow ways are not taken"
+            + " for a loss."
+      },
+      mixinStandardHelpOptions = true)
+  static final class LossesCommand implements Callable<Integer> {
+
+    @Option(
+        names = "--each",
+        paramLabel = "N",
+        defaultValue = "50",
+        description = "So many of each kind (default ${DEFAULT-VALUE}).")
+    private int each;
+
+    @Option(names = "--json", description = "Print the times in seconds, as JSON.")
+    private boolean asJson;
+
+    @Override
+    public Integer call() {
+      Losses.Times times = Losses.run(each);
+      if (asJson) {
+        System.out.println(new String(Json.write(times), StandardCharsets.UTF_8));
+      } else {
+        print("a follower", times.followers());
+        print("the leader", times.leaders());
+      }
+      return 0;
+    }
+
+    private static void print(String who, Map<Losses.Kind, double[]> times) {
+      times.forEach(
+          (kind, seconds) ->
+              System.out.printf(
+                  Locale.ROOT,
+                  "%s %-11s  acted upon %d times; p50 %.2f s, p99 %.2f s, at most %.2f s%n",
+                  who,
+                  kind.name().toLowerCase(Locale.ROOT).replace('_', ' '),
+                  seconds.length,
+                  Losses.quantile(seconds, 0.5),
+                  Losses.quantile(seconds, 0.99),
+                  Losses.quantile(seconds, 1)));
     }
   }
 

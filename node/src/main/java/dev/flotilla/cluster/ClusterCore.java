@@ -124,7 +124,7 @@ public final class ClusterCore implements AutoCloseable {
   /** Starts to watch and to act, which it does while it leads; it has registered before. */
   public void open() {
     LivenessWatch watch =
-        new LivenessWatch(self, group::leads, this::nodes, pings, threads, this::changed);
+        new LivenessWatch(self, group, this::nodes, pings, threads, this::changed);
     Controller started =
         new Controller(
             self, incarnation, registry, group, this::nodes, watch, reconcilers, threads);

@@ -82,11 +82,11 @@ final class Controller implements AutoCloseable {
       try {
         boolean _ = signals.await(PERIOD_NS); // several changes are one reason to pass
         group.standForElectionAsVoterOnly();
-        if (!group.leads()) {
+        if (!group.leads() && !deposedActs(held.isPresent())) {
           held = Optional.empty();
           continue;
         }
-        if (held.isEmpty() || !held.get().current()) {
+        if (held.isEmpty() || !(held.get().current() || deposedActs(true))) {
           held = takeOver();
         }
         if (held.isPresent()) {
@@ -109,6 +109,15 @@ final class Controller implements AutoCloseable {
     }
   }
 
+  /** Whether who was the controller goes on, by the planted bug. */
+  private boolean deposedActs(boolean was) {
+    boolean acts = was && Boolean.getBoolean(ClusterCore.ACT_WHEN_DEPOSED);
+    if (acts) {
+      LOG.error("PLANTED FAULT ({}): {} acts", ClusterCore.ACT_WHEN_DEPOSED, self);
+    }
+    return acts;
+  }
+
   private Optional<Term> takeOver() {
     long before = registry.get(CONTROLLER).map(Registry.Entry::epoch).orElse(0L);
     Optional<Long> epoch =
@@ -127,7 +136,7 @@ final class Controller implements AutoCloseable {
     }
     expelRemoved();
     for (Reconciler reconciler : reconcilers) {
-      if (closed || !group.leads()) {
+      if (closed || !(group.leads() || deposedActs(true))) {
         return;
       }
       try {
@@ -180,11 +189,9 @@ final class Controller implements AutoCloseable {
     @Override
     public Optional<Long> commit(List<Registry.Condition> conditions, List<Registry.Write> writes) {
       List<Registry.Condition> fenced = new ArrayList<>(conditions);
-      if (Boolean.getBoolean(ClusterCore.ACT_WHEN_DEPOSED)) {
-        LOG.error("PLANTED FAULT ({}): {} acts", ClusterCore.ACT_WHEN_DEPOSED, self);
-        return registry.commit(fenced, writes);
+      if (!deposedActs(true)) {
+        fenced.add(new Registry.Condition(CONTROLLER, epoch));
       }
-      fenced.add(new Registry.Condition(CONTROLLER, epoch));
       return registry.commit(fenced, writes);
     }
 

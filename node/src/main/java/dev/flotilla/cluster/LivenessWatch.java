@@ -5,8 +5,8 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
-import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
@@ -15,7 +15,8 @@ import org.slf4j.LoggerFactory;
 
 /**
  * While this node leads, asks every other node a few times a second whether it is there, and feeds
- * the {@link FailureDetector}.
+ * the {@link FailureDetector}. While it does not, but may come to, it asks the leader: if that falls
+ * silent, its silence counts from its last answer, not from when another was elected for it.
  */
 final class LivenessWatch implements AutoCloseable {
 
@@ -25,7 +26,7 @@ final class LivenessWatch implements AutoCloseable {
   private static final Logger LOG = LoggerFactory.getLogger(LivenessWatch.class);
 
   private final String self;
-  private final BooleanSupplier leads;
+  private final ReplicatedLog group;
   private final Supplier<List<NodeInfo>> nodes;
   private final Pings pings;
   private final Threads threads;
@@ -33,25 +34,26 @@ final class LivenessWatch implements AutoCloseable {
   private Threads.@Nullable Started thread;
 
   private final Object lock = new Object();
-  private FailureDetector detector;
+  private final FailureDetector detector;
   private final Set<String> outstanding = new HashSet<>();
   private final Map<String, Boolean> verdicts = new HashMap<>();
+  private Optional<String> leader = Optional.empty();
   private volatile boolean closed;
 
   LivenessWatch(
       String self,
-      BooleanSupplier leads,
+      ReplicatedLog group,
       Supplier<List<NodeInfo>> nodes,
       Pings pings,
       Threads threads,
       Runnable onChange) {
     this.self = self;
-    this.leads = leads;
+    this.group = group;
     this.nodes = nodes;
     this.pings = pings;
     this.threads = threads;
     this.onChange = onChange;
-    this.detector = newDetector();
+    this.detector = new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, threads.nanoTime());
   }
 
   void start() {
@@ -74,39 +76,40 @@ final class LivenessWatch implements AutoCloseable {
     return node.id() + "/" + node.incarnation();
   }
 
-  private FailureDetector newDetector() {
-    return new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, threads.nanoTime());
-  }
-
   private void run() {
-    boolean led = false;
     while (!closed) {
       try {
-        boolean leading = leads.getAsBoolean();
-        if (leading && !led) {
-          // What an earlier term saw is out of date.
-          synchronized (lock) {
-            detector = newDetector();
-            verdicts.clear();
-          }
-        }
-        led = leading;
-        if (leading) {
-          round();
-        }
-        threads.sleep(PERIOD_NS);
-      } catch (InterruptedException e) {
-        return;
+        round();
       } catch (RuntimeException e) {
         if (!closed) {
           LOG.warn("{}: a round of pings failed", self, e);
         }
       }
+      try {
+        threads.sleep(PERIOD_NS);
+      } catch (InterruptedException e) {
+        return;
+      }
     }
   }
 
+  /** Whom this node watches now. What it does not watch it forgets, for that goes out of date. */
+  private List<NodeInfo> others() {
+    if (group.leads()) {
+      return nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
+    }
+    if (!group.voters().contains(self)) {
+      return List.of();
+    }
+    // During an election there is none: the one before is who is missed.
+    leader = group.leader().or(() -> leader);
+    return nodes.get().stream()
+        .filter(node -> !node.id().equals(self) && leader.equals(Optional.of(node.id())))
+        .toList();
+  }
+
   private void round() {
-    List<NodeInfo> others = nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
+    List<NodeInfo> others = others();
     Set<String> keys = others.stream().map(LivenessWatch::watchKey).collect(Collectors.toSet());
     boolean changed = false;
     synchronized (lock) {

@@ -310,7 +310,8 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
     return division().getGroup().getPeers().stream().map(p -> p.getId().toString()).toList();
   }
 
-  List<String> voters() {
+  @Override
+  public List<String> voters() {
     return division().getRaftConf().getCurrentPeers().stream()
         .map(p -> p.getId().toString())
         .toList();

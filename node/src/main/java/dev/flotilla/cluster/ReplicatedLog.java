@@ -52,6 +52,9 @@ public interface ReplicatedLog {
   /** Voters and listeners of the group as this node knows it. */
   List<String> members();
 
+  /** Of the members, those that elect and may lead. */
+  List<String> voters();
+
   /**
    * Sees to it that this node stands for election only while it is a voter; call every second.
    *

@@ -5,8 +5,11 @@ import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.Lease;
 import dev.flotilla.cluster.Locks;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments;
+import dev.flotilla.serve.Embedder;
+import dev.flotilla.serve.EmbeddingRequest;
 import dev.flotilla.serve.Engine;
 import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Generator;
@@ -15,12 +18,12 @@ import dev.flotilla.serve.SamplingParameters;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import java.util.stream.IntStream;
 
@@ -31,9 +34,6 @@ import java.util.stream.IntStream;
  * well again.
  */
 public final class Chaos {
-
-  /** A run takes a fraction of a second; one that takes this long hangs. */
-  private static final Duration PATIENCE = Duration.ofMinutes(2);
 
   private static final long FAULTS_NS = 30 * World.S;
 
@@ -71,6 +71,7 @@ public final class Chaos {
    * @param failed of these, that could not go on in time
    * @param orphaned of these, whose own node died
    * @param refused streams that were not taken, since nobody was ready or the queue was full
+   * @param embedded texts
    * @param pauseNs the longest wait of a stream for its next token
    */
   public record Counts(
@@ -89,10 +90,11 @@ public final class Chaos {
       long leases,
       long fencedWrites,
       long tornEntries,
-      long tornSnapshots) {
+      long tornSnapshots,
+      long embedded) {
 
     /** Of no run. */
-    public static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    public static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
     /** Of two runs, or more. */
     public Counts plus(Counts more) {
@@ -112,7 +114,8 @@ public final class Chaos {
           leases + more.leases,
           fencedWrites + more.fencedWrites,
           tornEntries + more.tornEntries,
-          tornSnapshots + more.tornSnapshots);
+          tornSnapshots + more.tornSnapshots,
+          embedded + more.embedded);
     }
 
     /** For people. */
@@ -120,7 +123,7 @@ public final class Chaos {
       return String.format(
           Locale.ROOT,
           "streams: %d accepted, %d finished, %d cancelled, %d failed, %d whose own node died;"
-              + " %d refused; %d tokens, longest pause %.1f s%n"
+              + " %d refused; %d tokens, longest pause %.1f s; %d embeddings%n"
               + "faults: %d; elections %d, controllers %d, placements %d; leases %d with %d writes;"
               + " torn: %d log entries, %d snapshots",
           accepted,
@@ -131,6 +134,7 @@ public final class Chaos {
           refused,
           tokens,
           pauseNs / 1e9,
+          embedded,
           faults,
           elections,
           controllers,
@@ -155,6 +159,7 @@ public final class Chaos {
     long faults;
     long leases;
     long fencedWrites;
+    long embedded;
   }
 
   private final long seed;
@@ -166,6 +171,7 @@ public final class Chaos {
   private final Map<String, Map<String, Double>> profiles = new LinkedHashMap<>();
   private final Map<String, Integer> starts = new LinkedHashMap<>();
   private final List<Stream> streams = new ArrayList<>();
+  private final List<Vector> vectors = new ArrayList<>();
   private final List<String> story = new ArrayList<>();
   private final Tally tally = new Tally();
   private final boolean poor;
@@ -177,7 +183,7 @@ public final class Chaos {
   private Chaos(long seed) {
     this.seed = seed;
     this.world = new World(seed);
-    this.nodes = 3 + world.random.nextInt(3);
+    this.nodes = 2 + world.random.nextInt(4);
     List<String> names = IntStream.range(0, nodes).mapToObj(i -> "n" + i).toList();
     this.network = new Network(world, names);
     this.checks = new Checks(world);
@@ -201,20 +207,7 @@ public final class Chaos {
    * time.
    */
   public static Report run(long seed) {
-    AtomicReference<Report> report = new AtomicReference<>();
-    Thread runner =
-        Thread.ofVirtual().name("seed-" + seed).start(() -> report.set(new Chaos(seed).run()));
-    try {
-      boolean _ = runner.join(PATIENCE);
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-    Report made = report.get();
-    if (made == null) {
-      throw new IllegalStateException(
-          "seed " + seed + " hangs: a thread waits for another in vain");
-    }
-    return made;
+    return World.run("seed-" + seed, () -> new Chaos(seed).run());
   }
 
   private Report run() {
@@ -257,7 +250,8 @@ public final class Chaos {
         tally.leases,
         tally.fencedWrites,
         group.tornEntries(),
-        group.tornSnapshots());
+        group.tornSnapshots(),
+        tally.embedded);
   }
 
   private void tell(String what) {
@@ -271,6 +265,15 @@ public final class Chaos {
     world.run(FAULTS_NS);
     trouble = false;
     mend();
+    world.run(5 * World.S); // what operators were about to do is done
+    if (!group.truth().entries().containsKey(DEPLOYMENT)) {
+      for (Network.Machine machine : network.machines()) {
+        NodeProcess process = machine.running();
+        if (process != null) {
+          var _ = process.threads().start("operator", () -> offerAgain(process));
+        }
+      }
+    }
     becalm();
   }
 
@@ -490,7 +493,13 @@ public final class Chaos {
       return;
     }
     Deployments.Wanted now = wanted();
-    tell("wanted: " + now.replicas() + " replicas of " + now.stages() + " stages");
+    boolean away = world.chance(0.2);
+    tell(
+        (away ? "wanted no more, then: " : "wanted: ")
+            + now.replicas()
+            + " replicas of "
+            + now.stages()
+            + " stages");
     var _ =
         process
             .threads()
@@ -498,9 +507,15 @@ public final class Chaos {
                 "operator",
                 () -> {
                   try {
+                    if (away) {
+                      process.serving().deployments().remove(ToyModel.NAME);
+                      process.threads().sleep(world.between(World.MS, 4 * World.S));
+                    }
                     process.serving().deployments().deploy(now);
                   } catch (FlotillaException e) {
                     checkRefusal(e);
+                  } catch (InterruptedException e) {
+                    throw new Violation("interrupted", e);
                   }
                 });
   }
@@ -525,6 +540,18 @@ public final class Chaos {
         process.threads().sleep(world.between(20 * World.MS, 2 * World.S));
         var _ = process.threads().start("request", () -> ask(process));
       }
+    } catch (InterruptedException e) {
+      throw new Violation("interrupted", e);
+    }
+  }
+
+  /** An operator took it away, and died before it was there again. */
+  private void offerAgain(NodeProcess process) {
+    try {
+      while (!process.started()) {
+        process.threads().sleep(50 * World.MS);
+      }
+      offer(process);
     } catch (InterruptedException e) {
       throw new Violation("interrupted", e);
     }
@@ -555,6 +582,10 @@ public final class Chaos {
     for (int i = 0; i < prompt.length; i++) {
       prompt[i] = i < shared ? i % ToyModel.WORDS : world.random.nextInt(ToyModel.WORDS);
     }
+    if (world.chance(0.1)) {
+      embed(process, prompt);
+      return;
+    }
     SamplingParameters sampling =
         world.chance(0.5)
             ? SamplingParameters.GREEDY
@@ -583,6 +614,67 @@ public final class Chaos {
       stream.taken(generation);
     } catch (FlotillaException e) {
       stream.refused(e);
+    }
+  }
+
+  private void embed(NodeProcess process, int[] text) {
+    Pooling pooling = world.chance(0.5) ? Pooling.MEAN : Pooling.LAST;
+    Vector vector = new Vector(process, ToyModel.vector(text, pooling));
+    vectors.add(vector);
+    try {
+      Runnable _ =
+          process
+              .serving()
+              .embedder()
+              .embed(
+                  new EmbeddingRequest(
+                      "e" + requests++, ToyModel.NAME, text, pooling, Claim.NOBODY),
+                  vector);
+    } catch (FlotillaException e) {
+      vector.failed(e);
+    }
+  }
+
+  /** A text to embed, and who waits for it. */
+  private final class Vector implements Embedder.Sink {
+    private final NodeProcess gateway;
+    private final float[] expected;
+    private boolean ended;
+
+    Vector(NodeProcess gateway, float[] expected) {
+      this.gateway = gateway;
+      this.expected = expected;
+    }
+
+    boolean open() {
+      return !ended && !gateway.down;
+    }
+
+    private void end() {
+      if (ended) {
+        world.fail(new Violation("an embedding came twice"));
+      }
+      ended = true;
+    }
+
+    @Override
+    public void embedded(float[] vector) {
+      end();
+      tally.embedded++;
+      if (!Arrays.equals(vector, expected)) {
+        world.fail(new Violation("an embedding is another than it was"));
+      }
+    }
+
+    @Override
+    public void failed(FlotillaException error) {
+      end();
+      checkRefusal(error);
+    }
+
+    @Override
+    public String toString() {
+      return "an embedding at " + gateway.id() + " has no end";
     }
   }
 
@@ -749,7 +841,7 @@ public final class Chaos {
   // What must be so in the end.
 
   private Optional<String> ill() {
-    if (!wanted) {
+    if (!group.truth().entries().containsKey(DEPLOYMENT)) {
       return Optional.of("nothing could be deployed");
     }
     for (Network.Machine machine : network.machines()) {
@@ -764,6 +856,10 @@ public final class Chaos {
         }
       }
     }
-    return streams.stream().filter(Stream::open).findFirst().map(Stream::toString);
+    return streams.stream()
+        .filter(Stream::open)
+        .map(Stream::toString)
+        .findFirst()
+        .or(() -> vectors.stream().filter(Vector::open).map(Vector::toString).findFirst());
   }
 }

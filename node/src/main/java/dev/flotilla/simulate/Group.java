@@ -627,6 +627,11 @@ final class Group {
     }
 
     @Override
+    public List<String> voters() {
+      return voters;
+    }
+
+    @Override
     public void standForElectionAsVoterOnly() {
       // It never does otherwise.
     }

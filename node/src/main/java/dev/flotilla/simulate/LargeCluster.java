@@ -30,7 +30,6 @@ import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
@@ -103,32 +102,7 @@ public final class LargeCluster {
 
   /** Builds it, loses some of it, and routes requests. */
   public static Figures run(int nodes, int deployments) {
-    AtomicReference<Figures> figures = new AtomicReference<>();
-    AtomicReference<RuntimeException> failure = new AtomicReference<>();
-    Thread runner =
-        Thread.ofVirtual()
-            .start(
-                () -> {
-                  try {
-                    figures.set(new LargeCluster(nodes, deployments).run());
-                  } catch (RuntimeException e) {
-                    failure.set(e);
-                  }
-                });
-    try {
-      runner.join();
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-    RuntimeException thrown = failure.get();
-    if (thrown != null) {
-      throw thrown;
-    }
-    Figures made = figures.get();
-    if (made == null) {
-      throw new IllegalStateException("interrupted");
-    }
-    return made;
+    return World.run("cluster", () -> new LargeCluster(nodes, deployments).run());
   }
 
   /** The other nodes: they answer, unless they are lost, and take every request. */

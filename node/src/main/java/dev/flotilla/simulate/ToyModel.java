@@ -7,12 +7,14 @@ import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.Sampler;
 import dev.flotilla.serve.SamplingParameters;
 import dev.flotilla.serve.ServingCore;
 import dev.flotilla.tensor.KvBlocks;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -110,16 +112,11 @@ final class ToyModel {
    */
   static List<Integer> text(
       int[] prompt, SamplingParameters sampling, int tokens, int[] endTokens) {
-    Slice whole =
-        new Slice(new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
+    Slice whole = whole();
     int[] blocks = IntStream.range(0, whole.blocks()).toArray();
     List<Integer> text = new ArrayList<>();
-    List<Rows.Run> runs = new ArrayList<>();
-    for (int start = 0; start < prompt.length; start += Rows.CHUNK) {
-      runs.add(new Rows.Run(blocks, start, Math.min(Rows.CHUNK, prompt.length - start), true));
-    }
     float[] hidden = whole.embed(prompt);
-    whole.forward(hidden, new Rows(runs));
+    whole.forward(hidden, new Rows(chunks(prompt.length)));
     int row = prompt.length - 1;
     while (text.size() < tokens && prompt.length + text.size() < CONTEXT) {
       int position = prompt.length + text.size();
@@ -134,6 +131,42 @@ final class ToyModel {
       row = 0;
     }
     return text;
+  }
+
+  /** What a text's embedding is. */
+  static float[] vector(int[] text, Pooling pooling) {
+    Slice whole = whole();
+    float[] hidden = whole.embed(text);
+    whole.forward(hidden, new Rows(chunks(text.length)));
+    double[] sums = new double[WIDTH];
+    for (int position = 0; position < text.length; position++) {
+      if (pooling.takes(position, text.length)) {
+        float[] state = whole.normalised(hidden, new int[] {position});
+        for (int i = 0; i < WIDTH; i++) {
+          sums[i] += state[i];
+        }
+      }
+    }
+    double length = Math.sqrt(Arrays.stream(sums).map(s -> s * s).sum());
+    float[] vector = new float[WIDTH];
+    for (int i = 0; i < WIDTH; i++) {
+      vector[i] = (float) (sums[i] / length);
+    }
+    return vector;
+  }
+
+  private static Slice whole() {
+    return new Slice(
+        new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
+  }
+
+  private static List<Rows.Run> chunks(int length) {
+    int[] blocks = IntStream.rangeClosed(0, CONTEXT / KvBlocks.POSITIONS).toArray();
+    List<Rows.Run> runs = new ArrayList<>();
+    for (int start = 0; start < length; start += Rows.CHUNK) {
+      runs.add(new Rows.Run(blocks, start, Math.min(Rows.CHUNK, length - start), true));
+    }
+    return runs;
   }
 
   /** Some layers of it. */

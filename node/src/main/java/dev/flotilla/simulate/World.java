@@ -1,10 +1,14 @@
 package dev.flotilla.simulate;
 
+import java.time.Duration;
 import java.util.PriorityQueue;
 import java.util.Random;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Semaphore;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -20,6 +24,9 @@ final class World {
 
   static final long MS = 1_000_000L;
   static final long S = 1_000 * MS;
+
+  /** A run takes seconds at most; of a large cluster, minutes. */
+  private static final Duration PATIENCE = Duration.ofMinutes(30);
 
   /** To what events belong: one that is down has none, one that is stopped has them later. */
   static class Scope {
@@ -50,7 +57,15 @@ final class World {
   private long trace;
 
   World(long seed) {
-    this.random = new Random(seed);
+    this.random = new Random(mixed(seed));
+  }
+
+  /** Neighbouring seeds of a linear generator begin alike; so they are spread (SplitMix64). */
+  private static long mixed(long seed) {
+    long z = seed * 0x9E3779B97F4A7C15L;
+    z = (z ^ (z >>> 30)) * 0xBF58476D1CE4E5B9L;
+    z = (z ^ (z >>> 27)) * 0x94D049BB133111EBL;
+    return z ^ (z >>> 31);
   }
 
   long nowNs() {
@@ -81,6 +96,42 @@ final class World {
   /** Does something after a while, on no fiber; it must not wait. */
   void after(long delayNs, @Nullable Scope scope, Runnable task) {
     events.add(new Event(nowNs + Math.max(0, delayNs), order++, scope, task));
+  }
+
+  /**
+   * Does all of a run on a virtual thread, from which turns are handed out cheaply.
+   *
+   * @throws IllegalStateException if it takes minutes: a thread waits for another in vain
+   */
+  static <T> T run(String name, Supplier<T> task) {
+    CompletableFuture<T> result = new CompletableFuture<>();
+    Thread runner =
+        Thread.ofVirtual()
+            .name(name)
+            .start(
+                () -> {
+                  try {
+                    result.complete(task.get());
+                  } catch (RuntimeException | Error e) {
+                    result.completeExceptionally(e);
+                  }
+                });
+    try {
+      if (!runner.join(PATIENCE)) {
+        throw new IllegalStateException(name + " hangs: a thread waits for another in vain");
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new IllegalStateException(name + " was interrupted", e);
+    }
+    try {
+      return result.join();
+    } catch (CompletionException e) {
+      if (e.getCause() instanceof RuntimeException thrown) {
+        throw thrown;
+      }
+      throw e;
+    }
   }
 
   /** From {@code low} up to {@code high}. */
