@@ -15,8 +15,8 @@ import org.slf4j.LoggerFactory;
 
 /**
  * While this node leads, asks every other node a few times a second whether it is there, and feeds
- * the {@link FailureDetector}. While it does not, but may come to, it asks the leader: if that falls
- * silent, its silence counts from its last answer, not from when another was elected for it.
+ * the {@link FailureDetector}. While it does not, but may come to, it asks the leader: if that
+ * falls silent, its silence counts from its last answer, not from when another was elected for it.
  */
 final class LivenessWatch implements AutoCloseable {
 

@@ -1,12 +1,11 @@
 package dev.flotilla.simulate;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Engine;
-import com.fasterxml.jackson.databind.JsonNode;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -112,8 +111,7 @@ public final class Losses {
             .start(
                 "operator",
                 () -> {
-                  Optional<Long> _ =
-                      first.registry().commit(List.of(), List.of(ToyModel.entry()));
+                  Optional<Long> _ = first.registry().commit(List.of(), List.of(ToyModel.entry()));
                   first
                       .serving()
                       .deployments()
@@ -123,7 +121,8 @@ public final class Losses {
                 });
     until("it is served", this::ready);
     world.run(world.between(15 * World.S, 20 * World.S));
-    Optional<String> victim = names.stream().filter(n -> process(n).member().leads() == leader && used(n)).findAny();
+    Optional<String> victim =
+        names.stream().filter(n -> process(n).member().leads() == leader && used(n)).findAny();
     if (victim.isEmpty()) {
       return Optional.empty(); // nothing is on the leader
     }

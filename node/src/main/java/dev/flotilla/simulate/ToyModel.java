@@ -156,8 +156,7 @@ final class ToyModel {
   }
 
   private static Slice whole() {
-    return new Slice(
-        new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
+    return new Slice(new LayerRange(0, LAYERS - 1), CONTEXT / KvBlocks.POSITIONS + 1, () -> {});
   }
 
   private static List<Rows.Run> chunks(int length) {
