@@ -76,7 +76,7 @@ final class SimulateCommand {
         System.out.println(new String(Json.write(report), StandardCharsets.UTF_8));
       } else {
         report.story().forEach(System.out::println);
-        System.out.println(report.counts());
+        System.out.println(report.counts().text());
         System.out.printf(Locale.ROOT, "trace %016x%n", report.trace());
       }
       return outcome(report);

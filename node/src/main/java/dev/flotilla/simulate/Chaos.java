@@ -463,11 +463,8 @@ public final class Chaos {
         way.slowNs = 0;
         lossy(way, 0);
       }
-      NodeProcess process = one.running();
-      if (process == null) {
+      if (one.running() == null) {
         begin(one);
-      } else {
-        process.stoppedUntilNs = Math.min(process.stoppedUntilNs, world.nowNs() + 6 * World.S);
       }
     }
   }
