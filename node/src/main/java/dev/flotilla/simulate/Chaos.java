@@ -44,7 +44,6 @@ public final class Chaos {
   private static final long STEADY_NS = 20 * World.S;
 
   private static final int VOTERS = 3;
-  private static final Registry.Key DEPLOYMENT = new Registry.Key("deployment", ToyModel.NAME);
 
   /**
    * What a run was like.
@@ -177,7 +176,8 @@ public final class Chaos {
   private final boolean poor;
   private final int nodes;
   private boolean trouble = true;
-  private boolean wanted;
+  private boolean begun;
+  private final List<String> models;
   private long requests;
 
   private Chaos(long seed) {
@@ -196,6 +196,7 @@ public final class Chaos {
             world.between(20 * World.MS, World.S),
             world.chance(0.3) ? 0.3 : 0);
     this.poor = world.chance(0.4);
+    this.models = poor || world.chance(0.5) ? List.of("toy") : List.of("toy", "toy-too");
     for (String name : names) {
       double memory = ToyModel.bytes() * (poor ? 0.62 : 3);
       profiles.put(name, Map.of("memory_bytes", memory, "weight_bytes_per_second", 1e10));
@@ -266,7 +267,7 @@ public final class Chaos {
     trouble = false;
     mend();
     world.run(5 * World.S); // what operators were about to do is done
-    if (!group.truth().entries().containsKey(DEPLOYMENT)) {
+    if (!offered()) {
       for (Network.Machine machine : network.machines()) {
         NodeProcess process = machine.running();
         if (process != null) {
@@ -471,11 +472,24 @@ public final class Chaos {
 
   // Work.
 
-  private Deployments.Wanted wanted() {
+  private static Registry.Key deployment(String model) {
+    return new Registry.Key("deployment", model);
+  }
+
+  /** Whether all that is to be served is wanted. */
+  private boolean offered() {
+    return models.stream().allMatch(m -> group.truth().entries().get(deployment(m)) != null);
+  }
+
+  private String anyModel() {
+    return models.get(world.random.nextInt(models.size()));
+  }
+
+  private Deployments.Wanted wanted(String model) {
     int stages = poor ? 2 + world.random.nextInt(2) : 1 + world.random.nextInt(3);
     int replicas = poor ? 1 : 1 + world.random.nextInt(2);
     return new Deployments.Wanted(
-        ToyModel.NAME,
+        model,
         replicas,
         Math.min(stages, nodes),
         world.chance(0.5) ? "least_load" : "round_robin",
@@ -486,13 +500,15 @@ public final class Chaos {
   /** An operator wants something else. */
   private void change() {
     NodeProcess process = anyone().running();
-    if (process == null || !process.started() || !wanted) {
+    if (process == null || !process.started() || !offered()) {
       return;
     }
-    Deployments.Wanted now = wanted();
+    String model = anyModel();
+    Deployments.Wanted now = wanted(model);
     boolean away = world.chance(0.2);
     tell(
-        (away ? "wanted no more, then: " : "wanted: ")
+        model
+            + (away ? " is wanted no more, then: " : " is wanted: ")
             + now.replicas()
             + " replicas of "
             + now.stages()
@@ -505,7 +521,7 @@ public final class Chaos {
                 () -> {
                   try {
                     if (away) {
-                      process.serving().deployments().remove(ToyModel.NAME);
+                      process.serving().deployments().remove(model);
                       process.threads().sleep(world.between(World.MS, 4 * World.S));
                     }
                     process.serving().deployments().deploy(now);
@@ -530,7 +546,8 @@ public final class Chaos {
       while (!process.started()) {
         process.threads().sleep(50 * World.MS);
       }
-      if (!wanted && process.registry().get(DEPLOYMENT).isEmpty()) {
+      if (!begun) {
+        begun = true;
         offer(process);
       }
       while (world.nowNs() < FAULTS_NS + 3 * World.S) {
@@ -555,22 +572,21 @@ public final class Chaos {
   }
 
   private void offer(NodeProcess process) throws InterruptedException {
-    while (process.registry().get(DEPLOYMENT).isEmpty()) {
-      try {
-        Optional<Long> _ =
-            process
-                .registry()
-                .commit(
-                    List.of(new Registry.Condition(ToyModel.entry().key(), 0)),
-                    List.of(ToyModel.entry()));
-        process.serving().deployments().deploy(wanted());
-        wanted = true;
-      } catch (FlotillaException e) {
-        checkRefusal(e);
-        process.threads().sleep(World.S);
+    for (String model : models) {
+      while (process.registry().get(deployment(model)).isEmpty()) {
+        try {
+          Registry.Write entry = ToyModel.entry(model);
+          Optional<Long> _ =
+              process
+                  .registry()
+                  .commit(List.of(new Registry.Condition(entry.key(), 0)), List.of(entry));
+          process.serving().deployments().deploy(wanted(model));
+        } catch (FlotillaException e) {
+          checkRefusal(e);
+          process.threads().sleep(World.S);
+        }
       }
     }
-    wanted = true;
   }
 
   private void ask(NodeProcess process) {
@@ -601,7 +617,7 @@ public final class Chaos {
               .start(
                   new GenerationRequest(
                       "r" + requests++,
-                      ToyModel.NAME,
+                      anyModel(),
                       prompt,
                       sampling,
                       tokens,
@@ -624,8 +640,7 @@ public final class Chaos {
               .serving()
               .embedder()
               .embed(
-                  new EmbeddingRequest(
-                      "e" + requests++, ToyModel.NAME, text, pooling, Claim.NOBODY),
+                  new EmbeddingRequest("e" + requests++, anyModel(), text, pooling, Claim.NOBODY),
                   vector);
     } catch (FlotillaException e) {
       vector.failed(e);
@@ -838,7 +853,7 @@ public final class Chaos {
   // What must be so in the end.
 
   private Optional<String> ill() {
-    if (!group.truth().entries().containsKey(DEPLOYMENT)) {
+    if (!offered()) {
       return Optional.of("nothing could be deployed");
     }
     for (Network.Machine machine : network.machines()) {
