@@ -5,6 +5,7 @@ import dev.flotilla.cluster.NodeInfo;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
+import java.util.function.Consumer;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.calcite.CalciteQueryEngineConfiguration;
 import org.apache.ignite.configuration.DataRegionConfiguration;
@@ -23,6 +24,7 @@ import org.apache.ignite.plugin.segmentation.SegmentationPolicy;
 import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
 import org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi;
 import org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -37,12 +39,17 @@ final class EngineConfiguration {
 
   /**
    * @param seeds the nodes to join, by id; without any it begins a topology of its own
+   * @param beforeJoin told of the engine when it has its own data, and not yet any of the others'
    * @param onFailure called when a part of the engine has ended for good, and it must be started
    *     again
    */
   static IgniteConfiguration of(
-      GridConfig config, Cluster cluster, Set<String> seeds, Runnable onFailure) {
-    TcpDiscoverySpi discovery = new TcpDiscoverySpi();
+      GridConfig config,
+      Cluster cluster,
+      Set<String> seeds,
+      Consumer<Ignite> beforeJoin,
+      Runnable onFailure) {
+    TcpDiscoverySpi discovery = new Discovery(beforeJoin);
     discovery.setIpFinder(
         new TcpDiscoveryVmIpFinder(false).setAddresses(addresses(config, cluster, seeds)));
     discovery.setLocalPort(config.discoveryPort());
@@ -132,6 +139,22 @@ final class EngineConfiguration {
         .setStoragePath(config.pages().toString())
         .setWalPath(config.writeAheadLog().toString())
         .setWalArchivePath(config.writeAheadLog().resolve("archive").toString());
+  }
+
+  /** The last that the engine starts: its own data is restored by then. */
+  private static final class Discovery extends TcpDiscoverySpi {
+
+    private final Consumer<Ignite> beforeJoin;
+
+    Discovery(Consumer<Ignite> beforeJoin) {
+      this.beforeJoin = beforeJoin;
+    }
+
+    @Override
+    public void spiStart(@Nullable String name) {
+      beforeJoin.accept(ignite());
+      super.spiStart(name);
+    }
   }
 
   /** The engine's own handler would halt the process, and models with it. */

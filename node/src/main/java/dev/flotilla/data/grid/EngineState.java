@@ -3,7 +3,9 @@ package dev.flotilla.data.grid;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
@@ -53,6 +55,59 @@ final class EngineState {
             .flatMap(group -> group.caches().stream())
             .map(cache -> cache.name())
             .collect(Collectors.toCollection(TreeSet::new));
+  }
+
+  /**
+   * How far this node's own copies of partitions got, by group and partition: of those that are
+   * whole, the highest update that they have. To be asked before the engine joins others.
+   */
+  static Map<Integer, Map<Integer, Long>> restored(Ignite starting) {
+    Map<Integer, Map<Integer, Long>> restored = new HashMap<>();
+    for (CacheGroupContext group : ((IgniteEx) starting).context().cache().cacheGroups()) {
+      for (GridDhtLocalPartition partition : group.topology().localPartitions()) {
+        // What was lost stays so over a new start; of what was not whole then, no update counts.
+        if (partition.state() == GridDhtPartitionState.OWNING
+            || partition.state() == GridDhtPartitionState.LOST) {
+          restored
+              .computeIfAbsent(group.groupId(), id -> new HashMap<>())
+              .put(partition.id(), partition.dataStore().highestAppliedCounter());
+        }
+      }
+    }
+    return restored;
+  }
+
+  /**
+   * Sets how far copies of lost partitions got to what is true. A node that joins while a partition
+   * is lost takes over how far the others know that it once got, with whatever it has of it, be it
+   * nothing; and when the partition is taken into use again, it would count as much as the copy
+   * that is whole. One that was not whole when the last owner left has nothing that counts.
+   *
+   * @param restored of this start of the engine
+   */
+  static void recountLost(Ignite running, Map<Integer, Map<Integer, Long>> restored) {
+    var context = ((IgniteEx) running).context().cache();
+    var database = context.context().database();
+    for (CacheGroupContext group : context.cacheGroups()) {
+      Map<Integer, Long> whole = restored.getOrDefault(group.groupId(), Map.of());
+      for (int id : group.topology().lostPartitions()) {
+        GridDhtLocalPartition partition = group.topology().localPartition(id);
+        if (partition == null || partition.state() != GridDhtPartitionState.LOST) {
+          continue;
+        }
+        // The engine itself sets it to nothing where it was not whole at that moment.
+        long reached = partition.updateCounter() == 0 ? 0 : whole.getOrDefault(id, 0L);
+        if (partition.updateCounter() != reached) {
+          database.checkpointReadLock();
+          try {
+            partition.resetUpdateCounter();
+            partition.updateCounter(reached);
+          } finally {
+            database.checkpointReadUnlock();
+          }
+        }
+      }
+    }
   }
 
   /** Whether this node owns all partitions that it is to have. */

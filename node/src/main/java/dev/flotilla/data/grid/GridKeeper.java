@@ -75,6 +75,13 @@ final class GridKeeper implements AutoCloseable {
 
   private long readySinceNs;
   private volatile String decided = "";
+
+  /** What this start of the engine began with; see {@link EngineState#restored}. */
+  private volatile Map<Integer, Map<Integer, Long>> restored = Map.of();
+
+  /** The arrangement in which this node's copies of lost partitions were last counted. */
+  private volatile String recounted = "";
+
   private volatile boolean segmented;
   private volatile boolean broken;
   private volatile boolean announced;
@@ -249,9 +256,17 @@ final class GridKeeper implements AutoCloseable {
       try {
         Ignite running = engine;
         if (running != null) {
+          recountLost(running);
           Map<String, String> filled = new HashMap<>();
-          peers.fresh().forEach((id, status) -> filled.put(id, status.getFilled()));
-          members.manage(running, filled);
+          Map<String, String> counts = new HashMap<>(Map.of(cluster.self(), recounted));
+          peers
+              .fresh()
+              .forEach(
+                  (id, status) -> {
+                    filled.put(id, status.getFilled());
+                    counts.put(id, status.getRecounted());
+                  });
+          members.manage(running, filled, counts);
           approve(running);
           EngineState.completeBaselineHistory(running);
         }
@@ -265,6 +280,16 @@ final class GridKeeper implements AutoCloseable {
         if (!closed) {
           log.warn("data grid: {}", e.toString(), e);
         }
+      }
+    }
+  }
+
+  private void recountLost(Ignite running) {
+    String arrangement = GridMembers.arrangement(running);
+    if (!arrangement.equals(recounted) && EngineState.isSettled(running)) {
+      EngineState.recountLost(running, restored);
+      if (arrangement.equals(GridMembers.arrangement(running))) {
+        recounted = arrangement;
       }
     }
   }
@@ -489,6 +514,7 @@ final class GridKeeper implements AutoCloseable {
           .setLost(lost)
           .setFilled(
               members.current().view().contains(cluster.self()) ? "" : filledTopology(running))
+          .setRecounted(recounted)
           .addAllVisible(visible)
           .build();
     } catch (IgniteException | IllegalStateException e) {
@@ -517,7 +543,13 @@ final class GridKeeper implements AutoCloseable {
     up = true;
     try {
       Ignite started =
-          Ignition.start(EngineConfiguration.of(config, cluster, seeds, () -> broken = true));
+          Ignition.start(
+              EngineConfiguration.of(
+                  config,
+                  cluster,
+                  seeds,
+                  ignite -> restored = EngineState.restored(ignite),
+                  () -> broken = true));
       EngineState.storeBaselineHistory(started);
       started
           .events()

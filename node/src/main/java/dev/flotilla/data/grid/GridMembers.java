@@ -20,6 +20,7 @@ import org.apache.ignite.IgniteException;
 import org.apache.ignite.cluster.BaselineNode;
 import org.apache.ignite.cluster.ClusterNode;
 import org.apache.ignite.cluster.ClusterState;
+import org.apache.ignite.internal.IgniteEx;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -125,6 +126,16 @@ public final class GridMembers {
   }
 
   /**
+   * As {@link #topology}, and it also tells apart which nodes were members and which caches were
+   * there.
+   */
+  static String arrangement(Ignite engine) {
+    return topology(engine)
+        + "."
+        + ((IgniteEx) engine).context().discovery().topologyVersionEx().minorTopologyVersion();
+  }
+
+  /**
    * Makes this node the only one of the view, before it starts with data that nobody else has just
    * so: what others have of writes of unknown outcome must not be mixed with what it has.
    *
@@ -163,8 +174,10 @@ public final class GridMembers {
    * One pass; only on an engine that is part of a majority, and only by its oldest node.
    *
    * @param filled the topologies for which nodes outside of the view say that they have everything
+   * @param recounted the arrangements for which nodes say that their copies of lost partitions
+   *     count as far as they really got
    */
-  void manage(Ignite engine, Map<String, String> filled) {
+  void manage(Ignite engine, Map<String, String> filled, Map<String, String> recounted) {
     Optional<Registry.Entry> entry = cluster.registry().get(KEY);
     if (entry.isEmpty() || !isOldest(engine)) {
       return;
@@ -187,7 +200,7 @@ public final class GridMembers {
       }
       if (wanted.equals(members)) {
         setBaseline(engine, wanted.nodes());
-        takeBackLost(engine, wanted);
+        takeBackLost(engine, wanted, recounted);
       } else if (decide(entry.get().epoch(), wanted)) {
         if (!wanted.view().equals(members.view()) || !wanted.nodes().equals(members.nodes())) {
           log.info("data grid: the view is now {} of {}", wanted.view(), wanted.nodes());
@@ -203,10 +216,17 @@ public final class GridMembers {
    * Takes partitions into use again that had lost all their owners, once all nodes are back that
    * may have them: of each the copy that got furthest counts. Earlier, an older copy might.
    */
-  private static void takeBackLost(Ignite engine, Members members) {
+  private static void takeBackLost(Ignite engine, Members members, Map<String, String> recounted) {
+    String arrangement = arrangement(engine);
+    Set<String> visible = Grid.visible(engine);
+    Set<String> baseline = baseline(engine);
     if (!EngineState.isSettled(engine)
-        || !Grid.visible(engine).containsAll(members.keepers())
-        || !baseline(engine).containsAll(members.keepers())) {
+        || !arrangement.equals(arrangement(engine))
+        || !visible.containsAll(members.keepers())
+        || !baseline.containsAll(members.keepers())
+        || !baseline.stream()
+            .filter(visible::contains)
+            .allMatch(id -> arrangement.equals(recounted.get(id)))) {
       return;
     }
     Set<String> lost = EngineState.lost(engine);

@@ -106,15 +106,7 @@ class GridTest {
       var all = grids.add(5);
       Grid first = all.getFirst().grid();
       // Two copies, and two nodes: some entries have none left. Three are still a majority.
-      first.write(
-          "a test",
-          ignite ->
-              ignite
-                  .getOrCreateCache(first.<Integer, Integer>cacheConfig("test").setBackups(1))
-                  .getName());
-      for (int i = 0; i < ENTRIES; i++) {
-        put(first, i, i);
-      }
+      putInTwoCopies(first);
       TestNodes.await(
           "all five in the view",
           Duration.ofSeconds(30),
@@ -141,6 +133,75 @@ class GridTest {
       }
       put(first, 1, 7);
       assertThat(get(grids.running().getLast().grid(), 1)).isEqualTo(7);
+    }
+  }
+
+  /**
+   * The fifth has the last copy of some entries, and goes. It is back before the fourth, which has
+   * nothing of them that counts, but is told by the engine how far the fifth got. The third is away
+   * meanwhile, so that the lost partitions are not taken into use before.
+   */
+  @Test
+  @Timeout(180)
+  void anEmptyCopyOfALostPartitionDoesNotCount() throws Exception {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var all = grids.add(5);
+      Grid first = all.getFirst().grid();
+      putInTwoCopies(first);
+      TestNodes.await(
+          "all five in the view",
+          Duration.ofSeconds(30),
+          () -> all.stream().allMatch(m -> members(m).view().size() == 5));
+      grids.stop(all.get(3));
+      TestNodes.await(
+          "a view and keepers without the fourth",
+          Duration.ofSeconds(30),
+          () ->
+              members(all.getFirst()).view().size() == 4
+                  && members(all.getFirst()).keepers().size() == 4);
+      grids.stop(all.get(4));
+      TestNodes.await(
+          "lost partitions",
+          Duration.ofSeconds(30),
+          () -> !first.readAny("a test", EngineState::lost).value().isEmpty());
+      grids.stop(all.get(2));
+      List<Thread> starts = new ArrayList<>();
+      for (int back : new int[] {4, 3, 2}) {
+        starts.add(Thread.ofPlatform().daemon().start(() -> grids.restart(all.get(back))));
+        TestNodes.await(
+            all.get(back).config().name() + " to be there",
+            Duration.ofSeconds(60),
+            () -> first.readAny("a test", Grid::visible).value().contains(all.get(back).id()));
+      }
+      for (Thread start : starts) {
+        start.join();
+      }
+      TestNodes.await(
+          "all partitions",
+          Duration.ofSeconds(30),
+          () -> first.readAny("a test", EngineState::lost).value().isEmpty());
+      awaitMajority(grids.running());
+      for (var member : grids.running()) {
+        assertThat(held(member.grid())).isEqualTo(ENTRIES);
+      }
+    }
+  }
+
+  private static void awaitMajority(List<TestGrids.Member> members) {
+    for (var member : members) {
+      TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
+    }
+  }
+
+  private static void putInTwoCopies(Grid grid) {
+    grid.write(
+        "a test",
+        ignite ->
+            ignite
+                .getOrCreateCache(grid.<Integer, Integer>cacheConfig("test").setBackups(1))
+                .getName());
+    for (int i = 0; i < ENTRIES; i++) {
+      put(grid, i, i);
     }
   }
 

@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CopyOnWriteArrayList;
 
 /** Real nodes with real grids, in this process, on loopback. */
 public final class TestGrids implements AutoCloseable {
@@ -27,7 +28,7 @@ public final class TestGrids implements AutoCloseable {
 
   private final TestNodes nodes;
   private final Extra extra;
-  private final List<Member> members = new ArrayList<>();
+  private final List<Member> members = new CopyOnWriteArrayList<>();
   private Duration heldUp = Duration.ofSeconds(30);
 
   public TestGrids(Path folder) {
