@@ -34,7 +34,8 @@ class HouseTest {
           Map.entry("train", Set.of("tensor", "text", "model", "plan", "cluster", "data")),
           Map.entry("gateway", Set.of("serve", "train", "data", "text", "model", "cluster")),
           Map.entry("client", Set.of("cluster", "data")),
-          Map.entry("ops", Set.of("cluster", "data", "serve")));
+          Map.entry("ops", Set.of("cluster", "data", "serve")),
+          Map.entry("simulate", Set.of("tensor", "model", "plan", "cluster", "serve")));
 
   /** The parts of the data plane, each a package under {@code data}. */
   private static final Set<String> PARTS =

@@ -39,6 +39,7 @@ import picocli.CommandLine.Command;
       StreamCommand.class,
       SearchCommand.class,
       SqlCommand.class,
+      SimulateCommand.class,
       TransactionsCommand.class,
       UsageCommand.class,
       BlobCommand.class,

@@ -1,5 +1,6 @@
 package dev.flotilla.cluster;
 
+import dev.flotilla.Threads;
 import io.grpc.BindableService;
 import io.grpc.ManagedChannel;
 import java.util.List;
@@ -58,6 +59,11 @@ public interface Cluster extends AutoCloseable {
    * @param profile what it measured of itself, by name with units
    */
   void publish(Map<String, Double> profile);
+
+  /** The clock and the threads that this node's parts live by. */
+  default Threads threads() {
+    return Threads.real();
+  }
 
   /** How much room the disks have; what stores data asks it first. */
   DiskSpace disk();

@@ -60,7 +60,6 @@ public final class ClusterNode implements Cluster {
   static final Duration TOKEN_LIFETIME = Duration.ofHours(1);
 
   private static final Logger LOG = LoggerFactory.getLogger(ClusterNode.class);
-  private static final String NODE_KIND = "node";
   private static final long ENTER_TIMEOUT_NS = 30_000_000_000L;
   private static final long WAITING_NOTE_NS = 10_000_000_000L;
   private static final long ASK_NS = 3_000_000_000L;
@@ -73,14 +72,11 @@ public final class ClusterNode implements Cluster {
   private final RaftRegistry registry;
   private final PeerChannels channels;
   private final List<BindableService> services = new ArrayList<>();
-  private final List<Reconciler> reconcilers = new ArrayList<>();
+  private final ClusterCore core;
   private final ExecutorService calls = Executors.newVirtualThreadPerTaskExecutor();
 
   private @Nullable Server server;
   private @Nullable JoinServer joinServer;
-  private @Nullable LivenessWatch liveness;
-  private @Nullable Controller controller;
-  private volatile long incarnation;
   private volatile boolean closed;
   private volatile @Nullable Runnable whenRemoved;
   private final AtomicBoolean removalNoticed = new AtomicBoolean();
@@ -96,6 +92,13 @@ public final class ClusterNode implements Cluster {
         new RaftRegistry(
             config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning, disk);
     this.channels = new PeerChannels(tls.client());
+    this.core =
+        new ClusterCore(
+            identity.nodeId(),
+            registry,
+            registry,
+            new GrpcPings(identity.nodeId(), this::channel),
+            threads());
     RefusedHandshakes.report();
   }
 
@@ -264,7 +267,7 @@ public final class ClusterNode implements Cluster {
           Code.CONFLICT, "a node cannot remove itself", "Ask another node of the cluster.");
     }
     registry.sync();
-    Registry.Key key = nodeKey(nodeId);
+    Registry.Key key = ClusterCore.nodeKey(nodeId);
     if (registry.get(key).isEmpty()) {
       throw noSuchNode(nodeId);
     }
@@ -359,10 +362,6 @@ public final class ClusterNode implements Cluster {
     }
   }
 
-  static Registry.Key nodeKey(String nodeId) {
-    return new Registry.Key(NODE_KIND, nodeId);
-  }
-
   @Override
   public String self() {
     return identity.nodeId();
@@ -375,9 +374,7 @@ public final class ClusterNode implements Cluster {
 
   @Override
   public List<NodeInfo> nodes() {
-    return registry.list(NODE_KIND).stream()
-        .map(entry -> Json.read(entry.value(), NodeInfo.class))
-        .toList();
+    return core.nodes();
   }
 
   @Override
@@ -401,7 +398,9 @@ public final class ClusterNode implements Cluster {
   @Override
   public ManagedChannel channel(String nodeId) {
     Optional<NodeInfo> node =
-        registry.get(nodeKey(nodeId)).map(entry -> Json.read(entry.value(), NodeInfo.class));
+        registry
+            .get(ClusterCore.nodeKey(nodeId))
+            .map(entry -> Json.read(entry.value(), NodeInfo.class));
     if (node.isPresent()) {
       return channel(node.get());
     }
@@ -428,7 +427,7 @@ public final class ClusterNode implements Cluster {
 
   @Override
   public void addReconciler(Reconciler reconciler) {
-    reconcilers.add(reconciler);
+    core.addReconciler(reconciler);
   }
 
   @Override
@@ -458,7 +457,7 @@ public final class ClusterNode implements Cluster {
       openJoinServer();
       register();
       disk.start(registry);
-      openController();
+      core.open();
       LOG.info(
           "node {} ({}) is in cluster {}, led by {}",
           self(),
@@ -516,7 +515,7 @@ public final class ClusterNode implements Cluster {
             .maxInboundMessageSize(PeerChannels.MAX_MESSAGE_BYTES)
             .permitKeepAliveTime(1, TimeUnit.SECONDS)
             .permitKeepAliveWithoutCalls(true)
-            .addService(new MembershipService(self(), () -> incarnation, registry));
+            .addService(new MembershipService(self(), core::incarnation, registry));
     services.forEach(builder::addService);
     try {
       server = builder.build().start();
@@ -612,81 +611,30 @@ public final class ClusterNode implements Cluster {
   }
 
   private void register() {
-    Registry.Key key = nodeKey(self());
-    while (true) {
-      Optional<Registry.Entry> before = registry.get(key);
-      long next =
-          1 + before.map(e -> Json.read(e.value(), NodeInfo.class).incarnation()).orElse(0L);
-      NodeInfo info =
-          new NodeInfo(
-              self(),
-              config.name(),
-              config.advertisedHost(),
-              config.httpPort(),
-              config.version(),
-              ProcessHandle.current().pid(),
-              next,
-              NodeInfo.State.UP,
-              config.profile());
-      if (registry
-          .commit(
-              List.of(new Registry.Condition(key, before.map(Registry.Entry::epoch).orElse(0L))),
-              List.of(new Registry.Write(key, Optional.of(Json.write(info)))))
-          .isPresent()) {
-        incarnation = next;
-        return;
-      }
-    }
+    core.register(
+        incarnation ->
+            new NodeInfo(
+                self(),
+                config.name(),
+                config.advertisedHost(),
+                config.httpPort(),
+                config.version(),
+                ProcessHandle.current().pid(),
+                incarnation,
+                NodeInfo.State.UP,
+                config.profile()));
   }
 
   @Override
   public void publish(Map<String, Double> profile) {
-    Registry.Key key = nodeKey(self());
-    while (true) {
-      Optional<Registry.Entry> now = registry.get(key);
-      if (now.isEmpty()) {
-        return; // removed meanwhile
-      }
-      NodeInfo info = Json.read(now.get().value(), NodeInfo.class).withProfile(profile);
-      if (registry
-          .commit(
-              List.of(new Registry.Condition(key, now.get().epoch())),
-              List.of(new Registry.Write(key, Optional.of(Json.write(info)))))
-          .isPresent()) {
-        return;
-      }
-    }
-  }
-
-  private void openController() {
-    LivenessWatch watch =
-        new LivenessWatch(
-            self(),
-            registry::leads,
-            this::nodes,
-            this::channel,
-            System::nanoTime,
-            this::signalController);
-    Controller started =
-        new Controller(self(), incarnation, registry, this::nodes, watch, reconcilers);
-    liveness = watch;
-    controller = started;
-    watch.start();
-    started.start();
+    core.publish(profile);
   }
 
   private void onChange() {
     channels.follow(nodes());
     noticeRemoval();
     disk.follow(registry, nodes());
-    signalController();
-  }
-
-  private void signalController() {
-    Controller current = controller;
-    if (current != null) {
-      current.signal();
-    }
+    core.changed();
   }
 
   private static void sleep(long milliseconds) {
@@ -737,18 +685,13 @@ public final class ClusterNode implements Cluster {
       }
       closed = true;
     }
-    if (liveness != null) {
-      liveness.close();
-    }
     if (joinServer != null) {
       joinServer.close();
     }
     if (server != null) {
       server.shutdownNow();
     }
-    if (controller != null) {
-      controller.close();
-    }
+    core.close();
     disk.close();
     registry.close();
     channels.close();

@@ -1,8 +1,8 @@
 package dev.flotilla.cluster;
 
-import java.util.Collection;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Decides who answers. Pure: the caller brings the observations and the time.
@@ -49,7 +49,7 @@ final class FailureDetector {
   }
 
   /** Stops watching all but these. */
-  void keep(Collection<String> nodes) {
+  void keep(Set<String> nodes) {
     watched.keySet().retainAll(nodes);
   }
 

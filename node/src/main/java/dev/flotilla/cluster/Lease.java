@@ -1,6 +1,7 @@
 package dev.flotilla.cluster;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.Threads;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -22,26 +23,27 @@ public final class Lease implements AutoCloseable {
 
   private final Locks locks;
   private final Locks.Grant grant;
+  private final Threads threads;
   private final CompletableFuture<String> lost = new CompletableFuture<>();
-  private final Thread renewal;
+  private final CompletableFuture<Boolean> ended = new CompletableFuture<>();
   private volatile long validUntilNs;
   private volatile boolean closed;
 
-  private Lease(Locks locks, Locks.Grant grant, long validUntilNs) {
+  private Lease(Locks locks, Locks.Grant grant, long validUntilNs, Threads threads) {
     this.locks = locks;
     this.grant = grant;
     this.validUntilNs = validUntilNs;
-    this.renewal = Thread.ofVirtual().name("lease-" + grant.name()).unstarted(this::keep);
+    this.threads = threads;
   }
 
-  static Optional<Lease> acquire(Locks locks, Locks.Request request) {
-    long askedNs = System.nanoTime();
+  static Optional<Lease> acquire(Locks locks, Locks.Request request, Threads threads) {
+    long askedNs = threads.nanoTime();
     Optional<Locks.Grant> grant = locks.acquire(request);
     if (grant.isEmpty()) {
       return Optional.empty();
     }
     long leaseNs = TimeUnit.MILLISECONDS.toNanos(grant.get().ttlMs());
-    long nowNs = System.nanoTime();
+    long nowNs = threads.nanoTime();
     // When it was given lies somewhere between; after a long wait, a renewal gives a firm start.
     if (nowNs - askedNs > leaseNs / 2) {
       askedNs = nowNs;
@@ -49,8 +51,8 @@ public final class Lease implements AutoCloseable {
         return Optional.empty();
       }
     }
-    Lease lease = new Lease(locks, grant.get(), askedNs + leaseNs);
-    lease.renewal.start();
+    Lease lease = new Lease(locks, grant.get(), askedNs + leaseNs, threads);
+    Threads.Started _ = threads.startVirtual("lease-" + grant.get().name(), lease::keep);
     return Optional.of(lease);
   }
 
@@ -66,7 +68,7 @@ public final class Lease implements AutoCloseable {
 
   /** Whether it is held for sure at this moment; the next moment it may not be. */
   public boolean held() {
-    return !closed && !lost.isDone() && System.nanoTime() - validUntilNs < 0;
+    return !closed && !lost.isDone() && threads.nanoTime() - validUntilNs < 0;
   }
 
   /** Completes with the reason when the lock is lost before it was closed. */
@@ -78,11 +80,10 @@ public final class Lease implements AutoCloseable {
     long leaseNs = TimeUnit.MILLISECONDS.toNanos(grant.ttlMs());
     try {
       while (!closed) {
-        Thread.sleep(Math.max(1, grant.ttlMs() / 3));
-        long sentNs = System.nanoTime();
-        if (closed) {
+        if (threads.await(ended, Math.max(1_000_000, leaseNs / 3)) || closed) {
           return;
         }
+        long sentNs = threads.nanoTime();
         try {
           if (locks.renew(grant).isEmpty()) {
             lose("it was given to another or expired");
@@ -92,7 +93,7 @@ public final class Lease implements AutoCloseable {
         } catch (FlotillaException e) {
           log.warn("lock {}: not renewed yet: {}", grant.name(), e.explanation());
         }
-        if (System.nanoTime() - validUntilNs >= 0) {
+        if (threads.nanoTime() - validUntilNs >= 0) {
           lose("it could not be renewed in " + grant.ttlMs() + " ms");
           return;
         }
@@ -115,7 +116,7 @@ public final class Lease implements AutoCloseable {
       return;
     }
     closed = true;
-    renewal.interrupt();
+    ended.complete(true);
     try {
       locks.release(grant);
     } catch (FlotillaException e) {

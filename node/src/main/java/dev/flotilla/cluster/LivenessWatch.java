@@ -1,71 +1,63 @@
 package dev.flotilla.cluster;
 
-import com.google.common.util.concurrent.FutureCallback;
-import com.google.common.util.concurrent.Futures;
-import dev.flotilla.cluster.proto.MembershipGrpc;
-import dev.flotilla.cluster.proto.PingReply;
-import dev.flotilla.cluster.proto.PingRequest;
-import io.grpc.ManagedChannel;
-import io.grpc.Status;
+import dev.flotilla.Threads;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
-import java.util.concurrent.TimeUnit;
-import java.util.function.BooleanSupplier;
-import java.util.function.Function;
-import java.util.function.LongSupplier;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
  * While this node leads, asks every other node a few times a second whether it is there, and feeds
- * the {@link FailureDetector}.
+ * the {@link FailureDetector}. While it does not, but may come to, it asks the leader: if that
+ * falls silent, its silence counts from its last answer, not from when another was elected for it.
  */
 final class LivenessWatch implements AutoCloseable {
 
   static final long SILENCE_NS = 2_500_000_000L;
   private static final long OWN_PAUSE_NS = 1_000_000_000L;
-  private static final long PERIOD_MS = 250;
-  private static final long PING_TIMEOUT_MS = 1_500;
+  private static final long PERIOD_NS = 250_000_000L;
   private static final Logger LOG = LoggerFactory.getLogger(LivenessWatch.class);
 
   private final String self;
-  private final BooleanSupplier leads;
+  private final ReplicatedLog group;
   private final Supplier<List<NodeInfo>> nodes;
-  private final Function<NodeInfo, ManagedChannel> channels;
-  private final LongSupplier nanoTime;
+  private final Pings pings;
+  private final Threads threads;
   private final Runnable onChange;
-  private final Thread thread;
+  private Threads.@Nullable Started thread;
 
   private final Object lock = new Object();
-  private FailureDetector detector;
+  private final FailureDetector detector;
   private final Set<String> outstanding = new HashSet<>();
   private final Map<String, Boolean> verdicts = new HashMap<>();
+  private Optional<String> leader = Optional.empty();
   private volatile boolean closed;
 
   LivenessWatch(
       String self,
-      BooleanSupplier leads,
+      ReplicatedLog group,
       Supplier<List<NodeInfo>> nodes,
-      Function<NodeInfo, ManagedChannel> channels,
-      LongSupplier nanoTime,
+      Pings pings,
+      Threads threads,
       Runnable onChange) {
     this.self = self;
-    this.leads = leads;
+    this.group = group;
     this.nodes = nodes;
-    this.channels = channels;
-    this.nanoTime = nanoTime;
+    this.pings = pings;
+    this.threads = threads;
     this.onChange = onChange;
-    this.detector = newDetector();
-    this.thread = Thread.ofPlatform().daemon().name("liveness-" + self).unstarted(this::run);
+    this.detector = new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, threads.nanoTime());
   }
 
   void start() {
-    thread.start();
+    thread = threads.start("liveness-" + self, this::run);
   }
 
   /** Whether this start of the node answers; known only while this node leads. */
@@ -84,44 +76,46 @@ final class LivenessWatch implements AutoCloseable {
     return node.id() + "/" + node.incarnation();
   }
 
-  private FailureDetector newDetector() {
-    return new FailureDetector(SILENCE_NS, OWN_PAUSE_NS, nanoTime.getAsLong());
-  }
-
   private void run() {
-    boolean led = false;
     while (!closed) {
       try {
-        boolean leading = leads.getAsBoolean();
-        if (leading && !led) {
-          // What an earlier term saw is out of date.
-          synchronized (lock) {
-            detector = newDetector();
-            verdicts.clear();
-          }
-        }
-        led = leading;
-        if (leading) {
-          round();
-        }
-        Thread.sleep(PERIOD_MS);
-      } catch (InterruptedException e) {
-        return;
+        round();
       } catch (RuntimeException e) {
         if (!closed) {
           LOG.warn("{}: a round of pings failed", self, e);
         }
       }
+      try {
+        threads.sleep(PERIOD_NS);
+      } catch (InterruptedException e) {
+        return;
+      }
     }
   }
 
+  /** Whom this node watches now. What it does not watch it forgets, for that goes out of date. */
+  private List<NodeInfo> others() {
+    if (group.leads()) {
+      return nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
+    }
+    if (!group.voters().contains(self)) {
+      return List.of();
+    }
+    // During an election there is none: the one before is who is missed.
+    leader = group.leader().or(() -> leader);
+    return nodes.get().stream()
+        .filter(node -> !node.id().equals(self) && leader.equals(Optional.of(node.id())))
+        .toList();
+  }
+
   private void round() {
-    List<NodeInfo> others = nodes.get().stream().filter(node -> !node.id().equals(self)).toList();
+    List<NodeInfo> others = others();
+    Set<String> keys = others.stream().map(LivenessWatch::watchKey).collect(Collectors.toSet());
     boolean changed = false;
     synchronized (lock) {
-      long nowNs = nanoTime.getAsLong();
-      detector.keep(others.stream().map(LivenessWatch::watchKey).toList());
-      verdicts.keySet().retainAll(others.stream().map(LivenessWatch::watchKey).toList());
+      long nowNs = threads.nanoTime();
+      detector.keep(keys);
+      verdicts.keySet().retainAll(keys);
       detector.tick(nowNs);
       for (NodeInfo node : others) {
         String key = watchKey(node);
@@ -154,43 +148,29 @@ final class LivenessWatch implements AutoCloseable {
         return;
       }
     }
-    ManagedChannel channel = channels.apply(node);
-    Futures.addCallback(
-        MembershipGrpc.newFutureStub(channel)
-            .withDeadlineAfter(PING_TIMEOUT_MS, TimeUnit.MILLISECONDS)
-            .ping(PingRequest.newBuilder().setFromNode(self).build()),
-        new FutureCallback<>() {
-          @Override
-          public void onSuccess(@Nullable PingReply reply) {
-            synchronized (lock) {
-              outstanding.remove(key);
-              if (reply != null && reply.getIncarnation() == node.incarnation()) {
-                detector.answered(key, nanoTime.getAsLong());
+    pings.ping(
+        node,
+        outcome -> {
+          synchronized (lock) {
+            outstanding.remove(key);
+            switch (outcome) {
+              case Pings.Answered(long incarnation) -> {
+                if (incarnation == node.incarnation()) {
+                  detector.answered(key, threads.nanoTime());
+                }
               }
+              case Pings.Refused() -> detector.refused(key);
+              case Pings.Silent() -> {}
             }
           }
-
-          @Override
-          public void onFailure(Throwable thrown) {
-            boolean refused = Status.fromThrowable(thrown).getCode() == Status.Code.UNAVAILABLE;
-            synchronized (lock) {
-              outstanding.remove(key);
-              if (refused) {
-                detector.refused(key);
-              }
-            }
-            if (refused) {
-              // So that the next ping tries again, rather than wait for the channel's back-off.
-              channel.resetConnectBackoff();
-            }
-          }
-        },
-        Runnable::run);
+        });
   }
 
   @Override
   public void close() {
     closed = true;
-    thread.interrupt();
+    if (thread != null) {
+      thread.interrupt();
+    }
   }
 }

@@ -3,6 +3,7 @@ package dev.flotilla.cluster;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Names;
+import dev.flotilla.Threads;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.List;
@@ -171,7 +172,8 @@ public interface Locks {
 
   /** This node's locks; call before the cluster starts, because its leader watches over them. */
   static Locks embedded(Cluster cluster, LongSupplier nanoTime, MeterRegistry metrics) {
-    RegistryLocks locks = new RegistryLocks(cluster.registry(), nanoTime, metrics);
+    RegistryLocks locks =
+        new RegistryLocks(cluster.registry(), cluster.threads(), nanoTime, metrics);
     cluster.addReconciler(locks);
     return locks;
   }
@@ -217,7 +219,7 @@ public interface Locks {
    * @return empty if it was not to be had in time
    */
   default Optional<Lease> lease(Request request) {
-    return Lease.acquire(this, request);
+    return Lease.acquire(this, request, Threads.real());
   }
 
   /**

@@ -1,16 +1,9 @@
 package dev.flotilla.cluster;
 
-import com.google.protobuf.ByteString;
-import com.google.protobuf.InvalidProtocolBufferException;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.cluster.proto.Command;
-import dev.flotilla.cluster.proto.CommandCondition;
-import dev.flotilla.cluster.proto.CommandResult;
-import dev.flotilla.cluster.proto.CommandWrite;
+import dev.flotilla.Threads;
 import java.io.IOException;
-import java.net.ConnectException;
-import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -20,7 +13,6 @@ import java.util.List;
 import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
@@ -59,16 +51,8 @@ import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/**
- * The registry as one Raft group (Apache Ratis). Reads come from this node's copy; a commit goes to
- * the leader.
- *
- * <p>A commit is sent only to a node that this one believes to be the leader. So when it fails, it
- * can be told whether anything was sent at all: if not, nothing was decided ({@code NO_MAJORITY});
- * if so, and no answer came, the command may stand in a log that a later majority adopts ({@code
- * OUTCOME_UNKNOWN}). Retries carry the same command id, and the state machine applies an id once.
- */
-final class RaftRegistry implements Registry, AutoCloseable {
+/** The registry ({@link RegistryClient}) over one Raft group (Apache Ratis). */
+final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
 
   /**
    * What differs between a real node and a test.
@@ -84,13 +68,11 @@ final class RaftRegistry implements Registry, AutoCloseable {
   static final int MAX_VOTERS = 3;
 
   private static final Logger LOG = LoggerFactory.getLogger(RaftRegistry.class);
-  private static final int MAX_COMMAND_BYTES = 1 << 20;
   private static final int ATTEMPT_TIMEOUT_MS = 2500;
   private static final long HAND_OVER_TIMEOUT_MS = 1000;
-  private static final long RETRY_MS = 25;
 
   private final String self;
-  private final long commitTimeoutNs;
+  private final RegistryClient registry;
   private final Path folder;
   private final RaftGroupId groupId;
   private final RaftServer server;
@@ -98,7 +80,6 @@ final class RaftRegistry implements Registry, AutoCloseable {
   private final ClientId clientId = ClientId.randomId();
   private final AtomicLong callIds = new AtomicLong();
   private final RegistryStateMachine stateMachine;
-  private final List<Subscription> subscriptions = new CopyOnWriteArrayList<>();
   private volatile @Nullable Throwable logFailure;
   private volatile boolean closed;
 
@@ -121,7 +102,9 @@ final class RaftRegistry implements Registry, AutoCloseable {
       Tuning tuning,
       DiskSpace disk) {
     this.self = identity.nodeId();
-    this.commitTimeoutNs = TimeUnit.MILLISECONDS.toNanos(tuning.commitTimeoutMs);
+    this.registry =
+        new RegistryClient(
+            self, this, Threads.real(), TimeUnit.MILLISECONDS.toNanos(tuning.commitTimeoutMs));
     this.folder = config.dataFolder().resolve("data").resolve("raft");
     this.groupId =
         RaftGroupId.valueOf(
@@ -131,7 +114,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
             new RegistryStateMachine.Listener() {
               @Override
               public void changed() {
-                signal();
+                registry.changed();
               }
 
               @Override
@@ -257,7 +240,8 @@ final class RaftRegistry implements Registry, AutoCloseable {
    *
    * @throws IOException if the registry is just starting or stopping
    */
-  void standForElectionAsVoterOnly() throws IOException {
+  @Override
+  public void standForElectionAsVoterOnly() throws IOException {
     RaftPeerId id = RaftPeerId.valueOf(self);
     boolean votes =
         division().getRaftConf().getAllPeers().stream().anyMatch(peer -> peer.getId().equals(id));
@@ -302,8 +286,8 @@ final class RaftRegistry implements Registry, AutoCloseable {
     }
   }
 
-  /** The leader as far as this node knows; empty during an election. */
-  Optional<String> leader() {
+  @Override
+  public Optional<String> leader() {
     if (closed) {
       return Optional.empty();
     }
@@ -311,8 +295,8 @@ final class RaftRegistry implements Registry, AutoCloseable {
     return Optional.ofNullable(id).map(RaftPeerId::toString);
   }
 
-  /** Whether this node leads and has applied everything that was decided before. */
-  boolean leads() {
+  @Override
+  public boolean leads() {
     return !closed && division().getInfo().isLeaderReady();
   }
 
@@ -321,12 +305,13 @@ final class RaftRegistry implements Registry, AutoCloseable {
     return division().getInfo().isCandidate();
   }
 
-  /** Voters and listeners of the group as this node knows it. */
-  List<String> members() {
+  @Override
+  public List<String> members() {
     return division().getGroup().getPeers().stream().map(p -> p.getId().toString()).toList();
   }
 
-  List<String> voters() {
+  @Override
+  public List<String> voters() {
     return division().getRaftConf().getCurrentPeers().stream()
         .map(p -> p.getId().toString())
         .toList();
@@ -372,12 +357,8 @@ final class RaftRegistry implements Registry, AutoCloseable {
     return configure(voters, listeners);
   }
 
-  /**
-   * Takes a node out of the group and makes a listener a voter in its place; only the leader.
-   *
-   * @param alive those that may become voters
-   */
-  synchronized boolean expel(String nodeId, List<String> alive) throws IOException {
+  @Override
+  public synchronized boolean expel(String nodeId, List<String> alive) throws IOException {
     if (!leads()) {
       return false;
     }
@@ -425,127 +406,42 @@ final class RaftRegistry implements Registry, AutoCloseable {
   }
 
   @Override
-  public Optional<Entry> get(Key key) {
-    return Optional.ofNullable(stateMachine.state().entries().get(key));
+  public RegistryState state() {
+    return stateMachine.state();
   }
 
   @Override
-  public List<Entry> list(String kind) {
-    return List.copyOf(
-        stateMachine
-            .state()
-            .entries()
-            .subMap(new Key(kind, ""), new Key(kind + "\0", ""))
-            .values());
-  }
-
-  @Override
-  public long revision() {
+  public long appliedIndex() {
     return stateMachine.getLastAppliedTermIndex().getIndex();
   }
 
-  /**
-   * A command without writes, through the log: when it is applied here, so is all that was decided
-   * before it. (Ratis's own linearizable read took 300 ms right after a write, because it waits for
-   * a follower to report the new commit index with the next heartbeat; its lease would be quick but
-   * rests on clocks.)
-   */
   @Override
-  public void sync() {
-    try {
-      commit(List.of(), List.of());
-    } catch (FlotillaException e) {
-      if (e.code() == Code.OUTCOME_UNKNOWN) {
-        // Nothing was written, so nothing is unknown.
-        throw new FlotillaException(
-            Code.NO_MAJORITY, "no majority confirmed a read in time", e.remedy(), e);
-      }
-      throw e;
-    }
+  public boolean awaitApplied(long index, long timeoutNs) throws InterruptedException {
+    return stateMachine.awaitApplied(index, timeoutNs);
   }
 
   @Override
-  public Optional<Long> commit(List<Condition> conditions, List<Write> writes) {
-    Command.Builder command = Command.newBuilder().setId(randomId());
-    for (Condition condition : conditions) {
-      command.addConditions(
-          CommandCondition.newBuilder()
-              .setKind(condition.key().kind())
-              .setName(condition.key().name())
-              .setEpoch(condition.epoch()));
-    }
-    for (Write write : writes) {
-      CommandWrite.Builder one =
-          CommandWrite.newBuilder().setKind(write.key().kind()).setName(write.key().name());
-      write.value().ifPresent(value -> one.setValue(ByteString.copyFrom(value)));
-      command.addWrites(one);
-    }
-    byte[] bytes = command.build().toByteArray();
-    if (bytes.length > MAX_COMMAND_BYTES) {
-      throw new FlotillaException(
-          Code.TOO_LARGE,
-          "a registry commit of " + bytes.length + " bytes exceeds " + MAX_COMMAND_BYTES,
-          "Keep large values in files and put their digests into the registry.");
-    }
-    Message reply =
-        call(
+  public Answer propose(String leader, byte[] command) throws IOException, InterruptedException {
+    checkDisk();
+    RaftClientReply reply =
+        send(
+            leader,
             Message.valueOf(
-                org.apache.ratis.thirdparty.com.google.protobuf.ByteString.copyFrom(bytes)));
-    try {
-      CommandResult result = CommandResult.parseFrom(reply.getContent().asReadOnlyByteBuffer());
-      // Also after a failed condition: the caller wants to read what changed.
-      awaitApplied(result.getRevision());
-      return result.getEpoch() == 0 ? Optional.empty() : Optional.of(result.getEpoch());
-    } catch (InvalidProtocolBufferException e) {
-      throw new IllegalStateException("the registry's leader answers nonsense", e);
+                org.apache.ratis.thirdparty.com.google.protobuf.ByteString.copyFrom(command)));
+    if (reply.isSuccess()) {
+      return new Applied(reply.getMessage().getContent().toByteArray());
     }
+    return switch (reply.getException()) {
+      case StateMachineException e -> new NoRoom(e);
+      case LeaderNotReadyException e -> new NotReady(e);
+      // A leader that steps down says "not the leader" of commands it has in its log, too.
+      case null -> new Unsure(Optional.empty());
+      case RaftException e -> new Unsure(Optional.of(e));
+    };
   }
 
-  private static ByteString randomId() {
-    UUID id = UUID.randomUUID();
-    return ByteString.copyFrom(
-        ByteBuffer.allocate(16)
-            .putLong(id.getMostSignificantBits())
-            .putLong(id.getLeastSignificantBits())
-            .flip());
-  }
-
-  /** Sends to the leader, again and again until the time is up. */
-  private Message call(Message message) {
-    long deadlineNs = System.nanoTime() + commitTimeoutNs;
-    boolean ambiguous = false;
-    Optional<Exception> last = Optional.empty();
-    while (System.nanoTime() < deadlineNs && !closed) {
-      checkDisk();
-      Optional<String> leader = leader();
-      if (leader.isPresent()) {
-        try {
-          RaftClientReply reply = send(leader.get(), message);
-          if (reply.isSuccess()) {
-            return reply.getMessage();
-          }
-          RaftException refusal = reply.getException();
-          if (refusal instanceof StateMachineException && !ambiguous) {
-            throw new FlotillaException(
-                Code.STORAGE,
-                "the registry decided nothing: " + rootCause(refusal),
-                "Free some space on that node's disk; the registry goes on by itself then.",
-                refusal);
-          }
-          last = Optional.ofNullable(refusal);
-          // A leader that steps down says "not the leader" of commands it has in its log, too.
-          ambiguous |= !(refusal instanceof LeaderNotReadyException);
-        } catch (IOException e) {
-          last = Optional.of(e);
-          ambiguous |= !refused(e);
-        }
-      }
-      pause();
-    }
-    throw noAnswer(ambiguous, last);
-  }
-
-  private RaftClientReply send(String leader, Message message) throws IOException {
+  private RaftClientReply send(String leader, Message message)
+      throws IOException, InterruptedException {
     RaftPeerId target = RaftPeerId.valueOf(leader);
     RaftClientRequest request =
         RaftClientRequest.newBuilder()
@@ -569,42 +465,13 @@ final class RaftRegistry implements Registry, AutoCloseable {
     }
   }
 
-  private RaftClientReply await(CompletableFuture<RaftClientReply> reply) throws IOException {
+  private static RaftClientReply await(CompletableFuture<RaftClientReply> reply)
+      throws IOException, InterruptedException {
     try {
       return reply.get(ATTEMPT_TIMEOUT_MS, TimeUnit.MILLISECONDS);
     } catch (ExecutionException | TimeoutException e) {
       throw new IOException(e);
-    } catch (InterruptedException e) {
-      throw interrupted();
     }
-  }
-
-  private static boolean refused(Throwable thrown) {
-    Throwable t = thrown;
-    for (int depth = 0; depth < 20 && t != null; depth++) {
-      if (t instanceof ConnectException) {
-        return true;
-      }
-      t = t.getCause();
-    }
-    return false;
-  }
-
-  private FlotillaException noAnswer(boolean unknown, Optional<Exception> last) {
-    String reason = last.map(e -> " (" + rootCause(e) + ")").orElse("");
-    FlotillaException thrown =
-        unknown
-            ? new FlotillaException(
-                Code.OUTCOME_UNKNOWN,
-                "the leader did not confirm the decision in time" + reason,
-                "Read again to see whether it was made, then repeat it if not.")
-            : new FlotillaException(
-                Code.NO_MAJORITY,
-                "no majority of the cluster's voters can be reached, so nothing was decided"
-                    + reason,
-                "Start the nodes that are down, or mend the network between them.");
-    last.ifPresent(thrown::initCause);
-    return thrown;
   }
 
   private void checkDisk() {
@@ -614,99 +481,38 @@ final class RaftRegistry implements Registry, AutoCloseable {
     }
   }
 
-  private void awaitApplied(long index) {
-    try {
-      if (!stateMachine.awaitApplied(index, commitTimeoutNs)) {
-        throw new FlotillaException(
-            Code.UNAVAILABLE,
-            "node " + self + " lags behind the registry: at " + revision() + " of " + index,
-            "It was decided all the same; check the network between this node and the leader.");
-      }
-    } catch (InterruptedException e) {
-      throw interrupted();
-    }
+  @Override
+  public Optional<Entry> get(Key key) {
+    return registry.get(key);
   }
 
-  private void pause() {
-    try {
-      Thread.sleep(RETRY_MS);
-    } catch (InterruptedException e) {
-      throw interrupted();
-    }
+  @Override
+  public List<Entry> list(String kind) {
+    return registry.list(kind);
   }
 
-  private FlotillaException interrupted() {
-    Thread.currentThread().interrupt();
-    return new FlotillaException(
-        Code.OUTCOME_UNKNOWN, "interrupted while node " + self + " waited for a decision", "");
+  @Override
+  public long revision() {
+    return registry.revision();
+  }
+
+  @Override
+  public void sync() {
+    registry.sync();
+  }
+
+  @Override
+  public Optional<Long> commit(List<Condition> conditions, List<Write> writes) {
+    return registry.commit(conditions, writes);
   }
 
   @Override
   public AutoCloseable subscribe(Runnable onChange) {
-    Subscription subscription = new Subscription(onChange);
-    subscriptions.add(subscription);
-    subscription.thread.start();
-    return subscription;
+    return registry.subscribe(onChange);
   }
 
-  private void signal() {
-    for (Subscription one : subscriptions) {
-      one.signal();
-    }
-  }
-
-  /** Its own thread, so that a slow subscriber delays nobody else. */
-  private final class Subscription implements AutoCloseable {
-
-    private final Runnable onChange;
-    private final Thread thread;
-    private boolean pending = true;
-    private boolean ended;
-
-    Subscription(Runnable onChange) {
-      this.onChange = onChange;
-      this.thread = Thread.ofPlatform().daemon().name("registry-" + self).unstarted(this::run);
-    }
-
-    synchronized void signal() {
-      pending = true;
-      notifyAll();
-    }
-
-    private synchronized boolean awaitSignal() throws InterruptedException {
-      while (!pending && !ended) {
-        wait();
-      }
-      pending = false;
-      return !ended;
-    }
-
-    private void run() {
-      try {
-        while (awaitSignal()) {
-          try {
-            onChange.run();
-          } catch (RuntimeException e) {
-            LOG.error("{}: a subscriber to the registry failed", self, e);
-          }
-        }
-      } catch (InterruptedException e) {
-        Thread.currentThread().interrupt();
-      }
-    }
-
-    @Override
-    public void close() {
-      subscriptions.remove(this);
-      synchronized (this) {
-        ended = true;
-        notifyAll();
-      }
-    }
-  }
-
-  /** If this node leads, makes another voter the leader, so that a planned stop causes no gap. */
-  void handOver() {
+  @Override
+  public void handOver() {
     if (!leads()) {
       return;
     }
@@ -736,9 +542,7 @@ final class RaftRegistry implements Registry, AutoCloseable {
   @Override
   public void close() {
     closed = true;
-    for (Subscription one : subscriptions) {
-      one.close();
-    }
+    registry.close();
     try {
       client.close();
     } catch (IOException e) {

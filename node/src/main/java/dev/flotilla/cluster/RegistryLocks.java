@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.Names;
+import dev.flotilla.Threads;
 import dev.flotilla.cluster.LockState.Claim;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
@@ -18,10 +19,7 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.function.LongSupplier;
 import java.util.function.UnaryOperator;
 import org.slf4j.Logger;
@@ -68,7 +66,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
 
   private final Registry registry;
   private final LongSupplier nanoTime;
-  private final ExecutorService steps = Executors.newVirtualThreadPerTaskExecutor();
+  private final Threads threads;
   private final Map<String, Actor> actors = new ConcurrentHashMap<>();
   private final Timer acquired;
   private final Timer notAcquired;
@@ -76,8 +74,9 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   private final Map<String, Watched> watched = new HashMap<>();
   private long watchedNs;
 
-  RegistryLocks(Registry registry, LongSupplier nanoTime, MeterRegistry metrics) {
+  RegistryLocks(Registry registry, Threads threads, LongSupplier nanoTime, MeterRegistry metrics) {
     this.registry = registry;
+    this.threads = threads;
     this.nanoTime = nanoTime;
     this.acquired = metrics.timer("flotilla.lock.acquire", "outcome", "held");
     this.notAcquired = metrics.timer("flotilla.lock.acquire", "outcome", "not_in_time");
@@ -193,6 +192,11 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   }
 
   @Override
+  public Optional<Lease> lease(Request request) {
+    return Lease.acquire(this, request, threads);
+  }
+
+  @Override
   public View show(String name) {
     Names.check("a lock", name);
     return state(registry.get(key(name))).view(name);
@@ -238,8 +242,9 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
     }
   }
 
-  private static LockState await(CompletableFuture<LockState> answer) throws InterruptedException {
+  private LockState await(CompletableFuture<LockState> answer) throws InterruptedException {
     try {
+      while (!threads.await(answer, Long.MAX_VALUE)) {}
       return answer.get();
     } catch (ExecutionException e) {
       throw failed(e);
@@ -256,12 +261,10 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
   }
 
   /** Empty if it is not the turn within that time. */
-  private static Optional<Claim> await(CompletableFuture<Claim> turn, long timeoutNs)
+  private Optional<Claim> await(CompletableFuture<Claim> turn, long timeoutNs)
       throws InterruptedException {
     try {
-      return Optional.of(turn.get(timeoutNs, TimeUnit.NANOSECONDS));
-    } catch (TimeoutException e) {
-      return Optional.empty();
+      return threads.await(turn, timeoutNs) ? Optional.of(turn.get()) : Optional.empty();
     } catch (ExecutionException e) {
       throw failed(e);
     }
@@ -310,7 +313,7 @@ final class RegistryLocks implements Locks, Cluster.Reconciler {
       pending.add(new Step(change, answer));
       if (!running) {
         running = true;
-        steps.execute(this::run);
+        Threads.Started _ = threads.startVirtual("lock-" + name, this::run);
       }
       return answer;
     }

@@ -23,7 +23,7 @@ import java.util.TreeMap;
  * <p>One thread applies; {@link #entries} gives any thread a consistent view, because each commit
  * replaces the map instead of changing it (the registry is small: hundreds of entries).
  */
-final class RegistryState {
+public final class RegistryState {
 
   /**
    * How many commands are remembered, so that a retry is recognised. A retry comes within seconds;
@@ -39,12 +39,12 @@ final class RegistryState {
   private final LinkedHashMap<ByteString, CommandResult> recent = new LinkedHashMap<>();
 
   /** A view that never changes, in order of kind and name. */
-  SortedMap<Registry.Key, Registry.Entry> entries() {
+  public SortedMap<Registry.Key, Registry.Entry> entries() {
     return entries;
   }
 
   /** Applies the command at one log index: all of its writes or none. */
-  CommandResult apply(Command command, long index) {
+  public CommandResult apply(Command command, long index) {
     CommandResult known = recent.get(command.getId());
     if (known != null) {
       return known;
@@ -80,7 +80,8 @@ final class RegistryState {
     }
   }
 
-  byte[] toSnapshot() {
+  /** All of it as bytes, from which {@link #load} makes the same. */
+  public byte[] toSnapshot() {
     RegistrySnapshot.Builder snapshot = RegistrySnapshot.newBuilder();
     for (Registry.Entry entry : entries.values()) {
       snapshot.addEntries(
@@ -97,7 +98,7 @@ final class RegistryState {
   }
 
   /** Replaces everything by a snapshot. */
-  void load(byte[] snapshot) throws InvalidProtocolBufferException {
+  public void load(byte[] snapshot) throws InvalidProtocolBufferException {
     RegistrySnapshot parsed = RegistrySnapshot.parseFrom(snapshot);
     SortedMap<Registry.Key, Registry.Entry> next = new TreeMap<>(ORDER);
     for (SnapshotEntry entry : parsed.getEntriesList()) {

@@ -35,6 +35,24 @@ final class Cuts {
    */
   record Cut(List<Share> shares, double seconds) {}
 
+  /**
+   * A machine and what a cut can know of it.
+   *
+   * @param middle layers that there is room for; {@code first}, {@code last} and {@code whole} with
+   *     what the ends take
+   */
+  private record Costed(
+      Machine machine, StageCost cost, int middle, int first, int last, int whole) {
+
+    boolean noWorse(Costed other) {
+      return middle >= other.middle
+          && first >= other.first
+          && last >= other.last
+          && whole >= other.whole
+          && cost.noWorse(other.cost);
+    }
+  }
+
   private final Footprint model;
   private final List<Machine> machines;
   private final List<StageCost> costs;
@@ -42,17 +60,51 @@ final class Cuts {
 
   /**
    * @param groups how many groups of streams are on their way at once
+   * @param stagesMax no cut into more stages will be asked for
    */
-  Cuts(Footprint model, List<Machine> machines, int groups) {
+  Cuts(Footprint model, List<Machine> machines, int groups, int stagesMax) {
     this.model = model;
     this.layers = model.config().layers();
-    this.machines =
+    List<Costed> costed =
         machines.stream()
+            .map(
+                m ->
+                    new Costed(
+                        m,
+                        StageCost.of(model, m, groups),
+                        room(m, false, false),
+                        room(m, true, false),
+                        room(m, false, true),
+                        room(m, true, true)))
             .sorted(
-                Comparator.comparingDouble((Machine m) -> StageCost.of(model, m, groups).oneLayer())
-                    .thenComparing(Machine::id))
+                Comparator.comparingDouble((Costed c) -> c.cost().oneLayer())
+                    .thenComparing(c -> c.machine().id()))
             .toList();
-    this.costs = this.machines.stream().map(m -> StageCost.of(model, m, groups)).toList();
+    costed = best(costed, stagesMax);
+    this.machines = costed.stream().map(Costed::machine).toList();
+    this.costs = costed.stream().map(Costed::cost).toList();
+  }
+
+  /**
+   * Leaves out each machine beside which there are as many that are no worse in anything as there
+   * are stages: whatever cut has it, one of them is free and takes its place. So of thousands of
+   * machines a few are looked at closely, and nothing is lost.
+   */
+  private List<Costed> best(List<Costed> sorted, int stagesMax) {
+    if (sorted.size() <= stagesMax) {
+      return sorted;
+    }
+    List<Costed> kept = new ArrayList<>();
+    for (Costed one : sorted) {
+      int better = 0;
+      for (int i = 0; i < kept.size() && better < stagesMax; i++) {
+        better += kept.get(i).noWorse(one) ? 1 : 0;
+      }
+      if (better < stagesMax) {
+        kept.add(one);
+      }
+    }
+    return kept;
   }
 
   /** The machine that is fastest alone, of those that hold everything. */
@@ -117,11 +169,16 @@ final class Cuts {
     return times.stream().mapToDouble(Double::doubleValue).toArray();
   }
 
+  /** How many layers a machine can hold in memory. */
+  private int room(Machine machine, boolean first, boolean last) {
+    long room = machine.memoryBytes() - model.endBytes(first, last);
+    long perLayer = Math.max(1, model.layerBytes() + model.kvBytesPerLayer());
+    return (int) Math.clamp(Math.floorDiv(room, perLayer), 0L, (long) layers);
+  }
+
   /** How many layers a machine can hold in memory and run within the time. */
   private int capacity(int machine, boolean first, boolean last, double bound) {
-    long room = machines.get(machine).memoryBytes() - model.endBytes(first, last);
-    long perLayer = Math.max(1, model.layerBytes() + model.kvBytesPerLayer());
-    int count = (int) Math.clamp(Math.floorDiv(room, perLayer), 0L, (long) layers);
+    int count = room(machines.get(machine), first, last);
     while (count > 0 && costs.get(machine).many(count, last) > bound) {
       count--;
     }

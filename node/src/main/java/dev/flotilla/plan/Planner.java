@@ -173,22 +173,22 @@ public final class Planner {
   }
 
   private static Optional<Plan> alone(Footprint model, List<Machine> machines) {
-    Cuts cuts = new Cuts(model, machines, 1);
+    Cuts cuts = new Cuts(model, machines, 1, 1);
     return cuts.alone().map(cuts::predict);
   }
 
   private static Optional<Plan> balanced(Footprint model, List<Machine> machines, int stages) {
-    Cuts cuts = new Cuts(model, machines, groups(stages));
+    Cuts cuts = new Cuts(model, machines, groups(stages), stages);
     return cuts.balanced(stages, Double.POSITIVE_INFINITY).map(cuts::predict);
   }
 
   private static Optional<Plan> fastest(Footprint model, List<Machine> machines) {
-    Optional<Cut> fastest = new Cuts(model, machines, 1).fastest();
+    Optional<Cut> fastest = new Cuts(model, machines, 1, model.config().layers()).fastest();
     if (fastest.isEmpty()) {
       return Optional.empty();
     }
     int stages = fastest.get().shares().size();
-    Cuts cuts = new Cuts(model, machines, groups(stages));
+    Cuts cuts = new Cuts(model, machines, groups(stages), stages);
     return cuts.balanced(stages, fastest.get().seconds() * BALANCE).map(cuts::predict);
   }
 
@@ -238,7 +238,7 @@ public final class Planner {
     List<Machine> left =
         machines.stream().map(m -> m.minus(used.getOrDefault(m.id(), 0L))).toList();
     int enough = Math.max(1, stages);
-    if (unused.size() >= enough && new Cuts(model, unused, 1).possible(enough)) {
+    if (unused.size() >= enough && new Cuts(model, unused, 1, enough).possible(enough)) {
       return plan(model, unused, stages, force);
     }
     return plan(model, left, stages, force);

@@ -32,6 +32,15 @@ record StageCost(
     return layers * manyLayer + (last ? manyHead : 0);
   }
 
+  /** Whether no figure that decides between cuts is worse here. */
+  boolean noWorse(StageCost other) {
+    return oneLayer <= other.oneLayer
+        && oneHead <= other.oneHead
+        && oneHop <= other.oneHop
+        && manyLayer <= other.manyLayer
+        && manyHead <= other.manyHead;
+  }
+
   /** A hop has two ends, and each of the two machines stands for one half of it. */
   static double hops(boolean first, boolean last) {
     return (first ? 0 : 0.5) + (last ? 0 : 0.5);

@@ -1,5 +1,6 @@
 package dev.flotilla.serve;
 
+import dev.flotilla.Threads;
 import org.jspecify.annotations.Nullable;
 
 /** The end of threads and subscriptions. */
@@ -8,6 +9,15 @@ final class Closing {
   private Closing() {}
 
   /** Waits for a thread that was told to end; an interrupt is kept and ends the wait. */
+  static void join(Threads.Started thread) {
+    try {
+      thread.join(Long.MAX_VALUE);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** As above. */
   static void join(@Nullable Thread thread) {
     if (thread == null) {
       return;

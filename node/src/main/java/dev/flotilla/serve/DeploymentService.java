@@ -7,7 +7,6 @@ import dev.flotilla.cluster.Fence;
 import dev.flotilla.cluster.Fencing;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
-import dev.flotilla.model.KvFormat;
 import dev.flotilla.plan.Footprint;
 import dev.flotilla.plan.Machine;
 import dev.flotilla.plan.Plan;
@@ -24,6 +23,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.stream.Collectors;
 import org.slf4j.Logger;
@@ -49,15 +49,19 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private static final int MAX_REPLICAS = 64;
 
   private final Cluster cluster;
-  private final ModelStore store;
+  private final Function<String, Map<String, Object>> metadata;
   private final LongSupplier nanoTime;
 
   /** Since when each node has answered without a break; of the controller's thread. */
   private final Map<String, Long> answeringSinceNs = new HashMap<>();
 
-  DeploymentService(Cluster cluster, ModelStore store, LongSupplier nanoTime) {
+  /**
+   * @param metadata of a model, by its name
+   */
+  DeploymentService(
+      Cluster cluster, Function<String, Map<String, Object>> metadata, LongSupplier nanoTime) {
     this.cluster = cluster;
-    this.store = store;
+    this.metadata = metadata;
     this.nanoTime = nanoTime;
   }
 
@@ -68,6 +72,14 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   static Optional<Wanted> wanted(Registry registry, String model) {
     return registry.get(key(model)).map(e -> Json.read(e.value(), Wanted.class));
   }
+
+  /**
+   * What one look at the cluster found.
+   *
+   * @param nodes that may be used
+   * @param ids of them
+   */
+  private record Pass(List<NodeInfo> nodes, Set<String> ids, Occupancy occupancy) {}
 
   // What is wanted.
 
@@ -93,7 +105,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public Map<String, Object> metadata(String model) {
-    return store.metadata(model);
+    return metadata.apply(model);
   }
 
   @Override
@@ -120,7 +132,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "stages and tensor are both wanted; a replica is split one way or the other",
           "Leave --stages or --tensor out.");
     }
-    Footprint footprint = footprint(model, wanted.engine());
+    Footprint footprint = footprint(model.name(), wanted.engine());
     try {
       if (wanted.tensor() > 1) {
         Planner.tensor(footprint, machines(up()), wanted.tensor(), wanted.force());
@@ -163,7 +175,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public Map<String, Object> plan(String model, int stages, Engine engine) {
-    Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
+    Footprint footprint = footprint(model, engine);
     List<NodeInfo> up = up();
     List<Machine> machines = machines(up);
     Plan plan = Planner.plan(footprint, machines, stages, true);
@@ -178,7 +190,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public Map<String, Object> tensorPlan(String model, int ranks, Engine engine) {
-    Footprint footprint = footprint(ModelRecord.existing(cluster.registry(), model), engine);
+    Footprint footprint = footprint(model, engine);
     List<NodeInfo> up = up();
     List<Machine> machines = machines(up);
     TensorPlan plan = Planner.tensor(footprint, machines, ranks, true);
@@ -241,15 +253,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     return NodeProfile.machine(node(nodes, id)).map(Machine::memoryBytes).orElse(0L);
   }
 
-  /** What a deployment takes; the draft model runs beside the first stage. */
-  private Footprint footprint(ModelRecord model, Engine engine) {
-    long draft =
-        engine.draft().isEmpty()
-            ? 0
-            : ModelRecord.of(cluster.registry(), engine.draft())
-                .map(record -> record.footprint(KvFormat.DEFAULT).totalBytes())
-                .orElse(0L);
-    return model.footprint(engine.kv()).beside(draft);
+  private Footprint footprint(String model, Engine engine) {
+    return new Occupancy(cluster.registry())
+        .footprint(ModelRecord.existing(cluster.registry(), model), engine);
   }
 
   /** Refuses a draft model that cannot guess for another. */
@@ -308,12 +314,14 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public List<DeploymentView> list() {
+    List<NodeInfo> up = up();
+    Pass pass = new Pass(up, ids(up), new Occupancy(cluster.registry()));
     return cluster.registry().list(KIND).stream()
-        .map(e -> view(Json.read(e.value(), Wanted.class)))
+        .map(e -> view(Json.read(e.value(), Wanted.class), pass))
         .toList();
   }
 
-  private DeploymentView view(Wanted wanted) {
+  private DeploymentView view(Wanted wanted, Pass pass) {
     Registry registry = cluster.registry();
     List<ReplicaView> replicas = new ArrayList<>();
     List<String> reasons = new ArrayList<>();
@@ -325,16 +333,16 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       String id = Placement.replicaId(wanted.model(), i);
       Optional<Placed> placed = Placement.of(registry, id);
       if (placed.isEmpty()) {
-        String obstacle = obstacle(wanted, id);
+        String obstacle = obstacle(wanted, id, pass);
         reasons.add(id + (obstacle.isEmpty() ? " is about to be placed" : ": " + obstacle));
         continue;
       }
       Placement placement = placed.get().placement();
-      ReplicaStatus status = status(wanted, placed.get());
+      ReplicaStatus status = status(wanted, placed.get(), pass);
       replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
       if (!placement.engine().equals(wanted.engine())) {
         other = true;
-        String obstacle = obstacle(wanted, id);
+        String obstacle = obstacle(wanted, id, pass);
         reasons.add(
             id
                 + " still runs as it was wanted before"
@@ -371,12 +379,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
-  private ReplicaStatus status(Wanted wanted, Placed placed) {
+  private ReplicaStatus status(Wanted wanted, Placed placed, Pass pass) {
     String replica = placed.placement().replica();
-    Set<String> up = ids(up());
     for (StageView stage : placed.placement().stages()) {
-      if (!up.contains(stage.node())) {
-        String obstacle = obstacle(wanted, replica);
+      if (!pass.ids().contains(stage.node())) {
+        String obstacle = obstacle(wanted, replica, pass);
         return new ReplicaStatus(
             placed.epoch(),
             ReplicaStatus.LOADING,
@@ -392,16 +399,19 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   /** Why no plan can be made now; empty if one can. */
-  private String obstacle(Wanted wanted, String replica) {
+  private String obstacle(Wanted wanted, String replica, Pass pass) {
     Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), wanted.model());
     if (model.isEmpty()) {
       return "the model is not there";
     }
     try {
-      List<NodeInfo> up = up();
       Plan _ =
           Planner.another(
-              footprint(model.get(), wanted.engine()), machines(up), usedBeside(replica), 0, true);
+              pass.occupancy().footprint(model.get(), wanted.engine()),
+              pass.occupancy().machines(pass.nodes()),
+              pass.occupancy().beside(replica),
+              0,
+              true);
       return "";
     } catch (FlotillaException e) {
       return e.explanation();
@@ -415,12 +425,14 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     List<NodeInfo> alive =
         leadership.aliveNodes().stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
     notice(alive);
+    Pass pass = new Pass(alive, ids(alive), new Occupancy(cluster.registry()));
     List<Registry.Entry> entries = cluster.registry().list(KIND);
     Map<String, Wanted> wanted = new TreeMap<>();
     entries.forEach(e -> wanted.put(e.key().name(), Json.read(e.value(), Wanted.class)));
     for (Placed placed : Placement.all(cluster.registry())) {
       if (!isWanted(placed.placement(), wanted)) {
         unplace(leadership, placed);
+        pass.occupancy().remove(placed.placement().replica());
       }
     }
     for (Registry.Entry entry : entries) {
@@ -428,7 +440,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       Wanted deployment = Objects.requireNonNull(wanted.get(name));
       Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), name);
       for (int i = 0; model.isPresent() && i < deployment.replicas(); i++) {
-        place(leadership, deployment, entry.epoch(), model.get(), i, alive);
+        place(leadership, deployment, entry.epoch(), model.get(), i, pass);
       }
     }
   }
@@ -470,17 +482,17 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       long wantedEpoch,
       ModelRecord model,
       int number,
-      List<NodeInfo> alive) {
+      Pass pass) {
     String replica = Placement.replicaId(model.name(), number);
     Optional<Placed> now = Placement.of(cluster.registry(), replica);
     Optional<Layout> plan =
         now.isPresent()
-                && holds(now.get().placement(), model, wanted, alive)
+                && holds(now.get().placement(), model, wanted, pass.ids())
                 // The planner's own choice, where an operator has just asked for that.
                 && !(wanted.nodesOfReplica() == 0 && wantedEpoch > now.get().epoch())
             ? longerPlan(
-                now.get().placement(), model, wanted, alive, wantedEpoch > now.get().epoch())
-            : bestPlan(replica, model, wanted, alive);
+                now.get().placement(), model, wanted, pass, wantedEpoch > now.get().epoch())
+            : bestPlan(replica, model, wanted, pass);
     if (plan.isEmpty()) {
       return;
     }
@@ -500,13 +512,15 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
                 new Registry.Condition(key(model.name()), wantedEpoch)),
             List.of(new Registry.Write(Placement.key(replica), Optional.of(Json.write(placement)))))
         .ifPresent(
-            epoch -> log.info("replica {} is placed (epoch {}): {}", replica, epoch, placement));
+            epoch -> {
+              pass.occupancy().place(placement);
+              log.info("replica {} is placed (epoch {}): {}", replica, epoch, placement);
+            });
   }
 
   /** Whether a placement can stay: every node answers, and it is not longer than wanted. */
   private static boolean holds(
-      Placement placement, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
-    Set<String> ids = ids(alive);
+      Placement placement, ModelRecord model, Wanted wanted, Set<String> ids) {
     return placement.digest().equals(model.digest())
         && placement.engine().equals(wanted.engine())
         && placement.stages().stream().allMatch(s -> ids.contains(s.node()))
@@ -520,16 +534,15 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
    * an operator has just changed what is wanted.
    */
   private Optional<Layout> longerPlan(
-      Placement placement,
-      ModelRecord model,
-      Wanted wanted,
-      List<NodeInfo> alive,
-      boolean wantedChanged) {
+      Placement placement, ModelRecord model, Wanted wanted, Pass pass, boolean wantedChanged) {
+    if (placement.stages().size() >= possibleStages(wanted, pass.nodes().size())) {
+      return Optional.empty();
+    }
     Set<String> present =
         placement.stages().stream().map(StageView::node).collect(Collectors.toSet());
     long nowNs = nanoTime.getAsLong();
     List<NodeInfo> candidates =
-        alive.stream()
+        pass.nodes().stream()
             .filter(
                 n ->
                     wantedChanged
@@ -538,17 +551,16 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
             .toList();
     int stages = possibleStages(wanted, candidates.size());
     return stages > placement.stages().size()
-        ? tryPlan(placement.replica(), model, wanted, candidates, stages)
+        ? tryPlan(placement.replica(), model, wanted, pass, candidates, stages)
         : Optional.empty();
   }
 
   /** The plan nearest to what is wanted that the nodes allow. */
-  private Optional<Layout> bestPlan(
-      String replica, ModelRecord model, Wanted wanted, List<NodeInfo> alive) {
-    int stages = possibleStages(wanted, alive.size());
-    Optional<Layout> plan = tryPlan(replica, model, wanted, alive, stages);
+  private Optional<Layout> bestPlan(String replica, ModelRecord model, Wanted wanted, Pass pass) {
+    int stages = possibleStages(wanted, pass.nodes().size());
+    Optional<Layout> plan = tryPlan(replica, model, wanted, pass, pass.nodes(), stages);
     while (plan.isEmpty() && stages > 1) {
-      plan = tryPlan(replica, model, wanted, alive, --stages);
+      plan = tryPlan(replica, model, wanted, pass, pass.nodes(), --stages);
     }
     return plan;
   }
@@ -580,42 +592,24 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   }
 
   private Optional<Layout> tryPlan(
-      String replica, ModelRecord model, Wanted wanted, List<NodeInfo> nodes, int count) {
-    Footprint footprint = footprint(model, wanted.engine());
-    Map<String, Long> used = usedBeside(replica);
+      String replica,
+      ModelRecord model,
+      Wanted wanted,
+      Pass pass,
+      List<NodeInfo> nodes,
+      int count) {
+    Footprint footprint = pass.occupancy().footprint(model, wanted.engine());
+    List<Machine> machines = pass.occupancy().machines(nodes);
+    Map<String, Long> used = pass.occupancy().beside(replica);
     try {
       return Optional.of(
           wanted.tensor() > 1 && count > 1
               ? Layout.of(
-                  Planner.anotherTensor(footprint, machines(nodes), used, count),
-                  model.config().layers())
-              : Layout.of(Planner.another(footprint, machines(nodes), used, count, true)));
+                  Planner.anotherTensor(footprint, machines, used, count), model.config().layers())
+              : Layout.of(Planner.another(footprint, machines, used, count, true)));
     } catch (FlotillaException e) {
       log.debug("replica {} cannot be placed on {} nodes: {}", replica, count, e.explanation());
       return Optional.empty(); // views say why
     }
-  }
-
-  /** Bytes that the other replicas take, by node. */
-  private Map<String, Long> usedBeside(String replica) {
-    Map<String, Long> used = new HashMap<>();
-    for (Placed placed : Placement.all(cluster.registry())) {
-      Placement other = placed.placement();
-      Optional<ModelRecord> model = ModelRecord.of(cluster.registry(), other.model());
-      if (other.replica().equals(replica) || model.isEmpty()) {
-        continue;
-      }
-      int last = other.stages().size() - 1;
-      Footprint footprint = footprint(model.get(), other.engine());
-      for (int i = 0; i <= last; i++) {
-        long bytes =
-            other.tensor().isEmpty()
-                ? footprint.stageBytes(other.layers(i).count(), i == 0, i == last)
-                : footprint.rankBytes(
-                    i == 0, other.tensor().get(i).heads(), other.tensor().get(i).inner());
-        used.merge(other.stages().get(i).node(), bytes, Long::sum);
-      }
-    }
-    return used;
   }
 }

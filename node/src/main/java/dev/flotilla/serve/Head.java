@@ -1,13 +1,14 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.Inbox;
+import dev.flotilla.Threads;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import java.util.List;
 import java.util.Optional;
-import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BiConsumer;
 import java.util.function.Function;
@@ -26,6 +27,8 @@ final class Head implements AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(Head.class);
   private static final long REOPEN_NS = TimeUnit.MILLISECONDS.toNanos(50);
+  private static final long IDLE_NS = TimeUnit.SECONDS.toNanos(1);
+  private static final long CLOSED_NS = TimeUnit.MILLISECONDS.toNanos(10);
   private static final int DECODE_ROWS = 64;
   private static final int GUESS_ROWS = 8;
   private static final int MAX_RUNNING = 32;
@@ -45,8 +48,8 @@ final class Head implements AutoCloseable {
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
   private final Scheduler scheduler;
-  private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
-  private final Thread thread;
+  private final Inbox<Runnable> inbox;
+  private final Threads.Started thread;
   private boolean closed;
 
   // Of the head's thread:
@@ -73,7 +76,8 @@ final class Head implements AutoCloseable {
       Optional<Followers> followers,
       BiConsumer<String, String> status,
       ServingMetrics metrics,
-      LongSupplier nanoTime) {
+      LongSupplier nanoTime,
+      Threads threads) {
     this.replica = replica;
     this.stage = stage;
     this.wire = wire;
@@ -84,7 +88,8 @@ final class Head implements AutoCloseable {
     this.nanoTime = nanoTime;
     this.scheduler = new Scheduler(limits(stage, stages), drafter);
     this.reopenAtNs = nanoTime.getAsLong();
-    this.thread = Thread.ofPlatform().name("head-" + replica).daemon().start(this::loop);
+    this.inbox = new Inbox<>(threads);
+    this.thread = threads.start("head-" + replica, this::loop);
   }
 
   private static Scheduler.Limits limits(Stage stage, int stages) {
@@ -125,7 +130,11 @@ final class Head implements AutoCloseable {
   }
 
   private synchronized boolean post(Runnable event) {
-    return !closed && inbox.add(event);
+    if (closed) {
+      return false;
+    }
+    inbox.add(event);
+    return true;
   }
 
   private void loop() {
@@ -176,9 +185,9 @@ final class Head implements AutoCloseable {
   }
 
   private void deliver(boolean busy) throws InterruptedException {
-    Runnable event = busy ? inbox.poll() : inbox.poll(open ? 1000 : 10, TimeUnit.MILLISECONDS);
-    for (; event != null; event = inbox.poll()) {
-      event.run();
+    Optional<Runnable> event = busy ? inbox.poll() : inbox.poll(open ? IDLE_NS : CLOSED_NS);
+    for (; event.isPresent(); event = inbox.poll()) {
+      event.get().run();
     }
     metrics.queue(replica, scheduler);
   }
@@ -246,8 +255,8 @@ final class Head implements AutoCloseable {
     }
     followers.ifPresent(Followers::lose); // the thread may wait for them
     Closing.join(thread);
-    for (Runnable event = inbox.poll(); event != null; event = inbox.poll()) {
-      event.run();
+    for (Optional<Runnable> event = inbox.poll(); event.isPresent(); event = inbox.poll()) {
+      event.get().run();
     }
     closeChains();
     open = false;

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import com.google.protobuf.Message;
+import dev.flotilla.Agenda;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
@@ -14,6 +15,7 @@ import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
@@ -22,11 +24,9 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.Executors;
-import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
@@ -47,17 +47,19 @@ final class Router implements Generator, Embedder, AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Router.class);
   private static final long START_WAIT_NS = TimeUnit.SECONDS.toNanos(5);
   private static final long RESUME_WAIT_NS = TimeUnit.SECONDS.toNanos(60);
-  private static final long RETRY_MS = 20;
+  private static final long RETRY_NS = TimeUnit.MILLISECONDS.toNanos(20);
 
   private record Target(String replica, long epoch, String head) {}
 
   private final Cluster cluster;
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
-  private final ScheduledExecutorService timer =
-      Executors.newSingleThreadScheduledExecutor(
-          Thread.ofPlatform().name("router").daemon().factory());
-  private final Set<Running> running = ConcurrentHashMap.newKeySet();
+  private final Agenda agenda;
+
+  /** In the order in which they came. */
+  private final Map<Long, Running> running = new ConcurrentSkipListMap<>();
+
+  private final AtomicLong requests = new AtomicLong();
   private final Map<String, AtomicInteger> loads = new ConcurrentHashMap<>();
   private final AtomicLong turn = new AtomicLong();
   private @Nullable AutoCloseable subscription;
@@ -66,14 +68,15 @@ final class Router implements Generator, Embedder, AutoCloseable {
     this.cluster = cluster;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
+    this.agenda = new Agenda("router", cluster.threads());
   }
 
   void start() {
-    subscription = cluster.registry().subscribe(() -> timer.execute(this::placementsChanged));
+    subscription = cluster.registry().subscribe(() -> agenda.add(this::placementsChanged));
   }
 
   private void placementsChanged() {
-    running.forEach(Running::placementsChanged);
+    running.values().forEach(Running::placementsChanged);
   }
 
   @Override
@@ -83,14 +86,14 @@ final class Router implements Generator, Embedder, AutoCloseable {
     Generating generation = new Generating(request, sink, model.maxLength());
     begin(generation, request.prompt().length);
     try {
-      generation.accepted.get(RESUME_WAIT_NS, TimeUnit.NANOSECONDS);
-    } catch (TimeoutException e) {
-      generation.cancel();
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE,
-          "the replica of " + request.model() + " does not answer",
-          "Try again later.",
-          e);
+      if (!cluster.threads().await(generation.accepted, RESUME_WAIT_NS)) {
+        generation.cancel();
+        throw new FlotillaException(
+            FlotillaException.Code.UNAVAILABLE,
+            "the replica of " + request.model() + " does not answer",
+            "Try again later.");
+      }
+      boolean _ = generation.accepted.get();
     } catch (InterruptedException e) {
       generation.cancel();
       Thread.currentThread().interrupt();
@@ -115,7 +118,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
   }
 
   private void begin(Running request, int promptTokens) {
-    running.add(request);
+    running.put(request.number, request);
     metrics.prompt(promptTokens);
     request.attempt();
   }
@@ -167,12 +170,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
   /** A replica that is ready, by the deployment's policy; those that just failed come last. */
   private Optional<Target> choose(String model, Set<Target> avoided) {
     Registry registry = cluster.registry();
-    List<Target> ready =
-        Placement.all(registry).stream()
-            .filter(p -> p.placement().model().equals(model))
-            .filter(p -> ReplicaStatus.ready(registry, p.placement().replica(), p.epoch()))
-            .map(p -> new Target(p.placement().replica(), p.epoch(), p.placement().head()))
-            .toList();
+    List<Target> ready = ready(model);
     List<Target> preferred = ready.stream().filter(t -> !avoided.contains(t)).toList();
     List<Target> choices = preferred.isEmpty() ? ready : preferred;
     if (choices.isEmpty()) {
@@ -187,6 +185,22 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
     }
     return Optional.of(best);
+  }
+
+  /** The replicas that are ready, looked up by their names: there may be many of other models. */
+  private List<Target> ready(String model) {
+    Registry registry = cluster.registry();
+    int replicas =
+        DeploymentService.wanted(registry, model).map(Deployments.Wanted::replicas).orElse(0);
+    List<Target> ready = new ArrayList<>();
+    for (int i = 0; i < replicas; i++) {
+      String replica = Placement.replicaId(model, i);
+      Optional<Placed> placed = Placement.of(registry, replica);
+      if (placed.isPresent() && ReplicaStatus.ready(registry, replica, placed.get().epoch())) {
+        ready.add(new Target(replica, placed.get().epoch(), placed.get().placement().head()));
+      }
+    }
+    return ready;
   }
 
   private static String routing(Registry registry, String model) {
@@ -207,16 +221,17 @@ final class Router implements Generator, Embedder, AutoCloseable {
   @Override
   public void close() {
     Closing.unsubscribe(subscription);
-    for (Running request : running) {
+    for (Running request : running.values()) {
       request.fail(
           new FlotillaException(
               FlotillaException.Code.UNAVAILABLE, "this node stops", "Ask another node."));
     }
-    timer.shutdownNow();
+    agenda.close();
   }
 
   /** One request, from its start to its end, over all its attempts. */
   private abstract class Running {
+    final long number = requests.incrementAndGet();
     final String id;
     final String model;
     final CompletableFuture<Boolean> accepted = new CompletableFuture<>();
@@ -279,7 +294,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
                 "Try again later; `flotilla ps` shows what is missing."));
         return;
       }
-      timer.schedule(this::attempt, RETRY_MS, TimeUnit.MILLISECONDS);
+      agenda.add(this::attempt, RETRY_NS);
     }
 
     void placementsChanged() {
@@ -330,7 +345,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
           return;
         }
         avoided.add(from.target);
-        if (busy && !accepted.isDone() && avoided.containsAll(all(model))) {
+        if (busy && !accepted.isDone() && avoided.containsAll(ready(model))) {
           fail(error);
           return;
         }
@@ -339,22 +354,11 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
     }
 
-    private Set<Target> all(String model) {
-      Set<Target> all = new HashSet<>();
-      for (Placed p : Placement.all(cluster.registry())) {
-        if (p.placement().model().equals(model)
-            && ReplicaStatus.ready(cluster.registry(), p.placement().replica(), p.epoch())) {
-          all.add(new Target(p.placement().replica(), p.epoch(), p.placement().head()));
-        }
-      }
-      return all;
-    }
-
     /** Ends it; whether it had not ended before. */
     synchronized boolean end() {
       boolean first = !ended;
       ended = true;
-      running.remove(this);
+      running.remove(number);
       accepted.complete(true);
       return first;
     }
@@ -362,7 +366,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
     synchronized void fail(FlotillaException error) {
       if (!ended) {
         ended = true;
-        running.remove(this);
+        running.remove(number);
         tell(error);
       }
     }
@@ -443,6 +447,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
       long nowNs = nanoTime.getAsLong();
       long elapsedNs = nowNs - progressNs;
+      boolean resumed = resuming;
       if (resuming) {
         resuming = false;
         metrics.pause(elapsedNs);
@@ -458,6 +463,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
       }
       tokens[length++] = token.getToken();
       try {
+        if (resumed && Boolean.getBoolean(ServingCore.DOUBLE_A_TOKEN)) {
+          log.error("PLANTED FAULT ({})", ServingCore.DOUBLE_A_TOKEN);
+          sink.token(token.getToken());
+        }
         sink.token(token.getToken());
       } catch (RuntimeException e) {
         log.error("request {}: its receiver failed, so it is cancelled", id, e);

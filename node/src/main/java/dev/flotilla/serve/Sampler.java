@@ -15,7 +15,7 @@ import java.util.Arrays;
  * <p>Tokens are ranked by logit, the lower id first among equals. Top-k cuts before top-p; top-p
  * keeps the shortest head of the ranking whose share of the probability that top-k left reaches it.
  */
-final class Sampler {
+public final class Sampler {
 
   private Sampler() {}
 
@@ -25,7 +25,7 @@ final class Sampler {
    * @param position of the token to be drawn in its sequence
    * @throws FlotillaException {@code FAILED} if no logit is a number
    */
-  static int sample(
+  public static int sample(
       float[] logits, int row, int vocabularySize, SamplingParameters parameters, int position) {
     int offset = row * vocabularySize;
     int best = mostLikely(logits, offset, vocabularySize);

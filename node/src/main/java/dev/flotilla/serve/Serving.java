@@ -18,9 +18,7 @@ import java.util.function.LongSupplier;
 public final class Serving implements AutoCloseable {
 
   private final ModelStore models;
-  private final StageHost stages;
-  private final Router router;
-  private final DeploymentService deployments;
+  private final ServingCore core;
 
   /**
    * @param dataFolder the node's data folder
@@ -37,8 +35,9 @@ public final class Serving implements AutoCloseable {
       LongSupplier nanoTime) {
     ServingMetrics metrics = new ServingMetrics(meters);
     models = new ModelStore(cluster, dataFolder, threads, clock);
-    stages =
-        new StageHost(
+    cluster.addService(models.service());
+    core =
+        new ServingCore(
             cluster,
             new StageHost.Slices() {
               @Override
@@ -51,40 +50,35 @@ public final class Serving implements AutoCloseable {
                 return models.draft(placement);
               }
             },
+            models::metadata,
             metrics,
             nanoTime);
-    router = new Router(cluster, metrics, nanoTime);
-    deployments = new DeploymentService(cluster, models, nanoTime);
-    cluster.addService(models.service());
-    stages.services().forEach(cluster::addService);
-    cluster.addReconciler(deployments);
   }
 
   /** Starts loading and answering; the cluster has started. */
   public void start() {
     models.start();
-    stages.start();
-    router.start();
+    core.start();
   }
 
   /** Continues token lists with deployed models. */
   public Generator generator() {
-    return router;
+    return core.generator();
   }
 
   /** Embeds token lists with deployed models. */
   public Embedder embedder() {
-    return router;
+    return core.embedder();
   }
 
   /** What is wanted to run, and what runs. */
   public Deployments deployments() {
-    return deployments;
+    return core.deployments();
   }
 
   /** Grows with everything that this node computes for requests, or loads for them. */
   public long work() {
-    return stages.work();
+    return core.work();
   }
 
   /** The model files. */
@@ -95,8 +89,7 @@ public final class Serving implements AutoCloseable {
   /** Ends what runs here: requests that came in here fail, those of other nodes go on elsewhere. */
   @Override
   public void close() {
-    router.close();
-    stages.close();
+    core.close();
     models.close();
   }
 }

@@ -2,6 +2,8 @@ package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.Signal;
+import dev.flotilla.Threads;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.AllReduce;
@@ -30,7 +32,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.LongSupplier;
@@ -47,6 +48,7 @@ import org.slf4j.LoggerFactory;
 final class StageHost implements AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(StageHost.class);
+  private static final long PASS_NS = TimeUnit.MILLISECONDS.toNanos(500);
   private static final long RETRY_NS = TimeUnit.SECONDS.toNanos(1);
 
   /** Where slices come from. */
@@ -74,9 +76,10 @@ final class StageHost implements AutoCloseable {
     volatile String failure = "";
     long retryAtNs;
 
-    Local(Placed placed, int index) {
+    Local(Placed placed, int index, long nowNs) {
       this.placed = placed;
       this.index = index;
+      this.retryAtNs = nowNs;
       this.sums =
           placed.placement().tensor().isEmpty()
               ? Optional.empty()
@@ -107,9 +110,9 @@ final class StageHost implements AutoCloseable {
   private final Map<String, ReplicaStatus> statuses = new ConcurrentHashMap<>();
   private final AtomicLong calls = new AtomicLong();
   private final AtomicLong work = new AtomicLong();
-  private final Semaphore changed = new Semaphore(0);
-  private final Semaphore statusChanged = new Semaphore(0);
-  private final List<Thread> threads = new ArrayList<>();
+  private final Signal changed;
+  private final Signal statusChanged;
+  private final List<Threads.Started> threads = new ArrayList<>();
   private volatile boolean closed;
   private @Nullable AutoCloseable subscription;
 
@@ -118,6 +121,8 @@ final class StageHost implements AutoCloseable {
     this.slices = slices;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
+    this.changed = new Signal(cluster.threads());
+    this.statusChanged = new Signal(cluster.threads());
   }
 
   /** Grows with every step and every loading of layers here. */
@@ -130,21 +135,20 @@ final class StageHost implements AutoCloseable {
   }
 
   void start() {
-    subscription = cluster.registry().subscribe(changed::release);
+    subscription = cluster.registry().subscribe(changed::raise);
     threads.add(start("stage-loader", changed, this::reconcile));
     threads.add(start("replica-status", statusChanged, this::report));
   }
 
-  private Thread start(String name, Semaphore signal, Runnable pass) {
-    return Thread.ofPlatform()
-        .name(name)
-        .daemon()
+  private Threads.Started start(String name, Signal signal, Runnable pass) {
+    return cluster
+        .threads()
         .start(
+            name,
             () -> {
               while (!closed) {
                 try {
-                  boolean _ = signal.tryAcquire(500, TimeUnit.MILLISECONDS);
-                  signal.drainPermits();
+                  boolean _ = signal.await(PASS_NS);
                   pass.run();
                 } catch (InterruptedException e) {
                   return;
@@ -173,7 +177,8 @@ final class StageHost implements AutoCloseable {
     for (Placed placed : wanted.values()) {
       String replica = placed.placement().replica();
       int index = placed.placement().stageOn(cluster.self()).orElseThrow();
-      Local local = locals.computeIfAbsent(replica, r -> new Local(placed, index));
+      Local local =
+          locals.computeIfAbsent(replica, r -> new Local(placed, index, nanoTime.getAsLong()));
       if (local.stage == null && nanoTime.getAsLong() - local.retryAtNs >= 0 && !closed) {
         load(local, Optional.ofNullable(kept.remove(replica)));
       }
@@ -265,7 +270,8 @@ final class StageHost implements AutoCloseable {
               (state, reason) ->
                   status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
               metrics,
-              nanoTime);
+              nanoTime,
+              cluster.threads());
     } else {
       local.worker =
           new Worker(
@@ -273,7 +279,8 @@ final class StageHost implements AutoCloseable {
               stage,
               local.sums.isPresent() ? WireType.F32 : placement.engine().wire(),
               local.sums,
-              listener -> onward(local, index + 1, listener));
+              listener -> onward(local, index + 1, listener),
+              cluster.threads());
     }
     log.info(
         "node {} has layers {} of replica {} (epoch {}, stage {} of {}){}",
@@ -316,7 +323,7 @@ final class StageHost implements AutoCloseable {
 
   private void status(String replica, ReplicaStatus status) {
     if (!status.equals(statuses.put(replica, status))) {
-      statusChanged.release();
+      statusChanged.raise();
     }
   }
 
@@ -365,9 +372,9 @@ final class StageHost implements AutoCloseable {
   public void close() {
     closed = true;
     Closing.unsubscribe(subscription);
-    changed.release();
-    statusChanged.release();
-    for (Thread thread : threads) {
+    changed.raise();
+    statusChanged.raise();
+    for (Threads.Started thread : threads) {
       Closing.join(thread);
     }
     for (Local local : List.copyOf(locals.values())) {

@@ -1,6 +1,8 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.Inbox;
+import dev.flotilla.Threads;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.ChainReply;
 import dev.flotilla.serve.proto.Opened;
@@ -10,7 +12,6 @@ import dev.flotilla.serve.proto.StepResult;
 import io.grpc.Status;
 import java.util.List;
 import java.util.Optional;
-import java.util.concurrent.LinkedBlockingQueue;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -24,6 +25,8 @@ import org.slf4j.LoggerFactory;
 final class Worker implements AutoCloseable {
 
   private static final Logger log = LoggerFactory.getLogger(Worker.class);
+
+  private static final long IDLE_NS = 10_000_000_000L;
 
   /** A chain that came in, and where it goes on. */
   static final class Session {
@@ -61,8 +64,8 @@ final class Worker implements AutoCloseable {
   private final WireType wire;
   private final Optional<RankSums> sums;
   private final Function<Chain.Listener, Chain> onward;
-  private final LinkedBlockingQueue<Runnable> inbox = new LinkedBlockingQueue<>();
-  private final Thread thread;
+  private final Inbox<Runnable> inbox;
+  private final Threads.Started thread;
   private volatile boolean closed;
   private @Nullable Session current;
 
@@ -76,13 +79,15 @@ final class Worker implements AutoCloseable {
       Stage stage,
       WireType wire,
       Optional<RankSums> sums,
-      Function<Chain.Listener, Chain> onward) {
+      Function<Chain.Listener, Chain> onward,
+      Threads threads) {
     this.name = name;
     this.stage = stage;
     this.wire = wire;
     this.sums = sums;
     this.onward = onward;
-    this.thread = Thread.ofPlatform().name("stage-" + name).daemon().start(this::loop);
+    this.inbox = new Inbox<>(threads);
+    this.thread = threads.start("stage-" + name, this::loop);
   }
 
   void open(Session session) {
@@ -108,7 +113,7 @@ final class Worker implements AutoCloseable {
   private void loop() {
     while (!closed) {
       try {
-        inbox.take().run();
+        inbox.poll(IDLE_NS).ifPresent(Runnable::run);
       } catch (InterruptedException e) {
         return; // only close() interrupts
       } catch (RuntimeException | Error e) {

@@ -2,7 +2,7 @@ package dev.flotilla.cluster;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import java.util.List;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 class FailureDetectorTest {
@@ -80,7 +80,7 @@ class FailureDetectorTest {
   void whoIsNoLongerWatchedIsForgotten() {
     detector.watch("a", true, 0);
     detector.watch("b", true, 0);
-    detector.keep(List.of("b"));
+    detector.keep(Set.of("b"));
     assertThat(detector.alive("a")).isFalse();
     assertThat(detector.alive("b")).isTrue();
   }

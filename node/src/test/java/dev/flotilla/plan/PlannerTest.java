@@ -273,7 +273,7 @@ final class PlannerTest {
       Footprint model =
           model(1 + random.nextInt(6), (1 + random.nextInt(40)) * MB, random.nextInt(50) * MB + 1);
       List<Machine> machines = new ArrayList<>();
-      int count = 1 + random.nextInt(4);
+      int count = 1 + random.nextInt(5);
       for (int i = 0; i < count; i++) {
         machines.add(machine("m" + i, random));
       }

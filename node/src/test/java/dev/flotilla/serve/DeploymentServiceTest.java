@@ -43,7 +43,7 @@ final class DeploymentServiceTest {
       world.addWithoutController(id, memoryBytes);
     }
     ModelStore store = new ModelStore(leader(), Path.of("unused"), 1, InstantSource.system());
-    made = Optional.of(new DeploymentService(leader(), store, nowNs::get));
+    made = Optional.of(new DeploymentService(leader(), store::metadata, nowNs::get));
     ModelRecord model =
         new ModelRecord(
             "m",
