@@ -28,7 +28,7 @@ import picocli.CommandLine.Option;
     mixinStandardHelpOptions = true)
 final class JepsenBench implements Callable<Integer> {
 
-  /** A killed node that is back later than this counts as one that had to be helped. */
+  /** A killed node that is not back by then ends the run. */
   private static final Duration RETURN_LIMIT = Duration.ofMinutes(4);
 
   @Option(names = "--minutes", defaultValue = "2", description = "How long (${DEFAULT-VALUE}).")

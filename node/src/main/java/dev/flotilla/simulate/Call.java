@@ -65,12 +65,12 @@ final class Call<Q, R> extends ClientCall<Q, R> {
   private final World world;
   private final Network network;
   private final MethodDescriptor<Q, R> method;
-  private final NodeProcess client;
+  private final SimulatedNode client;
   private final String serverName;
   private final Pipe there;
   private final Pipe back;
   private final long patienceNs;
-  private @Nullable NodeProcess server;
+  private @Nullable SimulatedNode server;
   private @Nullable Listener<R> listener;
   private ServerCall.@Nullable Listener<Q> serverListener;
   private long heardNs;
@@ -81,7 +81,7 @@ final class Call<Q, R> extends ClientCall<Q, R> {
       World world,
       Network network,
       MethodDescriptor<Q, R> method,
-      NodeProcess client,
+      SimulatedNode client,
       String serverName) {
     this.world = world;
     this.network = network;
@@ -104,7 +104,7 @@ final class Call<Q, R> extends ClientCall<Q, R> {
   }
 
   private void arrive() {
-    NodeProcess process = network.machine(serverName).running();
+    SimulatedNode process = network.machine(serverName).running();
     if (process == null) {
       back.send(() -> closeClient(Status.UNAVAILABLE.withDescription("connection refused")));
       return;
@@ -129,7 +129,7 @@ final class Call<Q, R> extends ClientCall<Q, R> {
   private void toServer(Consumer<ServerCall.Listener<Q>> event) {
     there.send(
         () -> {
-          NodeProcess process = server;
+          SimulatedNode process = server;
           if (process == null || process.down) {
             return;
           }
@@ -245,13 +245,13 @@ final class Call<Q, R> extends ClientCall<Q, R> {
 
   /** Nobody is there any more who would hear of it. */
   boolean over() {
-    NodeProcess callee = server;
+    SimulatedNode callee = server;
     boolean nobodyThere = callee == null || callee.down || serverClosed;
     return (client.down || clientClosed) && nobodyThere;
   }
 
   /** A process at one end has ended. */
-  void ended(NodeProcess process) {
+  void ended(SimulatedNode process) {
     if (process == server) {
       serverClosed = true;
       if (network.machine(serverName).on) {
@@ -290,7 +290,7 @@ final class Call<Q, R> extends ClientCall<Q, R> {
     if (client.down && !serverClosed && server != null && !server.down) {
       Network.Machine machine = network.machine(client.name());
       if (machine.on && reached) {
-        NodeProcess there = server;
+        SimulatedNode there = server;
         ServerCall.Listener<Q> end = serverListener;
         serverClosed = true;
         if (end != null) {

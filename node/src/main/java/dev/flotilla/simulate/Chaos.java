@@ -269,7 +269,7 @@ public final class Chaos {
     world.run(5 * World.S); // what operators were about to do is done
     if (!offered()) {
       for (Network.Machine machine : network.machines()) {
-        NodeProcess process = machine.running();
+        SimulatedNode process = machine.running();
         if (process != null) {
           var _ = process.threads().start("operator", () -> offerAgain(process));
         }
@@ -306,8 +306,8 @@ public final class Chaos {
     int number = starts.merge(machine.name, 1, Integer::sum);
     Map<String, Double> profile = profiles.getOrDefault(machine.name, Map.of());
     machine.on = true;
-    NodeProcess process =
-        new NodeProcess(
+    SimulatedNode process =
+        new SimulatedNode(
             world, network, group, machine, machine.name + "#" + number, profile, model);
     process.start();
     var _ = process.threads().start("client", () -> work(process));
@@ -315,7 +315,7 @@ public final class Chaos {
   }
 
   private void end(Network.Machine machine, boolean power) {
-    NodeProcess process = machine.running();
+    SimulatedNode process = machine.running();
     if (power) {
       machine.on = false;
     }
@@ -343,7 +343,7 @@ public final class Chaos {
         network.machines().stream()
             .filter(
                 m -> {
-                  NodeProcess process = m.running();
+                  SimulatedNode process = m.running();
                   return process != null && process.member().leads();
                 })
             .findFirst();
@@ -370,7 +370,7 @@ public final class Chaos {
         world.after(lastsNs, null, () -> back(one));
       }
       case 3 -> {
-        NodeProcess process = one.running();
+        SimulatedNode process = one.running();
         if (process != null) {
           tell("stop " + process.id() + " for " + lasts);
           process.stoppedUntilNs = world.nowNs() + lastsNs;
@@ -499,7 +499,7 @@ public final class Chaos {
 
   /** An operator wants something else. */
   private void change() {
-    NodeProcess process = anyone().running();
+    SimulatedNode process = anyone().running();
     if (process == null || !process.started() || !offered()) {
       return;
     }
@@ -541,7 +541,7 @@ public final class Chaos {
     }
   }
 
-  private void work(NodeProcess process) {
+  private void work(SimulatedNode process) {
     try {
       while (!process.started()) {
         process.threads().sleep(50 * World.MS);
@@ -560,7 +560,7 @@ public final class Chaos {
   }
 
   /** An operator took it away, and died before it was there again. */
-  private void offerAgain(NodeProcess process) {
+  private void offerAgain(SimulatedNode process) {
     try {
       while (!process.started()) {
         process.threads().sleep(50 * World.MS);
@@ -571,7 +571,7 @@ public final class Chaos {
     }
   }
 
-  private void offer(NodeProcess process) throws InterruptedException {
+  private void offer(SimulatedNode process) throws InterruptedException {
     for (String model : models) {
       while (process.registry().get(deployment(model)).isEmpty()) {
         try {
@@ -589,7 +589,7 @@ public final class Chaos {
     }
   }
 
-  private void ask(NodeProcess process) {
+  private void ask(SimulatedNode process) {
     int[] prompt = new int[1 + world.random.nextInt(world.chance(0.2) ? 130 : 30)];
     int shared = world.chance(0.5) ? prompt.length * 2 / 3 : 0; // so that beginnings are found
     for (int i = 0; i < prompt.length; i++) {
@@ -630,7 +630,7 @@ public final class Chaos {
     }
   }
 
-  private void embed(NodeProcess process, int[] text) {
+  private void embed(SimulatedNode process, int[] text) {
     Pooling pooling = world.chance(0.5) ? Pooling.MEAN : Pooling.LAST;
     Vector vector = new Vector(process, ToyModel.vector(text, pooling));
     vectors.add(vector);
@@ -649,11 +649,11 @@ public final class Chaos {
 
   /** A text to embed, and who waits for it. */
   private final class Vector implements Embedder.Sink {
-    private final NodeProcess gateway;
+    private final SimulatedNode gateway;
     private final float[] expected;
     private boolean ended;
 
-    Vector(NodeProcess gateway, float[] expected) {
+    Vector(SimulatedNode gateway, float[] expected) {
       this.gateway = gateway;
       this.expected = expected;
     }
@@ -692,7 +692,7 @@ public final class Chaos {
 
   /** A request, and who reads its answer. */
   private final class Stream implements Generator.Sink {
-    private final NodeProcess gateway;
+    private final SimulatedNode gateway;
     private final List<Integer> expected;
     private final boolean impatient;
     private boolean accepted;
@@ -701,7 +701,7 @@ public final class Chaos {
     private int received;
     private long lastNs = world.nowNs();
 
-    Stream(NodeProcess gateway, List<Integer> expected, boolean impatient) {
+    Stream(SimulatedNode gateway, List<Integer> expected, boolean impatient) {
       this.gateway = gateway;
       this.expected = expected;
       this.impatient = impatient;
@@ -800,7 +800,7 @@ public final class Chaos {
     }
   }
 
-  private void lock(NodeProcess process) {
+  private void lock(SimulatedNode process) {
     try {
       while (!process.started()) {
         process.threads().sleep(50 * World.MS);
@@ -819,7 +819,7 @@ public final class Chaos {
   }
 
   /** Takes a lock, and writes to what it guards for longer than it may have it. */
-  private void hold(NodeProcess process) throws InterruptedException {
+  private void hold(SimulatedNode process) throws InterruptedException {
     String name = "lock-" + world.random.nextInt(2);
     Optional<Lease> lease =
         process
@@ -857,7 +857,7 @@ public final class Chaos {
       return Optional.of("nothing could be deployed");
     }
     for (Network.Machine machine : network.machines()) {
-      NodeProcess process = machine.running();
+      SimulatedNode process = machine.running();
       if (process == null || !process.started()) {
         return Optional.of(machine.name + " is not back");
       }

@@ -160,7 +160,7 @@ final class Group {
   /** A process's part in the group. */
   final class Member implements ReplicatedLog {
 
-    private final NodeProcess process;
+    private final SimulatedNode process;
     private final String self;
     private final Stored disk;
 
@@ -187,7 +187,7 @@ final class Group {
      *
      * @param changed hears of everything that is applied here
      */
-    Member(NodeProcess process, Stored disk, Runnable changed) {
+    Member(SimulatedNode process, Stored disk, Runnable changed) {
       this.process = process;
       this.self = process.name();
       this.disk = disk;
@@ -259,7 +259,7 @@ final class Group {
       List<Member> votes = new ArrayList<>();
       long term = disk.term;
       for (String voter : voters) {
-        NodeProcess other = network.machine(voter).running();
+        SimulatedNode other = network.machine(voter).running();
         if (other == null || !both(self, voter) || other.stoppedUntilNs > world.nowNs()) {
           continue;
         }

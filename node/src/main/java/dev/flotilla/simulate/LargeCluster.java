@@ -29,7 +29,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
-import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
@@ -84,13 +83,13 @@ public final class LargeCluster {
   private final Checks checks = new Checks(world);
   private final Group group = new Group(world, network, List.of(SELF), 1, checks);
   private final Set<String> lost = new HashSet<>();
-  private final NodeProcess leader;
+  private final SimulatedNode leader;
 
   private LargeCluster(int nodes, int deployments) {
     this.nodes = nodes;
     this.deployments = deployments;
     this.leader =
-        new NodeProcess(
+        new SimulatedNode(
             world,
             new Others(),
             group,
@@ -109,7 +108,7 @@ public final class LargeCluster {
   private final class Others implements Reach {
 
     @Override
-    public void ping(NodeProcess from, NodeInfo node, Consumer<Pings.Outcome> outcome) {
+    public void ping(SimulatedNode from, NodeInfo node, Consumer<Pings.Outcome> outcome) {
       boolean gone = lost.contains(node.id());
       world.after(
           gone ? 1_500 * World.MS : World.MS,
@@ -118,12 +117,12 @@ public final class LargeCluster {
     }
 
     @Override
-    public ManagedChannel channel(NodeProcess from, String node) {
+    public ManagedChannel channel(SimulatedNode from, String node) {
       return new TakingChannel();
     }
 
     @Override
-    public void ended(NodeProcess process) {
+    public void ended(SimulatedNode process) {
       // It does not.
     }
   }
@@ -318,7 +317,7 @@ public final class LargeCluster {
   }
 
   /** To a head that takes every request and has nothing to say. */
-  private static final class TakingChannel extends ManagedChannel {
+  private static final class TakingChannel extends OpenChannel {
 
     @Override
     public <Q, R> ClientCall<Q, R> newCall(MethodDescriptor<Q, R> method, CallOptions options) {
@@ -360,31 +359,6 @@ public final class LargeCluster {
     @Override
     public String authority() {
       return "";
-    }
-
-    @Override
-    public ManagedChannel shutdown() {
-      return this;
-    }
-
-    @Override
-    public boolean isShutdown() {
-      return false;
-    }
-
-    @Override
-    public boolean isTerminated() {
-      return false;
-    }
-
-    @Override
-    public ManagedChannel shutdownNow() {
-      return this;
-    }
-
-    @Override
-    public boolean awaitTermination(long timeout, TimeUnit unit) {
-      return true;
     }
   }
 }

@@ -91,8 +91,8 @@ public final class Losses {
   private Optional<Double> run(Kind kind, boolean leader) {
     ToyModel model = new ToyModel(world, 64, 5 * World.MS, 200 * World.MS, 0);
     for (Network.Machine machine : network.machines()) {
-      NodeProcess process =
-          new NodeProcess(
+      SimulatedNode process =
+          new SimulatedNode(
               world,
               network,
               group,
@@ -103,7 +103,7 @@ public final class Losses {
       process.start();
     }
     watch();
-    NodeProcess first = process(names.getFirst());
+    SimulatedNode first = process(names.getFirst());
     until("all have started", () -> names.stream().allMatch(name -> process(name).started()));
     var _ =
         first
@@ -131,7 +131,7 @@ public final class Losses {
 
   private Optional<Double> happen(Kind kind, String victim) {
     Network.Machine machine = network.machine(victim);
-    NodeProcess process = process(victim);
+    SimulatedNode process = process(victim);
     long startNs = world.nowNs();
     long placements = checks.placements();
     switch (kind) {
@@ -167,8 +167,8 @@ public final class Losses {
     }
   }
 
-  private NodeProcess process(String name) {
-    NodeProcess process = network.machine(name).process;
+  private SimulatedNode process(String name) {
+    SimulatedNode process = network.machine(name).process;
     if (process == null) {
       throw new Violation(name + " was not started");
     }

@@ -23,15 +23,15 @@ final class Network implements Reach {
     final String name;
     final Disk disk = new Disk();
     boolean on = true;
-    @Nullable NodeProcess process;
+    @Nullable SimulatedNode process;
 
     Machine(String name) {
       this.name = name;
     }
 
     /** Its process, if that runs. */
-    @Nullable NodeProcess running() {
-      NodeProcess now = process;
+    @Nullable SimulatedNode running() {
+      SimulatedNode now = process;
       return now == null || now.down ? null : now;
     }
   }
@@ -113,7 +113,7 @@ final class Network implements Reach {
    * @param arrives at whatever process runs there then
    * @param refused the machine is on and no process runs: its answer arrives at the sender
    */
-  void packet(NodeProcess from, String to, Consumer<NodeProcess> arrives, Runnable refused) {
+  void packet(SimulatedNode from, String to, Consumer<SimulatedNode> arrives, Runnable refused) {
     String sender = from.name();
     if (sender.equals(to)) {
       world.after(delayNs(sender, to), from, () -> arrives.accept(from));
@@ -127,7 +127,7 @@ final class Network implements Reach {
           null,
           () -> {
             Machine machine = machine(to);
-            NodeProcess there = machine.running();
+            SimulatedNode there = machine.running();
             if (!machine.on || !open(sender, to)) {
               return;
             }
@@ -145,7 +145,7 @@ final class Network implements Reach {
   }
 
   @Override
-  public void ping(NodeProcess from, NodeInfo node, Consumer<Pings.Outcome> outcome) {
+  public void ping(SimulatedNode from, NodeInfo node, Consumer<Pings.Outcome> outcome) {
     boolean[] done = {false};
     Consumer<Pings.Outcome> once =
         what -> {
@@ -174,12 +174,12 @@ final class Network implements Reach {
   }
 
   @Override
-  public ManagedChannel channel(NodeProcess from, String node) {
+  public ManagedChannel channel(SimulatedNode from, String node) {
     return new SimulatedChannel(world, this, from, node);
   }
 
   @Override
-  public void ended(NodeProcess process) {
+  public void ended(SimulatedNode process) {
     for (Call<?, ?> call : List.copyOf(calls)) {
       call.ended(process);
     }

@@ -9,11 +9,11 @@ import java.util.function.Consumer;
 interface Reach {
 
   /** Asks whether a node is there, as {@link Pings} says. */
-  void ping(NodeProcess from, NodeInfo node, Consumer<Pings.Outcome> outcome);
+  void ping(SimulatedNode from, NodeInfo node, Consumer<Pings.Outcome> outcome);
 
   /** A channel to a node. */
-  ManagedChannel channel(NodeProcess from, String node);
+  ManagedChannel channel(SimulatedNode from, String node);
 
   /** A process has ended; the kernel, if the machine is still on, says so to the others. */
-  void ended(NodeProcess process);
+  void ended(SimulatedNode process);
 }

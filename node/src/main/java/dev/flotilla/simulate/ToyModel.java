@@ -86,7 +86,7 @@ final class ToyModel {
   }
 
   /** Where a process has its layers from. */
-  ServingCore.Layers on(NodeProcess process) {
+  ServingCore.Layers on(SimulatedNode process) {
     return (layers, positions) -> {
       sleep(process, process.diskNs(loadNs));
       if (world.chance(torn)) {
@@ -97,7 +97,7 @@ final class ToyModel {
     };
   }
 
-  private static void sleep(NodeProcess process, long durationNs) {
+  private static void sleep(SimulatedNode process, long durationNs) {
     try {
       process.threads().sleep(durationNs);
     } catch (InterruptedException e) {

@@ -4,8 +4,8 @@
  * and disks that are made up and fail as a seed says. What a seed did, it does again.
  *
  * <p>{@code World} has the clock and lets one thread run at a time; {@code Network} carries calls;
- * {@code Group} is the log under the registry; {@code NodeProcess} is a node from its start to its
- * death; {@code Chaos} makes trouble and work, and checks. Knows no socket, disk or real time.
+ * {@code Group} is the log under the registry; {@code SimulatedNode} is a node from its start to
+ * its death; {@code Chaos} makes trouble and work, and checks. Knows no socket, disk or real time.
  */
 @NullMarked
 package dev.flotilla.simulate;

@@ -27,7 +27,7 @@ import org.jspecify.annotations.Nullable;
  * A node from its start to its death: the parts of a real one that decide, on the threads, the
  * network and the log of a world.
  */
-final class NodeProcess extends World.Scope implements Cluster {
+final class SimulatedNode extends World.Scope implements Cluster {
 
   private static final long COMMIT_NS = 8 * World.S;
   private static final long RETRY_NS = 20 * World.MS;
@@ -51,7 +51,7 @@ final class NodeProcess extends World.Scope implements Cluster {
   /**
    * @param id names this start of the machine's node
    */
-  NodeProcess(
+  SimulatedNode(
       World world,
       Reach reach,
       Group group,
