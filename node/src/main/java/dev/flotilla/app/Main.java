@@ -27,6 +27,7 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      DrainCommand.class,
       RemoveNodeCommand.class,
       LockCommand.class,
       BackupCommand.class,
