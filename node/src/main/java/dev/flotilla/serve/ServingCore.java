@@ -28,6 +28,7 @@ public final class ServingCore implements AutoCloseable {
   private final StageHost stages;
   private final Router router;
   private final DeploymentService deployments;
+  private final KeptAnswers answers;
 
   /** Where a simulated node has its layers from. */
   @FunctionalInterface
@@ -57,6 +58,7 @@ public final class ServingCore implements AutoCloseable {
           }
         },
         model -> Map.of(),
+        meters,
         new ServingMetrics(meters),
         cluster.threads()::nanoTime);
   }
@@ -68,11 +70,13 @@ public final class ServingCore implements AutoCloseable {
       Cluster cluster,
       StageHost.Slices slices,
       Function<String, Map<String, Object>> metadata,
+      MeterRegistry meters,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
     stages = new StageHost(cluster, slices, metrics, nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, metadata, nanoTime);
+    answers = new KeptAnswers(cluster, meters);
     stages.services().forEach(cluster::addService);
     cluster.addReconciler(deployments);
   }
@@ -86,6 +90,11 @@ public final class ServingCore implements AutoCloseable {
   /** Continues token lists with deployed models. */
   public Generator generator() {
     return router;
+  }
+
+  /** What is being answered here, and could be gone on with elsewhere. */
+  public KeptAnswers answers() {
+    return answers;
   }
 
   /** Embeds token lists with deployed models. */
@@ -107,6 +116,7 @@ public final class ServingCore implements AutoCloseable {
   @Override
   public void close() {
     router.close();
+    answers.close();
     stages.close();
   }
 }

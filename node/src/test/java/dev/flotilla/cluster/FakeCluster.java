@@ -34,6 +34,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
   private final List<BindableService> services = new ArrayList<>();
   private final List<Reconciler> reconcilers = new CopyOnWriteArrayList<>();
   private Optional<Server> server = Optional.empty();
+  private int port;
   private volatile List<NodeInfo> nodes;
   private volatile Optional<String> leader;
 
@@ -120,7 +121,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
     return channels.computeIfAbsent(
         nodeId,
         id ->
-            NettyChannelBuilder.forAddress(loopback(peer.server.orElseThrow().getPort()))
+            NettyChannelBuilder.forAddress(loopback(peer.port))
                 .usePlaintext()
                 .build());
   }
@@ -173,6 +174,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
     services.forEach(builder::addService);
     try {
       server = Optional.of(builder.build().start());
+      port = server.get().getPort();
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
