@@ -60,8 +60,7 @@ public final class Client {
     this(address(url), key, Optional.empty(), List.of());
   }
 
-  private Client(
-      URI base, Optional<String> key, Optional<Runnable> onStale, List<URI> known) {
+  private Client(URI base, Optional<String> key, Optional<Runnable> onStale, List<URI> known) {
     this.base = base;
     this.known = known;
     this.streaming = base;
@@ -142,12 +141,7 @@ public final class Client {
     nodes.addAll(others());
     EventReader reader =
         new EventReader(
-            http,
-            node -> request(node, path),
-            this::refused,
-            nodes,
-            Json.write(body),
-            onEvent);
+            http, node -> request(node, path), this::refused, nodes, Json.write(body), onEvent);
     try {
       streaming = reader.read();
     } catch (InterruptedException e) {

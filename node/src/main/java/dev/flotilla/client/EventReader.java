@@ -40,8 +40,7 @@ final class EventReader {
   }
 
   /** What another node, or the same one a while later, may answer otherwise. */
-  private static final Set<Code> PASSING =
-      Set.of(Code.UNAVAILABLE, Code.NO_MAJORITY, Code.BUSY);
+  private static final Set<Code> PASSING = Set.of(Code.UNAVAILABLE, Code.NO_MAJORITY, Code.BUSY);
 
   private static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(60);
   private static final Duration HEAD_TIMEOUT = Duration.ofSeconds(15);

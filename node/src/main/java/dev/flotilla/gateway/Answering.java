@@ -199,8 +199,7 @@ final class Answering {
   /**
    * @param patient whether what there is to send can wait for what comes
    */
-  private void stream(
-      EventStream out, StreamWriter writer, String id, Kept kept, boolean patient)
+  private void stream(EventStream out, StreamWriter writer, String id, Kept kept, boolean patient)
       throws InterruptedException {
     Optional<Answers.Event> event = answers.nextNow();
     if (event.isEmpty() && patient && !ended()) {

@@ -259,8 +259,7 @@ final class OpenAiApi {
               + " goes on with a stream: send the request that began it, with stream true.");
     }
     String model = fields.requiredText("model");
-    whileThere(
-        exchange, 0, answers -> resume(exchange, endpoint, model, position, answers));
+    whileThere(exchange, 0, answers -> resume(exchange, endpoint, model, position, answers));
     return true;
   }
 
@@ -273,8 +272,7 @@ final class OpenAiApi {
       if (rendering.endpoint() != endpoint || !rendering.head().model().equals(named)) {
         throw StreamPosition.invalid("another request began this stream");
       }
-      int stepsMax =
-          value.requests().getFirst().maxTokens() + StreamPosition.STEPS_BESIDE_TOKENS;
+      int stepsMax = value.requests().getFirst().maxTokens() + StreamPosition.STEPS_BESIDE_TOKENS;
       if (had.steps().size() != value.requests().size()
           || had.steps().stream().anyMatch(steps -> steps > stepsMax)
           || (had.usage() && !rendering.usage())) {

@@ -35,8 +35,7 @@ record Rendering(
 
   /** The same, with what the cache of answers says of it. */
   Rendering cached(String key, boolean found) {
-    return new Rendering(
-        endpoint, head, form, promptTokens, stops, echoes, usage, key, found);
+    return new Rendering(endpoint, head, form, promptTokens, stops, echoes, usage, key, found);
   }
 
   AnswerFormat format() {

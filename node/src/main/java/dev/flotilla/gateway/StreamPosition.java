@@ -13,7 +13,8 @@ import java.util.stream.Collectors;
  * they are computed, another time otherwise; so it says of each choice how far the client is.
  *
  * <p>A choice is steps: its opening, each of its tokens, what its text held back till the end, and
- * its closing. Steps without anything to show count, too, so that they follow from the tokens alone.
+ * its closing. Steps without anything to show count, too, so that they follow from the tokens
+ * alone.
  *
  * @param answer its id
  * @param steps of each choice, those that the client has

@@ -63,8 +63,7 @@ final class AnswerCopies {
       remove(new Handle(request.getOwner(), request.getIncarnation(), number));
     }
     for (AnswerUpdate update : request.getUpdatesList()) {
-      Handle handle =
-          new Handle(request.getOwner(), request.getIncarnation(), update.getNumber());
+      Handle handle = new Handle(request.getOwner(), request.getIncarnation(), update.getNumber());
       Copy copy = copies.remove(handle);
       if (copy == null && !update.hasStart()) {
         reply.addUnknown(update.getNumber());

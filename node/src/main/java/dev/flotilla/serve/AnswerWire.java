@@ -71,8 +71,7 @@ final class AnswerWire {
     return AnswerValue.of(start.getId(), start.getRendering().toByteArray(), requests);
   }
 
-  static ChoiceUpdate choice(
-      int choice, int position, int[] tokens, Optional<FinishReason> end) {
+  static ChoiceUpdate choice(int choice, int position, int[] tokens, Optional<FinishReason> end) {
     return ChoiceUpdate.newBuilder()
         .setChoice(choice)
         .setPosition(position)
@@ -88,8 +87,7 @@ final class AnswerWire {
   }
 
   static TakeReply taken(AnswerValue value, boolean owned) {
-    TakeReply.Builder reply =
-        TakeReply.newBuilder().setStart(start(value)).setOwned(owned);
+    TakeReply.Builder reply = TakeReply.newBuilder().setStart(start(value)).setOwned(owned);
     for (int choice = 0; choice < value.progress().size(); choice++) {
       Progress progress = value.progress().get(choice);
       reply.addChoices(choice(choice, 0, progress.tokens(), progress.end()));
@@ -107,7 +105,6 @@ final class AnswerWire {
         reply.getChoicesList().stream()
             .map(choice -> new Progress(Wire.ints(choice.getTokensList()), end(choice)))
             .toList();
-    return Optional.of(
-        new AnswerValue(begun.id(), begun.rendering(), begun.requests(), progress));
+    return Optional.of(new AnswerValue(begun.id(), begun.rendering(), begun.requests(), progress));
   }
 }

@@ -63,8 +63,7 @@ final class GrowingAnswer {
 
   void add(int choice, int token) {
     if (lengths[choice] == tokens[choice].length) {
-      tokens[choice] =
-          Arrays.copyOf(tokens[choice], lengths[choice] + lengths[choice] / 2 + 16);
+      tokens[choice] = Arrays.copyOf(tokens[choice], lengths[choice] + lengths[choice] / 2 + 16);
     }
     tokens[choice][lengths[choice]++] = token;
   }
@@ -81,8 +80,7 @@ final class GrowingAnswer {
       return false;
     }
     int common = Math.min(known, more.length);
-    if (!Arrays.equals(
-        tokens[choice], position, position + common, more, 0, common)) {
+    if (!Arrays.equals(tokens[choice], position, position + common, more, 0, common)) {
       return false;
     }
     for (int i = common; i < more.length; i++) {

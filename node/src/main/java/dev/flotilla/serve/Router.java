@@ -381,8 +381,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
     private int[] tokens;
     private int length;
 
-    Generating(
-        GenerationRequest request, int[] generated, Generator.Sink sink, int maxLength) {
+    Generating(GenerationRequest request, int[] generated, Generator.Sink sink, int maxLength) {
       super(request.id(), request.model());
       this.request = request;
       this.sink = sink;

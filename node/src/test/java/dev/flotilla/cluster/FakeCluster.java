@@ -119,11 +119,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
       throw new FlotillaException(Code.NOT_FOUND, "no node " + nodeId, "");
     }
     return channels.computeIfAbsent(
-        nodeId,
-        id ->
-            NettyChannelBuilder.forAddress(loopback(peer.port))
-                .usePlaintext()
-                .build());
+        nodeId, id -> NettyChannelBuilder.forAddress(loopback(peer.port)).usePlaintext().build());
   }
 
   private static InetSocketAddress loopback(int port) {

@@ -56,8 +56,7 @@ class StreamResumeTest {
             .map(name -> FakeCluster.node(name, NodeInfo.State.UP))
             .toList();
     for (NodeInfo node : nodes) {
-      gateways.add(
-          new TestGateway(GatewayConfig.Limits.DEFAULTS, 0, registry, node.id(), nodes));
+      gateways.add(new TestGateway(GatewayConfig.Limits.DEFAULTS, 0, registry, node.id(), nodes));
     }
     for (TestGateway from : gateways) {
       gateways.forEach(to -> from.cluster.connect(to.cluster));
@@ -400,8 +399,7 @@ class StreamResumeTest {
   @Test
   void ourClientDoesNotFightOverAStream() throws Exception {
     gateways.forEach(g -> g.generator.answer = r -> new int[0]);
-    Client client =
-        new Client(gateways.getFirst().uri("").toString(), Optional.of(key));
+    Client client = new Client(gateways.getFirst().uri("").toString(), Optional.of(key));
     Map<String, Object> body =
         Json.MAPPER.readValue(chat(PLAIN), new TypeReference<Map<String, Object>>() {});
     List<HttpResponse<Stream<String>>> others = new ArrayList<>();

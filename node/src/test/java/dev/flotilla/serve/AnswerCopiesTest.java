@@ -120,7 +120,9 @@ class AnswerCopiesTest {
         }
       }
       for (int choice = 0; choice < 2; choice++) {
-        assertThat(found(id, choice)).as("seed %s, round %s", seed, round).isEqualTo(tokens[choice]);
+        assertThat(found(id, choice))
+            .as("seed %s, round %s", seed, round)
+            .isEqualTo(tokens[choice]);
       }
       copies.keep(request().toBuilder().addForgotten(round).build(), 0);
     }

@@ -59,8 +59,7 @@ class KeptAnswersTest {
     return NAMES.stream()
         .map(
             name ->
-                FakeCluster.node(
-                    name, up.contains(name) ? NodeInfo.State.UP : NodeInfo.State.LOST))
+                FakeCluster.node(name, up.contains(name) ? NodeInfo.State.UP : NodeInfo.State.LOST))
         .toList();
   }
 
