@@ -1,13 +1,10 @@
 package dev.flotilla.gateway;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
-import dev.flotilla.client.Client;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.NodeInfo;
@@ -372,58 +369,5 @@ class StreamResumeTest {
     assertThat(read.events.removeLast()).contains("this node stops");
     read.read(post(1, CHAT, chat(PLAIN), read.lastId).body().iterator(), Integer.MAX_VALUE);
     assertThat(read.texts()).isEqualTo(expected.texts());
-  }
-
-  @Test
-  void ourClientGoesOnByItself() throws Exception {
-    Read expected = whole(CHAT, chat(PLAIN));
-    Read read = new Read();
-    Client client =
-        new Client(gateways.getFirst().uri("").toString(), Optional.of(key))
-            .knowing(gateways.stream().map(g -> g.uri("").toString()).toList());
-    Map<String, Object> body =
-        Json.MAPPER.readValue(chat(PLAIN), new TypeReference<Map<String, Object>>() {});
-    client.stream(
-        CHAT,
-        body,
-        event -> {
-          read.events.add(event.toString());
-          if (read.events.size() == 20) {
-            kill(0);
-          }
-        });
-    assertThat(read.texts()).isEqualTo(expected.texts());
-    assertThat(read.events).hasSameSizeAs(expected.events);
-  }
-
-  @Test
-  void ourClientDoesNotFightOverAStream() throws Exception {
-    gateways.forEach(g -> g.generator.answer = r -> new int[0]);
-    Client client = new Client(gateways.getFirst().uri("").toString(), Optional.of(key));
-    Map<String, Object> body =
-        Json.MAPPER.readValue(chat(PLAIN), new TypeReference<Map<String, Object>>() {});
-    List<HttpResponse<Stream<String>>> others = new ArrayList<>();
-    assertThatThrownBy(
-            () ->
-                client.stream(
-                    CHAT,
-                    body,
-                    event -> {
-                      if (others.isEmpty()) {
-                        String id = event.path("id").asText();
-                        assertThat(id).isNotEmpty();
-                        others.add(takeAll());
-                      }
-                    }))
-        .isInstanceOf(FlotillaException.class)
-        .hasMessageContaining("another connection");
-    others.forEach(other -> other.body().close());
-  }
-
-  /** Takes the only stream there is. */
-  private HttpResponse<Stream<String>> takeAll() {
-    String request = gateways.getFirst().generator.requests.getFirst().id();
-    String answer = request.substring(0, request.lastIndexOf('-'));
-    return post(1, CHAT, chat(PLAIN), answer + ":1");
   }
 }
