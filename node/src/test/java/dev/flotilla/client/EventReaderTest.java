@@ -100,8 +100,8 @@ class EventReaderTest {
       others.add(node.url());
     }
     new Client(others.removeFirst(), Optional.of("k"))
-        .knowing(others)
-        .stream("/v1/chat", Map.of("stream", true), e -> events.add(e.path("n").asInt()));
+        .knowing(others).stream(
+            "/v1/chat", Map.of("stream", true), e -> events.add(e.path("n").asInt()));
   }
 
   private void refused(Code code, Node... nodes) {
