@@ -158,6 +158,7 @@ final class Node {
                 data,
                 serving.deployments(),
                 serving.generator(),
+                serving.answers(),
                 serving.embedder(),
                 training,
                 imports,

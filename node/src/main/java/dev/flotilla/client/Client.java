@@ -20,9 +20,12 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
 import java.util.function.Predicate;
 import java.util.function.Supplier;
@@ -33,6 +36,7 @@ import java.util.stream.Stream;
 public final class Client {
 
   private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(5);
+  private static final long OTHERS_FRESH_NS = 30_000_000_000L;
 
   private static final ObjectMapper SNAKE_CASE =
       Json.MAPPER
@@ -45,15 +49,21 @@ public final class Client {
   private final ThreadLocal<Optional<String>> transaction =
       ThreadLocal.withInitial(Optional::empty);
   private final Optional<Runnable> onStale;
+  private final List<URI> known;
+  private volatile URI streaming;
+  private volatile List<URI> others = List.of();
+  private volatile long othersNs;
   private final HttpClient http = HttpClient.newBuilder().connectTimeout(CONNECT_TIMEOUT).build();
 
   /** A client of the node at this address, with this key where one is needed. */
   public Client(String url, Optional<String> key) {
-    this(address(url), key, Optional.empty());
+    this(address(url), key, Optional.empty(), List.of());
   }
 
-  private Client(URI base, Optional<String> key, Optional<Runnable> onStale) {
+  private Client(URI base, Optional<String> key, Optional<Runnable> onStale, List<URI> known) {
     this.base = base;
+    this.known = known;
+    this.streaming = base;
     this.key = key;
     this.onStale = onStale;
   }
@@ -118,43 +128,45 @@ public final class Client {
     send(request(path).DELETE().build());
   }
 
-  /** Posts, and hands over the data of each server-sent event until {@code [DONE]}. */
+  /**
+   * Posts, and hands over the data of each server-sent event until {@code [DONE]}. When the
+   * connection breaks, or its node dies, the other nodes are asked for the rest: each event comes
+   * once.
+   */
   public void stream(String path, Map<String, ?> body, Consumer<JsonNode> onEvent) {
-    HttpRequest request =
-        request(path)
-            .header("Content-Type", "application/json")
-            .header("Accept", "text/event-stream")
-            .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)))
-            .build();
+    Set<URI> nodes = new LinkedHashSet<>();
+    nodes.add(streaming);
+    nodes.add(base);
+    nodes.addAll(known);
+    nodes.addAll(others());
+    EventReader reader =
+        new EventReader(
+            http, node -> request(node, path), this::refused, nodes, Json.write(body), onEvent);
     try {
-      HttpResponse<Stream<String>> response =
-          http.send(request, HttpResponse.BodyHandlers.ofLines());
-      try (Stream<String> lines = response.body()) {
-        if (response.statusCode() != 200) {
-          throw refused(response.statusCode(), String.join("\n", lines.toList()));
-        }
-        var each = lines.iterator();
-        while (each.hasNext()) {
-          String line = each.next();
-          if (line.equals("data: [DONE]")) {
-            return;
-          }
-          if (line.startsWith("data: ")) {
-            JsonNode event = Json.MAPPER.readTree(line.substring(6));
-            if (event.has("error")) {
-              throw refused(event.path("error").path("status").asInt(503), line.substring(6));
-            }
-            onEvent.accept(event);
-          }
-        }
-      }
-      throw new FlotillaException(
-          Code.UNAVAILABLE, "the stream from " + base + " ended early", "Try again.");
-    } catch (IOException e) {
-      throw unreachable(e);
+      streaming = reader.read();
     } catch (InterruptedException e) {
       throw interrupted(e);
     }
+  }
+
+  /** The addresses of the cluster's other nodes, as far as they are known; at most that old. */
+  private List<URI> others() {
+    long nowNs = System.nanoTime();
+    if (others.isEmpty() || nowNs - othersNs > OTHERS_FRESH_NS) {
+      othersNs = nowNs;
+      try {
+        List<URI> found = new ArrayList<>();
+        for (JsonNode node :
+            json(send(request("/api/cluster").timeout(CONNECT_TIMEOUT).GET().build()))
+                .path("nodes")) {
+          found.add(address(base.getScheme() + "://" + node.path("address").asText()));
+        }
+        others = found;
+      } catch (FlotillaException e) {
+        // What was known must do; the request itself says what is wrong.
+      }
+    }
+    return others;
   }
 
   /** Hands over each line of an answer that does not end, until the consumer says no. */
@@ -192,11 +204,15 @@ public final class Client {
   }
 
   private HttpRequest.Builder request(String path) {
+    return request(base, path);
+  }
+
+  private HttpRequest.Builder request(URI node, String path) {
     String asked =
         onStale.isPresent() || StaleReads.allowed()
             ? path + (path.contains("?") ? "&" : "?") + StaleReads.PARAMETER + "=true"
             : path;
-    HttpRequest.Builder builder = HttpRequest.newBuilder(base.resolve(asked.substring(1)));
+    HttpRequest.Builder builder = HttpRequest.newBuilder(node.resolve(asked.substring(1)));
     key.ifPresent(value -> builder.header("Authorization", "Bearer " + value));
     transaction.get().ifPresent(id -> builder.header("X-Flotilla-Transaction", id));
     return builder;
@@ -218,7 +234,15 @@ public final class Client {
    * @param action called for each answer that may be old
    */
   public Client allowingStale(Runnable action) {
-    return new Client(base, key, Optional.of(action));
+    return new Client(base, key, Optional.of(action), known);
+  }
+
+  /**
+   * A client that goes on with a stream at these nodes, too, when the one that it comes from is
+   * lost. Those that the cluster tells of need not be named.
+   */
+  public Client knowing(List<String> urls) {
+    return new Client(base, key, onStale, urls.stream().map(Client::address).toList());
   }
 
   /** An answer of which more than the text matters. */

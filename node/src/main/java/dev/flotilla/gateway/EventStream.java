@@ -11,9 +11,21 @@ final class EventStream {
   private final Exchange exchange;
   private final ByteArrayOutputStream gathered = new ByteArrayOutputStream();
 
+  private boolean started;
+
+  /** Sends nothing yet, so that an error can still have its own status. */
   EventStream(Exchange exchange) {
     this.exchange = exchange;
-    exchange.startStream("text/event-stream; charset=utf-8");
+  }
+
+  /**
+   * An event from which a client can go on.
+   *
+   * @param id what it then sends as {@code Last-Event-ID}; of one line
+   */
+  void event(String id, JsonNode data) {
+    put("id: " + id + "\n");
+    event(data);
   }
 
   void event(JsonNode data) {
@@ -29,6 +41,11 @@ final class EventStream {
 
   void done() {
     put("data: [DONE]\n\n");
+  }
+
+  /** Whether there is nothing to be written. */
+  boolean isEmpty() {
+    return gathered.size() == 0;
   }
 
   void flush() {
@@ -47,6 +64,10 @@ final class EventStream {
     byte[] bytes = gathered.toByteArray();
     gathered.reset();
     if (last || bytes.length > 0) {
+      if (!started) {
+        started = true;
+        exchange.startStream("text/event-stream; charset=utf-8");
+      }
       exchange.write(last, bytes);
     }
   }

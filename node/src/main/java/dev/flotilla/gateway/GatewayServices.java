@@ -5,6 +5,7 @@ import dev.flotilla.data.DataPlane;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Embedder;
 import dev.flotilla.serve.Generator;
+import dev.flotilla.serve.KeptAnswers;
 import dev.flotilla.train.TrainingJobs;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.security.SecureRandom;
@@ -24,6 +25,7 @@ public record GatewayServices(
     DataPlane data,
     Deployments deployments,
     Generator generator,
+    KeptAnswers answers,
     Embedder embedder,
     TrainingJobs training,
     ModelImports imports,

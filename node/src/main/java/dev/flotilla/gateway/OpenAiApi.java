@@ -5,12 +5,13 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.data.usage.UsageEvent;
-import dev.flotilla.gateway.AnswerFormat.Choice;
 import dev.flotilla.gateway.AnswerFormat.Head;
+import dev.flotilla.gateway.Rendering.Endpoint;
+import dev.flotilla.serve.AnswerValue;
 import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.GenerationRequest;
-import dev.flotilla.serve.Generator.FinishReason;
+import dev.flotilla.serve.Kept;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -61,6 +62,9 @@ final class OpenAiApi {
 
   void chat(Exchange exchange) throws InterruptedException {
     Fields fields = exchange.json();
+    if (resumes(exchange, fields, Endpoint.CHAT)) {
+      return;
+    }
     try (ServedModel model = models.open(fields.requiredText("model"))) {
       List<Map<String, String>> messages = ChatMessages.read(fields);
       GenerationOptions options = options(fields, model);
@@ -68,16 +72,27 @@ final class OpenAiApi {
       int room = model.roomAfter(prompt.length, "messages");
       List<int[]> prompts = Collections.nCopies(options.choices(), prompt);
       int maxTokens = Math.min(room, options.maxTokens().orElse(room));
-      AnswerFormat format = new AnswerFormat.Chat(head("chatcmpl-", model));
+      Rendering rendering =
+          new Rendering(
+              Endpoint.CHAT,
+              head("chatcmpl-", model),
+              model.form(),
+              prompt.length,
+              options.stops(),
+              List.of(),
+              options.includeUsage(),
+              "",
+              false);
       boolean repeatable = ResponseCache.wanted(exchange, fields, options);
-      answer(
-          exchange,
-          new Plan(model, options, prompts, prompt.length, maxTokens, format, repeatable));
+      answer(exchange, new Plan(model, options, prompts, maxTokens, rendering, repeatable));
     }
   }
 
   void completions(Exchange exchange) throws InterruptedException {
     Fields fields = exchange.json();
+    if (resumes(exchange, fields, Endpoint.COMPLETIONS)) {
+      return;
+    }
     try (ServedModel model = models.open(fields.requiredText("model"))) {
       GenerationOptions options = options(fields, model);
       boolean echo = fields.flag("echo", false);
@@ -92,10 +107,19 @@ final class OpenAiApi {
         prompts.addAll(Collections.nCopies(options.choices(), prompt));
         echoes.addAll(Collections.nCopies(options.choices(), text));
       }
-      AnswerFormat format = new AnswerFormat.Completion(head("cmpl-", model), echoes);
+      Rendering rendering =
+          new Rendering(
+              Endpoint.COMPLETIONS,
+              head("cmpl-", model),
+              model.form(),
+              promptTokens,
+              options.stops(),
+              echoes,
+              options.includeUsage(),
+              "",
+              false);
       boolean repeatable = ResponseCache.wanted(exchange, fields, options);
-      answer(
-          exchange, new Plan(model, options, prompts, promptTokens, maxTokens, format, repeatable));
+      answer(exchange, new Plan(model, options, prompts, maxTokens, rendering, repeatable));
     }
   }
 
@@ -119,9 +143,8 @@ final class OpenAiApi {
       ServedModel model,
       GenerationOptions options,
       List<int[]> prompts,
-      int promptTokens,
       int maxTokens,
-      AnswerFormat format,
+      Rendering rendering,
       boolean repeatable) {
 
     List<GenerationRequest> requests(String id, Claim claim) {
@@ -141,24 +164,15 @@ final class OpenAiApi {
     }
   }
 
-  /**
-   * A request being answered.
-   *
-   * @param key where its answer is in the cache; empty if it is to be neither found nor kept there
-   * @param repeated whether it was found
-   */
-  private record Answering(
-      String id,
-      Exchange exchange,
-      Plan plan,
-      Answers answers,
-      Optional<String> key,
-      boolean repeated,
-      Recorder recorder) {}
+  /** What answers a request, while its client is there. */
+  @FunctionalInterface
+  private interface Answerer {
+    void answer(Answers answers) throws InterruptedException;
+  }
 
-  private void answer(Exchange exchange, Plan plan) throws InterruptedException {
-    String id = services.newRequestId();
-    Traffic.Request measured = traffic.request(plan.promptTokens());
+  private void whileThere(Exchange exchange, int promptTokens, Answerer answerer)
+      throws InterruptedException {
+    Traffic.Request measured = traffic.request(promptTokens);
     try (Answers answers = new Answers(exchange.limits().tokensBehind(), measured::token);
         DisconnectWatch _ =
             DisconnectWatch.open(
@@ -167,195 +181,151 @@ final class OpenAiApi {
                   answers.abandon("the client left");
                   exchange.giveUp("the client left");
                 })) {
-      Optional<String> key =
-          plan.repeatable()
-              ? Optional.of(
-                  ResponseCache.key(
-                      plan.model().form(), plan.requests("", Claim.NOBODY), plan.options().stops()))
-              : Optional.empty();
-      Optional<Recording> found = key.flatMap(responses::find);
-      key.ifPresent(
-          _ -> exchange.putHeader(ResponseCache.HEADER, found.isPresent() ? "hit" : "miss"));
-      Answering answering =
-          new Answering(
-              id,
-              exchange,
-              plan,
-              answers,
-              key,
-              found.isPresent(),
-              new Recorder(plan.prompts().size()));
-      if (found.isPresent()) {
-        answers.replay(found.get());
-      } else {
-        Claim claim = new Claim(exchange.keyName(), plan.options().priority());
-        answers.start(services.generator(), plan.requests(id, claim));
-      }
-      if (plan.options().stream()) {
-        stream(answering);
-      } else {
-        collect(answering);
-      }
+      answerer.answer(answers);
     } catch (Exchange.ClientGone e) {
-      log.info("request {} dropped: {}", id, e.getMessage());
+      log.info("a request of {} was dropped: {}", exchange.keyName(), e.getMessage());
       throw e;
     } finally {
       measured.end();
     }
   }
 
+  private void answer(Exchange exchange, Plan plan) throws InterruptedException {
+    whileThere(
+        exchange, plan.rendering().promptTokens(), answers -> answer(exchange, plan, answers));
+  }
+
+  private void answer(Exchange exchange, Plan plan, Answers answers) throws InterruptedException {
+    String id = services.newRequestId();
+    Claim claim = new Claim(exchange.keyName(), plan.options().priority());
+    List<GenerationRequest> requests = plan.requests(id, claim);
+    String key =
+        plan.repeatable()
+            ? ResponseCache.key(plan.model().form(), requests, plan.options().stops())
+            : "";
+    Optional<Recording> found = key.isEmpty() ? Optional.empty() : responses.find(key);
+    if (!key.isEmpty()) {
+      exchange.putHeader(ResponseCache.HEADER, found.isPresent() ? "hit" : "miss");
+    }
+    Rendering rendering = plan.rendering().cached(key, found.isPresent());
+    Answering answering =
+        new Answering(exchange, plan.model(), rendering, requests, answers, this::complete);
+    Runnable start =
+        () ->
+            found.ifPresentOrElse(
+                answers::replay, () -> answers.start(services.generator(), requests));
+    if (!plan.options().stream()) {
+      start.run();
+      answering.collect(id);
+      return;
+    }
+    Kept kept =
+        services
+            .answers()
+            .open(AnswerValue.of(id, Json.write(rendering), requests), answers::taken);
+    boolean begun = false;
+    try {
+      answers.keep(kept);
+      start.run();
+      begun = true;
+      answering.stream(StreamPosition.start(id, requests.size()), kept);
+    } finally {
+      if (begun) {
+        kept.close();
+      } else {
+        kept.forget();
+      }
+    }
+  }
+
+  /**
+   * Goes on with a stream, if that is what the request is for.
+   *
+   * @throws ApiError 400 if the request is not the one that began it, 404 if there is no such
+   *     stream, 409 if the model is another by now
+   */
+  private boolean resumes(Exchange exchange, Fields fields, Endpoint endpoint)
+      throws InterruptedException {
+    Optional<String> last =
+        exchange.header(StreamPosition.HEADER).map(String::strip).filter(h -> !h.isEmpty());
+    if (last.isEmpty()) {
+      return false;
+    }
+    StreamPosition position = StreamPosition.parse(last.get());
+    if (!fields.flag("stream", false)) {
+      throw ApiError.invalid(
+          "stream",
+          StreamPosition.HEADER
+              + " goes on with a stream: send the request that began it, with stream true.");
+    }
+    String model = fields.requiredText("model");
+    whileThere(exchange, 0, answers -> resume(exchange, endpoint, model, position, answers));
+    return true;
+  }
+
+  private void resume(
+      Exchange exchange, Endpoint endpoint, String named, StreamPosition had, Answers answers)
+      throws InterruptedException {
+    try (Kept kept = take(had, exchange.keyName(), answers)) {
+      AnswerValue value = kept.value();
+      Rendering rendering = Json.read(value.rendering(), Rendering.class);
+      if (rendering.endpoint() != endpoint || !rendering.head().model().equals(named)) {
+        throw StreamPosition.invalid("another request began this stream");
+      }
+      int stepsMax = value.requests().getFirst().maxTokens() + StreamPosition.STEPS_BESIDE_TOKENS;
+      if (had.steps().size() != value.requests().size()
+          || had.steps().stream().anyMatch(steps -> steps > stepsMax)
+          || (had.usage() && !rendering.usage())) {
+        throw StreamPosition.invalid("the stream has no such place");
+      }
+      try (ServedModel model = models.open(named)) {
+        if (!model.form().equals(rendering.form())) {
+          throw ApiError.of(
+              409,
+              "model_changed",
+              "Model "
+                  + named
+                  + " is not the one any more that began this stream. Send the request without "
+                  + StreamPosition.HEADER
+                  + " to begin anew.");
+        }
+        answers.keep(kept);
+        new Answering(exchange, model, rendering, value.requests(), answers, this::complete)
+            .resume(services.generator(), value.progress(), had, kept);
+      }
+    }
+  }
+
+  private Kept take(StreamPosition position, String tenant, Answers answers)
+      throws InterruptedException {
+    try {
+      return services.answers().take(position.answer(), tenant, answers::taken);
+    } catch (FlotillaException e) {
+      if (e.code() != FlotillaException.Code.NOT_FOUND) {
+        throw e;
+      }
+      throw new ApiError(
+          404, "stream_not_found", Optional.of(StreamPosition.HEADER), e.explanation());
+    }
+  }
+
   /** The whole answer is there, and its end not yet sent. */
-  private void complete(Answering answering, int completionTokens) {
-    Plan plan = answering.plan();
+  private void complete(
+      String id, String tenant, Rendering rendering, int tokens, Recording recording) {
     services
         .data()
         .usage()
         .append(
             new UsageEvent(
-                answering.id(),
+                id,
                 services.clock().millis(),
-                answering.exchange().keyName(),
-                plan.model().name(),
-                plan.promptTokens(),
-                completionTokens,
-                answering.repeated()));
-    if (!answering.repeated()) {
-      answering.key().ifPresent(key -> responses.keep(key, answering.recorder().recording()));
+                tenant,
+                rendering.head().model(),
+                rendering.promptTokens(),
+                tokens,
+                rendering.repeated()));
+    if (!rendering.repeated() && !rendering.cacheKey().isEmpty()) {
+      responses.keep(rendering.cacheKey(), recording);
     }
-  }
-
-  private static List<AnswerText> texts(Plan plan) {
-    return plan.prompts().stream()
-        .map(plan.model().text().tokenizer()::streamDecoder)
-        .map(decoder -> new AnswerText(decoder, plan.options().stops()))
-        .toList();
-  }
-
-  private static int tokens(List<AnswerText> texts) {
-    return texts.stream().mapToInt(AnswerText::tokens).sum();
-  }
-
-  /** Hears what comes of one choice: a piece of its text, or why it ended. */
-  @FunctionalInterface
-  private interface ChoiceListener {
-    void accept(int choice, String value);
-  }
-
-  private static void take(
-      Answers.Event event,
-      List<AnswerText> texts,
-      Answering answering,
-      ChoiceListener onText,
-      ChoiceListener onEnd) {
-    switch (event) {
-      case Answers.Token(int choice, int token) -> {
-        AnswerText text = texts.get(choice);
-        if (!text.ended()) {
-          answering.recorder().token(choice, token);
-          deliver(choice, text, text.token(token), onText, onEnd);
-          if (text.ended()) {
-            answering.answers().cancel(choice);
-          }
-        }
-      }
-      case Answers.Finished(int choice, FinishReason reason) -> {
-        AnswerText text = texts.get(choice);
-        if (!text.ended()) {
-          if (reason == FinishReason.CANCELLED) {
-            throw new FlotillaException(
-                FlotillaException.Code.UNAVAILABLE, "the generation was stopped", "Try again.");
-          }
-          answering.recorder().finished(choice, reason);
-          deliver(choice, text, text.finish(reason), onText, onEnd);
-        }
-      }
-      case Answers.Failed(int choice, FlotillaException error) -> {
-        if (!texts.get(choice).ended()) {
-          throw error;
-        }
-      }
-      case Answers.Abandoned(String why) -> throw new Exchange.ClientGone(why);
-    }
-  }
-
-  private static void deliver(
-      int choice, AnswerText text, String piece, ChoiceListener onText, ChoiceListener onEnd) {
-    if (!piece.isEmpty()) {
-      onText.accept(choice, piece);
-    }
-    if (text.ended()) {
-      onEnd.accept(choice, text.finishReason());
-    }
-  }
-
-  private void collect(Answering answering) throws InterruptedException {
-    Exchange exchange = answering.exchange();
-    Plan plan = answering.plan();
-    List<AnswerText> texts = texts(plan);
-    List<StringBuilder> whole = texts.stream().map(t -> new StringBuilder()).toList();
-    while (!texts.stream().allMatch(AnswerText::ended)) {
-      Optional<Answers.Event> event = answering.answers().next(exchange.limits().keepAlive());
-      if (event.isPresent()) {
-        take(
-            event.get(),
-            texts,
-            answering,
-            (choice, text) -> whole.get(choice).append(text),
-            (choice, reason) -> {});
-      }
-    }
-    List<Choice> choices = new ArrayList<>();
-    for (int i = 0; i < texts.size(); i++) {
-      choices.add(new Choice(whole.get(i).toString(), texts.get(i).finishReason()));
-    }
-    complete(answering, tokens(texts));
-    exchange.send(200, plan.format().whole(choices, plan.promptTokens(), tokens(texts)));
-  }
-
-  private void stream(Answering answering) throws InterruptedException {
-    Exchange exchange = answering.exchange();
-    Plan plan = answering.plan();
-    Answers answers = answering.answers();
-    List<AnswerText> texts = texts(plan);
-    AnswerFormat format = plan.format();
-    // Until something is sent, an error can still have its own HTTP status: so wait a little.
-    Optional<Answers.Event> event = answers.next(exchange.limits().keepAlive());
-    if (event.isPresent() && event.get() instanceof Answers.Failed failed) {
-      throw failed.error();
-    }
-    EventStream out = new EventStream(exchange);
-    for (int choice = 0; choice < texts.size(); choice++) {
-      out.event(format.opening(choice));
-    }
-    try {
-      while (true) {
-        if (event.isEmpty()) {
-          out.keepAlive();
-        }
-        while (event.isPresent()) {
-          take(
-              event.get(),
-              texts,
-              answering,
-              (choice, text) -> out.event(format.delta(choice, text)),
-              (choice, reason) -> out.event(format.closing(choice, reason)));
-          event = answers.nextNow();
-        }
-        if (texts.stream().allMatch(AnswerText::ended)) {
-          break;
-        }
-        out.flush();
-        event = answers.next(exchange.limits().keepAlive());
-      }
-      complete(answering, tokens(texts));
-      if (plan.options().includeUsage()) {
-        out.event(format.usageChunk(plan.promptTokens(), tokens(texts)));
-      }
-      out.done();
-    } catch (FlotillaException e) {
-      log.warn("a stream of {} ended with an error: {}", plan.model().name(), e.explanation());
-      out.event(ApiError.of(e).body());
-    }
-    out.end();
   }
 }

@@ -48,5 +48,15 @@ public interface Generator {
    *     does not fit the context, {@code UNAVAILABLE} if no replica is ready, {@code BUSY} if the
    *     queue is full
    */
-  Generation start(GenerationRequest request, Sink sink);
+  default Generation start(GenerationRequest request, Sink sink) {
+    return resume(request, new int[0], sink);
+  }
+
+  /**
+   * Goes on with a generation that was begun elsewhere; the sink hears what follows.
+   *
+   * @param generated what there is of it: the same tokens follow as if it had never stopped
+   * @throws FlotillaException as {@link #start}
+   */
+  Generation resume(GenerationRequest request, int[] generated, Sink sink);
 }

@@ -80,10 +80,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
   }
 
   @Override
-  public Generation start(GenerationRequest request, Generator.Sink sink) {
+  public Generation resume(GenerationRequest request, int[] generated, Generator.Sink sink) {
     ModelRecord model = deployed(request.model());
     check(request, model);
-    Generating generation = new Generating(request, sink, model.maxLength());
+    Generating generation = new Generating(request, generated, sink, model.maxLength());
     begin(generation, request.prompt().length);
     try {
       if (!cluster.threads().await(generation.accepted, RESUME_WAIT_NS)) {
@@ -285,7 +285,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
     }
 
     private void later(String reason) {
-      long waitNs = accepted.isDone() ? RESUME_WAIT_NS : START_WAIT_NS;
+      long waitNs = accepted.isDone() || resuming ? RESUME_WAIT_NS : START_WAIT_NS;
       if (nanoTime.getAsLong() - progressNs > waitNs) {
         fail(
             new FlotillaException(
@@ -381,13 +381,18 @@ final class Router implements Generator, Embedder, AutoCloseable {
     private int[] tokens;
     private int length;
 
-    Generating(GenerationRequest request, Generator.Sink sink, int maxLength) {
+    Generating(GenerationRequest request, int[] generated, Generator.Sink sink, int maxLength) {
       super(request.id(), request.model());
       this.request = request;
       this.sink = sink;
       this.maxLength = maxLength;
-      this.tokens = request.prompt().clone();
-      this.length = tokens.length;
+      this.length = request.prompt().length + generated.length;
+      this.tokens = Arrays.copyOf(request.prompt(), length);
+      System.arraycopy(generated, 0, tokens, request.prompt().length, generated.length);
+      if (generated.length > 0) {
+        resuming = true;
+        metrics.resumed();
+      }
     }
 
     private int generated() {

@@ -52,6 +52,7 @@ public final class Serving implements AutoCloseable {
               }
             },
             models::metadata,
+            meters,
             metrics,
             nanoTime);
   }
@@ -65,6 +66,11 @@ public final class Serving implements AutoCloseable {
   /** Continues token lists with deployed models. */
   public Generator generator() {
     return core.generator();
+  }
+
+  /** What is being answered here, and could be gone on with elsewhere. */
+  public KeptAnswers answers() {
+    return core.answers();
   }
 
   /** Embeds token lists with deployed models. */

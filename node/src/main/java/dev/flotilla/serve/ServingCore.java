@@ -38,6 +38,7 @@ public final class ServingCore implements AutoCloseable {
   private final StageHost stages;
   private final Router router;
   private final DeploymentService deployments;
+  private final KeptAnswers answers;
 
   /** Where a simulated node has its layers from. */
   @FunctionalInterface
@@ -67,6 +68,7 @@ public final class ServingCore implements AutoCloseable {
           }
         },
         model -> Map.of(),
+        meters,
         new ServingMetrics(meters),
         cluster.threads()::nanoTime);
   }
@@ -78,12 +80,14 @@ public final class ServingCore implements AutoCloseable {
       Cluster cluster,
       StageHost.Slices slices,
       Function<String, Map<String, Object>> metadata,
+      MeterRegistry meters,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
     this.cluster = cluster;
     stages = new StageHost(cluster, slices, metrics, nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, metadata, nanoTime);
+    answers = new KeptAnswers(cluster, meters);
     stages.services().forEach(cluster::addService);
     cluster.addReconciler(deployments);
   }
@@ -97,6 +101,11 @@ public final class ServingCore implements AutoCloseable {
   /** Continues token lists with deployed models. */
   public Generator generator() {
     return router;
+  }
+
+  /** What is being answered here, and could be gone on with elsewhere. */
+  public KeptAnswers answers() {
+    return answers;
   }
 
   /** Embeds token lists with deployed models. */
@@ -167,6 +176,7 @@ public final class ServingCore implements AutoCloseable {
   @Override
   public void close() {
     router.close();
+    answers.close();
     stages.close();
   }
 }

@@ -368,16 +368,45 @@ function say(role, text) {
   return bubble;
 }
 
-/** Yields the data of server-sent events as they arrive. */
+/** Yields id and data of server-sent events as they arrive. */
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest = "", id = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+    for (const line of lines) {
+      if (line.startsWith("id: ")) id = line.slice(4);
+      if (line.startsWith("data: ")) yield [id, line.slice(6)];
+    }
+  }
+}
+
+/** Yields the chunks of a streamed answer; where the connection breaks off, it asks for the rest. */
+async function* streamed(path, body, signal) {
+  let last = "", since = performance.now(), pause = 100;
+  for (;;) {
+    try {
+      const headers = { "Content-Type": "application/json", ...(last && { "Last-Event-ID": last }) };
+      const response = await ask(path, { method: "POST", signal, headers, body: JSON.stringify(body) });
+      for await (const [id, data] of events(response)) {
+        if (data === "[DONE]") return;
+        const chunk = JSON.parse(data);
+        if (chunk.error) throw Object.assign(new Error(chunk.error.message), { status: chunk.error.code === "unavailable" ? 503 : 400 });
+        yield chunk;
+        last = id;
+        since = performance.now();
+        pause = 100;
+      }
+      throw new Error("the stream ended early");
+    } catch (error) {
+      const passing = !error.status || error.status === 503 || error.status === 429;
+      if (signal.aborted || !last || !passing || performance.now() - since > 60000) throw error;
+      await new Promise((next) => setTimeout(next, pause));
+      pause = Math.min(2 * pause, 1000);
+    }
   }
 }
 
@@ -406,22 +435,14 @@ async function chat(text) {
     $("chat-figures").textContent = waiting > 1500 && unwell ? "paused " + (waiting / 1000).toFixed(0) + " s: a node is lost, its layers are being placed elsewhere" : figures();
   }, 250);
   try {
-    const response = await ask("v1/chat/completions", {
-      method: "POST",
-      signal: running.signal,
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({
-        model: $("chat-model").value,
-        messages: conversation,
-        temperature: Number($("chat-temperature").value) || 0,
-        stream: true,
-        stream_options: { include_usage: true },
-      }),
-    });
-    for await (const data of events(response)) {
-      if (data === "[DONE]") break;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(chunk.error.message);
+    const request = {
+      model: $("chat-model").value,
+      messages: conversation,
+      temperature: Number($("chat-temperature").value) || 0,
+      stream: true,
+      stream_options: { include_usage: true },
+    };
+    for await (const chunk of streamed("v1/chat/completions", request, running.signal)) {
       if (chunk.usage) tokens = chunk.usage.completion_tokens;
       const choice = chunk.choices[0];
       reason = choice?.finish_reason || reason;

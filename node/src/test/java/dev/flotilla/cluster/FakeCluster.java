@@ -34,6 +34,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
   private final List<BindableService> services = new ArrayList<>();
   private final List<Reconciler> reconcilers = new CopyOnWriteArrayList<>();
   private Optional<Server> server = Optional.empty();
+  private int port;
   private volatile List<NodeInfo> nodes;
   private volatile Optional<String> leader;
 
@@ -118,11 +119,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
       throw new FlotillaException(Code.NOT_FOUND, "no node " + nodeId, "");
     }
     return channels.computeIfAbsent(
-        nodeId,
-        id ->
-            NettyChannelBuilder.forAddress(loopback(peer.server.orElseThrow().getPort()))
-                .usePlaintext()
-                .build());
+        nodeId, id -> NettyChannelBuilder.forAddress(loopback(peer.port)).usePlaintext().build());
   }
 
   private static InetSocketAddress loopback(int port) {
@@ -182,6 +179,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
     services.forEach(builder::addService);
     try {
       server = Optional.of(builder.build().start());
+      port = server.get().getPort();
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }

@@ -194,6 +194,7 @@ class ClientsTest {
                   throw new UncheckedIOException(e);
                 }
               });
+      assertThat(TestGateway.soon(() -> gateway.generator.requests.size() == 2)).isTrue();
       assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 1)).isTrue();
       assertThat(stalled.closedWithin(5000)).isTrue();
       assertThat(reader.isAlive()).isTrue();

@@ -32,7 +32,7 @@ final class FakeGenerator implements Generator {
   final List<GenerationRequest> requests = new CopyOnWriteArrayList<>();
 
   @Override
-  public Generation start(GenerationRequest request, Sink sink) {
+  public Generation resume(GenerationRequest request, int[] generated, Sink sink) {
     requests.add(request);
     if (refuse) {
       throw failure.orElseThrow();
@@ -44,7 +44,7 @@ final class FakeGenerator implements Generator {
         () -> {
           FinishReason reason = FinishReason.STOP;
           Optional<FlotillaException> error = Optional.empty();
-          for (int i = 0; tokens.length == 0 || i < tokens.length; i++) {
+          for (int i = generated.length; tokens.length == 0 || i < tokens.length; i++) {
             if (i >= failAfter) {
               error = failure;
               break;

@@ -9,6 +9,7 @@ import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.serve.Deployments.StageView;
+import dev.flotilla.serve.KeptAnswers;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
@@ -106,6 +107,7 @@ final class TestGateway implements AutoCloseable {
                     new Random(1))),
             deployments,
             generator,
+            new KeptAnswers(cluster, new SimpleMeterRegistry()),
             embedder,
             training,
             new ModelImports() {

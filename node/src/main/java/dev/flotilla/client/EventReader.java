@@ -1,0 +1,208 @@
+package dev.flotilla.client;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Iterator;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
+
+/**
+ * Reads one stream of server-sent events to its end, through as many connections and nodes as that
+ * takes: when one breaks off, it sends the request again, to the next node that it knows, with the
+ * id of the last event that came, and gets the rest.
+ */
+final class EventReader {
+
+  /** How a request is made for a node. */
+  @FunctionalInterface
+  interface Requests {
+    HttpRequest.Builder to(URI node);
+  }
+
+  /** What is thrown for an answer that is a refusal. */
+  @FunctionalInterface
+  interface Refusals {
+    FlotillaException of(int status, String body);
+  }
+
+  /** What another node, or the same one a while later, may answer otherwise. */
+  private static final Set<Code> PASSING = Set.of(Code.UNAVAILABLE, Code.NO_MAJORITY, Code.BUSY);
+
+  private static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(60);
+  private static final Duration HEAD_TIMEOUT = Duration.ofSeconds(15);
+  private static final long PAUSE_MS_MIN = 50;
+  private static final long PAUSE_MS_MAX = 1000;
+
+  private final HttpClient http;
+  private final Requests requests;
+  private final Refusals refusals;
+  private final List<URI> nodes;
+  private final byte[] body;
+  private final Consumer<JsonNode> onEvent;
+  private String lastId = "";
+  private long progressNs = System.nanoTime();
+
+  /**
+   * @param nodes where the request can be sent, in the order in which they are tried
+   */
+  EventReader(
+      HttpClient http,
+      Requests requests,
+      Refusals refusals,
+      Set<URI> nodes,
+      byte[] body,
+      Consumer<JsonNode> onEvent) {
+    this.http = http;
+    this.requests = requests;
+    this.refusals = refusals;
+    this.nodes = new ArrayList<>(new LinkedHashSet<>(nodes));
+    this.body = body;
+    this.onEvent = onEvent;
+  }
+
+  /** A connection that ended before the stream did. */
+  private static final class Broken extends Exception {
+    private static final long serialVersionUID = 1L;
+
+    Broken(String message, Exception cause) {
+      super(message, cause);
+    }
+  }
+
+  /**
+   * Returns at the end of the stream.
+   *
+   * @return the node that it came from last
+   * @throws FlotillaException as a node says; {@code UNAVAILABLE} when none goes on with it for a
+   *     minute
+   */
+  URI read() throws InterruptedException {
+    long pauseMs = PAUSE_MS_MIN;
+    for (int attempt = 0; ; attempt++) {
+      URI node = nodes.get(attempt % nodes.size());
+      String before = lastId;
+      FlotillaException failure;
+      try {
+        read(node);
+        return node;
+      } catch (Broken e) {
+        failure =
+            new FlotillaException(
+                Code.UNAVAILABLE,
+                "the stream from " + node + " broke off: " + e.getMessage(),
+                "Try again.",
+                e);
+      } catch (FlotillaException e) {
+        if (!PASSING.contains(e.code()) || (lastId.isEmpty() && e.code() == Code.BUSY)) {
+          throw e;
+        }
+        failure = e;
+      }
+      boolean begun = !lastId.isEmpty();
+      boolean allTried = attempt + 1 >= nodes.size();
+      if (begun ? System.nanoTime() - progressNs > PATIENCE_NS : allTried) {
+        throw failure;
+      }
+      if (!before.equals(lastId)) {
+        pauseMs = PAUSE_MS_MIN;
+      }
+      if (begun) {
+        Thread.sleep(pauseMs);
+        pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
+      }
+    }
+  }
+
+  private void read(URI node) throws Broken, InterruptedException {
+    HttpRequest.Builder request =
+        requests
+            .to(node)
+            .header("Content-Type", "application/json")
+            .header("Accept", "text/event-stream")
+            .POST(HttpRequest.BodyPublishers.ofByteArray(body));
+    if (!lastId.isEmpty()) {
+      // A node that hangs is not waited for when another may have the rest.
+      request.header("Last-Event-ID", lastId).timeout(HEAD_TIMEOUT);
+    }
+    HttpResponse<Stream<String>> response;
+    try {
+      response = http.send(request.build(), HttpResponse.BodyHandlers.ofLines());
+    } catch (IOException e) {
+      throw new Broken(String.valueOf(e.getMessage()), e);
+    }
+    try (Stream<String> lines = response.body()) {
+      Iterator<String> each = lines.iterator();
+      if (response.statusCode() != 200) {
+        StringBuilder refusal = new StringBuilder();
+        while (hasNext(each)) {
+          refusal.append(each.next()).append('\n');
+        }
+        throw refusals.of(response.statusCode(), refusal.toString());
+      }
+      events(each);
+    }
+  }
+
+  private void events(Iterator<String> lines) throws Broken {
+    String id = lastId;
+    while (hasNext(lines)) {
+      String line = lines.next();
+      if (line.startsWith("id: ")) {
+        id = line.substring(4);
+      } else if (line.equals("data: [DONE]")) {
+        return;
+      } else if (line.startsWith("data: ")) {
+        JsonNode event = json(line.substring(6));
+        if (event.has("error")) {
+          throw refusals.of(status(event.path("error").path("code").asText()), line.substring(6));
+        }
+        onEvent.accept(event);
+        lastId = id;
+        progressNs = System.nanoTime();
+      }
+    }
+    throw new Broken("it ended early", new IOException("no end of the stream"));
+  }
+
+  /** The status with which an error would have come before the stream began. */
+  private static int status(String code) {
+    return switch (code) {
+      case "conflict" -> 409;
+      case "not_found" -> 404;
+      case "busy" -> 429;
+      case "invalid_value", "invalid_last_event_id" -> 400;
+      case "internal_error" -> 500;
+      default -> 503;
+    };
+  }
+
+  private static boolean hasNext(Iterator<String> lines) throws Broken {
+    try {
+      return lines.hasNext();
+    } catch (UncheckedIOException e) {
+      throw new Broken(String.valueOf(e.getMessage()), e);
+    }
+  }
+
+  private static JsonNode json(String data) throws Broken {
+    try {
+      return Json.MAPPER.readTree(data);
+    } catch (IOException e) {
+      throw new Broken("an event is cut", e);
+    }
+  }
+}

@@ -1,0 +1,74 @@
+package dev.flotilla.gateway;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/** Writes an answer's events, each with its {@link StreamPosition}, from where the client is on. */
+final class StreamWriter implements ChoiceListener {
+
+  private final EventStream out;
+  private final AnswerFormat format;
+  private final StreamPosition had;
+
+  /** Of each choice, the steps that were made. */
+  private final int[] made;
+
+  private boolean usage;
+
+  /**
+   * @param had what the client has; it is not written again
+   */
+  StreamWriter(EventStream out, AnswerFormat format, StreamPosition had) {
+    this.out = out;
+    this.format = format;
+    this.had = had;
+    this.made = new int[had.steps().size()];
+    this.usage = had.usage();
+  }
+
+  /** A choice begins. */
+  void open(int choice) {
+    if (step(choice)) {
+      out.event(id(), format.opening(choice));
+    }
+  }
+
+  @Override
+  public void text(int choice, String piece) {
+    if (step(choice) && !piece.isEmpty()) {
+      out.event(id(), format.delta(choice, piece));
+    }
+  }
+
+  @Override
+  public void end(int choice, String rest, String finishReason) {
+    text(choice, rest);
+    if (step(choice)) {
+      out.event(id(), format.closing(choice, finishReason));
+    } else if (made[choice] < had.steps().get(choice)) {
+      throw StreamPosition.invalid(
+          "choice " + choice + " has " + made[choice] + " steps, not " + had.steps().get(choice));
+    }
+  }
+
+  /** All choices have ended. */
+  void usage(int promptTokens, int completionTokens) {
+    if (!usage) {
+      usage = true;
+      out.event(id(), format.usageChunk(promptTokens, completionTokens));
+    }
+  }
+
+  /** Makes a step; whether the client does not have it. */
+  private boolean step(int choice) {
+    return ++made[choice] > had.steps().get(choice);
+  }
+
+  private String id() {
+    List<Integer> steps = new ArrayList<>();
+    for (int choice = 0; choice < made.length; choice++) {
+      steps.add(Math.max(made[choice], had.steps().get(choice)));
+    }
+    return new StreamPosition(had.answer(), steps, usage).text();
+  }
+}

@@ -1,0 +1,68 @@
+package dev.flotilla.serve;
+
+import dev.flotilla.serve.Generator.FinishReason;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/**
+ * An answer as a value: with it any node can go on with it, and write it as it was begun.
+ *
+ * @param id unique in the cluster
+ * @param rendering how the gateway writes it; opaque here
+ * @param requests one per choice, all of the same model, limits and claim
+ * @param progress what there is of each choice
+ */
+public record AnswerValue(
+    String id, byte[] rendering, List<GenerationRequest> requests, List<Progress> progress) {
+
+  /**
+   * What there is of one choice.
+   *
+   * @param tokens generated so far
+   * @param end why it ended, if it has
+   */
+  public record Progress(int[] tokens, Optional<FinishReason> end) {
+
+    /** Of what has not begun. */
+    public static final Progress NONE = new Progress(new int[0], Optional.empty());
+  }
+
+  /** Copies the lists. */
+  public AnswerValue {
+    requests = List.copyOf(requests);
+    progress = List.copyOf(progress);
+    if (requests.isEmpty() || requests.size() != progress.size()) {
+      throw new IllegalArgumentException(requests.size() + " choices, " + progress.size());
+    }
+  }
+
+  /** One that has not begun. */
+  public static AnswerValue of(String id, byte[] rendering, List<GenerationRequest> requests) {
+    return new AnswerValue(
+        id, rendering, requests, requests.stream().map(r -> Progress.NONE).toList());
+  }
+
+  /** Whose it is. */
+  public String tenant() {
+    return requests.getFirst().claim().tenant();
+  }
+
+  /**
+   * The same answer as two nodes know it: of each choice what is longer. Tokens follow from the
+   * requests, so one is always the other's beginning.
+   */
+  AnswerValue or(AnswerValue other) {
+    List<Progress> longest = new ArrayList<>();
+    for (int choice = 0; choice < progress.size(); choice++) {
+      Progress mine = progress.get(choice);
+      Progress theirs = other.progress.get(choice);
+      boolean fewer = mine.tokens().length < theirs.tokens().length;
+      longest.add(
+          fewer || (mine.end().isEmpty() && mine.tokens().length == theirs.tokens().length)
+              ? theirs
+              : mine);
+    }
+    return new AnswerValue(id, rendering, requests, longest);
+  }
+}

@@ -1,0 +1,232 @@
+package dev.flotilla.app;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.flotilla.Json;
+import dev.flotilla.client.Client;
+import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.model.ModelConfig;
+import dev.flotilla.model.RandomModel;
+import dev.flotilla.tensor.WeightType;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/**
+ * The node that streams are read from is killed with -9; its clients read on at the others. What
+ * they have in the end is what a client has whose node lived.
+ */
+class GatewayKillTest {
+
+  private static final String PATH = "/v1/completions";
+  private static final int TOKENS = 900;
+  private static final int BEFORE = 25;
+
+  @TempDir Path folder;
+
+  private static Map<String, Object> request(Object... more) {
+    Map<String, Object> body = new HashMap<>();
+    body.put("model", "random");
+    body.put("prompt", "The ship's log says");
+    body.put("max_tokens", TOKENS);
+    body.put("ignore_eos", true);
+    body.put("stream", true);
+    body.put("cache", false);
+    body.put("stream_options", Map.of("include_usage", true));
+    for (int i = 0; i < more.length; i += 2) {
+      body.put(String.valueOf(more[i]), more[i + 1]);
+    }
+    return body;
+  }
+
+  /** The streams that are under way when the node dies. */
+  private static final List<Map<String, Object>> REQUESTS =
+      List.of(
+          request("temperature", 0),
+          request("temperature", 1, "seed", 7),
+          request("temperature", 1, "seed", 8, "n", 2),
+          request("temperature", 1, "seed", 9, "stop", "zq"));
+
+  /** What comes of a stream, event by event. */
+  private static final class Answer {
+    final Map<Integer, StringBuilder> texts = new TreeMap<>();
+    String usage = "";
+    int events;
+
+    synchronized void event(JsonNode event) {
+      events++;
+      for (JsonNode choice : event.path("choices")) {
+        texts
+            .computeIfAbsent(choice.path("index").asInt(), i -> new StringBuilder())
+            .append(choice.path("text").asText())
+            .append(choice.path("finish_reason").isTextual() ? "|" : "");
+      }
+      if (event.has("usage")) {
+        usage += event.path("usage");
+      }
+    }
+
+    synchronized int events() {
+      return events;
+    }
+
+    @Override
+    public synchronized String toString() {
+      return texts + usage;
+    }
+  }
+
+  /** A client that knows nothing but HTTP and the header. */
+  private static void raw(
+      List<String> urls, String key, Map<String, Object> body, Answer answer, Runnable onEvent)
+      throws Exception {
+    String lastId = "";
+    try (HttpClient http = HttpClient.newHttpClient()) {
+      for (int attempt = 0; attempt < 200; attempt++) {
+        HttpRequest.Builder request =
+            HttpRequest.newBuilder(URI.create(urls.get(attempt % urls.size()) + PATH))
+                .header("Authorization", "Bearer " + key)
+                .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)));
+        if (!lastId.isEmpty()) {
+          request.header("Last-Event-ID", lastId);
+        }
+        try {
+          HttpResponse<Stream<String>> response =
+              http.send(request.build(), HttpResponse.BodyHandlers.ofLines());
+          try (Stream<String> lines = response.body()) {
+            if (response.statusCode() == 200) {
+              String id = lastId;
+              for (Iterator<String> each = lines.iterator(); each.hasNext(); ) {
+                String line = each.next();
+                if (line.equals("data: [DONE]")) {
+                  return;
+                }
+                if (line.startsWith("id: ")) {
+                  id = line.substring(4);
+                } else if (line.startsWith("data: ")) {
+                  JsonNode event = Json.MAPPER.readTree(line.substring(6));
+                  if (event.has("error")) {
+                    break;
+                  }
+                  answer.event(event);
+                  lastId = id;
+                  onEvent.run();
+                }
+              }
+            } else {
+              assertThat(response.statusCode()).as(String.join("", lines.toList())).isEqualTo(503);
+            }
+          }
+        } catch (IOException | UncheckedIOException broken) {
+          assertThat(lastId).as("%s", broken).isNotEmpty();
+        }
+        TimeUnit.MILLISECONDS.sleep(100);
+      }
+    }
+    throw new AssertionError("no end of the stream after " + answer.events());
+  }
+
+  @Test
+  void streamsOfANodeThatIsKilledAreReadToTheirEndAtOthers() throws Exception {
+    try (TestProcesses nodes = new TestProcesses(folder)) {
+      for (String name : List.of("first", "second", "third")) {
+        nodes.add(name);
+      }
+      String key = Client.keyIn(nodes.node(0).folder()).orElseThrow();
+      Path file = folder.resolve("random.gguf");
+      RandomModel.write(
+          file,
+          new ModelConfig(300, 64, 3, 4, 2, 16, 128, 1024, 10_000f, 1e-5f, false),
+          WeightType.Q8_0,
+          3);
+      Client second = new Client(nodes.node(1).url(), Optional.of(key));
+      second.post("/api/models", Map.of("name", "random", "source", file.toString()));
+      Waiting.deployed(
+          second, Map.of("model", "random", "replicas", 2, "stages", 1, "force", true), s -> {});
+
+      List<String> undisturbed = new ArrayList<>();
+      for (Map<String, Object> body : REQUESTS) {
+        Answer answer = new Answer();
+        second.stream(PATH, body, answer::event);
+        undisturbed.add(answer.toString());
+      }
+
+      CountDownLatch enough = new CountDownLatch(2 * REQUESTS.size());
+      List<Answer> answers = new ArrayList<>();
+      List<CompletableFuture<Void>> ends = new ArrayList<>();
+      List<String> urls = nodes.all().stream().map(NodeProcess::url).toList();
+      for (int i = 0; i < 2 * REQUESTS.size(); i++) {
+        Map<String, Object> body = REQUESTS.get(i / 2);
+        Answer answer = new Answer();
+        answers.add(answer);
+        Runnable onEvent =
+            () -> {
+              if (answer.events() == BEFORE) {
+                enough.countDown();
+              }
+            };
+        boolean ours = i % 2 == 0;
+        CompletableFuture<Void> end = new CompletableFuture<>();
+        ends.add(end);
+        Thread.ofPlatform()
+            .daemon()
+            .start(
+                () -> {
+                  try {
+                    if (ours) {
+                      new Client(nodes.node(0).url(), Optional.of(key))
+                          .stream(
+                              PATH,
+                              body,
+                              event -> {
+                                answer.event(event);
+                                onEvent.run();
+                              });
+                    } else {
+                      raw(urls, key, body, answer, onEvent);
+                    }
+                    end.complete(null);
+                  } catch (Throwable e) {
+                    end.completeExceptionally(e);
+                  }
+                });
+      }
+      assertThat(enough.await(60, TimeUnit.SECONDS)).as("streams under way").isTrue();
+      int ended = (int) ends.stream().filter(CompletableFuture::isDone).count();
+      nodes.node(0).kill();
+      assertThat(ended).as("streams that ended before the kill").isZero();
+      for (int i = 0; i < ends.size(); i++) {
+        ends.get(i).get(120, TimeUnit.SECONDS);
+        assertThat(answers.get(i)).as("stream %s", i).hasToString(undisturbed.get(i / 2));
+      }
+      // Each is paid for once: those undisturbed, and those that two nodes answered.
+      TestNodes.await(
+          "every answer in the ledger",
+          Duration.ofSeconds(60),
+          () -> requests(second) == 3L * REQUESTS.size());
+    }
+  }
+
+  private static long requests(Client client) {
+    return client.get("/api/usage?by=model").path("rows").path(0).path("requests").asLong();
+  }
+}
