@@ -14,6 +14,8 @@ import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
+import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -24,9 +26,12 @@ import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLongArray;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import java.util.function.ToIntFunction;
 import java.util.random.RandomGenerator;
@@ -45,7 +50,8 @@ import org.jspecify.annotations.Nullable;
  * sends through the same node to the same owner meanwhile shares the next one ({@link Combiner}).
  * <b>Receiving</b> asks the partitions' owners, who keep in memory what is handed out ({@link
  * QueueOwner}), and costs no write at the first attempt. <b>Acknowledging</b> changes the groups'
- * progress, in one transaction that is shared too. So a message by itself costs two synced commits,
+ * progress, in one transaction that is shared too. From the first message with a priority on, who
+ * receives asks all owners for the best that they have first. So a message by itself costs two synced commits,
  * and many at once cost two together.
  *
  * <p>An acknowledgement is good if the message is not done with and was not handed out again
@@ -102,6 +108,8 @@ final class GridQueue implements Queue {
   private final QueueArrivals arrivals = new QueueArrivals();
   private final AtomicInteger turn = new AtomicInteger();
   private volatile @Nullable Owners owners;
+  private volatile boolean priorities;
+  private volatile boolean lookedForPriorities;
 
   GridQueue(
       String name,
@@ -346,6 +354,8 @@ final class GridQueue implements Queue {
   private List<String> sendNow(List<Placed> all, Optional<Fence> fence, Grid.TransactionMode mode) {
     SortedMap<Integer, List<Integer>> places = partitions(all);
     String[] ids = new String[all.size()];
+    boolean newPriorities =
+        !priorities && all.stream().anyMatch(placed -> placed.message().priority() > 0);
     transact(
         "sending to",
         mode,
@@ -361,6 +371,9 @@ final class GridQueue implements Queue {
                 entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
               });
           cells.cache.putAll(entries);
+          if (newPriorities) {
+            cells.putPriorities();
+          }
           return true;
         });
     List<String> sent = List.of(ids);
@@ -368,6 +381,10 @@ final class GridQueue implements Queue {
     onCommit(
         () -> {
           metrics.sent(name, sent.size());
+          if (newPriorities) {
+            hasPriorities();
+            peers.hasPriorities(name);
+          }
           wake(places.keySet());
         });
     return sent;
@@ -505,6 +522,9 @@ final class GridQueue implements Queue {
    *     answer
    */
   private List<Message> receiveNow(String group, int max, Duration visibility, boolean everywhere) {
+    if (usesPriorities()) {
+      return receiveByPriority(group, max, visibility, everywhere);
+    }
     List<String> owners = owners().stream().distinct().toList();
     Optional<FlotillaException> silent = Optional.empty();
     int first = turn.getAndIncrement();
@@ -515,7 +535,7 @@ final class GridQueue implements Queue {
         messages = owner.receive(group, max, visibility);
       } else if (everywhere) {
         try {
-          messages = peers.receive(node, name, group, max, visibility);
+          messages = peers.receive(node, name, group, max, visibility, 0);
         } catch (FlotillaException e) {
           silent = Optional.of(e);
         }
@@ -528,6 +548,85 @@ final class GridQueue implements Queue {
       throw silent.get();
     }
     return List.of();
+  }
+
+  /** Of all owners, from the one that has the highest priority, down to what the next one has. */
+  private List<Message> receiveByPriority(
+      String group, int max, Duration visibility, boolean everywhere) {
+    if (!everywhere && owner.best(group) < 0) {
+      return List.of();
+    }
+    List<String> nodes = owners().stream().distinct().toList();
+    if (nodes.equals(List.of(grid.self()))) {
+      return handOut(group, max, visibility, 0);
+    }
+    Map<String, Integer> best = new ConcurrentHashMap<>();
+    AtomicReference<@Nullable FlotillaException> silent = new AtomicReference<>();
+    try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      for (String node : nodes) {
+        threads.execute(
+            () -> {
+              try {
+                best.put(
+                    node,
+                    node.equals(grid.self())
+                        ? owner.best(group)
+                        : peers.best(node, name, group));
+              } catch (FlotillaException e) {
+                silent.set(e);
+              }
+            });
+      }
+    }
+    List<String> order = new ArrayList<>(best.keySet());
+    Collections.rotate(order, turn.getAndIncrement());
+    order.sort(Comparator.comparingInt((String node) -> best.getOrDefault(node, -1)).reversed());
+    for (int i = 0; i < order.size() && best.getOrDefault(order.get(i), -1) >= 0; i++) {
+      String node = order.get(i);
+      int least = i + 1 < order.size() ? Math.max(0, best.getOrDefault(order.get(i + 1), 0)) : 0;
+      List<Message> messages =
+          node.equals(grid.self())
+              ? handOut(group, max, visibility, least)
+              : peers.receive(node, name, group, max, visibility, least);
+      if (!messages.isEmpty()) {
+        return messages;
+      }
+    }
+    FlotillaException failure = silent.get();
+    if (failure != null) {
+      throw failure;
+    }
+    return List.of();
+  }
+
+  /** Hands out of this node's partitions. */
+  List<Message> handOut(String group, int max, Duration visibility, int least) {
+    return usesPriorities()
+        ? owner.receiveByPriority(group, max, visibility, least)
+        : owner.receive(group, max, visibility);
+  }
+
+  /** Whether priorities decide what comes first; known at once from when it was last found so. */
+  private boolean usesPriorities() {
+    if (!priorities && !lookedForPriorities) {
+      lookForPriorities();
+    }
+    return priorities;
+  }
+
+  /** A node that was not told finds it so. */
+  void lookForPriorities() {
+    if (!priorities) {
+      if (read(QueueCells::hasPriorities)) {
+        priorities = true;
+      }
+      lookedForPriorities = true;
+    }
+  }
+
+  /** A message with a priority has been sent. */
+  void hasPriorities() {
+    priorities = true;
   }
 
   private void askOthers(String group, long waitMs) {

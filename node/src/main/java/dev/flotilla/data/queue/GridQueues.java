@@ -193,6 +193,7 @@ public final class GridQueues implements Queues, AutoCloseable {
       try {
         Optional<GridQueue> queue = asListed(name);
         if (queue.isPresent()) {
+          queue.get().lookForPriorities();
           queue.get().owner().clean();
           backlogs.put(name, queue.get().owner().backlogs());
         }

@@ -25,7 +25,8 @@ import org.jspecify.annotations.Nullable;
  * are: {@code n}, the next sequence; {@code b<sequence>}, a {@link QueueBatch} by its first; {@code
  * groups}, their names; for each of them {@code g<group>}, its {@link QueueProgress}, {@code
  * y<group>}, the sequences of its dead, and {@code x<group>~<sequence>}, a dead one; {@code d<id>},
- * an id seen, until it expires; {@code l}, the first batch that is not deleted.
+ * an id seen, until it expires; {@code l}, the first batch that is not deleted. Partition 0 has
+ * {@code p} if there are priorities in any.
  */
 final class QueueCells {
 
@@ -102,6 +103,15 @@ final class QueueCells {
     Map<Integer, Long> all = new TreeMap<>();
     partitions.forEach(p -> all.put(p, number(values.get(key(p, "n")))));
     return all;
+  }
+
+  /** Whether any message has had a priority. */
+  boolean hasPriorities() {
+    return get(0, "p") != null;
+  }
+
+  void putPriorities() {
+    put(0, "p", number(1));
   }
 
   /** The first sequence that is not deleted. */

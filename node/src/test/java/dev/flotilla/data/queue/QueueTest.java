@@ -20,6 +20,7 @@ import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -232,6 +233,45 @@ class QueueTest {
     assertThat(queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(5)))
         .extracting(QueueTest::body)
         .containsExactly("late");
+  }
+
+  /** Their partitions are handed out by all three nodes. */
+  @Test
+  @Order(6)
+  void higherPrioritiesComeFirstOutOfAllPartitionsAndEachKeyStaysInOrder() throws Exception {
+    queue(0, "urgent").send(message("first", "0 before there are priorities"));
+    queues.forEach(each -> assertThat(each.queue("urgent").stats().sent()).isOne());
+    assertThat(receive(queue(1, "urgent"), 10)).hasSize(1);
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int i = 0; i < 40; i++) {
+      int priority = random.nextInt(10);
+      queue(i % 3, "urgent").send(urgent("key-" + i, priority + " " + i, priority));
+    }
+    queue(0, "urgent").send(urgent("key-same", "0 of one key", 0));
+    queue(1, "urgent").send(urgent("key-same", "9 behind it", 9));
+    List<String> bodies = new ArrayList<>();
+    for (int i = 0; bodies.size() < 42; i++) {
+      Queue consumer = queue(i % 3, "urgent");
+      List<Message> messages = receive(consumer, 1 + i % 3);
+      assertThat(messages).as("seed %s, after %s", seed, bodies).isNotEmpty();
+      messages.forEach(each -> bodies.add(body(each)));
+      messages.forEach(each -> acknowledge(consumer, each));
+    }
+    assertThat(bodies.indexOf("9 behind it")).isGreaterThan(bodies.indexOf("0 of one key"));
+    bodies.remove("9 behind it");
+    assertThat(bodies.stream().map(body -> body.charAt(0)).toList())
+        .as("seed %s: %s", seed, bodies)
+        .isSortedAccordingTo(Comparator.reverseOrder());
+  }
+
+  private static Outgoing urgent(String key, String body, int priority) {
+    return new Outgoing(
+        key,
+        body.getBytes(StandardCharsets.UTF_8),
+        Optional.empty(),
+        Duration.ZERO,
+        priority);
   }
 
   @Test
