@@ -29,9 +29,9 @@ import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Carries the engine's messages, and stops chosen transactions at chosen steps of their commit: from
- * such a step on nothing of the transaction leaves this process or comes in. Once all of them have
- * been stopped the process can end, as {@code kill -9} ends it: in the middle of each.
+ * Carries the engine's messages, and stops chosen transactions at chosen steps of their commit:
+ * from such a step on nothing of the transaction leaves this process or comes in. Once all of them
+ * have been stopped the process can end, as {@code kill -9} ends it: in the middle of each.
  *
  * <p>A transaction's coordinator asks the first owner of each partition to prepare, those ask the
  * other owners, and all answer back up; the same again to finish. To stop between two of such

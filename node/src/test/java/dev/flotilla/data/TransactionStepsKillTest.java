@@ -131,9 +131,7 @@ class TransactionStepsKillTest {
         if (wanted.test(answer)) {
           return answer;
         }
-        assertThat(System.nanoTime())
-            .as("%s to %s: %s", line, name, answer)
-            .isLessThan(deadlineNs);
+        assertThat(System.nanoTime()).as("%s to %s: %s", line, name, answer).isLessThan(deadlineNs);
         TimeUnit.MILLISECONDS.sleep(20);
       }
     }
@@ -216,7 +214,7 @@ class TransactionStepsKillTest {
     Map<String, Step> steps = new HashMap<>();
     Map<String, Node> coordinators = new HashMap<>();
     for (int i = 0; i < now.size(); i++) {
-      Step step = Step.values()[i / 2];
+      Step step = List.of(Step.values()).get(i / 2);
       Change change = now.get(i);
       Node coordinator = step.isCoordinators() ? doomed : survivors.get(i % 2);
       steps.put(change.id(), step);
@@ -233,7 +231,9 @@ class TransactionStepsKillTest {
 
     Map<String, String> ends = new HashMap<>();
     for (Node node : survivors) {
-      for (long left = coordinators.values().stream().filter(node::equals).count(); left > 0; left--) {
+      for (long left = coordinators.values().stream().filter(node::equals).count();
+          left > 0;
+          left--) {
         String end = node.end();
         ends.put(end.substring(0, end.indexOf(' ')), end.substring(end.indexOf(' ') + 1));
       }

@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.data.cache.Cache;
 import dev.flotilla.data.cache.CacheConfig;
+import dev.flotilla.data.cache.GridCaches;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.data.grid.GridConfig;
 import dev.flotilla.data.queue.Queue;
@@ -232,7 +233,7 @@ final class TransactionStepsProgram {
   private List<String> entries(String id) {
     return read(
         ignite -> {
-          Affinity<String> affinity = ignite.affinity("flotilla.cache." + CACHE);
+          Affinity<String> affinity = ignite.affinity(engineCache());
           Map<ClusterNode, String> byOwner = new LinkedHashMap<>();
           int nodes = ignite.cluster().forServers().nodes().size();
           for (int i = 0; byOwner.size() < nodes; i++) {
@@ -299,9 +300,11 @@ final class TransactionStepsProgram {
     Cache cache = data.caches().cache(CACHE);
     change.entries().forEach(key -> cache.put(key, new byte[1]));
     var _ =
-        data.queues()
-            .queue(QUEUE)
-            .send(Queue.Outgoing.of(change.queueKey(), bytes(change.id())));
+        data.queues().queue(QUEUE).send(Queue.Outgoing.of(change.queueKey(), bytes(change.id())));
+  }
+
+  private String engineCache() {
+    return GridCaches.engineName(cluster.registry(), CACHE).orElseThrow();
   }
 
   private <T> T read(Function<Ignite, T> operation) {
@@ -371,7 +374,7 @@ final class TransactionStepsProgram {
   private String copies(Change[] changes) {
     return read(
         ignite -> {
-          var cache = ignite.<String, byte[]>cache("flotilla.cache." + CACHE);
+          var cache = ignite.<String, byte[]>cache(engineCache());
           List<String> held = new ArrayList<>();
           for (Change change : changes) {
             long count =

@@ -51,8 +51,8 @@ import org.jspecify.annotations.Nullable;
  * <b>Receiving</b> asks the partitions' owners, who keep in memory what is handed out ({@link
  * QueueOwner}), and costs no write at the first attempt. <b>Acknowledging</b> changes the groups'
  * progress, in one transaction that is shared too. From the first message with a priority on, who
- * receives asks all owners for the best that they have first. So a message by itself costs two synced commits,
- * and many at once cost two together.
+ * receives asks all owners for the best that they have first. So a message by itself costs two
+ * synced commits, and many at once cost two together.
  *
  * <p>An acknowledgement is good if the message is not done with and was not handed out again
  * ({@link QueueReceipt#isGood}); clocks decide only when it is handed out again, never whether an
@@ -92,6 +92,7 @@ final class GridQueue implements Queue {
     }
   }
 
+  private final QueueMade made;
   private final String name;
   private final QueueConfig config;
   private final Grid grid;
@@ -112,48 +113,42 @@ final class GridQueue implements Queue {
   private volatile boolean lookedForPriorities;
 
   GridQueue(
-      String name,
-      QueueConfig config,
+      QueueMade made,
       Grid grid,
       Fences fences,
       InstantSource clock,
       RandomGenerator random,
       QueuePeers peers,
       QueueMetrics metrics) {
-    this.name = name;
-    this.config = config;
+    this.made = made;
+    this.name = made.name();
+    this.config = made.config();
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
     this.peers = peers;
     this.metrics = metrics;
-    this.owner = new QueueOwner(name, config, grid, clock, random, metrics);
+    this.owner = new QueueOwner(made, grid, clock, random, metrics);
     this.room = new QueueRoom(config.partitions(), config.depthMax());
     this.nextSeen = new AtomicLongArray(config.partitions());
   }
 
-  static void createCache(Grid grid, String queue) {
+  /** Makes the partitions' first entries. */
+  void initialize() {
     grid.write(
-        "making queue " + queue,
+        "making queue " + name,
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<AffinityKey<String>, byte[]>cacheConfig(QueueCells.cacheName(queue)));
+          ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(made.engineName()));
           return true;
         });
-  }
-
-  /** Makes the partitions' first entries; does nothing to those that are there. */
-  void initialize() {
     transact(
         "making",
         Grid.TransactionMode.PESSIMISTIC,
         cells -> {
           for (int p = 0; p < config.partitions(); p++) {
-            if (cells.get(p, "groups") == null) {
-              cells.put(p, "n", QueueCells.number(0));
-              cells.put(p, "groups", Json.write(List.of(DEFAULT_GROUP)));
-              cells.putProgress(p, DEFAULT_GROUP, QueueProgress.from(0, 0));
-            }
+            cells.put(p, "n", QueueCells.number(0));
+            cells.put(p, "groups", Json.write(List.of(DEFAULT_GROUP)));
+            cells.putProgress(p, DEFAULT_GROUP, QueueProgress.from(0, 0));
           }
           return true;
         });
@@ -163,12 +158,12 @@ final class GridQueue implements Queue {
   private <T> T transact(
       String what, Grid.TransactionMode mode, Function<QueueCells, T> operation) {
     return grid.transact(
-        what + " queue " + name, mode, ignite -> operation.apply(new QueueCells(ignite, name)));
+        what + " queue " + name, mode, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private <T> T read(Function<QueueCells, T> operation) {
     return grid.read(
-        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, name)));
+        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private static Grid.TransactionMode mode(int partitions) {
@@ -180,8 +175,9 @@ final class GridQueue implements Queue {
     return name;
   }
 
-  QueueConfig config() {
-    return config;
+  /** Tells it from others that had its name. */
+  QueueMade made() {
+    return made;
   }
 
   /** What this node does for others. */
@@ -569,9 +565,7 @@ final class GridQueue implements Queue {
               try {
                 best.put(
                     node,
-                    node.equals(grid.self())
-                        ? owner.best(group)
-                        : peers.best(node, name, group));
+                    node.equals(grid.self()) ? owner.best(group) : peers.best(node, name, group));
               } catch (FlotillaException e) {
                 silent.set(e);
               }

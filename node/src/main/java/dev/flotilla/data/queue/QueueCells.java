@@ -3,6 +3,7 @@ package dev.flotilla.data.queue;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -32,19 +33,23 @@ final class QueueCells {
 
   final Ignite ignite;
   final IgniteCache<AffinityKey<String>, byte[]> cache;
-  private final String queue;
+  private final QueueMade queue;
 
-  QueueCells(Ignite ignite, String queue) {
+  /**
+   * @throws FlotillaException {@code NOT_FOUND} if the queue was deleted, whatever has its name now
+   */
+  QueueCells(Ignite ignite, QueueMade queue) {
     this.ignite = ignite;
     this.queue = queue;
-    this.cache = ignite.cache(cacheName(queue));
-    if (cache == null) {
-      throw new FlotillaException(Code.NOT_FOUND, "there is no queue " + queue, "");
+    IgniteCache<AffinityKey<String>, byte[]> its =
+        Grid.hasCache(ignite, queue.engineName()) ? ignite.cache(queue.engineName()) : null;
+    if (its == null) {
+      throw new FlotillaException(
+          Code.NOT_FOUND,
+          "queue " + queue.name() + " was deleted",
+          "Ask for it by its name again: that finds one made since, or makes it.");
     }
-  }
-
-  static String cacheName(String queue) {
-    return "flotilla.queue." + queue;
+    this.cache = its;
   }
 
   /**
@@ -69,10 +74,12 @@ final class QueueCells {
 
   /** The node that a partition's entries are first on. */
   String owner(int partition) {
-    var node = ignite.affinity(cacheName(queue)).mapKeyToNode(key(partition, "n"));
+    var node = ignite.affinity(queue.engineName()).mapKeyToNode(key(partition, "n"));
     if (node == null) {
       throw new FlotillaException(
-          Code.UNAVAILABLE, "queue " + queue + " has no node for a partition", "Try again soon.");
+          Code.UNAVAILABLE,
+          "queue " + queue.name() + " has no node for a partition",
+          "Try again soon.");
     }
     return String.valueOf(node.consistentId());
   }
@@ -137,7 +144,9 @@ final class QueueCells {
     QueueProgress progress = progressIfAny(partition, group);
     if (progress == null) {
       throw new FlotillaException(
-          Code.NOT_FOUND, "queue " + queue + " has no group " + group, "Receive in it first.");
+          Code.NOT_FOUND,
+          "queue " + queue.name() + " has no group " + group,
+          "Receive in it first.");
     }
     return progress;
   }
@@ -159,7 +168,7 @@ final class QueueCells {
     }
     if (groups.size() >= groupsMax) {
       throw new FlotillaException(
-          Code.INVALID, "queue " + queue + " has " + groupsMax + " groups already", "");
+          Code.INVALID, "queue " + queue.name() + " has " + groupsMax + " groups already", "");
     }
     List<String> more = new ArrayList<>(groups);
     more.add(group);

@@ -69,6 +69,7 @@ final class QueueOwner {
   /** A group's backlog in this node's partitions. */
   record Backlog(long depth, long held, long dead, long oldestSentAtMs) {}
 
+  private final QueueMade made;
   private final String name;
   private final QueueConfig config;
   private final Grid grid;
@@ -80,14 +81,14 @@ final class QueueOwner {
   private final AtomicInteger turn = new AtomicInteger();
 
   QueueOwner(
-      String name,
-      QueueConfig config,
+      QueueMade made,
       Grid grid,
       InstantSource clock,
       RandomGenerator random,
       QueueMetrics metrics) {
-    this.name = name;
-    this.config = config;
+    this.made = made;
+    this.name = made.name();
+    this.config = made.config();
     this.grid = grid;
     this.metrics = metrics;
     this.clock = clock;
@@ -99,14 +100,14 @@ final class QueueOwner {
 
   private <T> T read(Function<QueueCells, T> operation) {
     return grid.read(
-        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, name)));
+        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private <T> T transact(String what, Function<QueueCells, T> operation) {
     return grid.transact(
         what + " queue " + name,
         Grid.TransactionMode.PESSIMISTIC,
-        ignite -> operation.apply(new QueueCells(ignite, name)));
+        ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   /**
@@ -289,8 +290,7 @@ final class QueueOwner {
       Look look = joined(partition, group, taken.max - taken.all.size());
       Hand hand = look.hand();
       List<Offer> offers =
-          fitting(
-              look.offers().stream().filter(o -> o.message().priority() >= least).toList());
+          fitting(look.offers().stream().filter(o -> o.message().priority() >= least).toList());
       if (hand == null || offers.isEmpty()) {
         return;
       }
