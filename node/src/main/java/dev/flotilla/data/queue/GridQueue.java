@@ -308,12 +308,13 @@ final class GridQueue implements Queue {
     if (message.priority() < 0
         || message.priority() > 9
         || message.delay().isNegative()
-        || message.delay().compareTo(Duration.ofDays(30)) > 0
-        || message.dedupId().map(String::isEmpty).orElse(false)) {
+        || message.delay().compareTo(Duration.ofDays(30)) > 0) {
       throw new FlotillaException(
-          Code.INVALID,
-          "a message's priority is 0 to 9, its delay 0 to 30 days, and its id not empty",
-          "");
+          Code.INVALID, "a message's priority is 0 to 9, its delay 0 to 30 days", "");
+    }
+    if (message.dedupId().map(String::isEmpty).orElse(false)) {
+      throw new FlotillaException(
+          Code.INVALID, "a message's dedup_id must not be empty", "Leave it out for none.");
     }
   }
 
