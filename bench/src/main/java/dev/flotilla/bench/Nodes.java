@@ -106,7 +106,7 @@ final class Nodes implements AutoCloseable {
 
   /**
    * Leaves the nodes' folders where they are, logs among them, and with them what the threads of
-   * those that run were doing: {@code threads.txt}.
+   * those that run were doing, virtual ones too: {@code threads.txt}.
    */
   void keepFolder() throws IOException, InterruptedException {
     kept = true;
@@ -114,9 +114,10 @@ final class Nodes implements AutoCloseable {
       new ProcessBuilder(
               Path.of(System.getProperty("java.home"), "bin", "jcmd").toString(),
               String.valueOf(node.pid()),
-              "Thread.print")
+              "Thread.dump_to_file",
+              node.folder().resolve("threads.txt").toString())
           .redirectErrorStream(true)
-          .redirectOutput(node.folder().resolve("threads.txt").toFile())
+          .redirectOutput(ProcessBuilder.Redirect.DISCARD)
           .start()
           .waitFor();
     }

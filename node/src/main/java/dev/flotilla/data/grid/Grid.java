@@ -269,7 +269,7 @@ public final class Grid implements AutoCloseable {
     while (true) {
       Ignite running = running(what);
       try {
-        T value = operation.apply(running);
+        T value = keeper.use(running, operation);
         return new Seen<>(value, !keeper.confirmMajority(running));
       } catch (CacheException | IgniteException | IllegalStateException e) {
         if (!isPassing(e)
@@ -324,7 +324,7 @@ public final class Grid implements AutoCloseable {
     cluster.disk().checkRoom(what);
     T result;
     try {
-      result = operation.apply(running);
+      result = keeper.use(running, operation);
     } catch (CacheException | IgniteException | IllegalStateException e) {
       throw failedWrite(what, running, e);
     }

@@ -20,6 +20,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.IgniteCheckedException;
@@ -57,6 +58,7 @@ final class GridKeeper implements AutoCloseable {
   private final GridMembers members;
   private final GridPeers peers;
   private final LongSupplier nanoTime;
+  private final EngineUse use = new EngineUse();
   private final List<Consumer<Ignite>> onStart = new CopyOnWriteArrayList<>();
   private final CountDownLatch ready = new CountDownLatch(1);
   private final Semaphore wake = new Semaphore(0);
@@ -167,6 +169,11 @@ final class GridKeeper implements AutoCloseable {
     } catch (IllegalStateException stopped) {
       return false;
     }
+  }
+
+  /** All that is done with an engine goes through this, so that the engine can be stopped. */
+  <T> T use(Ignite running, Function<Ignite, T> operation) {
+    return use.apply(running, operation);
   }
 
   boolean isMember(String nodeId) {
@@ -586,7 +593,7 @@ final class GridKeeper implements AutoCloseable {
     engine = null;
     announced = false;
     if (running != null) {
-      Ignition.stop(running.name(), true);
+      use.stop(running);
     }
     up = false;
     stoppedNs = nanoTime.getAsLong();

@@ -13,7 +13,12 @@ import java.util.List;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Predicate;
+import javax.cache.processor.EntryProcessorException;
 import org.apache.ignite.Ignite;
 import org.apache.ignite.cache.query.SqlFieldsQuery;
 import org.apache.ignite.events.DiscoveryEvent;
@@ -120,13 +125,13 @@ class GridTest {
       TestNodes.await(
           "lost partitions",
           Duration.ofSeconds(30),
-          () -> !first.readAny("a test", EngineState::lost).value().isEmpty());
+          () -> holds(first, ignite -> !EngineState.lost(ignite).isEmpty()));
       assertThatThrownBy(() -> held(first)).isInstanceOf(FlotillaException.class);
       gone.forEach(grids::restart);
       TestNodes.await(
           "all partitions",
           Duration.ofSeconds(30),
-          () -> first.readAny("a test", EngineState::lost).value().isEmpty());
+          () -> holds(first, ignite -> EngineState.lost(ignite).isEmpty()));
       for (var member : grids.running()) {
         TestNodes.await("a majority", Duration.ofSeconds(30), member.grid()::hasMajority);
         assertThat(held(member.grid())).isEqualTo(ENTRIES);
@@ -164,7 +169,7 @@ class GridTest {
       TestNodes.await(
           "lost partitions",
           Duration.ofSeconds(30),
-          () -> !first.readAny("a test", EngineState::lost).value().isEmpty());
+          () -> holds(first, ignite -> !EngineState.lost(ignite).isEmpty()));
       grids.stop(all.get(2));
       List<Thread> starts = new ArrayList<>();
       for (int back : new int[] {4, 3, 2}) {
@@ -172,7 +177,7 @@ class GridTest {
         TestNodes.await(
             all.get(back).config().name() + " to be there",
             Duration.ofSeconds(60),
-            () -> first.readAny("a test", Grid::visible).value().contains(all.get(back).id()));
+            () -> holds(first, ignite -> Grid.visible(ignite).contains(all.get(back).id())));
       }
       for (Thread start : starts) {
         start.join();
@@ -180,11 +185,20 @@ class GridTest {
       TestNodes.await(
           "all partitions",
           Duration.ofSeconds(30),
-          () -> first.readAny("a test", EngineState::lost).value().isEmpty());
+          () -> holds(first, ignite -> EngineState.lost(ignite).isEmpty()));
       awaitMajority(grids.running());
       for (var member : grids.running()) {
         assertThat(held(member.grid())).isEqualTo(ENTRIES);
       }
+    }
+  }
+
+  /** Also of an engine that starts again meanwhile, as one that has lost its majority may. */
+  private static boolean holds(Grid grid, Predicate<Ignite> condition) {
+    try {
+      return grid.readAny("a test", condition::test).value();
+    } catch (FlotillaException notUp) {
+      return false;
     }
   }
 
@@ -219,6 +233,66 @@ class GridTest {
       held += value != null && value == i ? 1 : 0;
     }
     return held;
+  }
+
+  private static final CountDownLatch NEVER = new CountDownLatch(1);
+  private static final CountDownLatch INSIDE = new CountDownLatch(1);
+
+  /** As one that waits for the roll-back of what a cut has broken, and that never ends. */
+  @Test
+  @Timeout(60)
+  void whoWaitsInAnEngineForWhatNeverComesDoesNotKeepItFromStopping() throws Exception {
+    try (TestGrids grids = new TestGrids(folder)) {
+      var only = grids.add();
+      put(only.grid(), 1, 1);
+      AtomicReference<Throwable> end = new AtomicReference<>();
+      AtomicBoolean leftInterrupted = new AtomicBoolean();
+      Thread waiting =
+          Thread.ofVirtual()
+              .start(
+                  () -> {
+                    try {
+                      only.grid()
+                          .transact("a test", Grid.TransactionMode.PESSIMISTIC, GridTest::stay);
+                    } catch (FlotillaException e) {
+                      end.set(e);
+                    }
+                    leftInterrupted.set(Thread.currentThread().isInterrupted());
+                  });
+      INSIDE.await();
+      Thread stopping = Thread.ofPlatform().daemon().start(() -> grids.stop(only));
+      try {
+        assertThat(stopping.join(Duration.ofSeconds(30))).isTrue();
+      } finally {
+        NEVER.countDown();
+      }
+      waiting.join();
+      assertThat(end.get())
+          .isInstanceOfSatisfying(
+              FlotillaException.class, e -> assertThat(e.code()).isEqualTo(Code.OUTCOME_UNKNOWN));
+      assertThat(leftInterrupted).isFalse();
+      grids.restart(only);
+      Grid again = grids.running().getFirst().grid();
+      TestNodes.await("the grid again", Duration.ofSeconds(30), again::hasMajority);
+      assertThat(get(again, 1)).isEqualTo(1);
+    }
+  }
+
+  private static Integer stay(Ignite ignite) {
+    return ignite
+        .<Integer, Integer>cache("test")
+        .invoke(
+            1,
+            (entry, arguments) -> {
+              INSIDE.countDown();
+              try {
+                NEVER.await();
+              } catch (InterruptedException e) {
+                throw new EntryProcessorException(e);
+              }
+              entry.setValue(2);
+              return 2;
+            });
   }
 
   /** As after a cut that lasted longer than the engine's patience. */
