@@ -261,7 +261,11 @@ class TransactionStepsKillTest {
   }
 
   private Set<String> done(Node node) throws IOException, InterruptedException {
-    return ids(node.ask("done " + json(changes), answer -> !answer.startsWith("failed ")));
+    Set<String> found =
+        ids(node.ask("done " + json(changes), answer -> !answer.startsWith("failed ")));
+    // What is done in half is told with words.
+    assertThat(found).as("what %s reads", node.name).noneMatch(id -> id.contains(" "));
+    return found;
   }
 
   private static Set<String> ids(String answer) {
