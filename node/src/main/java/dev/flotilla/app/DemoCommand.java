@@ -12,8 +12,9 @@ import picocli.CommandLine.Option;
 @Command(
     name = "demo",
     description = {
-      "Start three nodes on this machine, train a model on them, split it over them, serve it,",
-      "lose one of them and go on. Prints each step with its figures, then the console's address."
+      "Train and serve a model on three nodes of this machine, and lose one of them.",
+      "Starts three nodes, trains a model on them, splits it over them, serves it, loses one of them",
+      "and goes on. Prints each step with its figures, then the console's address."
     },
     mixinStandardHelpOptions = true)
 final class DemoCommand implements Callable<Integer> {

@@ -27,6 +27,7 @@ import picocli.CommandLine.Command;
       ShowCommand.class,
       StopCommand.class,
       RemoveCommand.class,
+      DrainCommand.class,
       RemoveNodeCommand.class,
       LockCommand.class,
       BackupCommand.class,
@@ -54,7 +55,7 @@ import picocli.CommandLine.Command;
     versionProvider = Version.class)
 public final class Main {
 
-  private Main() {}
+  Main() {}
 
   /** Runs one command and exits with its code. */
   public static void main(String[] arguments) {

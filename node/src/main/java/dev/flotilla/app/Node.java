@@ -238,7 +238,10 @@ final class Node {
     }
     log.info("stopping");
     try {
-      if (!gateway.drain(DRAIN_PATIENCE)) {
+      gateway.startDraining();
+      long startNs = System.nanoTime();
+      leaveReplicas();
+      if (!gateway.awaitIdle(DRAIN_PATIENCE.minusNanos(System.nanoTime() - startNs))) {
         log.warn("requests still ran after {} s; they are cut", DRAIN_PATIENCE.toSeconds());
       }
       gateway.close();
@@ -253,6 +256,16 @@ final class Node {
       log.error("the node did not stop cleanly", e);
     }
     log.info("stopped");
+  }
+
+  private void leaveReplicas() throws InterruptedException {
+    try {
+      if (!serving.leave(DRAIN_PATIENCE)) {
+        log.warn("what runs here has no room on other nodes, and stops with this one");
+      }
+    } catch (FlotillaException e) {
+      log.warn("what runs here could not be placed elsewhere: {}", e.explanation());
+    }
   }
 
   private void addTrained(String job, String model, Path folder) {

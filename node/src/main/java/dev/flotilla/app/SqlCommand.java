@@ -33,7 +33,8 @@ import picocli.CommandLine.Parameters;
 @Command(
     name = "sql",
     description = {
-      "Run SQL. Without a STATEMENT, read statements from the terminal or standard input;",
+      "Run SQL: a statement, a file, or what is typed.",
+      "Without a STATEMENT, read statements from the terminal or standard input;",
       "there, \\d lists the tables, \\d TABLE its columns, and \\q ends."
     },
     subcommands = SqlCommand.Migrate.class,

@@ -50,6 +50,16 @@ public interface Cluster extends AutoCloseable {
    */
   void remove(String nodeId);
 
+  /**
+   * Asks that nothing new be placed on a node, and that what runs on it go elsewhere where it can;
+   * its state is {@code DRAINING} then. Forgotten when the node starts again.
+   *
+   * @param drained whether to ask so, or to take that back
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such node; {@code
+   *     NO_MAJORITY}
+   */
+  void drain(String nodeId, boolean drained);
+
   /** Whether the group of those that decide has let go of a node. */
   boolean isMember(String nodeId);
 

@@ -121,6 +121,30 @@ public final class ClusterCore implements AutoCloseable {
     }
   }
 
+  /**
+   * Notes for the controller that a node is to be drained until it starts again, or is not.
+   *
+   * @throws dev.flotilla.FlotillaException {@code NOT_FOUND} if there is no such node
+   */
+  public void drain(String nodeId, boolean drained) {
+    registry.sync();
+    while (true) {
+      Registry.Entry entry =
+          registry.get(nodeKey(nodeId)).orElseThrow(() -> ClusterNode.noSuchNode(nodeId));
+      long start = Json.read(entry.value(), NodeInfo.class).incarnation();
+      if (registry
+          .commit(
+              List.of(new Registry.Condition(nodeKey(nodeId), entry.epoch())),
+              List.of(
+                  new Registry.Write(
+                      Controller.drainKey(nodeId),
+                      drained ? Optional.of(Json.write(start)) : Optional.empty())))
+          .isPresent()) {
+        return;
+      }
+    }
+  }
+
   /** Starts to watch and to act, which it does while it leads; it has registered before. */
   public void open() {
     LivenessWatch watch =

@@ -277,8 +277,13 @@ public final class ClusterNode implements Cluster {
         List.of(
             new Registry.Write(key, Optional.empty()),
             new Registry.Write(
-                new Registry.Key(Controller.REMOVED_KIND, nodeId),
-                Optional.of(Json.write(nodeId)))));
+                new Registry.Key(Controller.REMOVED_KIND, nodeId), Optional.of(Json.write(nodeId))),
+            new Registry.Write(Controller.drainKey(nodeId), Optional.empty())));
+  }
+
+  @Override
+  public void drain(String nodeId, boolean drained) {
+    core.drain(nodeId, drained);
   }
 
   /** The group can change only if a majority of those that are left answers. */
@@ -415,7 +420,7 @@ public final class ClusterNode implements Cluster {
     return channels.to(node.id(), node.host(), node.httpPort() + 1, node.incarnation());
   }
 
-  private static FlotillaException noSuchNode(String nodeId) {
+  static FlotillaException noSuchNode(String nodeId) {
     return new FlotillaException(
         Code.NOT_FOUND, "no node " + nodeId + " in this cluster", "`flotilla ps` lists them.");
   }

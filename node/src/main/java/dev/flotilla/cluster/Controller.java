@@ -27,6 +27,7 @@ final class Controller implements AutoCloseable {
 
   static final Registry.Key CONTROLLER = new Registry.Key("controller", "current");
   static final String REMOVED_KIND = "removed-node";
+  private static final String DRAIN_KIND = "drained-node";
 
   private static final Logger LOG = LoggerFactory.getLogger(Controller.class);
   private static final long PERIOD_NS = 1_000_000_000L;
@@ -65,6 +66,11 @@ final class Controller implements AutoCloseable {
     this.reconcilers = List.copyOf(reconcilers);
     this.threads = threads;
     this.signals = new Signal(threads);
+  }
+
+  /** Holds the incarnation of the node that is to be drained. */
+  static Registry.Key drainKey(String nodeId) {
+    return new Registry.Key(DRAIN_KIND, nodeId);
   }
 
   void start() {
@@ -195,11 +201,19 @@ final class Controller implements AutoCloseable {
       return registry.commit(fenced, writes);
     }
 
+    /** Whether that was asked of this start of it. */
+    private boolean isDrained(NodeInfo node) {
+      return registry
+          .get(drainKey(node.id()))
+          .map(entry -> Json.read(entry.value(), Long.class) == node.incarnation())
+          .orElse(false);
+    }
+
     private void writeState(NodeInfo node) {
       NodeInfo.State wanted =
           !liveness.alive(node)
               ? NodeInfo.State.LOST
-              : node.state() == NodeInfo.State.LOST ? NodeInfo.State.UP : node.state();
+              : isDrained(node) ? NodeInfo.State.DRAINING : NodeInfo.State.UP;
       if (wanted == node.state()) {
         return;
       }

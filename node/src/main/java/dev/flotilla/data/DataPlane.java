@@ -76,13 +76,17 @@ public final class DataPlane implements AutoCloseable {
 
   /** Wires the parts; opens nothing yet. */
   public DataPlane(Environment environment) {
+    this(
+        environment,
+        GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+  }
+
+  /** As above, with a grid that is set otherwise. */
+  public DataPlane(Environment environment, GridConfig gridConfig) {
     Locks locks =
         Locks.embedded(environment.cluster(), environment.nanoTime(), environment.metrics());
     userLocks = locks.forUsers();
-    grid =
-        Grid.create(
-            environment.cluster(),
-            GridConfig.of(environment.folder(), environment.bindHost(), environment.httpPort()));
+    grid = Grid.create(environment.cluster(), gridConfig);
     caches = new GridCaches(environment, grid);
     usage = new GridUsage(environment, grid);
     fences = new Fences(grid);

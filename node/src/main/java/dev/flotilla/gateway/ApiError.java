@@ -3,6 +3,7 @@ package dev.flotilla.gateway;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
+import dev.flotilla.UnknownFieldException;
 import java.util.List;
 import java.util.Optional;
 
@@ -74,6 +75,9 @@ final class ApiError extends RuntimeException {
   }
 
   static ApiError of(FlotillaException error) {
+    if (error instanceof UnknownFieldException unknown) {
+      return unknown("field", unknown.field(), unknown.known());
+    }
     return switch (error.code()) {
       case INVALID -> of(400, "invalid_value", error.explanation());
       case BAD_FILE -> of(400, "bad_file", error.explanation());

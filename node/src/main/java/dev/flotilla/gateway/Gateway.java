@@ -245,13 +245,17 @@ public final class Gateway implements AutoCloseable {
     return connector.getLocalPort();
   }
 
+  /** Refuses new work from now on, and {@code /health} answers 503. */
+  public void startDraining() {
+    handler.startDraining();
+  }
+
   /**
-   * Refuses new work, so that {@code /health} answers 503, and waits for what runs to end.
+   * Waits for what runs to end.
    *
    * @return whether all of it ended in time
    */
-  public boolean drain(Duration patience) throws InterruptedException {
-    handler.startDraining();
+  public boolean awaitIdle(Duration patience) throws InterruptedException {
     long deadlineNs = services.nanoTime().getAsLong() + patience.toNanos();
     while (handler.running() > 0) {
       if (services.nanoTime().getAsLong() > deadlineNs) {

@@ -98,6 +98,13 @@ final class LocksApi {
     return node;
   }
 
+  private static int permits(Fields fields, Mode mode) {
+    if (mode == Mode.PERMIT && fields.node("permits").isEmpty()) {
+      throw ApiError.missing("permits", " with mode permit: how many the semaphore has");
+    }
+    return fields.integer("permits", 0, 0, Locks.PERMITS_MAX);
+  }
+
   private void acquire(Exchange exchange, String name) {
     Fields fields = exchange.json();
     Mode mode =
@@ -113,7 +120,7 @@ final class LocksApi {
             fields.requiredText("holder"),
             fields.text("claim").orElseGet(() -> UUID.randomUUID().toString()),
             mode,
-            fields.integer("permits", 0, 0, Locks.PERMITS_MAX),
+            permits(fields, mode),
             fields.integer("ttl_ms", Locks.TTL_MS_MIN, Locks.TTL_MS_MAX).orElse(Locks.TTL_MS),
             fields.integer("wait_ms", 0, 0, WAIT_MS_MAX),
             fields.flag("keep_waiting", false));

@@ -11,7 +11,6 @@ import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.time.Instant;
-import java.time.format.DateTimeParseException;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
@@ -128,17 +127,7 @@ final class LogApi {
     return exchange
         .query(name)
         .filter(text -> !text.isEmpty())
-        .map(
-            text -> {
-              try {
-                return text.matches("[0-9]{1,18}")
-                    ? Long.parseLong(text)
-                    : Instant.parse(text).toEpochMilli();
-              } catch (DateTimeParseException e) {
-                throw ApiError.invalid(
-                    name, name + " must be milliseconds since 1970 or like 2026-01-31T12:00:00Z.");
-              }
-            });
+        .map(text -> Times.parse(name, text));
   }
 
   private static long number(Exchange exchange, String name, long otherwise) {

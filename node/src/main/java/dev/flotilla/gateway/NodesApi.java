@@ -1,5 +1,6 @@
 package dev.flotilla.gateway;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
@@ -7,14 +8,18 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
+import dev.flotilla.serve.Deployments;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Nodes that leave for good.
+ * Nodes that leave, for a while or for good.
  *
  * <pre>
+ * POST   /api/cluster/nodes/{id or name}/drain → {"id","name","state":"draining","replicas":[those
+ *        that still run there, for want of room elsewhere]}
+ * DELETE /api/cluster/nodes/{id or name}/drain → {"id","name","state":"up"}
  * DELETE /api/cluster/nodes/{id or name}[?force=true] → {"id","name","state":"removed"}
  *        409 if it has the last copy of something; with force that is given up
  * </pre>
@@ -24,6 +29,9 @@ final class NodesApi {
   /** How long the group and the grid may take to let go of it, before the answer says so. */
   private static final Duration PATIENCE = Duration.ofSeconds(30);
 
+  /** The controller has moved by then what it can. */
+  private static final Duration DECISION = Duration.ofSeconds(3);
+
   private final GatewayServices services;
 
   NodesApi(GatewayServices services) {
@@ -32,7 +40,52 @@ final class NodesApi {
 
   List<Route> routes() {
     return List.of(
+        Route.named("POST", "/api/cluster/nodes/*/drain", Access.KEY, this::drain),
+        Route.named("DELETE", "/api/cluster/nodes/*/drain", Access.KEY, this::undrain),
         Route.named("DELETE", "/api/cluster/nodes/*", Access.WORK, this::remove).query("force"));
+  }
+
+  private void drain(Exchange exchange, String idOrName) throws InterruptedException {
+    NodeInfo node = find(idOrName);
+    services.cluster().drain(node.id(), true);
+    ObjectNode answer = answer(node).put("state", "draining");
+    awaitLeft(node.id()).forEach(answer.putArray("replicas")::add);
+    exchange.send(200, answer);
+  }
+
+  private void undrain(Exchange exchange, String idOrName) {
+    NodeInfo node = find(idOrName);
+    services.cluster().drain(node.id(), false);
+    exchange.send(200, answer(node).put("state", "up"));
+  }
+
+  private static ObjectNode answer(NodeInfo node) {
+    return Json.MAPPER.createObjectNode().put("id", node.id()).put("name", node.name());
+  }
+
+  /** The replicas that still run there once the others do elsewhere, or the patience is over. */
+  private List<String> awaitLeft(String node) throws InterruptedException {
+    long startNs = services.nanoTime().getAsLong();
+    while (true) {
+      List<Deployments.ReplicaView> all =
+          services.deployments().list().stream().flatMap(d -> d.replicas().stream()).toList();
+      List<String> here =
+          all.stream()
+              .filter(r -> r.stages().stream().anyMatch(stage -> stage.node().equals(node)))
+              .map(Deployments.ReplicaView::id)
+              .toList();
+      boolean noticed =
+          services.cluster().nodes().stream()
+              .noneMatch(n -> n.id().equals(node) && n.state() == NodeInfo.State.UP);
+      boolean loading = all.stream().anyMatch(r -> r.state().equals("loading"));
+      long waitedNs = services.nanoTime().getAsLong() - startNs;
+      if ((noticed && here.isEmpty() && !loading)
+          || (!here.isEmpty() && waitedNs > DECISION.toNanos())
+          || waitedNs > PATIENCE.toNanos()) {
+        return here;
+      }
+      Thread.sleep(100);
+    }
   }
 
   private void remove(Exchange exchange, String idOrName) throws InterruptedException {
@@ -41,13 +94,7 @@ final class NodesApi {
       checkNothingLost(node);
     }
     services.cluster().remove(node.id());
-    exchange.send(
-        200,
-        Json.MAPPER
-            .createObjectNode()
-            .put("id", node.id())
-            .put("name", node.name())
-            .put("state", awaitGone(node.id()) ? "removed" : "leaving"));
+    exchange.send(200, answer(node).put("state", awaitGone(node.id()) ? "removed" : "leaving"));
   }
 
   private NodeInfo find(String idOrName) {

@@ -199,8 +199,10 @@ final class QueueApi {
     JsonNode node =
         fields
             .node("receipts")
-            .filter(JsonNode::isArray)
-            .orElseThrow(() -> ApiError.invalid("receipts", "receipts must be an array."));
+            .orElseThrow(() -> ApiError.missing("receipts", ", as an array of strings"));
+    if (!node.isArray()) {
+      throw ApiError.invalid("receipts", "receipts must be an array.");
+    }
     for (JsonNode receipt : node) {
       if (!receipt.isTextual()) {
         throw ApiError.invalid("receipts", "each receipt must be a string.");

@@ -103,10 +103,10 @@ final class TransactionsApi {
   private void run(Exchange exchange) {
     Fields fields = exchange.json();
     JsonNode sent =
-        fields
-            .node("steps")
-            .filter(JsonNode::isArray)
-            .orElseThrow(() -> ApiError.invalid("steps", "steps must be an array."));
+        fields.node("steps").orElseThrow(() -> ApiError.missing("steps", ", as an array"));
+    if (!sent.isArray()) {
+      throw ApiError.invalid("steps", "steps must be an array.");
+    }
     List<Step> steps = TransactionJson.steps(sent);
     exchange.send(
         200, TransactionJson.toJson(transactions().run(options(fields), steps, fields.text("id"))));

@@ -7,10 +7,7 @@ import dev.flotilla.data.usage.Usage;
 import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
-import java.time.DateTimeException;
 import java.time.Instant;
-import java.time.LocalDate;
-import java.time.ZoneOffset;
 import java.util.List;
 
 /**
@@ -49,8 +46,9 @@ final class UsageApi {
 
   private void report(Exchange exchange) {
     long nowMs = services.clock().millis();
-    long from = exchange.query("from").map(text -> time("from", text)).orElse(nowMs - DAY_MS);
-    long to = exchange.query("to").map(text -> time("to", text)).orElse(nowMs + 1);
+    long from =
+        exchange.query("from").map(text -> Times.parse("from", text)).orElse(nowMs - DAY_MS);
+    long to = exchange.query("to").map(text -> Times.parse("to", text)).orElse(nowMs + 1);
     String by = exchange.query("by").orElse("model");
     Usage.Report report = services.data().usage().report(from, to, by(by));
     ObjectNode answer =
@@ -80,21 +78,6 @@ final class UsageApi {
       case "day" -> Usage.By.DAY;
       default -> throw ApiError.invalid("by", "by must be model, key or day.");
     };
-  }
-
-  private static long time(String name, String text) {
-    try {
-      if (text.matches("\\d{1,15}")) {
-        return Long.parseLong(text);
-      }
-      return text.contains("T")
-          ? Instant.parse(text).toEpochMilli()
-          : LocalDate.parse(text).atStartOfDay(ZoneOffset.UTC).toInstant().toEpochMilli();
-    } catch (DateTimeException | ArithmeticException e) {
-      throw ApiError.invalid(
-          name,
-          name + " must be milliseconds since 1970, or like 2026-11-24 or 2026-11-24T10:00:00Z.");
-    }
   }
 
   private void append(Exchange exchange) {

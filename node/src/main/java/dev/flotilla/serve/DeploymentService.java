@@ -77,7 +77,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
    * What one look at the cluster found.
    *
    * @param nodes that may be used
-   * @param ids of them
+   * @param ids of those on which what is placed may stay
    */
   private record Pass(List<NodeInfo> nodes, Set<String> ids, Occupancy occupancy) {}
 
@@ -314,8 +314,9 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public List<DeploymentView> list() {
-    List<NodeInfo> up = up();
-    Pass pass = new Pass(up, ids(up), new Occupancy(cluster.registry()));
+    Set<String> answering =
+        ids(cluster.nodes().stream().filter(n -> n.state() != NodeInfo.State.LOST).toList());
+    Pass pass = new Pass(up(), answering, new Occupancy(cluster.registry()));
     return cluster.registry().list(KIND).stream()
         .map(e -> view(Json.read(e.value(), Wanted.class), pass))
         .toList();

@@ -184,6 +184,11 @@ final class SimulatedNode extends World.Scope implements Cluster {
   }
 
   @Override
+  public void drain(String nodeId, boolean drained) {
+    core.drain(nodeId, drained);
+  }
+
+  @Override
   public void remove(String nodeId) {
     throw new Violation("nobody removes nodes here");
   }

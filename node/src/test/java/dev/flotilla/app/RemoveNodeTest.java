@@ -84,6 +84,13 @@ class RemoveNodeTest {
                   "/api/cluster/nodes/" + client.get("/api/cluster").path("self").asText()),
           "cannot remove itself");
 
+      assertThat(first.run("drain", "second")).isZero();
+      assertThat(named(client, "second").path("state").asText()).isEqualTo("draining");
+      assertThat(first.run("drain", "second", "--undo")).isZero();
+      TestNodes.await(
+          "it is up again", SOON, () -> named(client, "second").path("state").asText().equals("up"));
+      assertThat(first.run("drain", "nobody")).isEqualTo(1);
+
       third.close();
       TestNodes.await(
           "it is lost", SOON, () -> named(client, "third").path("state").asText().equals("lost"));

@@ -145,6 +145,14 @@ class WrongInputsTest {
       {"POST", "/api/indexes/i/documents", "{\"documents\":[],\"wrong\":1}", "documents"},
       {"POST", "/api/indexes/i/documents/get", "{\"ids\":[],\"wrong\":1}", "ids"},
       {"POST", "/api/indexes/i/search", "{\"wrong\":1}", "query"},
+      {
+        "POST",
+        "/api/indexes/i/search",
+        "{\"sort\":[{\"field\":\"a\",\"wrong\":1}]}",
+        "sort[0].order"
+      },
+      {"POST", "/api/indexes", "{\"name\":\"i\",\"vector\":{\"wrong\":1}}", "vector.dimensions"},
+      {"POST", "/api/transactions", "{\"steps\":[{\"wrong\":{}}]}", "steps[0].statement"},
       {"POST", "/api/jobs", "{\"job\":\"node_report\",\"wrong\":1}", "input"},
       {"POST", "/api/streams/s/batch", "{\"records\":[\"eA==\"],\"wrong\":1}", "records"},
       {"POST", "/api/streams/s/trim", "{\"before\":0,\"wrong\":1}", "before"},
@@ -162,10 +170,51 @@ class WrongInputsTest {
       Answer answer = refused(400, each[0], each[1], each[2]);
       String name = each[2].contains("wrong") ? "wrong" : "fence";
       assertThat(answer.message()).as(each[1] + " " + each[2]).contains(name, each[3]);
+      assertThat(answer.body().at("/error/code").asText())
+          .as(each[1] + " " + each[2])
+          .isEqualTo("unknown_parameter");
+      assertThat(answer.body().at("/error/param").asText())
+          .as(each[1] + " " + each[2])
+          .endsWith(name);
     }
     assertThat(send("GET", "/api/queues/new", "").status()).isEqualTo(404);
     assertThat(send("GET", "/api/caches/c", "").status()).isEqualTo(404);
     assertThat(send("GET", "/api/streams/s", "").status()).isEqualTo(404);
+  }
+
+  @Test
+  void smallSlipsAreNamedInWordsOfOurs() throws Exception {
+    done("POST", "/api/queues/slips", "{}");
+    refused(
+        400,
+        "POST",
+        "/api/queues/slips/messages",
+        "{\"body\":\"x\",\"dedup_id\":\"\"}",
+        "dedup_id must not be empty");
+    refused(400, "GET", "/api/logs?query=(a", "", "the query cannot be understood");
+    done("GET", "/api/logs?from=2026-11-30&to=2026-12-01T00:00:00Z", "");
+    refused(400, "GET", "/api/logs?from=yesterday", "", "from must be", "2026-11-24T10:00:00Z");
+    done(
+        "POST",
+        "/api/indexes",
+        "{\"name\":\"slips\",\"fields\":{\"author\":{\"type\":\"keyword\"}}}");
+    refused(
+        400,
+        "POST",
+        "/api/indexes/slips/search",
+        "{\"query\":\"x\",\"highlight\":[\"autor\"]}",
+        "highlight: this index has no field 'autor'",
+        "author");
+    refused(
+        400,
+        "POST",
+        "/api/indexes/slips/search",
+        "{\"query\":\"x\",\"return_fields\":[\"text\",\"autor\"]}",
+        "return_fields: this index has no field 'autor'");
+    done(
+        "POST",
+        "/api/indexes/slips/search",
+        "{\"query\":\"x\",\"highlight\":[\"text\"],\"return_fields\":[\"text\",\"author\"]}");
   }
 
   @Test
@@ -176,6 +225,10 @@ class WrongInputsTest {
       {"POST", "/api/locks/l/renew", "{\"holder\":\"a\"}", "token"},
       {"POST", "/api/locks/l/release", "{\"holder\":\"a\"}", "token"},
       {"POST", "/api/locks/l/acquire", "{}", "holder"},
+      {"POST", "/api/locks/l/acquire", "{\"holder\":\"a\",\"mode\":\"permit\"}", "permits"},
+      {"POST", "/api/queues/missing/ack", "{}", "receipts"},
+      {"POST", "/api/queues/missing/nack", "{}", "receipts"},
+      {"POST", "/api/transactions", "{}", "steps"},
       {"POST", "/api/jobs", "{\"input\":{}}", "job"},
       {"PUT", "/api/blobs/uploads/u", "x", "offset"},
       {
@@ -307,13 +360,18 @@ class WrongInputsTest {
             "[{\"put\":{\"cache\":\"c\",\"key\":\"k\"}}]",
             "[{\"statement\":1}]",
             "[{\"statement\":\"SELECT 1\",\"arguments\":1}]",
-            "[{\"statement\":\"SELECT 1\",\"get\":{\"cache\":\"c\",\"key\":\"k\"}}]",
             "[{\"ack\":{\"queue\":\"q\"}}]",
             "[{\"ack\":{\"queue\":\"q\",\"receipts\":[1]}}]",
             "[{\"send\":{\"queue\":\"q\",\"key\":\"k\",\"body\":\"a\",\"body_base64\":\"YQ==\"}}]",
             "[{\"send\":{\"queue\":\"q\",\"key\":\"k\",\"body_base64\":\"!\"}}]")) {
       refused(400, "POST", "/api/transactions", "{\"steps\":" + steps + "}", "step 1");
     }
+    refused(
+        400,
+        "POST",
+        "/api/transactions",
+        "{\"steps\":[{\"statement\":\"SELECT 1\",\"get\":{\"cache\":\"c\",\"key\":\"k\"}}]}",
+        "steps[0].get");
     refused(
         404,
         "POST",

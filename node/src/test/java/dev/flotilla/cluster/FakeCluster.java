@@ -155,6 +155,15 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
   }
 
   @Override
+  public void drain(String nodeId, boolean drained) {
+    NodeInfo.State state = drained ? NodeInfo.State.DRAINING : NodeInfo.State.UP;
+    nodes =
+        nodes.stream()
+            .map(node -> node.id().equals(nodeId) ? node.withState(state) : node)
+            .toList();
+  }
+
+  @Override
   public DiskSpace disk() {
     return DiskSpace.of(self, Path.of(System.getProperty("java.io.tmpdir")));
   }

@@ -368,14 +368,15 @@ class ClientsTest {
             gateway.request(PATH).POST(BodyPublishers.ofString(CHAT)).build(),
             BodyHandlers.ofString());
     assertThat(TestGateway.soon(() -> gateway.generator.running.get() == 1)).isTrue();
-    assertThat(gateway.gateway.drain(Duration.ofMillis(10))).isFalse();
+    gateway.gateway.startDraining();
+    assertThat(gateway.gateway.awaitIdle(Duration.ofMillis(10))).isFalse();
     HttpResponse<String> refused = gateway.post(PATH, CHAT);
     assertThat(refused.statusCode()).isEqualTo(503);
     assertThat(refused.headers().firstValue("Retry-After")).isPresent();
     HttpResponse<String> health = gateway.get("/health");
     assertThat(health.statusCode()).isEqualTo(503);
     assertThat(health.body()).contains("draining");
-    assertThat(gateway.gateway.drain(Duration.ofSeconds(5))).isTrue();
+    assertThat(gateway.gateway.awaitIdle(Duration.ofSeconds(5))).isTrue();
     assertThat(running.get().body()).contains("Hello!");
   }
 

@@ -267,6 +267,7 @@ class StreamResumeTest {
   void theFormerConnectionIsToldAndItsWorkStops() throws Exception {
     gateways.getFirst().generator.answer = r -> new int[0];
     gateways.get(1).generator.answer = r -> new int[0];
+    gateways.getFirst().generator.delayMs = 50; // so that it cannot reach its end meanwhile
     Read first = new Read();
     HttpResponse<Stream<String>> former = post(0, CHAT, chat(PLAIN), "");
     Iterator<String> lines = former.body().iterator();

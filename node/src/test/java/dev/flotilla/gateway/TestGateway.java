@@ -193,7 +193,7 @@ final class TestGateway implements AutoCloseable {
 
   /** Waits up to five seconds. */
   static boolean soon(BooleanSupplier condition) throws InterruptedException {
-    long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(5);
+    long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
     while (!condition.getAsBoolean()) {
       if (System.nanoTime() > deadline) {
         return false;

@@ -8,6 +8,7 @@ import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.NodeDeath;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
@@ -223,6 +224,33 @@ final class ClusterServingTest {
     String leader = any().cluster().leader().orElseThrow();
     String gateway = nodes.keySet().stream().filter(n -> !n.equals(leader)).findFirst().get();
     killInMidStream(gateway, leader);
+  }
+
+  @Test
+  void whatRunsOnANodeThatLeavesGoesOnElsewhereBeforeItStops() throws Exception {
+    deploy(2);
+    String leaving = stages().get(0);
+    String gateway = nodes.keySet().stream().filter(n -> !n.equals(leaving)).findFirst().get();
+    List<Integer> undisturbed = generate(gateway, "before", PROMPT, SEEDED, LONG).all();
+    Collected stream = generate(gateway, "during", PROMPT, SEEDED, LONG);
+    assertThat(stream.some.await(20, TimeUnit.SECONDS)).isTrue();
+    assertThat(nodes.get(leaving).serving().leave(Duration.ofSeconds(20))).isTrue();
+    assertThat(stages()).hasSize(2).doesNotContain(leaving);
+    assertThat(nodes.get(gateway).serving().deployments().list().get(0).state()).isEqualTo("ready");
+    assertThat(stream.all()).isEqualTo(undisturbed);
+    // Two nodes at once: the third has the room, but then nobody is left for it to go to.
+    String second = stages().get(0);
+    assertThat(nodes.get(second).serving().leave(Duration.ofSeconds(20))).isTrue();
+    String last = stages().get(0);
+    assertThat(nodes.get(last).serving().leave(Duration.ofSeconds(20))).isFalse();
+    assertThat(stages()).containsExactly(last);
+    assertThat(generate(gateway, "after", PROMPT, SEEDED, LONG).all()).isEqualTo(undisturbed);
+    // Taken back, what is wanted is placed again.
+    nodes.get(last).cluster().drain(leaving, false);
+    for (Node node : nodes.values()) {
+      await("two stages again", () -> ready(node, 2));
+    }
+    assertThat(stages()).containsExactlyInAnyOrder(last, leaving);
   }
 
   private void killInMidStream(String gateway, String victim) throws Exception {

@@ -50,7 +50,10 @@ final class BlobKeeper implements AutoCloseable {
   private final InstantSource clock;
   private final LongSupplier nanoTime;
   private final Semaphore signals = new Semaphore(0);
-  private final Map<String, Long> lostSinceNs = new HashMap<>();
+
+  /** Nodes that do not answer, or are to stop: they may be back soon. */
+  private final Map<String, Long> awaySinceNs = new HashMap<>();
+
   private final Thread thread;
   private Set<String> alive = Set.of();
   private volatile boolean leading;
@@ -86,14 +89,20 @@ final class BlobKeeper implements AutoCloseable {
   /** As the controller's reconciler: notes who answers. */
   void reconcile(Cluster.Leadership leadership) {
     Set<String> now = new HashSet<>();
-    leadership.aliveNodes().forEach(node -> now.add(node.id()));
+    Set<String> staying = new HashSet<>();
+    for (NodeInfo node : leadership.aliveNodes()) {
+      now.add(node.id());
+      if (node.state() != NodeInfo.State.DRAINING) {
+        staying.add(node.id());
+      }
+    }
     boolean different;
-    synchronized (lostSinceNs) {
+    synchronized (awaySinceNs) {
       cluster.nodes().stream()
           .map(NodeInfo::id)
-          .filter(id -> !now.contains(id))
-          .forEach(id -> lostSinceNs.putIfAbsent(id, nanoTime.getAsLong()));
-      lostSinceNs.keySet().removeAll(now);
+          .filter(id -> !staying.contains(id))
+          .forEach(id -> awaySinceNs.putIfAbsent(id, nanoTime.getAsLong()));
+      awaySinceNs.keySet().removeAll(staying);
       different = !now.equals(alive);
       alive = now;
     }
@@ -166,11 +175,9 @@ final class BlobKeeper implements AutoCloseable {
 
   private Set<String> members() {
     Set<String> members = new HashSet<>();
-    cluster.nodes().stream()
-        .filter(node -> node.state() != NodeInfo.State.DRAINING)
-        .forEach(node -> members.add(node.id()));
-    synchronized (lostSinceNs) {
-      lostSinceNs.forEach(
+    cluster.nodes().forEach(node -> members.add(node.id()));
+    synchronized (awaySinceNs) {
+      awaySinceNs.forEach(
           (node, sinceNs) -> {
             if (nanoTime.getAsLong() - sinceNs > config.lostPatience().toNanos()) {
               members.remove(node);
@@ -198,7 +205,7 @@ final class BlobKeeper implements AutoCloseable {
 
   private Map<String, Set<String>> held() {
     Set<String> answering;
-    synchronized (lostSinceNs) {
+    synchronized (awaySinceNs) {
       answering = alive;
     }
     return held(answering);

@@ -54,17 +54,23 @@ final class CacheBounds implements AutoCloseable {
   private final InstantSource clock;
   private final NearCoherence coherence;
   private final Supplier<List<GridCache>> caches;
+  private final Runnable finishDrops;
   private final Map<String, Looked> looked = new HashMap<>();
   private final ScheduledExecutorService timer =
       Executors.newSingleThreadScheduledExecutor(
           Thread.ofPlatform().daemon().name("cache-bounds").factory());
 
   CacheBounds(
-      Grid grid, InstantSource clock, NearCoherence coherence, Supplier<List<GridCache>> caches) {
+      Grid grid,
+      InstantSource clock,
+      NearCoherence coherence,
+      Supplier<List<GridCache>> caches,
+      Runnable finishDrops) {
     this.grid = grid;
     this.clock = clock;
     this.coherence = coherence;
     this.caches = caches;
+    this.finishDrops = finishDrops;
   }
 
   void start() {
@@ -73,6 +79,7 @@ final class CacheBounds implements AutoCloseable {
 
   private void look() {
     try {
+      finishDrops.run();
       for (GridCache cache : caches.get()) {
         keep(cache);
       }

@@ -59,6 +59,7 @@ final class GridCache implements Cache {
 
   private static final long AGE_NS = NearCoherence.AGE_MS * 1_000_000L;
 
+  private final GridCaches.Made made;
   private final String name;
   private final CacheConfig config;
   private final Surroundings around;
@@ -79,10 +80,11 @@ final class GridCache implements Cache {
   private final LongAdder gridEvictions = new LongAdder();
   private final LongAdder expired = new LongAdder();
 
-  GridCache(String name, CacheConfig config, Surroundings around) {
-    this.name = name;
-    this.engineName = gridName(name);
-    this.config = config;
+  GridCache(GridCaches.Made made, Surroundings around) {
+    this.made = made;
+    this.name = made.name();
+    this.engineName = made.engineName();
+    this.config = made.config();
     this.around = around;
     this.grid = around.grid();
     this.hasNear = config.nearBytes() > 0;
@@ -107,8 +109,9 @@ final class GridCache implements Cache {
             .register(around.metrics()));
   }
 
-  static String gridName(String name) {
-    return "flotilla.cache." + name;
+  /** Tells it from others that had its name. */
+  GridCaches.Made made() {
+    return made;
   }
 
   @Override
@@ -315,7 +318,7 @@ final class GridCache implements Cache {
   }
 
   private String claimKey(String key) {
-    return name + "\n" + key;
+    return engineName + "\n" + key;
   }
 
   private final class LoadTarget implements CacheLoads.Target {

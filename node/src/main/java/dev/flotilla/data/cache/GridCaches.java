@@ -1,5 +1,7 @@
 package dev.flotilla.data.cache;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
@@ -16,12 +18,48 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * The caches, each an engine cache {@code flotilla.cache.NAME}; how each was made stands in the
- * registry (kind {@code "cache"}), where one of several who make it at once wins.
+ * The caches; how each was made stands in the registry (kind {@code "cache"}), where one of several
+ * who make it at once wins.
+ *
+ * <p>Each is a cache of the engine with a name that was never used before, {@link Made#engineName}.
+ * So what is done late to one that was dropped, such as its destruction, does nothing to one that
+ * has been made since under the same name. One that is dropped is noted in the registry (kind
+ * {@code "cache-drop"}) until the engine's is gone, which every node sees to.
  */
 public final class GridCaches implements Caches, AutoCloseable {
 
   static final String KIND = "cache";
+  private static final String DROPPED_KIND = "cache-drop";
+
+  /**
+   * What the registry has of a cache.
+   *
+   * @param id tells it from others that had its name; empty for those of earlier builds
+   */
+  record Made(String name, CacheConfig config, String id) {
+
+    static Made of(Registry.Entry entry) {
+      JsonNode json = Json.read(entry.value(), JsonNode.class);
+      return new Made(
+          entry.key().name(),
+          Json.read(entry.value(), CacheConfig.class),
+          json.path("id").asText());
+    }
+
+    byte[] encode() {
+      ObjectNode json = Json.MAPPER.valueToTree(config);
+      return Json.write(json.put("id", id));
+    }
+
+    String engineName() {
+      return "flotilla.cache." + name + (id.isEmpty() ? "" : "." + id);
+    }
+  }
+
+  /** The engine's name of a cache; empty if there is none. */
+  public static Optional<String> engineName(Registry registry, String name) {
+    return registry.get(new Registry.Key(KIND, name)).map(Made::of).map(Made::engineName);
+  }
 
   private final Environment environment;
   private final Grid grid;
@@ -43,7 +81,8 @@ public final class GridCaches implements Caches, AutoCloseable {
         new NearCoherence(
             environment.cluster(), this::visible, new OpenCaches(), environment.nanoTime());
     this.loads = new CacheLoads(grid, environment.clock(), environment.random());
-    this.bounds = new CacheBounds(grid, environment.clock(), coherence, this::openCaches);
+    this.bounds =
+        new CacheBounds(grid, environment.clock(), coherence, this::openCaches, this::finishDrops);
     environment.cluster().addService(coherence);
   }
 
@@ -63,7 +102,12 @@ public final class GridCaches implements Caches, AutoCloseable {
     var _ =
         registry.subscribe(
             () -> {
-              open.keySet().stream().filter(name -> entry(name).isEmpty()).forEach(this::forget);
+              open.forEach(
+                  (name, opened) -> {
+                    if (!entry(name).map(Made::of).equals(Optional.of(opened.cache().made()))) {
+                      forget(name, opened);
+                    }
+                  });
               if (registry.get(GridMembers.GATE).isPresent()) {
                 open.values().forEach(each -> each.cache().forgetAll());
                 coherence.forgetAll();
@@ -103,11 +147,7 @@ public final class GridCaches implements Caches, AutoCloseable {
     return environment.cluster().registry().get(new Registry.Key(KIND, name));
   }
 
-  private static CacheConfig config(Registry.Entry entry) {
-    return Json.read(entry.value(), CacheConfig.class);
-  }
-
-  /** As the registry has it; one that was dropped and made anew otherwise is another. */
+  /** As the registry has it; one that was dropped and made anew is another. */
   private GridCache open(Registry.Entry entry) {
     return open.compute(
             entry.key().name(),
@@ -115,22 +155,21 @@ public final class GridCaches implements Caches, AutoCloseable {
               if (there != null && there.epoch() >= entry.epoch()) {
                 return there;
               }
-              CacheConfig config = config(entry);
-              if (there != null && there.cache().config().equals(config)) {
+              Made made = Made.of(entry);
+              if (there != null && there.cache().made().equals(made)) {
                 return new Opened(there.cache(), entry.epoch());
               }
               if (there != null) {
                 there.cache().retire();
               }
-              return new Opened(made(name, config), entry.epoch());
+              return new Opened(opened(made), entry.epoch());
             })
         .cache();
   }
 
-  private GridCache made(String name, CacheConfig config) {
+  private GridCache opened(Made made) {
     return new GridCache(
-        name,
-        config,
+        made,
         new GridCache.Surroundings(
             grid,
             coherence,
@@ -145,14 +184,12 @@ public final class GridCaches implements Caches, AutoCloseable {
 
   private boolean isListed(GridCache cache) {
     environment.cluster().registry().sync();
-    return entry(cache.name()).map(GridCaches::config).filter(cache.config()::equals).isPresent();
+    return entry(cache.name()).map(Made::of).filter(cache.made()::equals).isPresent();
   }
 
-  private void forget(String name) {
-    Opened forgotten = open.remove(name);
-    if (forgotten != null) {
-      forgotten.cache().retire();
-    }
+  private void forget(String name, Opened forgotten) {
+    open.remove(name, forgotten);
+    forgotten.cache().retire();
   }
 
   private CacheStore store(String name) {
@@ -187,15 +224,17 @@ public final class GridCaches implements Caches, AutoCloseable {
             "cache " + name + " does not exist, and cannot be made inside a transaction",
             "Make it first.");
       }
+      String id = Long.toString(environment.random().nextLong() >>> 1, 36);
       var _ =
           registry.commit(
               List.of(new Registry.Condition(key, 0)),
-              List.of(new Registry.Write(key, Optional.of(Json.write(config)))));
+              List.of(new Registry.Write(key, Optional.of(new Made(name, config, id).encode()))));
       registry.sync();
     }
-    Optional<Registry.Entry> made = entry(name);
-    if (made.isPresent() && config(made.get()).equals(config)) {
-      GridCache cache = open(made.get());
+    Optional<Registry.Entry> entry = entry(name);
+    Optional<Made> made = entry.map(Made::of);
+    if (entry.isPresent() && made.map(Made::config).equals(Optional.of(config))) {
+      GridCache cache = open(entry.get());
       cache.ensure();
       return cache;
     }
@@ -204,7 +243,7 @@ public final class GridCaches implements Caches, AutoCloseable {
         "cache "
             + name
             + " exists with another configuration: "
-            + made.map(there -> config(there).differences(config))
+            + made.map(there -> there.config().differences(config))
                 .orElse("it was dropped meanwhile"),
         "Use it as it is, or drop it first.");
   }
@@ -216,7 +255,8 @@ public final class GridCaches implements Caches, AutoCloseable {
   @Override
   public List<Named> list() {
     return environment.cluster().registry().list(KIND).stream()
-        .map(each -> new Named(each.key().name(), config(each)))
+        .map(Made::of)
+        .map(each -> new Named(each.name(), each.config()))
         .toList();
   }
 
@@ -227,24 +267,54 @@ public final class GridCaches implements Caches, AutoCloseable {
     if (entry.isEmpty()) {
       return false;
     }
+    String engineName = Made.of(entry.get()).engineName();
     Optional<Long> dropped =
         environment
             .cluster()
             .registry()
             .commit(
                 List.of(new Registry.Condition(entry.get().key(), entry.get().epoch())),
-                List.of(new Registry.Write(entry.get().key(), Optional.empty())));
+                List.of(
+                    new Registry.Write(entry.get().key(), Optional.empty()),
+                    new Registry.Write(
+                        new Registry.Key(DROPPED_KIND, engineName),
+                        Optional.of(Json.write(name)))));
     if (dropped.isPresent()) {
+      finishDrop(name, engineName);
+      Optional.ofNullable(open.get(name))
+          .filter(opened -> opened.cache().made().engineName().equals(engineName))
+          .ifPresent(opened -> forget(name, opened));
+    }
+    return dropped.isPresent();
+  }
+
+  /** What is to be destroyed still, because who dropped it could not. */
+  private void finishDrops() {
+    for (Registry.Entry entry : environment.cluster().registry().list(DROPPED_KIND)) {
+      finishDrop(Json.read(entry.value(), String.class), entry.key().name());
+    }
+  }
+
+  private void finishDrop(String name, String engineName) {
+    // A backup of before may have brought it back.
+    if (!engineName(environment.cluster().registry(), name).equals(Optional.of(engineName))) {
       grid.write(
           "dropping cache " + name,
           ignite -> {
-            ignite.destroyCache(GridCache.gridName(name));
+            ignite.destroyCache(engineName);
             return true;
           });
       coherence.writtenAll(name);
-      forget(name);
     }
-    return dropped.isPresent();
+    var _ =
+        environment
+            .cluster()
+            .registry()
+            .commit(
+                List.of(),
+                List.of(
+                    new Registry.Write(
+                        new Registry.Key(DROPPED_KIND, engineName), Optional.empty())));
   }
 
   /** The near caches of this node, as other nodes' writes reach them. */
@@ -260,7 +330,7 @@ public final class GridCaches implements Caches, AutoCloseable {
       if (written.getAll()) {
         opened.cache().forgetAll();
         if (entry(written.getCache()).isEmpty()) {
-          forget(written.getCache());
+          forget(written.getCache(), opened);
         }
       }
     }

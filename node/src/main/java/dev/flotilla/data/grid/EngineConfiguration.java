@@ -55,7 +55,7 @@ final class EngineConfiguration {
     discovery.setLocalPort(config.discoveryPort());
     discovery.setLocalPortRange(0);
     discovery.setJoinTimeout(JOIN_TIMEOUT_MS);
-    TcpCommunicationSpi communication = new TcpCommunicationSpi();
+    TcpCommunicationSpi communication = config.messages().get();
     communication.setLocalPort(config.messagePort());
     communication.setLocalPortRange(0);
     return new IgniteConfiguration()

@@ -6,6 +6,11 @@ import dev.flotilla.Json;
 import dev.flotilla.StaleReads;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.Registry;
+import java.io.IOException;
+import java.nio.file.DirectoryNotEmptyException;
+import java.nio.file.DirectoryStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.HashSet;
@@ -81,6 +86,7 @@ public final class Grid implements AutoCloseable {
   public static final int BACKUPS = 2;
 
   private static final Logger log = LoggerFactory.getLogger(Grid.class);
+  private static final String FOLDER_PREFIX = "cache-";
   private static final long WAITING_NOTE_MS = 10_000;
   private static final long RETRY_NS = 10_000_000_000L;
 
@@ -105,9 +111,11 @@ public final class Grid implements AutoCloseable {
 
   private final Cluster cluster;
   private final GridKeeper keeper;
+  private final Path pages;
 
   private Grid(Cluster cluster, GridConfig config) {
     this.cluster = cluster;
+    this.pages = config.pages();
     this.keeper = new GridKeeper(cluster, config, System::nanoTime);
     if (acknowledgesAlone()) {
       log.error("a fault is planted: writes are acknowledged before a majority has them");
@@ -444,6 +452,37 @@ public final class Grid implements AutoCloseable {
           Collections.sort(names);
           return names;
         });
+  }
+
+  /**
+   * Deletes this node's folders of caches that were destroyed, which the engine leaves behind.
+   *
+   * @param prefix of the names of caches, none of which is ever made again once it was destroyed
+   */
+  public void deleteEmptyFolders(String prefix) {
+    try (DirectoryStream<Path> nodes = Files.newDirectoryStream(pages, Files::isDirectory)) {
+      for (Path node : nodes) {
+        try (DirectoryStream<Path> folders =
+            Files.newDirectoryStream(node, FOLDER_PREFIX + prefix + "*")) {
+          for (Path folder : folders) {
+            String cache = folder.getFileName().toString().substring(FOLDER_PREFIX.length());
+            if (!hasCache(cache)) {
+              deleteIfEmpty(folder);
+            }
+          }
+        }
+      }
+    } catch (IOException e) {
+      log.debug("empty folders stay in {}: {}", pages, e.toString());
+    }
+  }
+
+  private static void deleteIfEmpty(Path folder) throws IOException {
+    try {
+      Files.deleteIfExists(folder);
+    } catch (DirectoryNotEmptyException e) {
+      // The engine is not done with it.
+    }
   }
 
   private static boolean hasPartitionOnlyOn(CacheGroupContext group, String nodeId) {

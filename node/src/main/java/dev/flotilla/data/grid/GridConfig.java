@@ -2,6 +2,8 @@ package dev.flotilla.data.grid;
 
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.function.Supplier;
+import org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi;
 
 /**
  * How this node takes part in the data grid.
@@ -14,6 +16,7 @@ import java.time.Duration;
  * @param failureDetection after how long a silent node counts as gone
  * @param heldUp how long what runs on this node may hold up a change of the engine's topology, for
  *     which all that begins anywhere waits; then the engine starts again, which ends it
+ * @param messages makes what carries the engine's messages, at each of its starts
  */
 public record GridConfig(
     Path folder,
@@ -22,7 +25,8 @@ public record GridConfig(
     int messagePort,
     long memoryBytes,
     Duration failureDetection,
-    Duration heldUp) {
+    Duration heldUp,
+    Supplier<TcpCommunicationSpi> messages) {
 
   static final int DISCOVERY_OFFSET = 5;
   private static final int MESSAGE_OFFSET = 6;
@@ -36,19 +40,40 @@ public record GridConfig(
         httpPort + MESSAGE_OFFSET,
         256L << 20,
         Duration.ofSeconds(3),
-        Duration.ofSeconds(30));
+        Duration.ofSeconds(30),
+        TcpCommunicationSpi::new);
   }
 
   /** The same with another bound on its memory. */
-  GridConfig withMemory(long bytes) {
+  public GridConfig withMemory(long bytes) {
     return new GridConfig(
-        folder, bindHost, discoveryPort, messagePort, bytes, failureDetection, heldUp);
+        folder, bindHost, discoveryPort, messagePort, bytes, failureDetection, heldUp, messages);
   }
 
   /** The same with another bound on how long it may hold up others. */
   GridConfig withHeldUp(Duration bound) {
     return new GridConfig(
-        folder, bindHost, discoveryPort, messagePort, memoryBytes, failureDetection, bound);
+        folder,
+        bindHost,
+        discoveryPort,
+        messagePort,
+        memoryBytes,
+        failureDetection,
+        bound,
+        messages);
+  }
+
+  /** The same with others to carry its messages. */
+  public GridConfig withMessages(Supplier<TcpCommunicationSpi> others) {
+    return new GridConfig(
+        folder,
+        bindHost,
+        discoveryPort,
+        messagePort,
+        memoryBytes,
+        failureDetection,
+        heldUp,
+        others);
   }
 
   Path pages() {

@@ -6,6 +6,8 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.data.cache.CacheValue;
+import dev.flotilla.data.cache.GridCaches;
+import dev.flotilla.data.grid.Grid;
 import dev.flotilla.data.jobs.JobDefinition.Context;
 import dev.flotilla.data.jobs.JobDefinition.Task;
 import java.io.BufferedInputStream;
@@ -143,15 +145,21 @@ public final class TextLines {
   }
 
   private static List<Task> cacheTasks(Context context, String name) {
+    String engineName =
+        GridCaches.engineName(context.cluster().registry(), name)
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        Code.INVALID,
+                        "there is no cache " + name,
+                        "`flotilla cache list` shows all."));
     return context
         .grid()
         .read(
             "planning over cache " + name,
             ignite -> {
-              String engineName = "flotilla.cache." + name;
-              if (ignite.cache(engineName) == null) {
-                throw new FlotillaException(
-                    Code.INVALID, "there is no cache " + name, "`flotilla cache list` shows all.");
+              if (!Grid.hasCache(ignite, engineName)) {
+                return List.of(); // Nothing was ever put.
               }
               Affinity<String> affinity = ignite.affinity(engineName);
               Map<List<String>, List<Integer>> byOwners = new HashMap<>();
@@ -167,7 +175,8 @@ public final class TextLines {
               byOwners.forEach(
                   (owners, partitions) -> {
                     for (int i = 0; i < partitions.size(); i += PARTITIONS_PER_TASK) {
-                      ObjectNode payload = Json.MAPPER.createObjectNode().put("cache", name);
+                      ObjectNode payload = Json.MAPPER.createObjectNode();
+                      payload.put("cache", name).put("engine_cache", engineName);
                       payload.set(
                           "partitions",
                           Json.MAPPER.valueToTree(
@@ -225,6 +234,7 @@ public final class TextLines {
   private static void cacheLines(Context context, JsonNode payload, Reader reader)
       throws InterruptedException {
     String name = payload.path("cache").asText();
+    String engineName = payload.path("engine_cache").asText();
     for (JsonNode partition : payload.path("partitions")) {
       checkInterrupt();
       Map<String, byte[]> found =
@@ -233,10 +243,14 @@ public final class TextLines {
               .read(
                   "reading cache " + name,
                   ignite -> {
+                    if (!Grid.hasCache(ignite, engineName)) {
+                      throw new FlotillaException(
+                          Code.NOT_FOUND, "cache " + name + " was dropped meanwhile", "");
+                    }
                     Map<String, byte[]> entries = new HashMap<>();
                     try (QueryCursor<Cache.Entry<String, byte[]>> cursor =
                         ignite
-                            .<String, byte[]>cache("flotilla.cache." + name)
+                            .<String, byte[]>cache(engineName)
                             .query(
                                 new ScanQuery<String, byte[]>().setPartition(partition.asInt()))) {
                       cursor.forEach(e -> entries.put(e.getKey(), e.getValue()));

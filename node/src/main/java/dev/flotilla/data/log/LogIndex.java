@@ -191,8 +191,9 @@ final class LogIndex implements AutoCloseable {
     } catch (ParseException | IndexSearcher.TooManyClauses e) {
       throw new FlotillaException(
           Code.INVALID,
-          "cannot parse the query: "
-              + String.valueOf(e.getMessage()).lines().findFirst().orElse(""),
+          e instanceof ParseException
+              ? "the query cannot be understood"
+              : "the query has too many words",
           "Put a backslash before characters such as : or (, or quotes around the text.",
           e);
     }

@@ -14,6 +14,8 @@ import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
+import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -24,9 +26,12 @@ import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLongArray;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import java.util.function.ToIntFunction;
 import java.util.random.RandomGenerator;
@@ -45,8 +50,9 @@ import org.jspecify.annotations.Nullable;
  * sends through the same node to the same owner meanwhile shares the next one ({@link Combiner}).
  * <b>Receiving</b> asks the partitions' owners, who keep in memory what is handed out ({@link
  * QueueOwner}), and costs no write at the first attempt. <b>Acknowledging</b> changes the groups'
- * progress, in one transaction that is shared too. So a message by itself costs two synced commits,
- * and many at once cost two together.
+ * progress, in one transaction that is shared too. From the first message with a priority on, who
+ * receives asks all owners for the best that they have first. So a message by itself costs two
+ * synced commits, and many at once cost two together.
  *
  * <p>An acknowledgement is good if the message is not done with and was not handed out again
  * ({@link QueueReceipt#isGood}); clocks decide only when it is handed out again, never whether an
@@ -86,6 +92,7 @@ final class GridQueue implements Queue {
     }
   }
 
+  private final QueueMade made;
   private final String name;
   private final QueueConfig config;
   private final Grid grid;
@@ -102,50 +109,46 @@ final class GridQueue implements Queue {
   private final QueueArrivals arrivals = new QueueArrivals();
   private final AtomicInteger turn = new AtomicInteger();
   private volatile @Nullable Owners owners;
+  private volatile boolean priorities;
+  private volatile boolean lookedForPriorities;
 
   GridQueue(
-      String name,
-      QueueConfig config,
+      QueueMade made,
       Grid grid,
       Fences fences,
       InstantSource clock,
       RandomGenerator random,
       QueuePeers peers,
       QueueMetrics metrics) {
-    this.name = name;
-    this.config = config;
+    this.made = made;
+    this.name = made.name();
+    this.config = made.config();
     this.grid = grid;
     this.fences = fences;
     this.clock = clock;
     this.peers = peers;
     this.metrics = metrics;
-    this.owner = new QueueOwner(name, config, grid, clock, random, metrics);
+    this.owner = new QueueOwner(made, grid, clock, random, metrics);
     this.room = new QueueRoom(config.partitions(), config.depthMax());
     this.nextSeen = new AtomicLongArray(config.partitions());
   }
 
-  static void createCache(Grid grid, String queue) {
+  /** Makes the partitions' first entries. */
+  void initialize() {
     grid.write(
-        "making queue " + queue,
+        "making queue " + name,
         ignite -> {
-          ignite.getOrCreateCache(
-              grid.<AffinityKey<String>, byte[]>cacheConfig(QueueCells.cacheName(queue)));
+          ignite.getOrCreateCache(grid.<AffinityKey<String>, byte[]>cacheConfig(made.engineName()));
           return true;
         });
-  }
-
-  /** Makes the partitions' first entries; does nothing to those that are there. */
-  void initialize() {
     transact(
         "making",
         Grid.TransactionMode.PESSIMISTIC,
         cells -> {
           for (int p = 0; p < config.partitions(); p++) {
-            if (cells.get(p, "groups") == null) {
-              cells.put(p, "n", QueueCells.number(0));
-              cells.put(p, "groups", Json.write(List.of(DEFAULT_GROUP)));
-              cells.putProgress(p, DEFAULT_GROUP, QueueProgress.from(0, 0));
-            }
+            cells.put(p, "n", QueueCells.number(0));
+            cells.put(p, "groups", Json.write(List.of(DEFAULT_GROUP)));
+            cells.putProgress(p, DEFAULT_GROUP, QueueProgress.from(0, 0));
           }
           return true;
         });
@@ -155,12 +158,12 @@ final class GridQueue implements Queue {
   private <T> T transact(
       String what, Grid.TransactionMode mode, Function<QueueCells, T> operation) {
     return grid.transact(
-        what + " queue " + name, mode, ignite -> operation.apply(new QueueCells(ignite, name)));
+        what + " queue " + name, mode, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private <T> T read(Function<QueueCells, T> operation) {
     return grid.read(
-        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, name)));
+        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private static Grid.TransactionMode mode(int partitions) {
@@ -172,8 +175,9 @@ final class GridQueue implements Queue {
     return name;
   }
 
-  QueueConfig config() {
-    return config;
+  /** Tells it from others that had its name. */
+  QueueMade made() {
+    return made;
   }
 
   /** What this node does for others. */
@@ -304,12 +308,13 @@ final class GridQueue implements Queue {
     if (message.priority() < 0
         || message.priority() > 9
         || message.delay().isNegative()
-        || message.delay().compareTo(Duration.ofDays(30)) > 0
-        || message.dedupId().map(String::isEmpty).orElse(false)) {
+        || message.delay().compareTo(Duration.ofDays(30)) > 0) {
       throw new FlotillaException(
-          Code.INVALID,
-          "a message's priority is 0 to 9, its delay 0 to 30 days, and its id not empty",
-          "");
+          Code.INVALID, "a message's priority is 0 to 9, its delay 0 to 30 days", "");
+    }
+    if (message.dedupId().map(String::isEmpty).orElse(false)) {
+      throw new FlotillaException(
+          Code.INVALID, "a message's dedup_id must not be empty", "Leave it out for none.");
     }
   }
 
@@ -346,6 +351,8 @@ final class GridQueue implements Queue {
   private List<String> sendNow(List<Placed> all, Optional<Fence> fence, Grid.TransactionMode mode) {
     SortedMap<Integer, List<Integer>> places = partitions(all);
     String[] ids = new String[all.size()];
+    boolean newPriorities =
+        !priorities && all.stream().anyMatch(placed -> placed.message().priority() > 0);
     transact(
         "sending to",
         mode,
@@ -361,6 +368,9 @@ final class GridQueue implements Queue {
                 entries.put(QueueCells.key(partition, "n"), QueueCells.number(end));
               });
           cells.cache.putAll(entries);
+          if (newPriorities) {
+            cells.putPriorities();
+          }
           return true;
         });
     List<String> sent = List.of(ids);
@@ -368,6 +378,10 @@ final class GridQueue implements Queue {
     onCommit(
         () -> {
           metrics.sent(name, sent.size());
+          if (newPriorities) {
+            hasPriorities();
+            peers.hasPriorities(name);
+          }
           wake(places.keySet());
         });
     return sent;
@@ -505,6 +519,9 @@ final class GridQueue implements Queue {
    *     answer
    */
   private List<Message> receiveNow(String group, int max, Duration visibility, boolean everywhere) {
+    if (usesPriorities()) {
+      return receiveByPriority(group, max, visibility, everywhere);
+    }
     List<String> owners = owners().stream().distinct().toList();
     Optional<FlotillaException> silent = Optional.empty();
     int first = turn.getAndIncrement();
@@ -515,7 +532,7 @@ final class GridQueue implements Queue {
         messages = owner.receive(group, max, visibility);
       } else if (everywhere) {
         try {
-          messages = peers.receive(node, name, group, max, visibility);
+          messages = peers.receive(node, name, group, max, visibility, 0);
         } catch (FlotillaException e) {
           silent = Optional.of(e);
         }
@@ -528,6 +545,83 @@ final class GridQueue implements Queue {
       throw silent.get();
     }
     return List.of();
+  }
+
+  /** Of all owners, from the one that has the highest priority, down to what the next one has. */
+  private List<Message> receiveByPriority(
+      String group, int max, Duration visibility, boolean everywhere) {
+    if (!everywhere && owner.best(group) < 0) {
+      return List.of();
+    }
+    List<String> nodes = owners().stream().distinct().toList();
+    if (nodes.equals(List.of(grid.self()))) {
+      return handOut(group, max, visibility, 0);
+    }
+    Map<String, Integer> best = new ConcurrentHashMap<>();
+    AtomicReference<@Nullable FlotillaException> silent = new AtomicReference<>();
+    try (ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
+      for (String node : nodes) {
+        threads.execute(
+            () -> {
+              try {
+                best.put(
+                    node,
+                    node.equals(grid.self()) ? owner.best(group) : peers.best(node, name, group));
+              } catch (FlotillaException e) {
+                silent.set(e);
+              }
+            });
+      }
+    }
+    List<String> order = new ArrayList<>(best.keySet());
+    Collections.rotate(order, turn.getAndIncrement());
+    order.sort(Comparator.comparingInt((String node) -> best.getOrDefault(node, -1)).reversed());
+    for (int i = 0; i < order.size() && best.getOrDefault(order.get(i), -1) >= 0; i++) {
+      String node = order.get(i);
+      int least = i + 1 < order.size() ? Math.max(0, best.getOrDefault(order.get(i + 1), 0)) : 0;
+      List<Message> messages =
+          node.equals(grid.self())
+              ? handOut(group, max, visibility, least)
+              : peers.receive(node, name, group, max, visibility, least);
+      if (!messages.isEmpty()) {
+        return messages;
+      }
+    }
+    FlotillaException failure = silent.get();
+    if (failure != null) {
+      throw failure;
+    }
+    return List.of();
+  }
+
+  /** Hands out of this node's partitions. */
+  List<Message> handOut(String group, int max, Duration visibility, int least) {
+    return usesPriorities()
+        ? owner.receiveByPriority(group, max, visibility, least)
+        : owner.receive(group, max, visibility);
+  }
+
+  /** Whether priorities decide what comes first; known at once from when it was last found so. */
+  private boolean usesPriorities() {
+    if (!priorities && !lookedForPriorities) {
+      lookForPriorities();
+    }
+    return priorities;
+  }
+
+  /** A node that was not told finds it so. */
+  void lookForPriorities() {
+    if (!priorities) {
+      if (read(QueueCells::hasPriorities)) {
+        priorities = true;
+      }
+      lookedForPriorities = true;
+    }
+  }
+
+  /** A message with a priority has been sent. */
+  void hasPriorities() {
+    priorities = true;
   }
 
   private void askOthers(String group, long waitMs) {

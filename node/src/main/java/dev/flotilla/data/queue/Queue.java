@@ -47,8 +47,8 @@ public interface Queue {
    * @param dedupId a second message with it within {@link QueueConfig#dedupMs} is not sent, and
    *     answers the first one's id
    * @param delay not handed out before
-   * @param priority 0 to 9; of what may be handed out of a partition, higher comes first. With
-   *     several partitions a lower one of another may come before it
+   * @param priority 0 to 9; of what may be handed out, wherever it is, higher comes first; of one
+   *     key the older one first all the same
    */
   record Outgoing(String key, byte[] body, Optional<String> dedupId, Duration delay, int priority) {
 

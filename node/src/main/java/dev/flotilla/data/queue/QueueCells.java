@@ -3,6 +3,7 @@ package dev.flotilla.data.queue;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.data.grid.Grid;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -25,25 +26,30 @@ import org.jspecify.annotations.Nullable;
  * are: {@code n}, the next sequence; {@code b<sequence>}, a {@link QueueBatch} by its first; {@code
  * groups}, their names; for each of them {@code g<group>}, its {@link QueueProgress}, {@code
  * y<group>}, the sequences of its dead, and {@code x<group>~<sequence>}, a dead one; {@code d<id>},
- * an id seen, until it expires; {@code l}, the first batch that is not deleted.
+ * an id seen, until it expires; {@code l}, the first batch that is not deleted. Partition 0 has
+ * {@code p} if there are priorities in any.
  */
 final class QueueCells {
 
   final Ignite ignite;
   final IgniteCache<AffinityKey<String>, byte[]> cache;
-  private final String queue;
+  private final QueueMade queue;
 
-  QueueCells(Ignite ignite, String queue) {
+  /**
+   * @throws FlotillaException {@code NOT_FOUND} if the queue was deleted, whatever has its name now
+   */
+  QueueCells(Ignite ignite, QueueMade queue) {
     this.ignite = ignite;
     this.queue = queue;
-    this.cache = ignite.cache(cacheName(queue));
-    if (cache == null) {
-      throw new FlotillaException(Code.NOT_FOUND, "there is no queue " + queue, "");
+    IgniteCache<AffinityKey<String>, byte[]> its =
+        Grid.hasCache(ignite, queue.engineName()) ? ignite.cache(queue.engineName()) : null;
+    if (its == null) {
+      throw new FlotillaException(
+          Code.NOT_FOUND,
+          "queue " + queue.name() + " was deleted",
+          "Ask for it by its name again: that finds one made since, or makes it.");
     }
-  }
-
-  static String cacheName(String queue) {
-    return "flotilla.queue." + queue;
+    this.cache = its;
   }
 
   /**
@@ -68,10 +74,12 @@ final class QueueCells {
 
   /** The node that a partition's entries are first on. */
   String owner(int partition) {
-    var node = ignite.affinity(cacheName(queue)).mapKeyToNode(key(partition, "n"));
+    var node = ignite.affinity(queue.engineName()).mapKeyToNode(key(partition, "n"));
     if (node == null) {
       throw new FlotillaException(
-          Code.UNAVAILABLE, "queue " + queue + " has no node for a partition", "Try again soon.");
+          Code.UNAVAILABLE,
+          "queue " + queue.name() + " has no node for a partition",
+          "Try again soon.");
     }
     return String.valueOf(node.consistentId());
   }
@@ -104,6 +112,15 @@ final class QueueCells {
     return all;
   }
 
+  /** Whether any message has had a priority. */
+  boolean hasPriorities() {
+    return get(0, "p") != null;
+  }
+
+  void putPriorities() {
+    put(0, "p", number(1));
+  }
+
   /** The first sequence that is not deleted. */
   long low(int partition) {
     return number(get(partition, "l"));
@@ -127,7 +144,9 @@ final class QueueCells {
     QueueProgress progress = progressIfAny(partition, group);
     if (progress == null) {
       throw new FlotillaException(
-          Code.NOT_FOUND, "queue " + queue + " has no group " + group, "Receive in it first.");
+          Code.NOT_FOUND,
+          "queue " + queue.name() + " has no group " + group,
+          "Receive in it first.");
     }
     return progress;
   }
@@ -149,7 +168,7 @@ final class QueueCells {
     }
     if (groups.size() >= groupsMax) {
       throw new FlotillaException(
-          Code.INVALID, "queue " + queue + " has " + groupsMax + " groups already", "");
+          Code.INVALID, "queue " + queue.name() + " has " + groupsMax + " groups already", "");
     }
     List<String> more = new ArrayList<>(groups);
     more.add(group);

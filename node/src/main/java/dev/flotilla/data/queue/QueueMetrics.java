@@ -1,11 +1,14 @@
 package dev.flotilla.data.queue;
 
+import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.MultiGauge;
 import io.micrometer.core.instrument.Tags;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Predicate;
+import java.util.stream.Stream;
 
 /**
  * What is counted of queues. Messages are counted on the node that sent, handed out or acknowledged
@@ -13,6 +16,8 @@ import java.util.Map;
  * are the whole.
  */
 final class QueueMetrics {
+
+  private static final List<String> COUNTERS = List.of("sent", "received", "acknowledged", "died");
 
   private final MeterRegistry registry;
   private final MultiGauge depth;
@@ -53,6 +58,25 @@ final class QueueMetrics {
 
   void died(String queue, long count) {
     count("died", queue, count);
+  }
+
+  /** It was deleted. */
+  void forget(String queue) {
+    counters()
+        .filter(counter -> queue.equals(counter.getId().getTag("queue")))
+        .forEach(registry::remove);
+  }
+
+  /** All others were deleted. */
+  void keepOnly(Predicate<String> present) {
+    counters()
+        .filter(counter -> !present.test(String.valueOf(counter.getId().getTag("queue"))))
+        .forEach(registry::remove);
+  }
+
+  private Stream<Counter> counters() {
+    return COUNTERS.stream()
+        .flatMap(what -> registry.find("flotilla_queue_" + what).counters().stream());
   }
 
   /** The backlogs of this node's partitions, by queue and group, in place of those before. */

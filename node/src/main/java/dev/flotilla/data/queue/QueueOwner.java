@@ -7,11 +7,14 @@ import dev.flotilla.data.queue.QueueProgress.Trouble;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.SortedMap;
+import java.util.SortedSet;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import java.util.random.RandomGenerator;
@@ -66,6 +69,7 @@ final class QueueOwner {
   /** A group's backlog in this node's partitions. */
   record Backlog(long depth, long held, long dead, long oldestSentAtMs) {}
 
+  private final QueueMade made;
   private final String name;
   private final QueueConfig config;
   private final Grid grid;
@@ -77,14 +81,14 @@ final class QueueOwner {
   private final AtomicInteger turn = new AtomicInteger();
 
   QueueOwner(
-      String name,
-      QueueConfig config,
+      QueueMade made,
       Grid grid,
       InstantSource clock,
       RandomGenerator random,
       QueueMetrics metrics) {
-    this.name = name;
-    this.config = config;
+    this.made = made;
+    this.name = made.name();
+    this.config = made.config();
     this.grid = grid;
     this.metrics = metrics;
     this.clock = clock;
@@ -96,14 +100,14 @@ final class QueueOwner {
 
   private <T> T read(Function<QueueCells, T> operation) {
     return grid.read(
-        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, name)));
+        "looking at queue " + name, ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   private <T> T transact(String what, Function<QueueCells, T> operation) {
     return grid.transact(
         what + " queue " + name,
         Grid.TransactionMode.PESSIMISTIC,
-        ignite -> operation.apply(new QueueCells(ignite, name)));
+        ignite -> operation.apply(new QueueCells(ignite, made)));
   }
 
   /**
@@ -198,51 +202,113 @@ final class QueueOwner {
         });
   }
 
-  /** Hands out what there is now. */
+  /** Hands out what there is now, from one partition after the other. */
   List<Message> receive(String group, int max, Duration visibility) {
-    List<Message> all = new ArrayList<>();
-    long bytes = 0;
-    int first = turn.getAndIncrement();
-    for (int i = 0; i < config.partitions() && all.size() < max && bytes < ANSWER_BYTES; i++) {
-      int partition = Math.floorMod(first + i, config.partitions());
-      for (Message message : receive(partition, group, max - all.size(), visibility)) {
-        all.add(message);
-        bytes += message.body().length;
-      }
-    }
-    return all;
+    Taken taken = new Taken(group, max, visibility);
+    takeFromAll(taken, 0);
+    return taken.all;
   }
 
-  private List<Message> receive(int partition, String group, int max, Duration visibility) {
+  /**
+   * Hands out what there is now, of all partitions the higher priorities first, and nothing of a
+   * lower priority than the least.
+   */
+  List<Message> receiveByPriority(String group, int max, Duration visibility, int least) {
+    SortedSet<Integer> priorities = new TreeSet<>(Comparator.reverseOrder());
+    for (int p = 0; p < config.partitions(); p++) {
+      offers(p, group, max).forEach(offer -> priorities.add(offer.message().priority()));
+    }
+    Taken taken = new Taken(group, max, visibility);
+    for (int priority : priorities) {
+      if (priority >= least) {
+        takeFromAll(taken, priority);
+      }
+    }
+    return taken.all;
+  }
+
+  /** The highest priority of what there is now; -1 if there is nothing. */
+  int best(String group) {
+    int best = -1;
+    for (int p = 0; p < config.partitions(); p++) {
+      for (Offer offer : offers(p, group, 1)) {
+        best = Math.max(best, offer.message().priority());
+      }
+    }
+    return best;
+  }
+
+  private List<Offer> offers(int partition, String group, int max) {
     synchronized (partitions.get(partition)) {
-      Look look = read(cells -> look(cells, partition, group, max));
-      if (!look.joined()) {
-        transact(
-            "joining",
-            cells -> {
-              cells.join(partition, group, GROUPS_MAX);
-              return true;
-            });
-        look = read(cells -> look(cells, partition, group, max));
+      return joined(partition, group, max).offers();
+    }
+  }
+
+  /** What a call has been given so far. */
+  private static final class Taken {
+    final String group;
+    final int max;
+    final Duration visibility;
+    final List<Message> all = new ArrayList<>();
+    long bytes;
+
+    Taken(String group, int max, Duration visibility) {
+      this.group = group;
+      this.max = max;
+      this.visibility = visibility;
+    }
+  }
+
+  private void takeFromAll(Taken taken, int least) {
+    int first = turn.getAndIncrement();
+    for (int i = 0; i < config.partitions(); i++) {
+      if (taken.all.size() == taken.max || taken.bytes >= ANSWER_BYTES) {
+        return;
       }
+      take(taken, Math.floorMod(first + i, config.partitions()), least);
+    }
+  }
+
+  /** Looks, and makes the group if it is new here. */
+  private Look joined(int partition, String group, int max) {
+    Look look = read(cells -> look(cells, partition, group, max));
+    if (look.joined()) {
+      return look;
+    }
+    transact(
+        "joining",
+        cells -> {
+          cells.join(partition, group, GROUPS_MAX);
+          return true;
+        });
+    return read(cells -> look(cells, partition, group, max));
+  }
+
+  private void take(Taken taken, int partition, int least) {
+    String group = taken.group;
+    synchronized (partitions.get(partition)) {
+      Look look = joined(partition, group, taken.max - taken.all.size());
       Hand hand = look.hand();
-      if (hand == null || look.offers().isEmpty()) {
-        return List.of();
+      List<Offer> offers =
+          fitting(look.offers().stream().filter(o -> o.message().priority() >= least).toList());
+      if (hand == null || offers.isEmpty()) {
+        return;
       }
-      long untilMs = clock.millis() + visibility.toMillis();
-      List<Offer> offers = fitting(look.offers());
+      long untilMs = clock.millis() + taken.visibility.toMillis();
       List<Offer> refused =
           offers.stream().anyMatch(Offer::durable)
               ? note(partition, group, hand.delivery, offers, untilMs)
               : List.of();
-      List<Message> handed = new ArrayList<>(offers.size());
+      int handed = 0;
       for (Offer offer : offers) {
         if (!refused.contains(offer)) {
           long sequence = offer.message().sequence();
           if (!offer.durable()) {
             hand.delivery.handedOut(sequence, untilMs);
           }
-          handed.add(
+          handed++;
+          taken.bytes += offer.message().body().length;
+          taken.all.add(
               new Message(
                   partition + "-" + sequence,
                   new QueueReceipt(
@@ -258,8 +324,7 @@ final class QueueOwner {
                   offer.attempt()));
         }
       }
-      metrics.received(name, handed.size());
-      return handed;
+      metrics.received(name, handed);
     }
   }
 

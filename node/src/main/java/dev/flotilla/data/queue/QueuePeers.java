@@ -10,6 +10,8 @@ import dev.flotilla.data.proto.QueueAwaitRequest;
 import dev.flotilla.data.proto.QueueBacklog;
 import dev.flotilla.data.proto.QueueBacklogsReply;
 import dev.flotilla.data.proto.QueueBacklogsRequest;
+import dev.flotilla.data.proto.QueueBestReply;
+import dev.flotilla.data.proto.QueueBestRequest;
 import dev.flotilla.data.proto.QueueChanged;
 import dev.flotilla.data.proto.QueueChangedReply;
 import dev.flotilla.data.proto.QueueFailure;
@@ -66,7 +68,11 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
 
   // Asking.
 
-  List<Message> receive(String node, String queue, String group, int max, Duration visibility) {
+  /**
+   * @param least nothing of a lower priority
+   */
+  List<Message> receive(
+      String node, String queue, String group, int max, Duration visibility, int least) {
     QueueReceiveReply reply;
     try {
       reply =
@@ -78,18 +84,13 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
                       .setGroup(group)
                       .setMax(max)
                       .setVisibilityMs(visibility.toMillis())
+                      .setPriorityMin(least)
                       .build());
     } catch (StatusRuntimeException e) {
-      throw new FlotillaException(
-          Code.UNAVAILABLE,
-          "node " + node + ", which hands out messages of queue " + queue + ", does not answer",
-          "Try again soon.",
-          e);
+      throw silent(node, queue, e);
     }
     if (reply.hasFailure()) {
-      QueueFailure failure = reply.getFailure();
-      throw new FlotillaException(
-          Code.valueOf(failure.getCode()), failure.getMessage(), failure.getRemedy());
+      throw failure(reply.getFailure());
     }
     List<Message> messages = new ArrayList<>();
     for (QueueHandedOut each : reply.getMessagesList()) {
@@ -102,6 +103,44 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
               each.getAttempt()));
     }
     return messages;
+  }
+
+  /** The highest priority of what can be handed out there; -1 if nothing can. */
+  int best(String node, String queue, String group) {
+    QueueBestReply reply;
+    try {
+      reply =
+          QueueOwnersGrpc.newBlockingStub(cluster.channel(node))
+              .withDeadlineAfter(RECEIVE_MS, TimeUnit.MILLISECONDS)
+              .best(QueueBestRequest.newBuilder().setQueue(queue).setGroup(group).build());
+    } catch (StatusRuntimeException e) {
+      throw silent(node, queue, e);
+    }
+    if (reply.hasFailure()) {
+      throw failure(reply.getFailure());
+    }
+    return reply.getPriority();
+  }
+
+  private static FlotillaException silent(String node, String queue, StatusRuntimeException e) {
+    return new FlotillaException(
+        Code.UNAVAILABLE,
+        "node " + node + ", which hands out messages of queue " + queue + ", does not answer",
+        "Try again soon.",
+        e);
+  }
+
+  private static FlotillaException failure(QueueFailure failure) {
+    return new FlotillaException(
+        Code.valueOf(failure.getCode()), failure.getMessage(), failure.getRemedy());
+  }
+
+  private static QueueFailure failure(FlotillaException e) {
+    return QueueFailure.newBuilder()
+        .setCode(e.code().name())
+        .setMessage(String.valueOf(e.getMessage()))
+        .setRemedy(e.remedy())
+        .build();
   }
 
   /** Calls back once something can be handed out there; one call at a time serves all. */
@@ -152,25 +191,34 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
 
   /** Tells the other nodes of a new queue, so that its owners know it from its first message on. */
   void made(String queue) {
+    tellAll(QueueChanged.newBuilder().setQueue(queue).build());
+  }
+
+  /** Tells them that it has priorities from now on. */
+  void hasPriorities(String queue) {
+    tellAll(QueueChanged.newBuilder().setQueue(queue).setPriorities(true).build());
+  }
+
+  private void tellAll(QueueChanged news) {
     List<CompletableFuture<?>> all = new ArrayList<>();
     for (NodeInfo node : cluster.nodes()) {
       if (!node.id().equals(cluster.self())) {
         all.add(
             CompletableFuture.runAsync(
-                () -> makeKnown(node.id(), queue), command -> Thread.ofVirtual().start(command)));
+                () -> tell(node.id(), news), command -> Thread.ofVirtual().start(command)));
       }
     }
     CompletableFuture.allOf(all.toArray(CompletableFuture[]::new)).join();
   }
 
-  private void makeKnown(String node, String queue) {
+  private void tell(String node, QueueChanged news) {
     try {
       var _ =
           QueueOwnersGrpc.newBlockingStub(cluster.channel(node))
               .withDeadlineAfter(SHORT_MS, TimeUnit.MILLISECONDS)
-              .changed(QueueChanged.newBuilder().setQueue(queue).build());
+              .changed(news);
     } catch (StatusRuntimeException | FlotillaException e) {
-      log.debug("node {} gets to know queue {} later", node, queue);
+      log.debug("node {} gets to know of queue {} later", node, news.getQueue());
     }
   }
 
@@ -255,20 +303,30 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
           .ifPresent(
               queue ->
                   queue
-                      .owner()
-                      .receive(
+                      .handOut(
                           request.getGroup(),
                           request.getMax(),
-                          Duration.ofMillis(request.getVisibilityMs()))
+                          Duration.ofMillis(request.getVisibilityMs()),
+                          request.getPriorityMin())
                       .forEach(message -> reply.addMessages(toMessage(message))));
     } catch (FlotillaException e) {
-      reply
-          .clear()
-          .setFailure(
-              QueueFailure.newBuilder()
-                  .setCode(e.code().name())
-                  .setMessage(String.valueOf(e.getMessage()))
-                  .setRemedy(e.remedy()));
+      reply.clear().setFailure(failure(e));
+    }
+    observer.onNext(reply.build());
+    observer.onCompleted();
+  }
+
+  @Override
+  public void best(QueueBestRequest request, StreamObserver<QueueBestReply> observer) {
+    QueueBestReply.Builder reply = QueueBestReply.newBuilder();
+    try {
+      reply.setPriority(
+          queues
+              .apply(request.getQueue())
+              .map(queue -> queue.owner().best(request.getGroup()))
+              .orElse(-1));
+    } catch (FlotillaException e) {
+      reply.setFailure(failure(e));
     }
     observer.onNext(reply.build());
     observer.onCompleted();
@@ -330,6 +388,9 @@ final class QueuePeers extends QueueOwnersGrpc.QueueOwnersImplBase {
           .apply(request.getQueue())
           .ifPresent(
               queue -> {
+                if (request.getPriorities()) {
+                  queue.hasPriorities();
+                }
                 queue.owner().look();
                 queue.arrivals().arrived();
               });

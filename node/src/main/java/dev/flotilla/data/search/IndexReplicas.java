@@ -59,7 +59,7 @@ public final class IndexReplicas implements AutoCloseable {
   private final Tuning tuning;
   private final LongSupplier nanoTime;
   private final Map<Address, IndexShard> held = new ConcurrentHashMap<>();
-  private final Map<String, Long> lostSinceNs = new ConcurrentHashMap<>();
+  private final Map<String, Long> awaySinceNs = new ConcurrentHashMap<>();
   private final ScheduledThreadPoolExecutor workers;
   private volatile List<String> seen = List.of();
   private volatile AutoCloseable changes = () -> {};
@@ -122,20 +122,19 @@ public final class IndexReplicas implements AutoCloseable {
     }
   }
 
-  /** The nodes among which shards are placed: a silent one stays for a while, a leaving one not. */
+  /** The nodes among which shards are placed: one that is silent or to stop stays for a while. */
   List<String> eligible() {
     List<String> eligible = new ArrayList<>();
     for (NodeInfo node : cluster.nodes()) {
-      if (node.state() != NodeInfo.State.LOST) {
-        lostSinceNs.remove(node.id());
+      if (node.state() == NodeInfo.State.UP) {
+        awaySinceNs.remove(node.id());
       }
       boolean in =
           switch (node.state()) {
             case UP -> true;
-            case DRAINING -> false;
-            case LOST ->
+            case DRAINING, LOST ->
                 nanoTime.getAsLong()
-                        - lostSinceNs.computeIfAbsent(node.id(), id -> nanoTime.getAsLong())
+                        - awaySinceNs.computeIfAbsent(node.id(), id -> nanoTime.getAsLong())
                     < tuning.replaceAfterMs * 1_000_000;
           };
       if (in) {

@@ -3,7 +3,9 @@ package dev.flotilla.data.search;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.UnknownFieldException;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -34,7 +36,7 @@ record SearchJson(JsonNode node, String path) {
     Set<String> names = Set.of(known);
     for (String name : names()) {
       if (!names.contains(name)) {
-        throw wrong(name, "is not known here; known are " + String.join(", ", known));
+        throw new UnknownFieldException(at(name), Arrays.stream(known).map(this::at).toList());
       }
     }
   }

@@ -95,25 +95,34 @@ final class SearchPlan {
           "Search it by words, or store documents with vectors first.");
     }
     request.filter().ifPresent(filter -> checkFields(schema, filter));
+    request.highlight().forEach(name -> checkShown(schema, "highlight", name));
+    request.returnFields().forEach(name -> checkShown(schema, "return_fields", name));
+  }
+
+  private static void checkShown(IndexSchema schema, String where, String name) {
+    if (!name.equals(IndexSchema.TEXT)) {
+      checkField(schema, where, name);
+    }
   }
 
   private static void checkFields(IndexSchema schema, SearchFilter filter) {
     switch (filter) {
-      case SearchFilter.In in -> checkField(schema, in.field());
-      case SearchFilter.Range range -> checkField(schema, range.field());
-      case SearchFilter.Exists exists -> checkField(schema, exists.field());
+      case SearchFilter.In in -> checkField(schema, "filter", in.field());
+      case SearchFilter.Range range -> checkField(schema, "filter", range.field());
+      case SearchFilter.Exists exists -> checkField(schema, "filter", exists.field());
       case SearchFilter.And and -> and.all().forEach(one -> checkFields(schema, one));
       case SearchFilter.Or or -> or.any().forEach(one -> checkFields(schema, one));
       case SearchFilter.Not not -> checkFields(schema, not.not());
     }
   }
 
-  private static void checkField(IndexSchema schema, String field) {
+  private static void checkField(IndexSchema schema, String where, String field) {
     if (schema.field(field).isEmpty()) {
       List<String> there = List.copyOf(schema.settings().fields().keySet());
       throw new FlotillaException(
           Code.INVALID,
-          "filter: this index has no field '"
+          where
+              + ": this index has no field '"
               + (field.length() > 64 ? field.substring(0, 64) + "…" : field)
               + "'",
           there.isEmpty()

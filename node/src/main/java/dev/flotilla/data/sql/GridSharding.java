@@ -859,10 +859,18 @@ public final class GridSharding implements Sharding {
             stored.strategy() == Strategy.RANGE,
             arguments,
             value -> converted(stored, value),
+            value -> unit(function, value),
+            // Of a time that is finer than a millisecond only that is known.
             value ->
-                function instanceof ShardAffinity ours
-                    ? ours.shard(value)
-                    : function.partition(value))
+                function instanceof ShardAffinity ours && !TIMES.contains(stored.type())
+                    ? ours.shardBelow(value)
+                    : unit(function, value),
+            value ->
+                value instanceof Number number
+                        && !TIMES.contains(stored.type())
+                        && number.longValue() < Long.MAX_VALUE
+                    ? unit(function, number.longValue() + 1)
+                    : unit(function, value))
         .touched(parsed);
   }
 
@@ -870,6 +878,10 @@ public final class GridSharding implements Sharding {
    * The value as the engine holds it in the column; empty if it is of another type (such as 1.5, or
    * a number for a text), for the engine compares those in ways of its own.
    */
+  private static int unit(AffinityFunction function, Object value) {
+    return function instanceof ShardAffinity ours ? ours.shard(value) : function.partition(value);
+  }
+
   private static Optional<Object> converted(Stored stored, Object value) {
     try {
       if (stored.type().equals("VARCHAR")) {

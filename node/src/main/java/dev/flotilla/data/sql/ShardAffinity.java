@@ -90,12 +90,21 @@ final class ShardAffinity extends RendezvousAffinityFunction {
     return shard(value) * spread + Math.floorMod(hash ^ (hash >>> 16), spread);
   }
 
+  /** Of ranges: the shard of the greatest values below one, of the same or an earlier shard. */
+  int shardBelow(Object value) {
+    int at = find(value);
+    return at >= 0 ? at : -at - 1;
+  }
+
+  private int find(Object value) {
+    return texts.length > 0 || value instanceof String
+        ? Arrays.binarySearch(texts, String.valueOf(value))
+        : Arrays.binarySearch(numbers, number(value));
+  }
+
   /** The shard of a value of the column. */
   int shard(Object value) {
-    int at =
-        texts.length > 0 || value instanceof String
-            ? Arrays.binarySearch(texts, String.valueOf(value))
-            : Arrays.binarySearch(numbers, number(value));
+    int at = find(value);
     if (list) {
       return at >= 0 ? shardOf[at] : nodes.length - 1;
     }

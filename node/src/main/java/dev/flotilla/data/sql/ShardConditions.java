@@ -34,6 +34,8 @@ import org.jspecify.annotations.Nullable;
  * @param ordered whether greater values are in the same or later units
  * @param value turns a literal's or argument's value into the column's type
  * @param unit the unit of a value
+ * @param below where they are ordered, the last unit with values below one
+ * @param above the first unit with values above one
  */
 record ShardConditions(
     String alias,
@@ -43,7 +45,9 @@ record ShardConditions(
     boolean ordered,
     List<? extends @Nullable Object> arguments,
     Function<Object, Optional<Object>> value,
-    ToIntFunction<Object> unit) {
+    ToIntFunction<Object> unit,
+    ToIntFunction<Object> below,
+    ToIntFunction<Object> above) {
 
   /** Empty for a statement that may touch all. */
   Optional<BitSet> touched(SqlNode statement) {
@@ -165,7 +169,9 @@ record ShardConditions(
     BitSet set = new BitSet();
     switch (kind) {
       case EQUALS -> set.set(at);
-      case LESS_THAN, LESS_THAN_OR_EQUAL -> set.set(0, at + 1);
+      case LESS_THAN -> set.set(0, below.applyAsInt(found.get()) + 1);
+      case LESS_THAN_OR_EQUAL -> set.set(0, at + 1);
+      case GREATER_THAN -> set.set(above.applyAsInt(found.get()), units);
       default -> set.set(at, units);
     }
     return Optional.of(set);

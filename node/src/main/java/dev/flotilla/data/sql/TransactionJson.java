@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import dev.flotilla.UnknownFieldException;
 import dev.flotilla.data.sql.Transactions.Outcome;
 import dev.flotilla.data.sql.Transactions.Participant;
 import dev.flotilla.data.sql.Transactions.State;
@@ -46,6 +47,8 @@ public final class TransactionJson {
     for (JsonNode one : json) {
       try {
         steps.add(step(one));
+      } catch (UnknownFieldException e) {
+        throw e.in("steps[" + steps.size() + "]");
       } catch (FlotillaException e) {
         throw new FlotillaException(
             e.code(), "step " + (steps.size() + 1) + ": " + e.getMessage(), e.remedy(), e);
@@ -57,7 +60,7 @@ public final class TransactionJson {
   /** A step as a client sends it. */
   public static Step step(JsonNode json) {
     if (json.has("statement")) {
-      only(json, "a step with a statement", "statement", "arguments");
+      only(json, "", "statement", "arguments");
       List<@Nullable Object> arguments = new ArrayList<>();
       JsonNode sent = json.path("arguments");
       if (!sent.isArray() && !sent.isMissingNode() && !sent.isNull()) {
@@ -68,6 +71,11 @@ public final class TransactionJson {
     }
     String kind = json.size() == 1 ? json.fieldNames().next() : "";
     JsonNode what = json.path(kind);
+    if (json.size() == 1 && !KINDS.contains(kind)) {
+      List<String> known = new ArrayList<>(KINDS);
+      known.addFirst("statement");
+      throw new UnknownFieldException(kind, known);
+    }
     if (!KINDS.contains(kind)) {
       throw wrong(
           "it must be an object with one of statement, " + String.join(", ", KINDS),
@@ -123,9 +131,8 @@ public final class TransactionJson {
   private static void only(JsonNode json, String where, String... known) {
     for (Map.Entry<String, JsonNode> field : json.properties()) {
       if (!List.of(known).contains(field.getKey())) {
-        throw wrong(
-            "there is no field '" + field.getKey() + "' in " + where,
-            "It takes " + String.join(", ", known) + ".");
+        UnknownFieldException unknown = new UnknownFieldException(field.getKey(), List.of(known));
+        throw where.isEmpty() ? unknown : unknown.in(where);
       }
     }
   }

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Environment;
@@ -312,6 +313,7 @@ class CachesTest {
   @Order(6)
   void whoHoldsADroppedCacheIsRefusedOnAllNodesAndDoesNotMakeItAgain() {
     List<Cache> held = everywhere("dropped", CacheConfig.DEFAULT);
+    String engineName = engineName("dropped");
     held.getFirst().put("k", bytes("v"));
     held.forEach(cache -> warm(cache, "k"));
     assertThat(nodes.get(1).drop("dropped")).isTrue();
@@ -331,11 +333,12 @@ class CachesTest {
                       Grid.TransactionMode.PESSIMISTIC,
                       ignite -> cache.put("k", bytes("v"), NO_TTL)))
           .hasMessageContaining("cache dropped was dropped");
-      assertThat(grid.hasCache(GridCache.gridName("dropped"))).as("node %s", node).isFalse();
+      assertThat(grid.hasCache(engineName)).as("node %s", node).isFalse();
     }
     // Before a node has heard of it, too: only the registry and the engine know.
     Cache unaware = everywhere("dropped", CacheConfig.DEFAULT.withTtlMs(60_000)).get(2);
     unaware.put("k", bytes("v"));
+    String unawareName = engineName("dropped");
     Registry registry = members.getFirst().cluster().registry();
     var _ =
         registry.commit(
@@ -349,17 +352,62 @@ class CachesTest {
         .write(
             "a test",
             ignite -> {
-              ignite.destroyCache(GridCache.gridName("dropped"));
+              ignite.destroyCache(unawareName);
               return true;
             });
     assertCode(Code.NOT_FOUND, () -> unaware.put("k", bytes("v")));
-    assertThat(members.get(2).grid().hasCache(GridCache.gridName("dropped"))).isFalse();
+    assertThat(members.get(2).grid().hasCache(unawareName)).isFalse();
     // One made since is another.
     Cache anew = nodes.get(2).cache("dropped");
     anew.put("k", bytes("w"));
     assertThat(text(anew.get("k"))).contains("w");
     assertCode(Code.NOT_FOUND, () -> unaware.put("k", bytes("v")));
     assertThat(text(anew.get("k"))).contains("w");
+  }
+
+  private static String engineName(String name) {
+    return GridCaches.engineName(members.getFirst().cluster().registry(), name).orElseThrow();
+  }
+
+  /** Between its end in the registry and its end in the engine others can make it anew. */
+  @Test
+  @Order(6)
+  void oneThatIsMadeWhileOneOfItsNameIsStillBeingDroppedIsAnotherAndStays() {
+    for (Cache old : everywhere("reborn", CacheConfig.DEFAULT)) {
+      old.put("old", bytes("old"));
+    }
+    String oldName = engineName("reborn");
+    Registry.Key key = new Registry.Key(GridCaches.KIND, "reborn");
+    // Who drops it is lost here: the others finish it.
+    var _ =
+        members
+            .getFirst()
+            .cluster()
+            .registry()
+            .commit(
+                List.of(),
+                List.of(
+                    new Registry.Write(key, Optional.empty()),
+                    new Registry.Write(
+                        new Registry.Key("cache-drop", oldName),
+                        Optional.of(Json.write("reborn")))));
+    members.get(1).cluster().registry().sync();
+    nodes.get(1).create("reborn", CacheConfig.DEFAULT.withTtlMs(60_000)).put("new", bytes("new"));
+    assertThat(nodes.get(1).cache("reborn").get("old")).isEmpty();
+    TestNodes.await(
+        "the old one is gone",
+        Duration.ofSeconds(30),
+        () ->
+            members.stream()
+                .noneMatch(
+                    member ->
+                        member.grid().hasCache(oldName)
+                            || !member.cluster().registry().list("cache-drop").isEmpty()));
+    for (GridCaches node : nodes) {
+      Cache found = node.cache("reborn");
+      assertThat(text(found.get("new"))).contains("new");
+      assertThat(found.get("old")).isEmpty();
+    }
   }
 
   @Test

@@ -4,6 +4,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.FlotillaException.Code;
+import dev.flotilla.Json;
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.data.grid.Fences;
@@ -14,13 +16,17 @@ import dev.flotilla.data.queue.Queue.Outgoing;
 import io.micrometer.core.instrument.Measurement;
 import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -36,6 +42,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -143,6 +150,84 @@ class QueueTest {
     assertThat(queue(2, "anew").stats().sent()).isEqualTo(20);
   }
 
+  /** Between its end in the catalog and its end in the engine another can make it. */
+  @Test
+  @Order(1)
+  void whatIsSentToAQueueWhileOneOfItsNameIsStillBeingDeletedIsKept() throws Exception {
+    for (int round = 0; round < 5; round++) {
+      queues.get(0).create("reborn", new QueueConfig(4, 1_000, 5, 0, 10_000));
+      Queue held = queue(2, "reborn");
+      held.send(message("k", "old"));
+      QueueConfig other = new QueueConfig(2, 1_000, 5, 0, 10_000);
+      Thread deleter = Thread.ofPlatform().start(() -> queues.get(0).delete("reborn"));
+      Queue reborn = null;
+      while (reborn == null) {
+        try {
+          reborn = queues.get(1).create("reborn", other);
+        } catch (FlotillaException e) {
+          assertThat(e.code()).isEqualTo(Code.CONFLICT);
+        }
+      }
+      reborn.send(message("k", "new"));
+      deleter.join();
+      assertThat(receive(queue(2, "reborn"), 10))
+          .extracting(QueueTest::body)
+          .containsExactly("new");
+      // Who holds the old one is told, and reaches the new one by its name.
+      assertThatThrownBy(() -> held.send(message("k", "lost")))
+          .hasMessageContaining("queue reborn was deleted");
+      assertThatThrownBy(() -> receive(held, 1)).hasMessageContaining("queue reborn was deleted");
+      assertThat(queue(2, "reborn").stats().sent()).isOne();
+      queues.get(2).delete("reborn");
+    }
+  }
+
+  @Test
+  @Order(1)
+  void aDeletedQueueLeavesNoMetricAndNoFolder() {
+    queue(0, "passing").send(message("k", "m"));
+    assertThat(sum("flotilla_queue_sent", "passing")).isOne();
+    queues.get(1).delete("passing");
+    TestNodes.await(
+        "nothing is left",
+        Duration.ofSeconds(60),
+        () -> metersOf("passing") == 0 && foldersOf("passing") == 0);
+  }
+
+  private static long metersOf(String queue) {
+    return metrics.stream()
+        .flatMap(registry -> registry.getMeters().stream())
+        .filter(meter -> queue.equals(meter.getId().getTag("queue")))
+        .count();
+  }
+
+  private static long foldersOf(String queue) {
+    try (Stream<Path> all = Files.walk(folder)) {
+      return all.filter(path -> path.getFileName().toString().contains("queue." + queue)).count();
+    } catch (IOException | UncheckedIOException e) {
+      return -1; // The engine works there.
+    }
+  }
+
+  /** Its node was lost while it made the queue, or deleted it. */
+  @Test
+  @Order(1)
+  void whatIsLeftOfAQueueThatWasNotQuiteMadeIsDestroyed() {
+    var grid = grids.running().getFirst().grid();
+    grid.write(
+        "a test",
+        ignite -> {
+          ignite.getOrCreateCache(grid.cacheConfig("flotilla.queue.half.x"));
+          ignite
+              .<String, byte[]>cache("flotilla.queues")
+              .put("\nflotilla.queue.half.x", Json.write(System.currentTimeMillis() - 100_000));
+          return true;
+        });
+    assertThat(queues.getFirst().names()).doesNotContain("\nflotilla.queue.half.x");
+    TestNodes.await(
+        "it is gone", Duration.ofSeconds(60), () -> !grid.hasCache("flotilla.queue.half.x"));
+  }
+
   @Test
   @Order(2)
   void eachGroupGetsAllAndEachConsumerOfOneGetsItsShare() throws Exception {
@@ -232,6 +317,41 @@ class QueueTest {
     assertThat(queue.receive(Queue.DEFAULT_GROUP, "c", 1, VISIBLE, Duration.ofSeconds(5)))
         .extracting(QueueTest::body)
         .containsExactly("late");
+  }
+
+  /** Their partitions are handed out by all three nodes. */
+  @Test
+  @Order(6)
+  void higherPrioritiesComeFirstOutOfAllPartitionsAndEachKeyStaysInOrder() throws Exception {
+    queue(0, "urgent").send(message("first", "0 before there are priorities"));
+    queues.forEach(each -> assertThat(each.queue("urgent").stats().sent()).isOne());
+    assertThat(receive(queue(1, "urgent"), 10)).hasSize(1);
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int i = 0; i < 40; i++) {
+      int priority = random.nextInt(10);
+      queue(i % 3, "urgent").send(urgent("key-" + i, priority + " " + i, priority));
+    }
+    queue(0, "urgent").send(urgent("key-same", "0 of one key", 0));
+    queue(1, "urgent").send(urgent("key-same", "9 behind it", 9));
+    List<String> bodies = new ArrayList<>();
+    for (int i = 0; bodies.size() < 42; i++) {
+      Queue consumer = queue(i % 3, "urgent");
+      List<Message> messages = receive(consumer, 1 + i % 3);
+      assertThat(messages).as("seed %s, after %s", seed, bodies).isNotEmpty();
+      messages.forEach(each -> bodies.add(body(each)));
+      messages.forEach(each -> acknowledge(consumer, each));
+    }
+    assertThat(bodies.indexOf("9 behind it")).isGreaterThan(bodies.indexOf("0 of one key"));
+    bodies.remove("9 behind it");
+    assertThat(bodies.stream().map(body -> body.charAt(0)).toList())
+        .as("seed %s: %s", seed, bodies)
+        .isSortedAccordingTo(Comparator.reverseOrder());
+  }
+
+  private static Outgoing urgent(String key, String body, int priority) {
+    return new Outgoing(
+        key, body.getBytes(StandardCharsets.UTF_8), Optional.empty(), Duration.ZERO, priority);
   }
 
   @Test
@@ -626,7 +746,6 @@ class QueueTest {
               "an effect",
               Grid.TransactionMode.PESSIMISTIC,
               ignite -> {
-                queue(1, "total");
                 queue(0, "total").acknowledge(List.of(message.receipt()), Optional.empty());
                 ignite.<String, String>cache("effects").put(message.id(), body(message));
                 return true;

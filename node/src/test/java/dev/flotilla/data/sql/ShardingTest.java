@@ -100,6 +100,14 @@ class ShardingTest {
     return SHARDING.get(members.get(node).id());
   }
 
+  private static List<Integer> shards(String condition) {
+    return sharding(0)
+        .explain("SELECT v FROM readings WHERE " + condition, List.of())
+        .tables()
+        .getFirst()
+        .shards();
+  }
+
   @Test
   @Order(1)
   void aRangeTableAnswersAsAnyAndTouchesOnlyTheRangesAsked() {
@@ -122,6 +130,12 @@ class ShardingTest {
     assertThat(touched.tables().getFirst().partitionsTouched()).isEqualTo(8);
     assertThat(touched.tables().getFirst().partitions()).isEqualTo(16);
     assertThat(touched.plan()).contains("READINGS");
+    assertThat(shards("ts < 200")).containsExactly(0, 1);
+    assertThat(shards("ts <= 200")).containsExactly(0, 1, 2);
+    assertThat(shards("ts > 199")).containsExactly(2, 3);
+    assertThat(shards("199 < ts")).containsExactly(2, 3);
+    assertThat(shards("ts >= 199")).containsExactly(1, 2, 3);
+    assertThat(shards("ts < 201 AND ts > 198")).containsExactly(1, 2);
     assertThat(sharding(1).explain("SELECT * FROM readings", List.of()).tables().getFirst().whole())
         .isTrue();
     var insert =
