@@ -112,7 +112,7 @@ final class AnswerWire {
         reply.getChoicesList().stream()
             .map(choice -> new Progress(Wire.ints(choice.getTokensList()), end(choice)))
             .toList();
-    return Optional.of(new AnswerValue(
-            begun.id(), begun.turn(), begun.rendering(), begun.requests(), progress));
+    return Optional.of(
+        new AnswerValue(begun.id(), begun.turn(), begun.rendering(), begun.requests(), progress));
   }
 }

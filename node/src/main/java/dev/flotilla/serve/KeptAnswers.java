@@ -431,8 +431,7 @@ public final class KeptAnswers implements AutoCloseable {
             .filter(node -> node.state() == NodeInfo.State.UP)
             .map(node -> new Keeper(node.id(), node.incarnation()))
             .filter(
-                node ->
-                    !node.id().equals(cluster.self()) && !avoidedUntilNs.containsKey(node.id()))
+                node -> !node.id().equals(cluster.self()) && !avoidedUntilNs.containsKey(node.id()))
             .toList();
     return there.contains(keeper)
         ? Optional.of(keeper)

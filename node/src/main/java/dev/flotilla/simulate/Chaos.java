@@ -104,7 +104,8 @@ public final class Chaos {
       long embedded) {
 
     /** Of no run. */
-    public static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    public static final Counts NONE =
+        new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
     /** Of two runs, or more. */
     public Counts plus(Counts more) {
@@ -681,8 +682,7 @@ public final class Chaos {
   private void readOn(Stream stream, SimulatedNode process, int absence) {
     Connection connection = new Connection(stream);
     try {
-      Kept kept =
-          process.serving().answers().take(stream.id, stream.tenant, connection::takenAway);
+      Kept kept = process.serving().answers().take(stream.id, stream.tenant, connection::takenAway);
       if (stream.ended || stream.absences != absence) {
         kept.close();
         return;

@@ -88,7 +88,9 @@ class RemoveNodeTest {
       assertThat(named(client, "second").path("state").asText()).isEqualTo("draining");
       assertThat(first.run("drain", "second", "--undo")).isZero();
       TestNodes.await(
-          "it is up again", SOON, () -> named(client, "second").path("state").asText().equals("up"));
+          "it is up again",
+          SOON,
+          () -> named(client, "second").path("state").asText().equals("up"));
       assertThat(first.run("drain", "nobody")).isEqualTo(1);
 
       third.close();

@@ -296,7 +296,9 @@ class KeptAnswersTest {
     AnswerValue large = AnswerCopiesTest.answer("large", "ann", 1, 3_000_000);
     for (int i = 0; i < 12; i++) {
       at("a")
-          .open(new AnswerValue("l" + i, 0, new byte[0], large.requests(), large.progress()), () -> {})
+          .open(
+              new AnswerValue("l" + i, 0, new byte[0], large.requests(), large.progress()),
+              () -> {})
           .close();
     }
     assertThat(at("a").count()).isEqualTo(5); // of 12 MB each, within 64 MiB
