@@ -141,7 +141,13 @@ public final class Client {
     nodes.addAll(others());
     EventReader reader =
         new EventReader(
-            http, node -> request(node, path), this::refused, nodes, Json.write(body), onEvent);
+            http,
+            node -> request(node, path),
+            this::refused,
+            this::unreachable,
+            nodes,
+            Json.write(body),
+            onEvent);
     try {
       streaming = reader.read();
     } catch (InterruptedException e) {

@@ -18,6 +18,7 @@ import java.util.List;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.stream.Stream;
 
 /**
@@ -50,6 +51,7 @@ final class EventReader {
   private final HttpClient http;
   private final Requests requests;
   private final Refusals refusals;
+  private final Function<IOException, FlotillaException> unreachable;
   private final List<URI> nodes;
   private final byte[] body;
   private final Consumer<JsonNode> onEvent;
@@ -57,18 +59,21 @@ final class EventReader {
   private long progressNs = System.nanoTime();
 
   /**
+   * @param unreachable what is thrown when no node can be reached at all
    * @param nodes where the request can be sent, in the order in which they are tried
    */
   EventReader(
       HttpClient http,
       Requests requests,
       Refusals refusals,
+      Function<IOException, FlotillaException> unreachable,
       Set<URI> nodes,
       byte[] body,
       Consumer<JsonNode> onEvent) {
     this.http = http;
     this.requests = requests;
     this.refusals = refusals;
+    this.unreachable = unreachable;
     this.nodes = new ArrayList<>(new LinkedHashSet<>(nodes));
     this.body = body;
     this.onEvent = onEvent;
@@ -78,8 +83,12 @@ final class EventReader {
   private static final class Broken extends Exception {
     private static final long serialVersionUID = 1L;
 
-    Broken(String message, Exception cause) {
-      super(message, cause);
+    Broken(IOException cause) {
+      super(String.valueOf(cause.getMessage()), cause);
+    }
+
+    IOException reason() {
+      return getCause() instanceof IOException io ? io : new IOException(getMessage(), this);
     }
   }
 
@@ -101,11 +110,13 @@ final class EventReader {
         return node;
       } catch (Broken e) {
         failure =
-            new FlotillaException(
-                Code.UNAVAILABLE,
-                "the stream from " + node + " broke off: " + e.getMessage(),
-                "Try again.",
-                e);
+            lastId.isEmpty()
+                ? unreachable.apply(e.reason())
+                : new FlotillaException(
+                    Code.UNAVAILABLE,
+                    "the stream from " + node + " broke off: " + e.getMessage(),
+                    "Try again.",
+                    e);
       } catch (FlotillaException e) {
         if (!PASSING.contains(e.code()) || (lastId.isEmpty() && e.code() == Code.BUSY)) {
           throw e;
@@ -142,7 +153,7 @@ final class EventReader {
     try {
       response = http.send(request.build(), HttpResponse.BodyHandlers.ofLines());
     } catch (IOException e) {
-      throw new Broken(String.valueOf(e.getMessage()), e);
+      throw new Broken(e);
     }
     try (Stream<String> lines = response.body()) {
       Iterator<String> each = lines.iterator();
@@ -175,7 +186,7 @@ final class EventReader {
         progressNs = System.nanoTime();
       }
     }
-    throw new Broken("it ended early", new IOException("no end of the stream"));
+    throw new Broken(new IOException("it ended early"));
   }
 
   /** The status with which an error would have come before the stream began. */
@@ -194,7 +205,7 @@ final class EventReader {
     try {
       return lines.hasNext();
     } catch (UncheckedIOException e) {
-      throw new Broken(String.valueOf(e.getMessage()), e);
+      throw new Broken(new IOException(e.getMessage(), e));
     }
   }
 
@@ -202,7 +213,7 @@ final class EventReader {
     try {
       return Json.MAPPER.readTree(data);
     } catch (IOException e) {
-      throw new Broken("an event is cut", e);
+      throw new Broken(new IOException("an event is cut", e));
     }
   }
 }

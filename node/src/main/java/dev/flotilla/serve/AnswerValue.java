@@ -9,12 +9,17 @@ import java.util.Optional;
  * An answer as a value: with it any node can go on with it, and write it as it was begun.
  *
  * @param id unique in the cluster
+ * @param turn how many nodes have gone on with it
  * @param rendering how the gateway writes it; opaque here
  * @param requests one per choice, all of the same model, limits and claim
  * @param progress what there is of each choice
  */
 public record AnswerValue(
-    String id, byte[] rendering, List<GenerationRequest> requests, List<Progress> progress) {
+    String id,
+    long turn,
+    byte[] rendering,
+    List<GenerationRequest> requests,
+    List<Progress> progress) {
 
   /**
    * What there is of one choice.
@@ -40,12 +45,17 @@ public record AnswerValue(
   /** One that has not begun. */
   public static AnswerValue of(String id, byte[] rendering, List<GenerationRequest> requests) {
     return new AnswerValue(
-        id, rendering, requests, requests.stream().map(r -> Progress.NONE).toList());
+        id, 0, rendering, requests, requests.stream().map(r -> Progress.NONE).toList());
   }
 
   /** Whose it is. */
   public String tenant() {
     return requests.getFirst().claim().tenant();
+  }
+
+  /** The same, for the next node that goes on with it. */
+  AnswerValue next() {
+    return new AnswerValue(id, turn + 1, rendering, requests, progress);
   }
 
   /**
@@ -63,6 +73,6 @@ public record AnswerValue(
               ? theirs
               : mine);
     }
-    return new AnswerValue(id, rendering, requests, longest);
+    return new AnswerValue(id, Math.max(turn, other.turn), rendering, requests, longest);
   }
 }

@@ -9,6 +9,7 @@ import dev.flotilla.serve.proto.ChoiceUpdate;
 import dev.flotilla.serve.proto.Prompt;
 import dev.flotilla.serve.proto.TakeReply;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Optional;
@@ -24,6 +25,7 @@ final class AnswerWire {
     AnswerStart.Builder start =
         AnswerStart.newBuilder()
             .setId(value.id())
+            .setTurn(value.turn())
             .setRendering(ByteString.copyFrom(value.rendering()))
             .setModel(first.model())
             .setTenant(first.claim().tenant())
@@ -68,7 +70,12 @@ final class AnswerWire {
               endTokens,
               claim));
     }
-    return AnswerValue.of(start.getId(), start.getRendering().toByteArray(), requests);
+    return new AnswerValue(
+        start.getId(),
+        start.getTurn(),
+        start.getRendering().toByteArray(),
+        requests,
+        Collections.nCopies(requests.size(), Progress.NONE));
   }
 
   static ChoiceUpdate choice(int choice, int position, int[] tokens, Optional<FinishReason> end) {
@@ -105,6 +112,7 @@ final class AnswerWire {
         reply.getChoicesList().stream()
             .map(choice -> new Progress(Wire.ints(choice.getTokensList()), end(choice)))
             .toList();
-    return Optional.of(new AnswerValue(begun.id(), begun.rendering(), begun.requests(), progress));
+    return Optional.of(
+        new AnswerValue(begun.id(), begun.turn(), begun.rendering(), begun.requests(), progress));
   }
 }

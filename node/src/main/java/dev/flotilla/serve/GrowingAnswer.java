@@ -104,7 +104,7 @@ final class GrowingAnswer {
     for (int choice = 0; choice < lengths.length; choice++) {
       progress.add(new Progress(tokens(choice, 0), ends.get(choice)));
     }
-    return new AnswerValue(start.id(), start.rendering(), start.requests(), progress);
+    return new AnswerValue(start.id(), start.turn(), start.rendering(), start.requests(), progress);
   }
 
   /** What it takes of the memory, about. */

@@ -61,7 +61,7 @@ public final class KeptAnswers implements AutoCloseable {
   private static final int BATCH_BYTES = 1 << 20;
   private static final int MESSAGE_BYTES = 3 << 20;
   private static final long PEER_TIMEOUT_NS = TimeUnit.SECONDS.toNanos(1);
-  private static final long AVOID_NS = TimeUnit.SECONDS.toNanos(5);
+  private static final long AVOID_NS = TimeUnit.SECONDS.toNanos(1);
   private static final long REMIND_NS = RETENTION_NS / 4;
   private static final Logger log = LoggerFactory.getLogger(KeptAnswers.class);
 
@@ -73,6 +73,9 @@ public final class KeptAnswers implements AutoCloseable {
   private final Counter sentBytes;
   private final Counter taken;
 
+  /** The node that has the copies; in another life it has none of them. */
+  private record Keeper(String id, long incarnation) {}
+
   // Guarded by this:
   private final Map<String, Own> byId = new HashMap<>();
   private final Map<Long, Own> byNumber = new LinkedHashMap<>();
@@ -80,8 +83,9 @@ public final class KeptAnswers implements AutoCloseable {
   private final Map<String, Long> avoidedUntilNs = new HashMap<>();
   private long numbers;
   private long unreadBytes;
-  private String keeper = "";
+  private Keeper keeper = new Keeper("", 0);
   private Threads.@Nullable Started shipper;
+  private @Nullable AutoCloseable subscription;
   private boolean closed;
 
   /** Of a node whose cluster has not started yet: adds its service. */
@@ -117,7 +121,10 @@ public final class KeptAnswers implements AutoCloseable {
 
       @Override
       public void take(TakeRequest request, StreamObserver<TakeReply> reply) {
-        reply.onNext(give(request.getId(), request.getTenant()));
+        reply.onNext(
+            request.hasTurn()
+                ? give(request.getId(), request.getTenant(), request.getTurn())
+                : look(request.getId(), request.getTenant()));
         reply.onCompleted();
       }
     };
@@ -139,6 +146,8 @@ public final class KeptAnswers implements AutoCloseable {
       byNumber.put(own.number, own);
       if (shipper == null && !closed) {
         shipper = threads.start("answers", this::ship);
+        // Nodes come and go; a stream that waits for its next token must not wait for its copy.
+        subscription = cluster.registry().subscribe(changed::raise);
       }
     }
     urgent.raise();
@@ -155,9 +164,10 @@ public final class KeptAnswers implements AutoCloseable {
    *     on a node that does not answer
    */
   public Kept take(String id, String tenant, Runnable onTaken) throws InterruptedException {
-    TakeReply here = give(id, tenant);
-    Optional<AnswerValue> value =
-        here.getOwned() ? AnswerWire.taken(here) : search(id, tenant, AnswerWire.taken(here));
+    Optional<AnswerValue> here = AnswerWire.taken(look(id, tenant));
+    Optional<AnswerValue> mine =
+        here.flatMap(known -> AnswerWire.taken(give(id, tenant, known.turn())));
+    Optional<AnswerValue> value = mine.isPresent() ? mine : search(id, tenant, here);
     if (value.isEmpty()) {
       throw new FlotillaException(
           FlotillaException.Code.NOT_FOUND,
@@ -168,23 +178,37 @@ public final class KeptAnswers implements AutoCloseable {
               + " without Last-Event-ID to begin anew.");
     }
     taken.increment();
-    return open(value.get(), onTaken);
+    return open(value.get().next(), onTaken);
   }
 
-  /** This node's part of a take; what it knows, if anything. */
-  private TakeReply give(String id, String tenant) {
+  /** What this node knows of an answer, if anything. */
+  private TakeReply look(String id, String tenant) {
+    synchronized (this) {
+      Own own = byId.get(id);
+      if (own != null && own.answer.start().tenant().equals(tenant)) {
+        return AnswerWire.taken(own.answer.value(), !own.given);
+      }
+    }
+    return copies
+        .find(id, threads.nanoTime())
+        .filter(value -> value.tenant().equals(tenant))
+        .map(value -> AnswerWire.taken(value, false))
+        .orElse(TakeReply.getDefaultInstance());
+  }
+
+  /** Gives away what is this node's, and its turn. */
+  private TakeReply give(String id, String tenant, long turn) {
     Runnable onTaken;
     TakeReply reply;
     synchronized (this) {
       Own own = byId.get(id);
-      if (own == null || !own.answer.start().tenant().equals(tenant)) {
-        return copies
-            .find(id, threads.nanoTime())
-            .filter(value -> value.tenant().equals(tenant))
-            .map(value -> AnswerWire.taken(value, false))
-            .orElse(TakeReply.getDefaultInstance());
+      if (own == null
+          || own.given
+          || own.answer.start().turn() != turn
+          || !own.answer.start().tenant().equals(tenant)) {
+        return TakeReply.getDefaultInstance();
       }
-      reply = AnswerWire.taken(own.answer.value(), !own.given);
+      reply = AnswerWire.taken(own.answer.value(), true);
       onTaken = own.over ? () -> {} : own.onTaken;
       own.over = true;
       own.given = true;
@@ -194,14 +218,14 @@ public final class KeptAnswers implements AutoCloseable {
     return reply;
   }
 
-  /** Asks the others, till one had it running, or all have answered, or time is up. */
+  /** Asks the others what they have; who owns it, gives it away. */
   private Optional<AnswerValue> search(String id, String tenant, Optional<AnswerValue> here)
       throws InterruptedException {
+    TakeRequest look = TakeRequest.newBuilder().setId(id).setTenant(tenant).build();
     Search search = new Search(here);
-    TakeRequest request = TakeRequest.newBuilder().setId(id).setTenant(tenant).build();
     for (NodeInfo node : cluster.nodes()) {
       if (!node.id().equals(cluster.self()) && node.state() != NodeInfo.State.LOST) {
-        search.ask(node.id(), request);
+        search.ask(node.id(), look);
       }
     }
     search.allAsked();
@@ -213,12 +237,30 @@ public final class KeptAnswers implements AutoCloseable {
           "not all nodes say whether they have the stream " + id,
           "Try again.");
     }
-    return found;
+    Optional<Owner> owner = search.owner();
+    if (owner.isEmpty()) {
+      return found;
+    }
+    Search giving = new Search(Optional.empty());
+    giving.ask(owner.get().node(), look.toBuilder().setTurn(owner.get().turn()).build());
+    giving.allAsked();
+    boolean answered = threads.await(giving.done, PEER_TIMEOUT_NS) && !giving.someFailed();
+    if (answered && giving.found().isEmpty()) {
+      throw new FlotillaException(
+          FlotillaException.Code.UNAVAILABLE,
+          "another connection just went on with the stream " + id,
+          "Try again.");
+    }
+    // One that is lost meanwhile gives nothing; what it had is known.
+    return found.map(known -> giving.found().map(known::or).orElse(known));
   }
+
+  private record Owner(String node, long turn) {}
 
   private final class Search {
     private final CompletableFuture<Boolean> done = new CompletableFuture<>();
     private Optional<AnswerValue> found;
+    private Optional<Owner> owner = Optional.empty();
     private int open = 1;
     private boolean failed;
 
@@ -237,7 +279,7 @@ public final class KeptAnswers implements AutoCloseable {
                 new StreamObserver<>() {
                   @Override
                   public void onNext(TakeReply reply) {
-                    heard(reply);
+                    heard(node, reply);
                   }
 
                   @Override
@@ -257,10 +299,11 @@ public final class KeptAnswers implements AutoCloseable {
       }
     }
 
-    private synchronized void heard(TakeReply reply) {
+    private synchronized void heard(String node, TakeReply reply) {
       Optional<AnswerValue> theirs = AnswerWire.taken(reply);
       found = found.isEmpty() ? theirs : found.map(mine -> theirs.map(mine::or).orElse(mine));
       if (reply.getOwned()) {
+        owner = theirs.map(value -> new Owner(node, value.turn()));
         done.complete(true);
       }
     }
@@ -280,6 +323,11 @@ public final class KeptAnswers implements AutoCloseable {
       return found;
     }
 
+    /** Who says that it is theirs. */
+    synchronized Optional<Owner> owner() {
+      return owner;
+    }
+
     synchronized boolean someFailed() {
       return failed;
     }
@@ -295,7 +343,7 @@ public final class KeptAnswers implements AutoCloseable {
   private void ship() {
     try {
       while (true) {
-        boolean _ = changed.await(REMIND_NS);
+        boolean _ = changed.await(waitNs());
         // Tokens are gathered; a new answer is not kept waiting.
         boolean _ = urgent.await(BATCH_NS);
         Optional<Batch> batch = batch();
@@ -314,10 +362,14 @@ public final class KeptAnswers implements AutoCloseable {
     }
   }
 
+  private synchronized long waitNs() {
+    return avoidedUntilNs.isEmpty() ? REMIND_NS : AVOID_NS;
+  }
+
   private synchronized Optional<Batch> batch() {
     long nowNs = threads.nanoTime();
     tidy(nowNs);
-    Optional<String> to = closed ? Optional.empty() : keeper(nowNs);
+    Optional<Keeper> to = closed ? Optional.empty() : keeper(nowNs);
     if (to.isEmpty()) {
       // Nobody is there; whoever comes gets all of it.
       byNumber.values().forEach(own -> own.copied.complete(true));
@@ -328,7 +380,7 @@ public final class KeptAnswers implements AutoCloseable {
       keeper = to.get();
       forgotten.clear();
       byNumber.values().forEach(Own::unsent);
-      log.debug("what runs here is also kept by {}", keeper);
+      log.debug("what runs here is also kept by {}", keeper.id());
     }
     KeepRequest.Builder request =
         KeepRequest.newBuilder()
@@ -360,7 +412,7 @@ public final class KeptAnswers implements AutoCloseable {
     }
     return parts.isEmpty() && forgotten.isEmpty()
         ? Optional.empty()
-        : Optional.of(new Batch(keeper, request.build(), parts, forgotten.size()));
+        : Optional.of(new Batch(keeper.id(), request.build(), parts, forgotten.size()));
   }
 
   private long incarnation() {
@@ -372,21 +424,22 @@ public final class KeptAnswers implements AutoCloseable {
   }
 
   /** The node that has the copies, while it lives; else the next in this node's order. */
-  private Optional<String> keeper(long nowNs) {
+  private Optional<Keeper> keeper(long nowNs) {
     avoidedUntilNs.values().removeIf(untilNs -> untilNs - nowNs <= 0);
-    List<String> there =
+    List<Keeper> there =
         cluster.nodes().stream()
             .filter(node -> node.state() == NodeInfo.State.UP)
-            .map(NodeInfo::id)
-            .filter(id -> !id.equals(cluster.self()) && !avoidedUntilNs.containsKey(id))
+            .map(node -> new Keeper(node.id(), node.incarnation()))
+            .filter(
+                node -> !node.id().equals(cluster.self()) && !avoidedUntilNs.containsKey(node.id()))
             .toList();
     return there.contains(keeper)
         ? Optional.of(keeper)
         : there.stream().min(Comparator.comparing(this::rank));
   }
 
-  private String rank(String node) {
-    return DurableFiles.sha256((cluster.self() + node).getBytes(StandardCharsets.UTF_8));
+  private String rank(Keeper node) {
+    return DurableFiles.sha256((cluster.self() + node.id()).getBytes(StandardCharsets.UTF_8));
   }
 
   private void send(Batch batch) throws InterruptedException {
@@ -493,9 +546,13 @@ public final class KeptAnswers implements AutoCloseable {
   /** Ends the copying. */
   @Override
   public void close() {
+    AutoCloseable subscribed;
     synchronized (this) {
       closed = true;
+      subscribed = subscription;
+      subscription = null;
     }
+    Closing.unsubscribe(subscribed);
     urgent.raise();
     changed.raise();
   }

@@ -6,6 +6,7 @@ import dev.flotilla.cluster.Lease;
 import dev.flotilla.cluster.Locks;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.serve.AnswerValue;
 import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Embedder;
@@ -13,6 +14,7 @@ import dev.flotilla.serve.EmbeddingRequest;
 import dev.flotilla.serve.Engine;
 import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Generator;
+import dev.flotilla.serve.Kept;
 import dev.flotilla.serve.Priority;
 import dev.flotilla.serve.SamplingParameters;
 import java.nio.charset.StandardCharsets;
@@ -26,6 +28,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.stream.IntStream;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One run: a cluster that serves streams, changes what it serves and hands locks around, while
@@ -44,6 +47,12 @@ public final class Chaos {
   private static final long STEADY_NS = 20 * World.S;
 
   private static final int VOTERS = 3;
+
+  /** As long as the gateway waits for a stream's copy. */
+  private static final long COPY_NS = 500 * World.MS;
+
+  /** For so long a reader without news of its stream tries to read on. */
+  private static final long READER_NS = 30 * World.S;
 
   /**
    * What a run was like.
@@ -68,7 +77,8 @@ public final class Chaos {
    * @param finished of these, with the right text to its end
    * @param cancelled of these, by who asked
    * @param failed of these, that could not go on in time
-   * @param orphaned of these, whose own node died
+   * @param orphaned of these, whose own node died, and nobody had a copy or came for it
+   * @param returned how often a reader went on with its stream at another node, or the same
    * @param refused streams that were not taken, since nobody was ready or the queue was full
    * @param embedded texts
    * @param pauseNs the longest wait of a stream for its next token
@@ -79,6 +89,7 @@ public final class Chaos {
       long cancelled,
       long failed,
       long orphaned,
+      long returned,
       long refused,
       long tokens,
       long pauseNs,
@@ -93,7 +104,8 @@ public final class Chaos {
       long embedded) {
 
     /** Of no run. */
-    public static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    public static final Counts NONE =
+        new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
     /** Of two runs, or more. */
     public Counts plus(Counts more) {
@@ -103,6 +115,7 @@ public final class Chaos {
           cancelled + more.cancelled,
           failed + more.failed,
           orphaned + more.orphaned,
+          returned + more.returned,
           refused + more.refused,
           tokens + more.tokens,
           Math.max(pauseNs, more.pauseNs),
@@ -121,8 +134,8 @@ public final class Chaos {
     public String text() {
       return String.format(
           Locale.ROOT,
-          "streams: %d accepted, %d finished, %d cancelled, %d failed, %d whose own node died;"
-              + " %d refused; %d tokens, longest pause %.1f s; %d embeddings%n"
+          "streams: %d accepted, %d finished, %d cancelled, %d failed, %d lost with their node;"
+              + " %d readers came back; %d refused; %d tokens, longest pause %.1f s; %d embeddings%n"
               + "faults: %d; elections %d, controllers %d, placements %d; leases %d with %d writes;"
               + " torn: %d log entries, %d snapshots",
           accepted,
@@ -130,6 +143,7 @@ public final class Chaos {
           cancelled,
           failed,
           orphaned,
+          returned,
           refused,
           tokens,
           pauseNs / 1e9,
@@ -152,6 +166,7 @@ public final class Chaos {
     long cancelled;
     long failed;
     long orphaned;
+    long returned;
     long refused;
     long tokens;
     long pauseNs;
@@ -241,6 +256,7 @@ public final class Chaos {
         tally.cancelled,
         tally.failed,
         tally.orphaned,
+        tally.returned,
         tally.refused,
         tally.tokens,
         tally.pauseNs,
@@ -323,8 +339,7 @@ public final class Chaos {
       process.die();
       for (Stream stream : streams) {
         if (stream.gateway == process && stream.open()) {
-          stream.ended = true;
-          tally.orphaned += stream.accepted ? 1 : 0;
+          stream.cut();
         }
       }
     }
@@ -606,27 +621,188 @@ public final class Chaos {
     int[] ends = world.chance(0.2) ? new int[] {world.random.nextInt(ToyModel.WORDS)} : new int[0];
     int tokens = 1 + world.random.nextInt(world.chance(0.2) ? 120 : 40);
     Priority priority = world.chance(0.2) ? Priority.HIGH : Priority.NORMAL;
+    Claim claim = new Claim("t" + world.random.nextInt(3), priority);
+    String id = "r" + requests++;
     Stream stream =
-        new Stream(process, ToyModel.text(prompt, sampling, tokens, ends), world.chance(0.05));
+        new Stream(
+            process,
+            id,
+            claim.tenant(),
+            ToyModel.text(prompt, sampling, tokens, ends),
+            world.chance(0.05));
     streams.add(stream);
+    GenerationRequest request =
+        new GenerationRequest(id + "-0", anyModel(), prompt, sampling, tokens, ends, claim);
+    boolean leaves = world.chance(0.1);
+    Connection connection = new Connection(stream);
+    stream.connection = connection;
+    Kept kept =
+        process
+            .serving()
+            .answers()
+            .open(AnswerValue.of(id, new byte[0], List.of(request)), connection::takenAway);
+    connection.kept = kept;
     try {
-      Generator.Generation generation =
-          process
-              .serving()
-              .generator()
-              .start(
-                  new GenerationRequest(
-                      "r" + requests++,
-                      anyModel(),
-                      prompt,
-                      sampling,
-                      tokens,
-                      ends,
-                      new Claim("t" + world.random.nextInt(3), priority)),
-                  stream);
+      Generator.Generation generation = process.serving().generator().start(request, connection);
+      connection.generation = generation;
       stream.taken(generation);
+      boolean _ = kept.awaitCopy(COPY_NS);
+      connection.show();
+      if (leaves) {
+        world.after(world.between(0, 500 * World.MS), process, stream::leave);
+      }
     } catch (FlotillaException e) {
+      kept.forget();
       stream.refused(e);
+    } catch (InterruptedException e) {
+      throw new Violation("interrupted", e);
+    }
+  }
+
+  /** A reader comes back, to whatever node. */
+  private void comeBack(Stream stream, int absence) {
+    if (stream.ended || stream.absences != absence) {
+      return;
+    }
+    SimulatedNode process = anyone().running();
+    if (world.nowNs() - stream.lastNs > READER_NS) {
+      stream.lost();
+    } else if (process == null || !process.started()) {
+      comeBackLater(stream, absence);
+    } else {
+      stream.gateway = process;
+      var _ = process.threads().start("reader", () -> readOn(stream, process, absence));
+    }
+  }
+
+  private void comeBackLater(Stream stream, int absence) {
+    world.after(200 * World.MS, null, () -> comeBack(stream, absence));
+  }
+
+  private void readOn(Stream stream, SimulatedNode process, int absence) {
+    Connection connection = new Connection(stream);
+    try {
+      Kept kept = process.serving().answers().take(stream.id, stream.tenant, connection::takenAway);
+      if (stream.ended || stream.absences != absence) {
+        kept.close();
+        return;
+      }
+      tally.returned++;
+      AnswerValue value = kept.value();
+      AnswerValue.Progress progress = value.progress().getFirst();
+      List<Integer> had = Arrays.stream(progress.tokens()).boxed().toList();
+      if (had.size() > stream.expected.size()
+          || !had.equals(stream.expected.subList(0, had.size()))) {
+        throw new Violation("a copy has " + had + " of a stream of " + stream.expected);
+      }
+      connection.kept = kept;
+      connection.tokens.addAll(had);
+      stream.connection = connection;
+      if (progress.end().isPresent()) {
+        connection.end = progress.end();
+      } else {
+        connection.generation =
+            process
+                .serving()
+                .generator()
+                .resume(value.requests().getFirst(), progress.tokens(), connection);
+      }
+      boolean _ = kept.awaitCopy(COPY_NS);
+      connection.show();
+    } catch (FlotillaException e) {
+      checkRefusal(e);
+      connection.close();
+      if (stream.ended || stream.absences != absence) {
+        return;
+      }
+      stream.connection = null;
+      if (e.code() == FlotillaException.Code.NOT_FOUND) {
+        stream.lost();
+      } else {
+        comeBackLater(stream, absence);
+      }
+    } catch (InterruptedException e) {
+      throw new Violation("interrupted", e);
+    }
+  }
+
+  /**
+   * What a reader hears from one node, of which it may have some. Nothing is shown before another
+   * node knows of the stream, or that takes too long.
+   */
+  private final class Connection implements Generator.Sink {
+    private final Stream stream;
+    private final List<Integer> tokens = new ArrayList<>();
+    private @Nullable Kept kept;
+    private Generator.@Nullable Generation generation;
+    private Optional<Generator.FinishReason> end = Optional.empty();
+    private boolean shown;
+
+    Connection(Stream stream) {
+      this.stream = stream;
+    }
+
+    void show() {
+      shown = true;
+      deliver();
+    }
+
+    private void deliver() {
+      if (!shown || stream.connection != this) {
+        return;
+      }
+      while (stream.received < tokens.size() && !stream.ended) {
+        stream.token(tokens.get(stream.received));
+      }
+      if (end.isPresent() && !stream.ended) {
+        close();
+        stream.finished(end.get());
+      }
+    }
+
+    void close() {
+      if (kept != null) {
+        kept.close();
+      }
+    }
+
+    /** Its reader reads on elsewhere. */
+    void takenAway() {
+      if (generation != null) {
+        generation.cancel();
+      }
+    }
+
+    @Override
+    public void token(int token) {
+      if (end.isPresent()) {
+        world.fail(new Violation("a token came after the end"));
+      }
+      tokens.add(token);
+      if (kept != null) {
+        kept.token(0, token);
+      }
+      deliver();
+    }
+
+    @Override
+    public void finished(Generator.FinishReason reason) {
+      if (end.isPresent()) {
+        world.fail(new Violation("a stream ended twice"));
+      }
+      end = Optional.of(reason);
+      if (kept != null) {
+        kept.ended(0, reason);
+      }
+      deliver();
+    }
+
+    @Override
+    public void failed(FlotillaException error) {
+      close();
+      if (stream.connection == this && !stream.ended) {
+        stream.failed(error);
+      }
     }
   }
 
@@ -691,18 +867,29 @@ public final class Chaos {
   }
 
   /** A request, and who reads its answer. */
-  private final class Stream implements Generator.Sink {
-    private final SimulatedNode gateway;
+  private final class Stream {
+    private SimulatedNode gateway;
+    private final String id;
+    private final String tenant;
     private final List<Integer> expected;
     private final boolean impatient;
+    private @Nullable Connection connection;
+    private int absences;
     private boolean accepted;
     private boolean ended;
     private boolean cancelling;
     private int received;
     private long lastNs = world.nowNs();
 
-    Stream(SimulatedNode gateway, List<Integer> expected, boolean impatient) {
+    Stream(
+        SimulatedNode gateway,
+        String id,
+        String tenant,
+        List<Integer> expected,
+        boolean impatient) {
       this.gateway = gateway;
+      this.id = id;
+      this.tenant = tenant;
       this.expected = expected;
       this.impatient = impatient;
     }
@@ -722,6 +909,36 @@ public final class Chaos {
           + " of "
           + expected.size()
           + " tokens and no end";
+    }
+
+    /** Its reader has no connection any more, and comes back if it had heard anything. */
+    void cut() {
+      boolean heard = absences > 0 || (connection != null && connection.shown);
+      connection = null;
+      int absence = ++absences;
+      if (heard) {
+        world.after(world.between(0, World.S), null, () -> comeBack(this, absence));
+      } else {
+        lost();
+      }
+    }
+
+    void lost() {
+      ended = true;
+      tally.orphaned += accepted ? 1 : 0;
+    }
+
+    /** Its reader goes away; its node may notice that, or not. */
+    void leave() {
+      Connection left = connection;
+      if (ended || left == null || !left.shown) {
+        return;
+      }
+      cut();
+      if (world.chance(0.5)) {
+        left.close();
+        left.takenAway();
+      }
     }
 
     void taken(Generator.Generation generation) {
@@ -751,8 +968,7 @@ public final class Chaos {
       ended = true;
     }
 
-    @Override
-    public void token(int token) {
+    void token(int token) {
       if (ended) {
         world.fail(new Violation("a token came after the end"));
       } else if (received >= expected.size() || expected.get(received) != token) {
@@ -774,8 +990,7 @@ public final class Chaos {
       world.note(token);
     }
 
-    @Override
-    public void finished(Generator.FinishReason reason) {
+    void finished(Generator.FinishReason reason) {
       end();
       if (reason == Generator.FinishReason.CANCELLED) {
         tally.cancelled++;
@@ -792,8 +1007,7 @@ public final class Chaos {
       }
     }
 
-    @Override
-    public void failed(FlotillaException error) {
+    void failed(FlotillaException error) {
       end();
       tally.failed++;
       checkRefusal(error);

@@ -157,5 +157,6 @@ class EventReaderTest {
     assertThat(there.asked).containsExactly("");
     there.close();
     refused(Code.UNAVAILABLE, gone, there);
+    assertThatThrownBy(() -> read(gone)).hasMessageContaining("cannot reach a node at");
   }
 }

@@ -76,6 +76,7 @@ class AnswerCopiesTest {
         .isEqualTo(
             new AnswerValue(
                 "x",
+                0,
                 RENDERING,
                 value.requests(),
                 List.of(

@@ -9,6 +9,9 @@ import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.serve.Generator.FinishReason;
+import dev.flotilla.serve.proto.AnswersGrpc;
+import dev.flotilla.serve.proto.TakeReply;
+import dev.flotilla.serve.proto.TakeRequest;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -40,10 +43,10 @@ class KeptAnswersTest {
 
   private final Map<String, Node> nodes = new LinkedHashMap<>();
   private final AtomicInteger taken = new AtomicInteger();
+  private final FakeRegistry registry = new FakeRegistry();
 
   @BeforeEach
   void start() {
-    FakeRegistry registry = new FakeRegistry();
     for (String name : NAMES) {
       FakeCluster cluster = new FakeCluster(name, registry, infos(NAMES));
       SimpleMeterRegistry meters = new SimpleMeterRegistry();
@@ -189,6 +192,62 @@ class KeptAnswersTest {
   }
 
   @Test
+  void aTakeThatComesLateDoesNothing() throws Exception {
+    Kept kept = open("a", "x");
+    Kept there = take("b", "x");
+    Kept back = take("a", "x");
+    assertThat(back.value().turn()).isEqualTo(2);
+    assertThat(taken).hasValue(2);
+    for (long late : new long[] {0, 1, 3}) {
+      TakeRequest request =
+          TakeRequest.newBuilder().setId("x").setTenant("ann").setTurn(late).build();
+      TakeReply reply =
+          AnswersGrpc.newBlockingStub(nodes.get("c").cluster().channel("a")).take(request);
+      assertThat(reply.hasStart()).isFalse();
+    }
+    assertThat(taken).hasValue(2);
+    say(back, 0, 1);
+    assertThat(tokens(back, 1)).hasSize(1);
+    kept.close();
+    there.close();
+  }
+
+  @Test
+  void aNodeThatWasStartedAnewGetsAllOfItThoughNothingIsNew() throws Exception {
+    Kept kept = open("a", "x");
+    say(kept, 0, 50);
+    String second = keeper();
+    await("it is there", () -> length(second, "x") == 50);
+    double sent = sentBytes();
+    nodes
+        .get("a")
+        .cluster()
+        .nodes(
+            infos(NAMES).stream()
+                .map(node -> node.id().equals(second) ? again(node) : node)
+                .toList());
+    registry.changed();
+    await("all of it again", () -> sentBytes() > sent + 50);
+  }
+
+  private double sentBytes() {
+    return nodes.get("a").meters().get("flotilla.serve.answers.sent.bytes").counter().count();
+  }
+
+  private static NodeInfo again(NodeInfo node) {
+    return new NodeInfo(
+        node.id(),
+        node.name(),
+        node.host(),
+        node.httpPort(),
+        node.version(),
+        node.pid(),
+        node.incarnation() + 1,
+        node.state(),
+        node.profile());
+  }
+
+  @Test
   void onlyItsTenantIsGivenIt() throws Exception {
     Kept kept = open("a", "x");
     for (String node : NAMES) {
@@ -237,7 +296,9 @@ class KeptAnswersTest {
     AnswerValue large = AnswerCopiesTest.answer("large", "ann", 1, 3_000_000);
     for (int i = 0; i < 12; i++) {
       at("a")
-          .open(new AnswerValue("l" + i, new byte[0], large.requests(), large.progress()), () -> {})
+          .open(
+              new AnswerValue("l" + i, 0, new byte[0], large.requests(), large.progress()),
+              () -> {})
           .close();
     }
     assertThat(at("a").count()).isEqualTo(5); // of 12 MB each, within 64 MiB
