@@ -14,7 +14,7 @@ import picocli.CommandLine.Parameters;
 @Command(
     name = "drain",
     description = {
-      "Move what runs on a node to others, and place nothing new there.",
+      "Move the replicas of a node to others, and place no new ones there.",
       "Running streams go on elsewhere. It is over when the node starts again, or with --undo."
     },
     mixinStandardHelpOptions = true)
@@ -54,7 +54,8 @@ final class DrainCommand extends ClientCommand {
                 ? ""
                 : left.isEmpty()
                     ? ": no replica runs there"
-                    : ": still there, for the others have no room: " + String.join(", ", left)));
+                    : ": still there, such as for want of room elsewhere: "
+                        + String.join(", ", left)));
     return 0;
   }
 }

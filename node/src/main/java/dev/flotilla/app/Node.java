@@ -58,6 +58,9 @@ final class Node {
   private static final long DOWNLOAD_PAUSE_MS = 500;
   private static final Duration DRAIN_PATIENCE = Duration.ofSeconds(30);
 
+  /** As long of that, replicas stay for the sake of the requests that this node answers. */
+  private static final Duration OWN_PATIENCE = Duration.ofSeconds(8);
+
   private final Options options;
   private final SecureRandom random = new SecureRandom();
   private final PrometheusMeterRegistry metrics =
@@ -239,9 +242,11 @@ final class Node {
     log.info("stopping");
     try {
       gateway.startDraining();
-      long startNs = System.nanoTime();
-      leaveReplicas();
-      if (!gateway.awaitIdle(DRAIN_PATIENCE.minusNanos(System.nanoTime() - startNs))) {
+      long endNs = System.nanoTime() + DRAIN_PATIENCE.toNanos();
+      // What soon ends is not disturbed.
+      boolean _ = gateway.awaitIdle(OWN_PATIENCE);
+      leaveReplicas(Duration.ofNanos(endNs - System.nanoTime()));
+      if (!gateway.awaitIdle(Duration.ofNanos(endNs - System.nanoTime()))) {
         log.warn("requests still ran after {} s; they are cut", DRAIN_PATIENCE.toSeconds());
       }
       gateway.close();
@@ -258,9 +263,9 @@ final class Node {
     log.info("stopped");
   }
 
-  private void leaveReplicas() throws InterruptedException {
+  private void leaveReplicas(Duration patience) throws InterruptedException {
     try {
-      if (!serving.leave(DRAIN_PATIENCE)) {
+      if (!serving.leave(patience)) {
         log.warn("what runs here has no room on other nodes, and stops with this one");
       }
     } catch (FlotillaException e) {

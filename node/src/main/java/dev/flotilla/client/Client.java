@@ -36,6 +36,10 @@ import java.util.stream.Stream;
 public final class Client {
 
   private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(5);
+
+  /** Paths of what any node goes on with. */
+  private static final String ANSWERS = "/v1/";
+
   private static final long OTHERS_FRESH_NS = 30_000_000_000L;
 
   private static final ObjectMapper SNAKE_CASE =
@@ -130,15 +134,19 @@ public final class Client {
 
   /**
    * Posts, and hands over the data of each server-sent event until {@code [DONE]}. When the
-   * connection breaks, or its node dies, the other nodes are asked for the rest: each event comes
-   * once.
+   * connection of an answer of a model breaks, or its node dies, the other nodes are asked for the
+   * rest: each event comes once. Other work is of one node, and ends with its connection.
    */
   public void stream(String path, Map<String, ?> body, Consumer<JsonNode> onEvent) {
     Set<URI> nodes = new LinkedHashSet<>();
-    nodes.add(streaming);
-    nodes.add(base);
-    nodes.addAll(known);
-    nodes.addAll(others());
+    if (path.startsWith(ANSWERS)) {
+      nodes.add(streaming);
+      nodes.add(base);
+      nodes.addAll(known);
+      nodes.addAll(others());
+    } else {
+      nodes.add(base);
+    }
     EventReader reader =
         new EventReader(
             http,
@@ -149,7 +157,10 @@ public final class Client {
             Json.write(body),
             onEvent);
     try {
-      streaming = reader.read();
+      URI last = reader.read();
+      if (path.startsWith(ANSWERS)) {
+        streaming = last;
+      }
     } catch (InterruptedException e) {
       throw interrupted(e);
     }
@@ -158,7 +169,7 @@ public final class Client {
   /** The addresses of the cluster's other nodes, as far as they are known; at most that old. */
   private List<URI> others() {
     long nowNs = System.nanoTime();
-    if (others.isEmpty() || nowNs - othersNs > OTHERS_FRESH_NS) {
+    if (othersNs == 0 || nowNs - othersNs > OTHERS_FRESH_NS) {
       othersNs = nowNs;
       try {
         List<URI> found = new ArrayList<>();

@@ -10,6 +10,7 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.net.http.HttpTimeoutException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -56,6 +57,13 @@ final class EventReader {
   private final byte[] body;
   private final Consumer<JsonNode> onEvent;
   private String lastId = "";
+
+  /** What came cannot be told from what would come again. */
+  private boolean withoutId;
+
+  /** A node took a request to go on and did not answer in time. */
+  private boolean hung;
+
   private long progressNs = System.nanoTime();
 
   /**
@@ -109,6 +117,10 @@ final class EventReader {
         read(node);
         return node;
       } catch (Broken e) {
+        hung |= e.reason() instanceof HttpTimeoutException;
+        if (withoutId) {
+          throw unreachable.apply(e.reason());
+        }
         failure =
             lastId.isEmpty()
                 ? unreachable.apply(e.reason())
@@ -118,7 +130,12 @@ final class EventReader {
                     "Try again.",
                     e);
       } catch (FlotillaException e) {
-        if (!PASSING.contains(e.code()) || (lastId.isEmpty() && e.code() == Code.BUSY)) {
+        // What stood still with our own request may have taken the stream since.
+        boolean ours = hung && e.code() == Code.CONFLICT;
+        hung = false;
+        if (withoutId
+            || !(ours || PASSING.contains(e.code()))
+            || (lastId.isEmpty() && e.code() == Code.BUSY)) {
           throw e;
         }
         failure = e;
@@ -179,10 +196,11 @@ final class EventReader {
       } else if (line.startsWith("data: ")) {
         JsonNode event = json(line.substring(6));
         if (event.has("error")) {
-          throw refusals.of(status(event.path("error").path("code").asText()), line.substring(6));
+          throw refusals.of(status(event.path("error")), line.substring(6));
         }
         onEvent.accept(event);
         lastId = id;
+        withoutId |= id.isEmpty();
         progressNs = System.nanoTime();
       }
     }
@@ -190,8 +208,11 @@ final class EventReader {
   }
 
   /** The status with which an error would have come before the stream began. */
-  private static int status(String code) {
-    return switch (code) {
+  private static int status(JsonNode error) {
+    if (error.has("status")) {
+      return error.path("status").asInt();
+    }
+    return switch (error.path("code").asText()) {
       case "conflict" -> 409;
       case "not_found" -> 404;
       case "busy" -> 429;

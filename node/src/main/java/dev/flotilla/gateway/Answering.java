@@ -189,11 +189,23 @@ final class Answering {
         () -> {
           try {
             answers.resume(generator, requests, progress, open);
-          } catch (FlotillaException e) {
-            answers.fail(open[0], e);
+          } catch (RuntimeException e) {
+            FlotillaException error = e instanceof FlotillaException known ? known : fault(e);
+            for (int choice : open) {
+              answers.fail(choice, error);
+            }
           }
         });
     stream(out, writer, had.answer(), kept, out.isEmpty());
+  }
+
+  private static FlotillaException fault(RuntimeException e) {
+    log.error("a stream could not be gone on with", e);
+    return new FlotillaException(
+        FlotillaException.Code.UNAVAILABLE,
+        "the stream could not be gone on with",
+        "Try again.",
+        e);
   }
 
   /**

@@ -47,9 +47,10 @@ final class NodesApi {
 
   private void drain(Exchange exchange, String idOrName) throws InterruptedException {
     NodeInfo node = find(idOrName);
+    List<String> before = on(node.id());
     services.cluster().drain(node.id(), true);
     ObjectNode answer = answer(node).put("state", "draining");
-    awaitLeft(node.id()).forEach(answer.putArray("replicas")::add);
+    awaitLeft(node.id(), before).forEach(answer.putArray("replicas")::add);
     exchange.send(200, answer);
   }
 
@@ -63,25 +64,38 @@ final class NodesApi {
     return Json.MAPPER.createObjectNode().put("id", node.id()).put("name", node.name());
   }
 
-  /** The replicas that still run there once the others do elsewhere, or the patience is over. */
-  private List<String> awaitLeft(String node) throws InterruptedException {
+  private List<Deployments.ReplicaView> replicas() {
+    return services.deployments().list().stream().flatMap(d -> d.replicas().stream()).toList();
+  }
+
+  private static boolean isOn(String node, Deployments.ReplicaView replica) {
+    return replica.stages().stream().anyMatch(stage -> stage.node().equals(node));
+  }
+
+  private List<String> on(String node) {
+    return replicas().stream().filter(r -> isOn(node, r)).map(Deployments.ReplicaView::id).toList();
+  }
+
+  /**
+   * Waits until what was there serves elsewhere, or the controller has moved what it can.
+   *
+   * @return what is there still
+   */
+  private List<String> awaitLeft(String node, List<String> before) throws InterruptedException {
     long startNs = services.nanoTime().getAsLong();
+    long noticedNs = Long.MAX_VALUE;
     while (true) {
-      List<Deployments.ReplicaView> all =
-          services.deployments().list().stream().flatMap(d -> d.replicas().stream()).toList();
-      List<String> here =
-          all.stream()
-              .filter(r -> r.stages().stream().anyMatch(stage -> stage.node().equals(node)))
-              .map(Deployments.ReplicaView::id)
-              .toList();
+      long nowNs = services.nanoTime().getAsLong();
       boolean noticed =
           services.cluster().nodes().stream()
               .noneMatch(n -> n.id().equals(node) && n.state() == NodeInfo.State.UP);
-      boolean loading = all.stream().anyMatch(r -> r.state().equals("loading"));
-      long waitedNs = services.nanoTime().getAsLong() - startNs;
+      noticedNs = noticed ? Math.min(noticedNs, nowNs) : noticedNs;
+      List<String> here = on(node);
+      boolean loading =
+          replicas().stream().anyMatch(r -> before.contains(r.id()) && r.state().equals("loading"));
       if ((noticed && here.isEmpty() && !loading)
-          || (!here.isEmpty() && waitedNs > DECISION.toNanos())
-          || waitedNs > PATIENCE.toNanos()) {
+          || (!here.isEmpty() && noticed && nowNs - noticedNs > DECISION.toNanos())
+          || nowNs - startNs > PATIENCE.toNanos()) {
         return here;
       }
       Thread.sleep(100);

@@ -137,11 +137,17 @@ public final class KeptAnswers implements AutoCloseable {
    */
   public Kept open(AnswerValue value, Runnable onTaken) {
     Own own;
+    Runnable beforeTaken = () -> {};
     synchronized (this) {
       own = new Own(++numbers, new GrowingAnswer(value), onTaken);
       Own before = byId.put(value.id(), own);
       if (before != null && byNumber.remove(before.number, before)) {
         dropped(before);
+      }
+      if (before != null && !before.over) {
+        // Two came back at once: the later one goes on.
+        before.over = true;
+        beforeTaken = before.onTaken;
       }
       byNumber.put(own.number, own);
       if (shipper == null && !closed) {
@@ -150,6 +156,7 @@ public final class KeptAnswers implements AutoCloseable {
         subscription = cluster.registry().subscribe(changed::raise);
       }
     }
+    beforeTaken.run();
     urgent.raise();
     changed.raise();
     return own;

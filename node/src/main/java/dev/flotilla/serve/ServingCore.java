@@ -145,8 +145,13 @@ public final class ServingCore implements AutoCloseable {
       return here.isEmpty();
     }
     cluster.drain(cluster.self(), true);
-    long drainedNs = threads.nanoTime();
+    long noticedNs = Long.MAX_VALUE;
     while (true) {
+      boolean noticed =
+          cluster.nodes().stream()
+              .noneMatch(
+                  node -> node.id().equals(cluster.self()) && node.state() == NodeInfo.State.UP);
+      noticedNs = noticed ? Math.min(noticedNs, threads.nanoTime()) : noticedNs;
       List<Placement.Placed> now =
           here.stream()
               .flatMap(replica -> Placement.of(cluster.registry(), replica).stream())
@@ -160,7 +165,7 @@ public final class ServingCore implements AutoCloseable {
                           cluster.registry(), placed.placement().replica(), placed.epoch()));
       long nowNs = threads.nanoTime();
       if ((left && served)
-          || (!left && nowNs - drainedNs > DECISION_NS)
+          || (!left && noticed && nowNs - noticedNs > DECISION_NS)
           || nowNs - startNs > patienceNs) {
         return left;
       }

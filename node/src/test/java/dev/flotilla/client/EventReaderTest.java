@@ -35,7 +35,7 @@ class EventReaderTest {
       this.answers = List.of(answers);
       server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
       server.setExecutor(Executors.newVirtualThreadPerTaskExecutor());
-      server.createContext("/v1/chat", this::answer);
+      server.createContext("/", this::answer);
       server.start();
     }
 
@@ -145,6 +145,38 @@ class EventReaderTest {
     refused(Code.NOT_FOUND, node(events(0, 1) + "CUT"), node("404{}"));
     refused(Code.INVALID, node("400{}"), node("200"));
     refused(Code.BUSY, node("429{}"), node("200"));
+  }
+
+  /** Such as the progress of an import, which another node would begin from the start. */
+  @Test
+  void whatCannotBeToldFromWhatComesAgainIsNotAskedForAgain() throws Exception {
+    String progress = "200data: {\"n\":1}\n\n";
+    for (String end : List.of("CUT", error("unavailable"))) {
+      Node other = node("200" + DONE);
+      events.clear();
+      refused(Code.UNAVAILABLE, node(progress + end), other);
+      assertThat(events).containsExactly(1);
+      assertThat(other.asked).isEmpty();
+    }
+  }
+
+  @Test
+  void workOfOneNodeStaysThereAndFailsAsItSays() throws Exception {
+    Node other = node("200" + DONE);
+    Node broken =
+        node(
+            "200data: {\"error\":{\"message\":\"no model\",\"code\":\"bad_file\",\"status\":400}}\n\n");
+    Node away = node("503{}");
+    for (Node node : List.of(broken, away)) {
+      Client client = new Client(node.url(), Optional.of("k")).knowing(List.of(other.url()));
+      assertThatThrownBy(() -> client.stream("/api/models", Map.of(), e -> {}))
+          .isInstanceOfSatisfying(
+              FlotillaException.class,
+              e ->
+                  assertThat(e.code()).isEqualTo(node == broken ? Code.INVALID : Code.UNAVAILABLE));
+      assertThat(node.asked).hasSize(1);
+    }
+    assertThat(other.asked).isEmpty();
   }
 
   @Test

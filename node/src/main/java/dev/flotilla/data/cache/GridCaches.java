@@ -188,8 +188,9 @@ public final class GridCaches implements Caches, AutoCloseable {
   }
 
   private void forget(String name, Opened forgotten) {
-    open.remove(name, forgotten);
-    forgotten.cache().retire();
+    if (open.remove(name, forgotten)) {
+      forgotten.cache().retire();
+    }
   }
 
   private CacheStore store(String name) {

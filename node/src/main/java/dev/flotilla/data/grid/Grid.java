@@ -236,7 +236,7 @@ public final class Grid implements AutoCloseable {
     String what = "making " + name;
     Ignite engine = running(what);
     if (engine.transactions().tx() == null) {
-      if (engine.<K, V>cache(name) == null) {
+      if (keeper.use(engine, ignite -> ignite.<K, V>cache(name) == null)) {
         write(what, running -> cache(running, name, more).getName());
       }
     } else if (!hasCache(engine, name)) {

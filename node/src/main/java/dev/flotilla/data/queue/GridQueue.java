@@ -579,10 +579,18 @@ final class GridQueue implements Queue {
     for (int i = 0; i < order.size() && best.getOrDefault(order.get(i), -1) >= 0; i++) {
       String node = order.get(i);
       int least = i + 1 < order.size() ? Math.max(0, best.getOrDefault(order.get(i + 1), 0)) : 0;
-      List<Message> messages =
-          node.equals(grid.self())
-              ? handOut(group, max, visibility, least)
-              : peers.receive(node, name, group, max, visibility, least);
+      List<Message> messages = List.of();
+      try {
+        messages =
+            node.equals(grid.self())
+                ? handOut(group, max, visibility, least)
+                : peers.receive(node, name, group, max, visibility, least);
+      } catch (FlotillaException e) {
+        if (node.equals(grid.self())) {
+          throw e;
+        }
+        silent.set(e);
+      }
       if (!messages.isEmpty()) {
         return messages;
       }
