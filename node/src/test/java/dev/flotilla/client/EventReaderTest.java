@@ -35,7 +35,8 @@ class EventReaderTest {
       this.answers = List.of(answers);
       server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
       server.setExecutor(Executors.newVirtualThreadPerTaskExecutor());
-      server.createContext("/", this::answer);
+      server.createContext("/v1/chat", this::answer);
+      server.createContext("/api/models", this::answer);
       server.start();
     }
 
