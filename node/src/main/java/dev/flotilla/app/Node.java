@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.ClusterConfig;
 import dev.flotilla.cluster.ClusterNode;
 import dev.flotilla.cluster.DiskSpace;
+import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;
@@ -28,6 +29,7 @@ import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
@@ -265,12 +267,28 @@ final class Node {
 
   private void leaveReplicas(Duration patience) throws InterruptedException {
     try {
-      if (!serving.leave(patience)) {
-        log.warn("what runs here has no room on other nodes, and stops with this one");
+      List<String> left =
+          serves() && hasOthers()
+              ? serving.deployments().drain(cluster.self(), patience)
+              : List.of();
+      if (!left.isEmpty()) {
+        log.warn("no other node has room for {}", left);
       }
     } catch (FlotillaException e) {
       log.warn("what runs here could not be placed elsewhere: {}", e.explanation());
     }
+  }
+
+  private boolean serves() {
+    return serving.deployments().list().stream()
+        .flatMap(deployment -> deployment.replicas().stream())
+        .flatMap(replica -> replica.stages().stream())
+        .anyMatch(stage -> stage.node().equals(cluster.self()));
+  }
+
+  private boolean hasOthers() {
+    return cluster.nodes().stream()
+        .anyMatch(node -> node.state() == NodeInfo.State.UP && !node.id().equals(cluster.self()));
   }
 
   private void addTrained(String job, String model, Path folder) {

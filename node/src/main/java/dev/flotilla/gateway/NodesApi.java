@@ -8,7 +8,6 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
-import dev.flotilla.serve.Deployments;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -26,11 +25,8 @@ import java.util.List;
  */
 final class NodesApi {
 
-  /** How long the group and the grid may take to let go of it, before the answer says so. */
+  /** How long the others may take to do without it, before the answer says so. */
   private static final Duration PATIENCE = Duration.ofSeconds(30);
-
-  /** The controller has moved by then what it can. */
-  private static final Duration DECISION = Duration.ofSeconds(3);
 
   private final GatewayServices services;
 
@@ -47,10 +43,8 @@ final class NodesApi {
 
   private void drain(Exchange exchange, String idOrName) throws InterruptedException {
     NodeInfo node = find(idOrName);
-    List<String> before = on(node.id());
-    services.cluster().drain(node.id(), true);
     ObjectNode answer = answer(node).put("state", "draining");
-    awaitLeft(node.id(), before).forEach(answer.putArray("replicas")::add);
+    services.deployments().drain(node.id(), PATIENCE).forEach(answer.putArray("replicas")::add);
     exchange.send(200, answer);
   }
 
@@ -62,44 +56,6 @@ final class NodesApi {
 
   private static ObjectNode answer(NodeInfo node) {
     return Json.MAPPER.createObjectNode().put("id", node.id()).put("name", node.name());
-  }
-
-  private List<Deployments.ReplicaView> replicas() {
-    return services.deployments().list().stream().flatMap(d -> d.replicas().stream()).toList();
-  }
-
-  private static boolean isOn(String node, Deployments.ReplicaView replica) {
-    return replica.stages().stream().anyMatch(stage -> stage.node().equals(node));
-  }
-
-  private List<String> on(String node) {
-    return replicas().stream().filter(r -> isOn(node, r)).map(Deployments.ReplicaView::id).toList();
-  }
-
-  /**
-   * Waits until what was there serves elsewhere, or the controller has moved what it can.
-   *
-   * @return what is there still
-   */
-  private List<String> awaitLeft(String node, List<String> before) throws InterruptedException {
-    long startNs = services.nanoTime().getAsLong();
-    long noticedNs = Long.MAX_VALUE;
-    while (true) {
-      long nowNs = services.nanoTime().getAsLong();
-      boolean noticed =
-          services.cluster().nodes().stream()
-              .noneMatch(n -> n.id().equals(node) && n.state() == NodeInfo.State.UP);
-      noticedNs = noticed ? Math.min(noticedNs, nowNs) : noticedNs;
-      List<String> here = on(node);
-      boolean loading =
-          replicas().stream().anyMatch(r -> before.contains(r.id()) && r.state().equals("loading"));
-      if ((noticed && here.isEmpty() && !loading)
-          || (!here.isEmpty() && noticed && nowNs - noticedNs > DECISION.toNanos())
-          || nowNs - startNs > PATIENCE.toNanos()) {
-        return here;
-      }
-      Thread.sleep(100);
-    }
   }
 
   private void remove(Exchange exchange, String idOrName) throws InterruptedException {

@@ -13,6 +13,7 @@ import dev.flotilla.plan.Plan;
 import dev.flotilla.plan.Planner;
 import dev.flotilla.plan.TensorPlan;
 import dev.flotilla.serve.Placement.Placed;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -47,6 +48,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private static final Logger log = LoggerFactory.getLogger(DeploymentService.class);
   private static final long STABLE_NS = TimeUnit.SECONDS.toNanos(10);
   private static final int MAX_REPLICAS = 64;
+
+  /** The controller has moved by then what it can of a node that is drained. */
+  private static final long DECISION_NS = TimeUnit.SECONDS.toNanos(3);
+
+  private static final long LOOK_NS = TimeUnit.MILLISECONDS.toNanos(50);
 
   private final Cluster cluster;
   private final Function<String, Map<String, Object>> metadata;
@@ -94,6 +100,41 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         .filter(m -> m.holders().contains(node) && m.holders().stream().noneMatch(others::contains))
         .map(ModelRecord::name)
         .toList();
+  }
+
+  @Override
+  public List<String> drain(String node, Duration patience) throws InterruptedException {
+    List<String> before = replicasOn(node);
+    cluster.drain(node, true);
+    long startNs = nanoTime.getAsLong();
+    long noticedNs = Long.MAX_VALUE;
+    while (true) {
+      long nowNs = nanoTime.getAsLong();
+      boolean noticed = up().stream().noneMatch(n -> n.id().equals(node));
+      noticedNs = noticed ? Math.min(noticedNs, nowNs) : noticedNs;
+      List<String> left = replicasOn(node);
+      boolean settled =
+          left.isEmpty() ? before.stream().allMatch(this::serves) : nowNs - noticedNs > DECISION_NS;
+      if ((noticed && settled) || nowNs - startNs > patience.toNanos()) {
+        return left;
+      }
+      cluster.threads().sleep(LOOK_NS);
+    }
+  }
+
+  private List<String> replicasOn(String node) {
+    return Placement.all(cluster.registry()).stream()
+        .map(Placed::placement)
+        .filter(placement -> placement.stages().stream().anyMatch(s -> s.node().equals(node)))
+        .map(Placement::replica)
+        .toList();
+  }
+
+  /** Whether it is ready, or wanted no more. */
+  private boolean serves(String replica) {
+    return Placement.of(cluster.registry(), replica)
+        .map(placed -> ReplicaStatus.ready(cluster.registry(), replica, placed.epoch()))
+        .orElse(true);
   }
 
   @Override

@@ -2,6 +2,7 @@ package dev.flotilla.serve;
 
 import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
+import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
@@ -83,6 +84,14 @@ public interface Deployments {
    * @param node a node's id
    */
   List<String> modelsOnlyOn(String node);
+
+  /**
+   * Drains a node ({@link dev.flotilla.cluster.Cluster#drain}), and waits until the replicas that
+   * were there serve elsewhere, or the controller has moved those that others have room for.
+   *
+   * @return the replicas that are there still
+   */
+  List<String> drain(String node, Duration patience) throws InterruptedException;
 
   /**
    * The GGUF metadata of a model, tokenizer and chat template included; fetched from a node that

@@ -5,7 +5,6 @@ import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerSlice;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
-import java.time.Duration;
 import java.time.InstantSource;
 import java.util.function.LongSupplier;
 
@@ -91,16 +90,6 @@ public final class Serving implements AutoCloseable {
   /** The model files. */
   public ModelStore models() {
     return models;
-  }
-
-  /**
-   * Has what runs on this node placed elsewhere, before it stops, and waits until that serves
-   * there. What the other nodes have no room for stays.
-   *
-   * @return whether nothing is left here
-   */
-  public boolean leave(Duration patience) throws InterruptedException {
-    return core.leave(patience.toNanos());
   }
 
   /** Ends what runs here: requests that came in here fail, those of other nodes go on elsewhere. */

@@ -1,14 +1,10 @@
 package dev.flotilla.serve;
 
-import dev.flotilla.Threads;
 import dev.flotilla.cluster.Cluster;
-import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import io.micrometer.core.instrument.MeterRegistry;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
 import java.util.function.LongSupplier;
@@ -29,12 +25,6 @@ public final class ServingCore implements AutoCloseable {
    */
   public static final String DOUBLE_A_TOKEN = "flotilla.fault.double-a-token";
 
-  /** The controller has had its passes by then. */
-  private static final long DECISION_NS = 2_500_000_000L;
-
-  private static final long LOOK_NS = 50_000_000L;
-
-  private final Cluster cluster;
   private final StageHost stages;
   private final Router router;
   private final DeploymentService deployments;
@@ -83,7 +73,6 @@ public final class ServingCore implements AutoCloseable {
       MeterRegistry meters,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
-    this.cluster = cluster;
     stages = new StageHost(cluster, slices, metrics, nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, metadata, nanoTime);
@@ -121,60 +110,6 @@ public final class ServingCore implements AutoCloseable {
   /** Grows with everything that this node computes for requests, or loads for them. */
   long work() {
     return stages.work();
-  }
-
-  /**
-   * Has what runs on this node placed elsewhere, before it stops, and waits until that serves
-   * there. What the other nodes have no room for stays.
-   *
-   * @return whether nothing is left here
-   */
-  boolean leave(long patienceNs) throws InterruptedException {
-    Threads threads = cluster.threads();
-    long startNs = threads.nanoTime();
-    List<String> here = new ArrayList<>();
-    Placement.all(cluster.registry()).stream()
-        .map(Placement.Placed::placement)
-        .filter(this::isHere)
-        .forEach(placement -> here.add(placement.replica()));
-    boolean alone =
-        cluster.nodes().stream()
-            .noneMatch(
-                node -> node.state() == NodeInfo.State.UP && !node.id().equals(cluster.self()));
-    if (here.isEmpty() || alone) {
-      return here.isEmpty();
-    }
-    cluster.drain(cluster.self(), true);
-    long noticedNs = Long.MAX_VALUE;
-    while (true) {
-      boolean noticed =
-          cluster.nodes().stream()
-              .noneMatch(
-                  node -> node.id().equals(cluster.self()) && node.state() == NodeInfo.State.UP);
-      noticedNs = noticed ? Math.min(noticedNs, threads.nanoTime()) : noticedNs;
-      List<Placement.Placed> now =
-          here.stream()
-              .flatMap(replica -> Placement.of(cluster.registry(), replica).stream())
-              .toList();
-      boolean left = now.stream().noneMatch(placed -> isHere(placed.placement()));
-      boolean served =
-          now.stream()
-              .allMatch(
-                  placed ->
-                      ReplicaStatus.ready(
-                          cluster.registry(), placed.placement().replica(), placed.epoch()));
-      long nowNs = threads.nanoTime();
-      if ((left && served)
-          || (!left && noticed && nowNs - noticedNs > DECISION_NS)
-          || nowNs - startNs > patienceNs) {
-        return left;
-      }
-      threads.sleep(LOOK_NS);
-    }
-  }
-
-  private boolean isHere(Placement placement) {
-    return placement.stages().stream().anyMatch(stage -> stage.node().equals(cluster.self()));
   }
 
   /** Ends what runs here: requests that came in here fail, those of other nodes go on elsewhere. */

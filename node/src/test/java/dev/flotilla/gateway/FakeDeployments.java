@@ -5,6 +5,7 @@ import dev.flotilla.cluster.Fence;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.serve.Deployments;
 import dev.flotilla.serve.Engine;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -38,6 +39,11 @@ final class FakeDeployments implements Deployments {
             "",
             new Wanted(name, 1, stages.size(), "least_load", false, Engine.DEFAULT),
             List.of(new ReplicaView(name + "-0", "ready", 7, stages))));
+  }
+
+  @Override
+  public List<String> drain(String node, Duration patience) {
+    return List.of();
   }
 
   @Override

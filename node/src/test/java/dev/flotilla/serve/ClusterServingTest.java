@@ -234,23 +234,29 @@ final class ClusterServingTest {
     List<Integer> undisturbed = generate(gateway, "before", PROMPT, SEEDED, LONG).all();
     Collected stream = generate(gateway, "during", PROMPT, SEEDED, LONG);
     assertThat(stream.some.await(20, TimeUnit.SECONDS)).isTrue();
-    assertThat(nodes.get(leaving).serving().leave(Duration.ofSeconds(20))).isTrue();
+    assertThat(drain(leaving)).isEmpty();
     assertThat(stages()).hasSize(2).doesNotContain(leaving);
     assertThat(nodes.get(gateway).serving().deployments().list().get(0).state()).isEqualTo("ready");
     assertThat(stream.all()).isEqualTo(undisturbed);
     // Two nodes at once: the third has the room, but then nobody is left for it to go to.
     String second = stages().get(0);
-    assertThat(nodes.get(second).serving().leave(Duration.ofSeconds(20))).isTrue();
+    assertThat(drain(second)).isEmpty();
     String last = stages().get(0);
-    assertThat(nodes.get(last).serving().leave(Duration.ofSeconds(20))).isFalse();
+    assertThat(drain(last)).containsExactly("m-0");
     assertThat(stages()).containsExactly(last);
     assertThat(generate(gateway, "after", PROMPT, SEEDED, LONG).all()).isEqualTo(undisturbed);
     // Taken back, what is wanted is placed again.
     nodes.get(last).cluster().drain(leaving, false);
+    nodes.get(last).cluster().drain(last, false);
     for (Node node : nodes.values()) {
       await("two stages again", () -> ready(node, 2));
     }
     assertThat(stages()).containsExactlyInAnyOrder(last, leaving);
+  }
+
+  /** As a node does before it stops. */
+  private List<String> drain(String node) throws InterruptedException {
+    return nodes.get(node).serving().deployments().drain(node, Duration.ofSeconds(20));
   }
 
   private void killInMidStream(String gateway, String victim) throws Exception {
