@@ -155,6 +155,7 @@ public final class Client {
             this::unreachable,
             nodes,
             Json.write(body),
+            EventReader.SILENCE_MAX,
             onEvent);
     try {
       URI last = reader.read();
