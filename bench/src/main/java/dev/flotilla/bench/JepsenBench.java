@@ -46,6 +46,7 @@ final class JepsenBench implements Callable<Integer> {
 
   @Option(
       names = "--fault",
+      split = ",",
       description = "Only these: kill, pause, isolate, pair, one-way, or none.")
   private List<String> faults = List.of();
 
