@@ -156,8 +156,7 @@ final class ChaosBench implements Callable<Integer> {
           new ModelConfig(300, 64, 3, 4, 2, 16, 128, 1024, 10_000f, 1e-5f, false),
           WeightType.Q8_0,
           model.hashCode());
-      client.stream(
-          "/api/models", Map.of("name", model, "source", file.toString()), event -> {});
+      client.stream("/api/models", Map.of("name", model, "source", file.toString()), event -> {});
       boolean whole = model.equals("whole");
       client.post(
           "/api/deployments",
@@ -284,15 +283,13 @@ final class ChaosBench implements Callable<Integer> {
         Pauses.Track track = new Pauses.Track();
         StreamText answer = new StreamText();
         try {
-          clients
-              .get(random.nextInt(clients.size()))
-              .stream(
-                  PATH,
-                  question.body(),
-                  event -> {
-                    track.event(System.nanoTime());
-                    answer.add(event);
-                  });
+          clients.get(random.nextInt(clients.size())).stream(
+              PATH,
+              question.body(),
+              event -> {
+                track.event(System.nanoTime());
+                answer.add(event);
+              });
           results.finished(track, answer.beside(question.answer()), answer, question);
         } catch (FlotillaException e) {
           results.failed(track, e);

@@ -103,8 +103,6 @@ final class Pauses {
 
   /** The smallest value that so large a share of them does not exceed. */
   private static double quantile(double[] sorted, double share) {
-    return sorted.length == 0
-        ? 0
-        : sorted[Math.max(0, (int) Math.ceil(share * sorted.length) - 1)];
+    return sorted.length == 0 ? 0 : sorted[Math.max(0, (int) Math.ceil(share * sorted.length) - 1)];
   }
 }

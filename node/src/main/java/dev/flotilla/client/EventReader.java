@@ -26,8 +26,8 @@ import java.util.function.Function;
 /**
  * Reads one stream of server-sent events to its end, through as many connections and nodes as that
  * takes: when one breaks off, or is silent for so long that its node cannot be well (nodes write a
- * comment where there is no event), it sends the request again, to the next node that it knows, with
- * the id of the last event that came, and gets the rest.
+ * comment where there is no event), it sends the request again, to the next node that it knows,
+ * with the id of the last event that came, and gets the rest.
  */
 final class EventReader {
 

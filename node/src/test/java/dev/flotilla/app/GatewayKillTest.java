@@ -36,8 +36,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /**
  * Of the nodes that streams are read from, two are restarted, one after the other, and then one is
- * killed with -9; their clients read on at the others. What they have in the end is what a client has whose
- * node lived.
+ * killed with -9; their clients read on at the others. What they have in the end is what a client
+ * has whose node lived.
  */
 class GatewayKillTest {
 

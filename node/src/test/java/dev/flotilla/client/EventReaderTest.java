@@ -161,8 +161,7 @@ class EventReaderTest {
                 at -> HttpRequest.newBuilder(at.resolve("/v1/chat")),
                 (status, body) -> new FlotillaException(Code.FAILED, status + body, ""),
                 e -> new FlotillaException(Code.UNAVAILABLE, String.valueOf(e), "", e),
-                new LinkedHashSet<>(
-                    List.of(URI.create(first.url()), URI.create(second.url()))),
+                new LinkedHashSet<>(List.of(URI.create(first.url()), URI.create(second.url()))),
                 new byte[0],
                 Duration.ofMillis(300),
                 e -> events.add(e.path("n").asInt()))
