@@ -8,6 +8,7 @@ import dev.flotilla.data.usage.UsageEvent;
 import dev.flotilla.gateway.AnswerFormat.Head;
 import dev.flotilla.gateway.Rendering.Endpoint;
 import dev.flotilla.serve.AnswerValue;
+import dev.flotilla.serve.AnswerValue.Progress;
 import dev.flotilla.serve.Claim;
 import dev.flotilla.serve.Deployments.ModelView;
 import dev.flotilla.serve.GenerationRequest;
@@ -17,6 +18,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Consumer;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -266,40 +268,54 @@ final class OpenAiApi {
   private void resume(
       Exchange exchange, Endpoint endpoint, String named, StreamPosition had, Answers answers)
       throws InterruptedException {
-    try (Kept kept = take(had, exchange.keyName(), answers)) {
+    // Whatever is wrong is found before the answer is taken from who gives it now.
+    try (ServedModel model = models.open(named);
+        Kept kept =
+            take(had, exchange.keyName(), value -> check(value, endpoint, model, had), answers)) {
       AnswerValue value = kept.value();
       Rendering rendering = Json.read(value.rendering(), Rendering.class);
-      if (rendering.endpoint() != endpoint || !rendering.head().model().equals(named)) {
-        throw StreamPosition.invalid("another request began this stream");
-      }
-      int stepsMax = value.requests().getFirst().maxTokens() + StreamPosition.STEPS_BESIDE_TOKENS;
-      if (had.steps().size() != value.requests().size()
-          || had.steps().stream().anyMatch(steps -> steps > stepsMax)
-          || (had.usage() && !rendering.usage())) {
-        throw StreamPosition.invalid("the stream has no such place");
-      }
-      try (ServedModel model = models.open(named)) {
-        if (!model.form().equals(rendering.form())) {
-          throw ApiError.of(
-              409,
-              "model_changed",
-              "Model "
-                  + named
-                  + " is not the one any more that began this stream. Send the request without "
-                  + StreamPosition.HEADER
-                  + " to begin anew.");
-        }
-        answers.keep(kept);
-        new Answering(exchange, model, rendering, value.requests(), answers, this::complete)
-            .resume(services.generator(), value.progress(), had, kept);
-      }
+      answers.keep(kept);
+      new Answering(exchange, model, rendering, value.requests(), answers, this::complete)
+          .resume(services.generator(), value.progress(), had, kept);
     }
   }
 
-  private Kept take(StreamPosition position, String tenant, Answers answers)
+  private static void check(
+      AnswerValue value, Endpoint endpoint, ServedModel model, StreamPosition had) {
+    Rendering rendering = Json.read(value.rendering(), Rendering.class);
+    if (rendering.endpoint() != endpoint || !rendering.head().model().equals(model.name())) {
+      throw StreamPosition.invalid("another request began this stream");
+    }
+    if (had.steps().size() != value.requests().size() || (had.usage() && !rendering.usage())) {
+      throw StreamPosition.invalid("the stream has no such place");
+    }
+    for (int choice = 0; choice < had.steps().size(); choice++) {
+      Progress progress = value.progress().get(choice);
+      int tokensMax =
+          progress.end().isPresent()
+              ? progress.tokens().length
+              : value.requests().get(choice).maxTokens();
+      if (had.steps().get(choice) > tokensMax + StreamPosition.STEPS_BESIDE_TOKENS) {
+        throw StreamPosition.invalid("the stream has no such place");
+      }
+    }
+    if (!model.form().equals(rendering.form())) {
+      throw ApiError.of(
+          409,
+          "model_changed",
+          "Model "
+              + model.name()
+              + " is not the one any more that began this stream. Send the request without "
+              + StreamPosition.HEADER
+              + " to begin anew.");
+    }
+  }
+
+  private Kept take(
+      StreamPosition position, String tenant, Consumer<AnswerValue> check, Answers answers)
       throws InterruptedException {
     try {
-      return services.answers().take(position.answer(), tenant, answers::taken);
+      return services.answers().take(position.answer(), tenant, check, answers::taken);
     } catch (FlotillaException e) {
       if (e.code() != FlotillaException.Code.NOT_FOUND) {
         throw e;
