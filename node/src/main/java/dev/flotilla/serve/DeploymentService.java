@@ -498,8 +498,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     List<NodeInfo> alive =
         answering.stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
     notice(alive);
-    Pass pass =
-        new Pass(alive, ids(alive), ids(answering), new Occupancy(cluster.registry()));
+    Pass pass = new Pass(alive, ids(alive), ids(answering), new Occupancy(cluster.registry()));
     List<Registry.Entry> entries = cluster.registry().list(KIND);
     Map<String, Wanted> wanted = new TreeMap<>();
     entries.forEach(e -> wanted.put(e.key().name(), Json.read(e.value(), Wanted.class)));
@@ -582,9 +581,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     } else if (slots.size() == 1) {
       decision.keepOrMove(slots.getFirst());
     } else {
-      decision
-          .bestPlan(replica)
-          .ifPresent(plan -> decision.write(replica, Optional.empty(), plan));
+      decision.bestPlan(replica).ifPresent(plan -> decision.write(replica, Optional.empty(), plan));
     }
   }
 
@@ -610,10 +607,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
 
     private boolean answers(Placed placed) {
-      return placed.placement().stages().stream()
-              .allMatch(s -> pass.answering().contains(s.node()))
-          && ReplicaStatus.ready(
-              cluster.registry(), placed.placement().replica(), placed.epoch());
+      return placed.placement().stages().stream().allMatch(s -> pass.answering().contains(s.node()))
+          && ReplicaStatus.ready(cluster.registry(), placed.placement().replica(), placed.epoch());
     }
 
     private boolean stays(Placed placed) {
@@ -628,9 +623,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       boolean longer = stays(now) && !anew;
       String beside = Placement.otherSlot(slot);
       Optional<Layout> second =
-          !answers(now)
-              ? Optional.empty()
-              : longer ? longerPlan(beside, now) : bestPlan(beside);
+          !answers(now) ? Optional.empty() : longer ? longerPlan(beside, now) : bestPlan(beside);
       if (second.isPresent()) {
         write(beside, Optional.empty(), second.get());
         return;
@@ -657,7 +650,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       unplace(
           leadership,
           which,
-          List.of(new Registry.Condition(Placement.key(other.placement().replica()), other.epoch())),
+          List.of(
+              new Registry.Condition(Placement.key(other.placement().replica()), other.epoch())),
           pass);
     }
 
@@ -696,8 +690,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
 
     /**
-     * A plan with more of the wanted stages, over nodes that have answered for a while; over all
-     * if an operator has just changed what is wanted.
+     * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
+     * an operator has just changed what is wanted.
      */
     private Optional<Layout> longerPlan(String slot, Placed now) {
       List<StageView> present = now.placement().stages();

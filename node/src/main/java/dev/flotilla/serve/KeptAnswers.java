@@ -295,11 +295,7 @@ public final class KeptAnswers implements AutoCloseable {
     Search giving = new Search(Optional.empty());
     giving.ask(
         owner.get().node(),
-        TakeRequest.newBuilder()
-            .setId(id)
-            .setTenant(tenant)
-            .setTurn(owner.get().turn())
-            .build());
+        TakeRequest.newBuilder().setId(id).setTenant(tenant).setTurn(owner.get().turn()).build());
     giving.allAsked();
     boolean answered = threads.await(giving.done, PEER_TIMEOUT_NS) && !giving.someFailed();
     if (answered && giving.found().isEmpty()) {

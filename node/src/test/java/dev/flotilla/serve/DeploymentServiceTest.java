@@ -260,8 +260,7 @@ final class DeploymentServiceTest {
   @Test
   void withoutMemoryForTwoTheSecondIsInThePlaceOfTheFirst() {
     nodes(MB, "a");
-    long bytes =
-        ModelRecord.existing(world.registry(), "m").footprint(KvFormat.F16).totalBytes();
+    long bytes = ModelRecord.existing(world.registry(), "m").footprint(KvFormat.F16).totalBytes();
     world.addWithoutController("b", bytes * 5 / 4);
     world.addWithoutController("c", bytes * 5 / 4);
     service().deploy(wanted(1, 2));

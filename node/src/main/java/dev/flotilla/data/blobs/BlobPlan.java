@@ -47,8 +47,7 @@ final class BlobPlan {
           members.stream()
               .filter(
                   node ->
-                      !leaving.contains(node)
-                          || held.getOrDefault(node, Set.of()).contains(chunk))
+                      !leaving.contains(node) || held.getOrDefault(node, Set.of()).contains(chunk))
               .toList();
       List<String> keepers = BlobPlacement.keepers(chunk, eligible, copies);
       List<String> holders =
