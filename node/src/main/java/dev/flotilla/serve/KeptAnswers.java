@@ -139,9 +139,11 @@ public final class KeptAnswers implements AutoCloseable {
       @Override
       public void take(TakeRequest request, StreamObserver<TakeReply> reply) {
         reply.onNext(
-            request.hasTurn()
-                ? give(request.getId(), request.getTenant(), request.getTurn())
-                : look(request.getId(), request.getTenant()));
+            request.getForget()
+                ? drop(request.getId(), request.getTenant())
+                : request.hasTurn()
+                    ? give(request.getId(), request.getTenant(), request.getTurn())
+                    : look(request.getId(), request.getTenant()));
         reply.onCompleted();
       }
     };
@@ -220,7 +222,51 @@ public final class KeptAnswers implements AutoCloseable {
     TakeReply here = look(id, tenant);
     return here.getOwned()
         ? AnswerWire.taken(here)
-        : ask(id, tenant, AnswerWire.taken(here)).found();
+        : ask(look(id, tenant, false), AnswerWire.taken(here)).found();
+  }
+
+  /**
+   * Ends an answer, and drops what there is of it on all nodes.
+   *
+   * @param tenant nobody else's is found
+   * @return whether there was one
+   * @throws FlotillaException {@code UNAVAILABLE} if there may be some of it on a node that does
+   *     not answer
+   */
+  public boolean forget(String id, String tenant) throws InterruptedException {
+    Optional<AnswerValue> here = AnswerWire.taken(drop(id, tenant));
+    Search dropped = ask(look(id, tenant, true), here);
+    if (dropped.someFailed()) {
+      throw unknown(id);
+    }
+    return dropped.found().isPresent();
+  }
+
+  /** Drops what this node has of an answer, and says what that was. */
+  private TakeReply drop(String id, String tenant) {
+    TakeReply found = look(id, tenant);
+    Runnable onTaken = () -> {};
+    synchronized (this) {
+      Own own = byId.get(id);
+      if (own != null && own.answer.start().tenant().equals(tenant)) {
+        onTaken = own.over ? onTaken : own.onTaken;
+        own.forget();
+      }
+    }
+    onTaken.run();
+    copies.forget(id, tenant);
+    return found;
+  }
+
+  private static TakeRequest look(String id, String tenant, boolean forget) {
+    return TakeRequest.newBuilder().setId(id).setTenant(tenant).setForget(forget).build();
+  }
+
+  private static FlotillaException unknown(String id) {
+    return new FlotillaException(
+        FlotillaException.Code.UNAVAILABLE,
+        "not all nodes say whether they have the stream " + id,
+        "Try again.");
   }
 
   /** What this node knows of an answer, if anything. */
@@ -261,22 +307,21 @@ public final class KeptAnswers implements AutoCloseable {
   }
 
   /** Asks the others what they have. */
-  private Search ask(String id, String tenant, Optional<AnswerValue> here)
+  private Search ask(TakeRequest request, Optional<AnswerValue> here)
       throws InterruptedException {
-    TakeRequest look = TakeRequest.newBuilder().setId(id).setTenant(tenant).build();
-    Search search = new Search(here);
+    Search search = new Search(here, request.getForget());
     for (NodeInfo node : cluster.nodes()) {
       if (!node.id().equals(cluster.self()) && node.state() != NodeInfo.State.LOST) {
-        search.ask(node.id(), look);
+        search.ask(node.id(), request);
       }
     }
     search.allAsked();
     boolean inTime = threads.await(search.done, PEER_TIMEOUT_NS);
-    if (search.found().isEmpty() && (!inTime || search.someFailed())) {
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE,
-          "not all nodes say whether they have the stream " + id,
-          "Try again.");
+    if (!inTime) {
+      search.timedOut();
+    }
+    if (search.found().isEmpty() && search.someFailed()) {
+      throw unknown(request.getId());
     }
     return search;
   }
@@ -285,14 +330,14 @@ public final class KeptAnswers implements AutoCloseable {
   private Optional<AnswerValue> search(
       String id, String tenant, Optional<AnswerValue> here, Consumer<AnswerValue> check)
       throws InterruptedException {
-    Search search = ask(id, tenant, here);
+    Search search = ask(look(id, tenant, false), here);
     Optional<AnswerValue> found = search.found();
     found.ifPresent(check);
     Optional<Owner> owner = search.owner();
     if (owner.isEmpty()) {
       return found;
     }
-    Search giving = new Search(Optional.empty());
+    Search giving = new Search(Optional.empty(), false);
     giving.ask(
         owner.get().node(),
         TakeRequest.newBuilder().setId(id).setTenant(tenant).setTurn(owner.get().turn()).build());
@@ -316,9 +361,18 @@ public final class KeptAnswers implements AutoCloseable {
     private Optional<Owner> owner = Optional.empty();
     private int open = 1;
     private boolean failed;
+    private final boolean all;
 
-    Search(Optional<AnswerValue> here) {
+    /**
+     * @param all whether all are waited for, also when the owner has answered
+     */
+    Search(Optional<AnswerValue> here, boolean all) {
       found = here;
+      this.all = all;
+    }
+
+    synchronized void timedOut() {
+      failed |= open > 0 && !(owner.isPresent() && !all);
     }
 
     void ask(String node, TakeRequest request) {
@@ -357,7 +411,9 @@ public final class KeptAnswers implements AutoCloseable {
       found = found.isEmpty() ? theirs : found.map(mine -> theirs.map(mine::or).orElse(mine));
       if (reply.getOwned()) {
         owner = theirs.map(value -> new Owner(node, value.turn()));
-        done.complete(true);
+        if (!all) {
+          done.complete(true);
+        }
       }
     }
 

@@ -332,6 +332,31 @@ class KeptAnswersTest {
   }
 
   @Test
+  void whatIsForgottenByAnyNodeEndsAndIsGone() throws Exception {
+    for (String node : NAMES) {
+      Kept kept = open("a", "x");
+      take("b", "x").close();
+      Kept there = take("c", "x");
+      assertThat(there.awaitCopy(PATIENCE_NS)).isTrue();
+      int before = taken.get();
+      assertThat(at(node).forget("x", "bob")).isFalse();
+      assertThat(taken).hasValue(before);
+      assertThat(at(node).forget("x", "ann")).isTrue();
+      assertThat(taken).as("its reader is told").hasValue(before + 1);
+      for (String other : NAMES) {
+        refuses(Code.NOT_FOUND, () -> take(other, "x"));
+      }
+      assertThat(at(node).forget("x", "ann")).isFalse();
+      kept.close();
+      there.close();
+    }
+    Kept running = open("a", "y");
+    kill("b");
+    refuses(Code.UNAVAILABLE, () -> at("c").forget("y", "ann"));
+    running.close();
+  }
+
+  @Test
   void aloneThereIsNobodyToWaitFor() throws Exception {
     see(List.of("a"));
     Kept kept = open("a", "x");
