@@ -135,9 +135,9 @@ public final class Client {
   }
 
   /**
-   * Posts, and hands over the data of each server-sent event until the last. When the
-   * connection of an answer of a model breaks, or its node dies, the other nodes are asked for the
-   * rest: each event comes once. Other work is of one node, and ends with its connection.
+   * Posts, and hands over the data of each server-sent event until the last. When the connection of
+   * an answer of a model breaks, or its node dies, the other nodes are asked for the rest: each
+   * event comes once. Other work is of one node, and ends with its connection.
    */
   public void stream(String path, Map<String, ?> body, Consumer<JsonNode> onEvent) {
     Set<URI> nodes = new LinkedHashSet<>();

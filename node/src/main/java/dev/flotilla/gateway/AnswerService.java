@@ -179,11 +179,7 @@ final class AnswerService {
    * @throws FlotillaException {@code NOT_FOUND} if there is no such stream
    */
   void resume(
-      Exchange exchange,
-      String id,
-      ServedModel model,
-      Consumer<AnswerValue> check,
-      Writers writers)
+      Exchange exchange, String id, ServedModel model, Consumer<AnswerValue> check, Writers writers)
       throws InterruptedException {
     whileThere(
         exchange,
@@ -193,8 +189,7 @@ final class AnswerService {
             AnswerValue value = kept.value();
             Rendering rendering = Json.read(value.rendering(), Rendering.class);
             answers.keep(kept);
-            new Answering(
-                    exchange, id, model, rendering, value.requests(), answers, this::complete)
+            new Answering(exchange, id, model, rendering, value.requests(), answers, this::complete)
                 .resume(services.generator(), value.progress(), writers, kept);
           }
         });

@@ -55,7 +55,8 @@ final class ChatMessages {
     if (message.hasNonNull("tool_calls") && !message.get("tool_calls").isEmpty()) {
       throw ApiError.unsupported(path + ".tool_calls", "Tools are not supported.");
     }
-    return Map.of("role", role, "content", content(message.path("content"), path + ".content", parts));
+    return Map.of(
+        "role", role, "content", content(message.path("content"), path + ".content", parts));
   }
 
   private static String content(JsonNode content, String path, List<String> parts) {

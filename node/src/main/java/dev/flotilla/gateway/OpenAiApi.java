@@ -123,8 +123,7 @@ final class OpenAiApi {
 
   private void answer(Exchange exchange, Plan plan) throws InterruptedException {
     StreamPosition start = StreamPosition.start(plan.id(), plan.prompts().size());
-    answers.answer(
-        exchange, plan, (out, rendering) -> new StreamWriter(out, rendering, start));
+    answers.answer(exchange, plan, (out, rendering) -> new StreamWriter(out, rendering, start));
   }
 
   /**

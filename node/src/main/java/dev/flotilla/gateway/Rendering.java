@@ -47,7 +47,8 @@ record Rendering(
 
   /** The same, with what the cache of answers says of it. */
   Rendering cached(String key, boolean found) {
-    return new Rendering(endpoint, head, form, promptTokens, stops, echoes, usage, key, found, response);
+    return new Rendering(
+        endpoint, head, form, promptTokens, stops, echoes, usage, key, found, response);
   }
 
   /** How its chunks look; responses have events of their own. */

@@ -148,8 +148,7 @@ record ResponseRequest(
       if (!isText(item.path("type"), "message") && item.hasNonNull("type")) {
         throw ApiError.unsupported(path + ".type", "Only items of type message are supported.");
       }
-      messages.add(
-          ChatMessages.message(item, path, List.of("input_text", "output_text", "text")));
+      messages.add(ChatMessages.message(item, path, List.of("input_text", "output_text", "text")));
     }
     return messages;
   }

@@ -63,8 +63,7 @@ final class ResponsesApi {
       int room = model.roomAfter(prompt.length, "input");
       int maxTokens = Math.min(room, request.maxTokens().orElse(room));
       String id = ResponseForm.PREFIX + answers.randomId() + answers.randomId();
-      ResponseForm form =
-          new ResponseForm(id, request.asked(options), messages, request.store());
+      ResponseForm form = new ResponseForm(id, request.asked(options), messages, request.store());
       Rendering rendering =
           new Rendering(
               Endpoint.RESPONSES,
@@ -123,16 +122,17 @@ final class ResponsesApi {
   }
 
   private static Supplier<ApiError> notFound(String id) {
-    return () -> new ApiError(
-        404,
-        "response_not_found",
-        Optional.of("response_id"),
-        "There is no response "
-            + abbreviated(id)
-            + ". Complete ones are kept for "
-            + StoredResponses.DAYS
-            + " days if they are stored, others for some minutes after their reader left; nobody"
-            + " but the key that asked for them finds them.");
+    return () ->
+        new ApiError(
+            404,
+            "response_not_found",
+            Optional.of("response_id"),
+            "There is no response "
+                + abbreviated(id)
+                + ". Complete ones are kept for "
+                + StoredResponses.DAYS
+                + " days if they are stored, others for some minutes after their reader left; nobody"
+                + " but the key that asked for them finds them.");
   }
 
   private void get(Exchange exchange, String id) throws InterruptedException {
@@ -257,8 +257,7 @@ final class ResponsesApi {
       throw notFound(id).get();
     }
     ObjectNode deleted = Json.MAPPER.createObjectNode();
-    exchange.send(
-        200, deleted.put("id", id).put("object", "response").put("deleted", true));
+    exchange.send(200, deleted.put("id", id).put("object", "response").put("deleted", true));
   }
 
   /** Nothing runs without a reader; so who wants it to end, closes the connection. */

@@ -307,8 +307,7 @@ public final class KeptAnswers implements AutoCloseable {
   }
 
   /** Asks the others what they have. */
-  private Search ask(TakeRequest request, Optional<AnswerValue> here)
-      throws InterruptedException {
+  private Search ask(TakeRequest request, Optional<AnswerValue> here) throws InterruptedException {
     Search search = new Search(here, request.getForget());
     for (NodeInfo node : cluster.nodes()) {
       if (!node.id().equals(cluster.self()) && node.state() != NodeInfo.State.LOST) {

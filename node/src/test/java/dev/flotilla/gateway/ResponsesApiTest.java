@@ -153,8 +153,7 @@ class ResponsesApiTest {
   }
 
   private HttpResponse<Stream<String>> rest(int gateway, Read read) {
-    return open(
-        gateway, PATH + "/" + read.id() + "?stream=true&starting_after=" + read.last(), "");
+    return open(gateway, PATH + "/" + read.id() + "?stream=true&starting_after=" + read.last(), "");
   }
 
   private Read whole(String body) {
@@ -208,8 +207,7 @@ class ResponsesApiTest {
       assertThat(events.response().at("/output/0/content/0/text").asText()).isEqualTo(text);
       assertThat(events.response().path("usage")).isEqualTo(atOnce.path("usage"));
       assertThat(events.events.stream().map(e -> e.path("sequence_number").asInt()))
-          .containsExactlyElementsOf(
-              IntStream.range(0, events.events.size()).boxed().toList());
+          .containsExactlyElementsOf(IntStream.range(0, events.events.size()).boxed().toList());
       assertThat(events.events.stream().map(e -> e.path("type").asText()).distinct())
           .containsExactly(
               "response.created",
@@ -278,11 +276,8 @@ class ResponsesApiTest {
     // As it is when nobody keeps it in memory any more.
     Read again = new Read();
     JsonNode atOnce = expected.response();
-    stored.put(
-        "resp_2",
-        stored.get(expected.id()));
-    again.read(
-        open(0, PATH + "/resp_2?stream=true", "").body().iterator(), Integer.MAX_VALUE);
+    stored.put("resp_2", stored.get(expected.id()));
+    again.read(open(0, PATH + "/resp_2?stream=true", "").body().iterator(), Integer.MAX_VALUE);
     assertThat(again.shown()).isEqualTo(expected.shown());
     Read end = new Read();
     end.read(
@@ -325,8 +320,7 @@ class ResponsesApiTest {
         "POST",
         "/v1/chat/completions",
         "{\"model\":\"tiny\",\"cache\":false,\"seed\":1,\"messages\":" + messages + "}");
-    assertThat(asked.prompt())
-        .isEqualTo(gateways.get(2).generator.requests.getLast().prompt());
+    assertThat(asked.prompt()).isEqualTo(gateways.get(2).generator.requests.getLast().prompt());
     refused(
         400,
         "previous_response_not_found",
@@ -408,8 +402,7 @@ class ResponsesApiTest {
     refused(400, unsupported, body(",\"tools\":[{\"type\":\"web_search\"}]"), "tools");
     refused(400, unsupported, body(",\"truncation\":\"auto\""), "truncation");
     refused(400, unsupported, body(",\"reasoning\":{\"effort\":\"low\"}"), "reasoning");
-    refused(
-        400, unsupported, body(",\"text\":{\"format\":{\"type\":\"json_schema\"}}"), "text");
+    refused(400, unsupported, body(",\"text\":{\"format\":{\"type\":\"json_schema\"}}"), "text");
     refused(400, unsupported, body(",\"conversation\":\"c\""), "conversation");
     refused(400, "invalid_value", body(",\"max_output_tokens\":0"), "max_output_tokens");
     refused(400, "invalid_value", body(",\"temperature\":3"), "temperature");
