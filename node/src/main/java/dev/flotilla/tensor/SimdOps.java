@@ -22,6 +22,15 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static final int PANEL_COLUMNS = 128;
 
   private static final int ROPE_TABLES = 2;
+
+  /** Elements that a thread works on at a time, element by element. */
+  private static final int SPAN = 4096;
+
+  /** What an element costs in multiplications: where it is added, and where it is a power of e. */
+  private static final long PLAIN_WORK = 4;
+
+  private static final long POWER_WORK = 32;
+
   private static final float GELU_SLOPE = 0.7978846f;
   private static final float GELU_CUBE = 0.044715f;
 
@@ -178,10 +187,17 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] terms = ((Gain) bias).values();
     requireWidth(x, terms.length);
     Matrix result = new Matrix(x.rows(), x.width());
+    float[] in = x.values();
     float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = x.values()[i] + terms[i % terms.length];
-    }
+    int width = terms.length;
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * out.length,
+        (_, row) -> {
+          for (int i = 0; i < width; i++) {
+            out[row * width + i] = in[row * width + i] + terms[i];
+          }
+        });
     return result;
   }
 
@@ -195,13 +211,20 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] in = x.values();
     Matrix result = new Matrix(x.rows(), x.width());
     float[] out = result.values();
-    for (int first = 0; first < out.length; first += width) {
-      float mean = Kernels.sumOfSquares(in, first, width) / width;
-      float scale = 1 / (float) Math.sqrt(mean + epsilon);
-      for (int i = 0; i < width; i++) {
-        out[first + i] = in[first + i] * scale * factors[i];
-      }
-    }
+    int inRow = x.width() / width;
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * out.length,
+        (_, row) -> {
+          for (int run = row * inRow; run < (row + 1) * inRow; run++) {
+            int first = run * width;
+            float mean = Kernels.sumOfSquares(in, first, width) / width;
+            float scale = 1 / (float) Math.sqrt(mean + epsilon);
+            for (int i = 0; i < width; i++) {
+              out[first + i] = in[first + i] * scale * factors[i];
+            }
+          }
+        });
     return result;
   }
 
@@ -212,7 +235,11 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
           positions.length + " positions, head width " + rope.headWidth() + " for " + shape(x));
     }
     Matrix result = new Matrix(x.rows(), x.width());
-    table(rope, positions).rotate(x.values(), result.values(), x.width());
+    RopeTable table = table(rope, positions);
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * x.values().length,
+        (_, row) -> table.rotate(row, x.values(), result.values(), x.width()));
     return result;
   }
 
@@ -238,12 +265,16 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] g = gate.values();
     float[] u = up.values();
     float[] out = result.values();
-    int count = out.length;
-    System.arraycopy(g, 0, out, 0, count);
-    Kernels.expAll(out, 0, count, -1, 0);
-    for (int i = 0; i < count; i++) {
-      out[i] = g[i] / (1 + out[i]) * u[i];
-    }
+    spans(
+        out.length,
+        POWER_WORK,
+        (first, end) -> {
+          System.arraycopy(g, first, out, first, end - first);
+          Kernels.expAll(out, first, end - first, -1, 0);
+          for (int i = first; i < end; i++) {
+            out[i] = g[i] / (1 + out[i]) * u[i];
+          }
+        });
     return result;
   }
 
@@ -254,10 +285,28 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] x = a.values();
     float[] y = b.values();
     float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = x[i] + y[i];
-    }
+    spans(
+        out.length,
+        PLAIN_WORK,
+        (first, end) -> {
+          for (int i = first; i < end; i++) {
+            out[i] = x[i] + y[i];
+          }
+        });
     return result;
+  }
+
+  /** Some elements of a row of memory. */
+  @FunctionalInterface
+  private interface Span {
+    void run(int first, int end);
+  }
+
+  private void spans(int count, long work, Span span) {
+    workers.each(
+        (count + SPAN - 1) / SPAN,
+        work * count,
+        (_, item) -> span.run(SPAN * item, Math.min(count, SPAN * (item + 1))));
   }
 
   /** {@code gelu(x) = x · (1 + tanh(u)) / 2}, which is {@code x / (1 + exp(-2u))}. */
@@ -266,14 +315,20 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     requireSameShape(gate, up);
     Matrix result = new Matrix(gate.rows(), gate.width());
     float[] g = gate.values();
+    float[] u = up.values();
     float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = GELU_SLOPE * (g[i] + GELU_CUBE * g[i] * g[i] * g[i]);
-    }
-    Kernels.expAll(out, 0, out.length, -2, 0);
-    for (int i = 0; i < out.length; i++) {
-      out[i] = g[i] / (1 + out[i]) * up.values()[i];
-    }
+    spans(
+        out.length,
+        POWER_WORK,
+        (first, end) -> {
+          for (int i = first; i < end; i++) {
+            out[i] = GELU_SLOPE * (g[i] + GELU_CUBE * g[i] * g[i] * g[i]);
+          }
+          Kernels.expAll(out, first, end - first, -2, 0);
+          for (int i = first; i < end; i++) {
+            out[i] = g[i] / (1 + out[i]) * u[i];
+          }
+        });
     return result;
   }
 
