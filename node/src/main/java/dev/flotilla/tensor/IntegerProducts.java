@@ -78,10 +78,11 @@ final class IntegerProducts implements AutoCloseable {
     }
   }
 
-  /** Fills {@code result} {@code [rows, out]}. */
-  void multiply(Matrix x, PackedMatrix weights, Matrix result) {
+  /** Gives {@code [rows, out]}. */
+  Matrix multiply(Matrix x, PackedMatrix weights) {
+    Matrix result = new Matrix(x.rows(), weights.out());
     if (x.rows() == 0) {
-      return;
+      return result;
     }
     quantised.set(x, weights.type(), workers);
     if (MachineKernels.AVAILABLE) {
@@ -98,6 +99,7 @@ final class IntegerProducts implements AutoCloseable {
           int end = Math.min(tiles, (item + 1) * run);
           multiply(scratch[worker], item * run, end, weights, result);
         });
+    return result;
   }
 
   private void multiply(Scratch my, int first, int end, PackedMatrix weights, Matrix result) {

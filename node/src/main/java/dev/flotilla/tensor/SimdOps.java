@@ -7,6 +7,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.List;
+import java.util.function.UnaryOperator;
 import java.util.stream.IntStream;
 
 /**
@@ -30,9 +31,6 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static final long PLAIN_WORK = 4;
 
   private static final long POWER_WORK = 32;
-
-  private static final float GELU_SLOPE = 0.7978846f;
-  private static final float GELU_CUBE = 0.044715f;
 
   private final Workers workers;
   private final Arena arena = Arena.ofShared();
@@ -85,10 +83,12 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   public Matrix linear(Matrix x, Weights weight) {
     PackedMatrix packed = matrix(weight);
     requireWidth(x, packed.in());
-    Matrix result = new Matrix(x.rows(), packed.out());
     if (packed.type().integers()) {
-      multiplyIntegers(x, packed, result);
-    } else if (x.rows() > 0) {
+      return byRoutes(
+          x, part -> prompts.multiply(part, packed), part -> products.multiply(part, packed));
+    }
+    Matrix result = new Matrix(x.rows(), packed.out());
+    if (x.rows() > 0) {
       long multiplications = (long) x.rows() * packed.out() * packed.in();
       workers.each(
           packed.tileCount(),
@@ -98,21 +98,42 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     return result;
   }
 
-  private void multiplyIntegers(Matrix x, PackedMatrix packed, Matrix result) {
+  @Override
+  public Matrix feedForward(Matrix x, FeedForward<Weights> part, Gate gate) {
+    FeedForward<PackedMatrix> packed =
+        new FeedForward<>(matrix(part.gate()), matrix(part.up()), matrix(part.down()));
+    requireWidth(x, packed.gate().in());
+    if (packed.gate().type().integers()
+        && packed.up().type().integers()
+        && packed.down().type().integers()) {
+      return byRoutes(
+          x,
+          rows -> prompts.feedForward(rows, packed, gate),
+          rows -> Ops.super.feedForward(rows, part, gate));
+    }
+    return Ops.super.feedForward(x, part, gate);
+  }
+
+  /** Prompts' rows go by their kernels, where this machine has them, and the others by theirs. */
+  private Matrix byRoutes(
+      Matrix x, UnaryOperator<Matrix> byPrompts, UnaryOperator<Matrix> byOthers) {
     int[] prompt = PromptKernels.AVAILABLE ? rowsThatAre(true) : new int[0];
     if (prompt.length == 0) {
-      products.multiply(x, packed, result);
-    } else if (prompt.length == x.rows()) {
-      prompts.multiply(x, packed, result);
-    } else {
-      Matrix part = new Matrix(prompt.length, packed.out());
-      prompts.multiply(gathered(x, prompt), packed, part);
-      scatter(part, prompt, result);
-      int[] others = rowsThatAre(false);
-      part = new Matrix(others.length, packed.out());
-      products.multiply(gathered(x, others), packed, part);
-      scatter(part, others, result);
+      return byOthers.apply(x);
     }
+    if (prompt.length == x.rows()) {
+      return byPrompts.apply(x);
+    }
+    int[] others = rowsThatAre(false);
+    boolean[] all = promptRows;
+    promptRows = new boolean[0];
+    Matrix other = byOthers.apply(gathered(x, others));
+    promptRows = all;
+    Matrix part = byPrompts.apply(gathered(x, prompt));
+    Matrix result = new Matrix(x.rows(), part.width());
+    scatter(part, prompt, result);
+    scatter(other, others, result);
+    return result;
   }
 
   private int[] rowsThatAre(boolean prompt) {
@@ -260,21 +281,22 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
   @Override
   public Matrix swiGlu(Matrix gate, Matrix up) {
+    return gated(Gate.SWIGLU, gate, up);
+  }
+
+  @Override
+  public Matrix geGlu(Matrix gate, Matrix up) {
+    return gated(Gate.GEGLU, gate, up);
+  }
+
+  private Matrix gated(Gate kind, Matrix gate, Matrix up) {
     requireSameShape(gate, up);
     Matrix result = new Matrix(gate.rows(), gate.width());
-    float[] g = gate.values();
-    float[] u = up.values();
-    float[] out = result.values();
     spans(
-        out.length,
+        result.values().length,
         POWER_WORK,
-        (first, end) -> {
-          System.arraycopy(g, first, out, first, end - first);
-          Kernels.expAll(out, first, end - first, -1, 0);
-          for (int i = first; i < end; i++) {
-            out[i] = g[i] / (1 + out[i]) * u[i];
-          }
-        });
+        (first, end) ->
+            Gates.apply(kind, gate.values(), up.values(), result.values(), first, end));
     return result;
   }
 
@@ -309,29 +331,6 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
         (_, item) -> span.run(SPAN * item, Math.min(count, SPAN * (item + 1))));
   }
 
-  /** {@code gelu(x) = x · (1 + tanh(u)) / 2}, which is {@code x / (1 + exp(-2u))}. */
-  @Override
-  public Matrix geGlu(Matrix gate, Matrix up) {
-    requireSameShape(gate, up);
-    Matrix result = new Matrix(gate.rows(), gate.width());
-    float[] g = gate.values();
-    float[] u = up.values();
-    float[] out = result.values();
-    spans(
-        out.length,
-        POWER_WORK,
-        (first, end) -> {
-          for (int i = first; i < end; i++) {
-            out[i] = GELU_SLOPE * (g[i] + GELU_CUBE * g[i] * g[i] * g[i]);
-          }
-          Kernels.expAll(out, first, end - first, -2, 0);
-          for (int i = first; i < end; i++) {
-            out[i] = g[i] / (1 + out[i]) * u[i];
-          }
-        });
-    return result;
-  }
-
   @Override
   public Matrix scale(Matrix x, float factor) {
     Matrix result = new Matrix(x.rows(), x.width());
@@ -354,7 +353,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
    * added in the order of the experts' numbers, so its bits do not depend on the rows beside it.
    */
   @Override
-  public Matrix mixture(Matrix x, Matrix scores, int used, List<Expert<Weights>> experts) {
+  public Matrix mixture(Matrix x, Matrix scores, int used, List<FeedForward<Weights>> experts) {
     requireWidth(scores, experts.size());
     Matrix shares = shares(scores, used);
     Matrix result = new Matrix(x.rows(), x.width());
@@ -363,10 +362,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
       int[] rows = rowsOf(shares, e);
       if (rows.length > 0) {
         promptRows = gathered(all, rows);
-        Expert<Weights> expert = experts.get(e);
-        Matrix part = gathered(x, rows);
-        Matrix inner = swiGlu(linear(part, expert.gate()), linear(part, expert.up()));
-        Matrix outer = linear(inner, expert.down());
+        Matrix outer = feedForward(gathered(x, rows), experts.get(e), Gate.SWIGLU);
         for (int i = 0; i < rows.length; i++) {
           float share = shares.values()[rows[i] * experts.size() + e];
           int to = rows[i] * x.width();
