@@ -9,8 +9,8 @@ final class Gates {
   private Gates() {}
 
   /**
-   * {@code silu(g) · u} is {@code g / (1 + exp(-g)) · u}; {@code gelu(g) = g · (1 + tanh(v)) / 2} is
-   * {@code g / (1 + exp(-2v))}.
+   * {@code silu(g) · u} is {@code g / (1 + exp(-g)) · u}; {@code gelu(g) = g · (1 + tanh(v)) / 2}
+   * is {@code g / (1 + exp(-2v))}.
    *
    * @param out is written from {@code first} to {@code end}, from the same elements of the others
    */

@@ -103,7 +103,8 @@ final class IntegerProducts implements AutoCloseable {
   }
 
   private void multiply(Scratch my, int first, int end, PackedMatrix weights, Matrix result) {
-    int atOnce = MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows()) ? TILES : 1;
+    int atOnce =
+        MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows()) ? TILES : 1;
     for (int tile = first; tile < end; tile += atOnce) {
       long address = weights.tiles().address() + weights.tileOffset(tile);
       if (MachineKernels.AVAILABLE) {

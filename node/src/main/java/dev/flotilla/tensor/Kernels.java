@@ -501,32 +501,41 @@ final class Kernels {
     }
   }
 
-  /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
-  static float sum(float[] values, int first, int count) {
-    float s0 = 0;
-    float s1 = 0;
-    float s2 = 0;
-    float s3 = 0;
-    float s4 = 0;
-    float s5 = 0;
-    float s6 = 0;
-    float s7 = 0;
+  /** The largest of some values, or minus infinity of none. */
+  static float most(float[] values, int first, int count) {
+    FloatVector most = FloatVector.broadcast(F32, Float.NEGATIVE_INFINITY);
     int i = first;
     int end = first + count;
-    for (; i + 8 <= end; i += 8) {
-      s0 += values[i];
-      s1 += values[i + 1];
-      s2 += values[i + 2];
-      s3 += values[i + 3];
-      s4 += values[i + 4];
-      s5 += values[i + 5];
-      s6 += values[i + 6];
-      s7 += values[i + 7];
+    for (; i + LANES <= end; i += LANES) {
+      most = most.max(FloatVector.fromArray(F32, values, i));
     }
+    float result = most.reduceLanes(VectorOperators.MAX);
     for (; i < end; i++) {
-      s0 += values[i];
+      result = Math.max(result, values[i]);
     }
-    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7));
+    return result;
+  }
+
+  /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
+  static float sum(float[] values, int first, int count) {
+    float[] chains = new float[8];
+    int end = first + count / 8 * 8;
+    for (int lane = 0; lane < 8; lane += EIGHT.length()) {
+      FloatVector chain = FloatVector.zero(EIGHT);
+      for (int i = first + lane; i < end; i += 8) {
+        chain = chain.add(FloatVector.fromArray(EIGHT, values, i));
+      }
+      chain.intoArray(chains, lane);
+    }
+    for (int i = end; i < first + count; i++) {
+      chains[0] += values[i];
+    }
+    return tree(chains);
+  }
+
+  private static float tree(float[] chains) {
+    return ((chains[0] + chains[1]) + (chains[2] + chains[3]))
+        + ((chains[4] + chains[5]) + (chains[6] + chains[7]));
   }
 
   /** The sum of squares, in the order of {@link #sum}. */
@@ -544,7 +553,6 @@ final class Kernels {
     for (int i = end; i < first + count; i++) {
       chains[0] = Math.fma(values[i], values[i], chains[0]);
     }
-    return ((chains[0] + chains[1]) + (chains[2] + chains[3]))
-        + ((chains[4] + chains[5]) + (chains[6] + chains[7]));
+    return tree(chains);
   }
 }

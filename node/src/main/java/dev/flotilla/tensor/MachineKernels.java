@@ -220,9 +220,9 @@ final class MachineKernels {
   /**
    * As many rows by some tiles, in one pass over their memory. Of products of unsigned and signed
    * bytes the weights are the unsigned side: bytes with 128 added, nibbles as they are; what that
-   * adds to a sum, 128 or 8 times the total of the row's numbers, is taken off where the sum starts.
-   * Upper nibbles are multiplied where they are, 16 times too large, and have a sum of their own
-   * while there are registers for it.
+   * adds to a sum, 128 or 8 times the total of the row's numbers, is taken off where the sum
+   * starts. Upper nibbles are multiplied where they are, 16 times too large, and have a sum of
+   * their own while there are registers for it.
    */
   private static byte[] few(WeightType type, int rows) {
     boolean bytes = type == WeightType.Q8_0;

@@ -283,10 +283,7 @@ final class PromptKernels {
     List<MemorySegment> placed =
         SystemCalls.executable(
             List.of(
-                decode(WeightType.Q8_0),
-                decode(WeightType.Q4_0),
-                multiply(false),
-                multiply(true)));
+                decode(WeightType.Q8_0), decode(WeightType.Q4_0), multiply(false), multiply(true)));
     return placed.isEmpty()
         ? null
         : new Code(placed.get(0), placed.get(1), placed.get(2), placed.get(3));

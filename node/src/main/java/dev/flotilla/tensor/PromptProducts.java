@@ -159,7 +159,7 @@ final class PromptProducts implements AutoCloseable {
     int tiles = first.tileCount();
     long perTile = (long) SUMS_BYTES * (PANEL_ROWS / ROWS);
     boolean inPieces = blocks > PANEL_BLOCKS;
-    long kept = inPieces ? stored.address(weights.size() * tiles * perTile) : 0;
+    long kept = inPieces ? stored.address(perTile * tiles * weights.size()) : 0;
     for (int row = 0; row < rows; row += PANEL_ROWS) {
       for (int block = 0; block < blocks; block += PANEL_BLOCKS) {
         int firstRow = row;
@@ -168,11 +168,10 @@ final class PromptProducts implements AutoCloseable {
         int endBlock = Math.min(blocks, block + PANEL_BLOCKS);
         workers.each(
             tiles,
-            (long) (endRow - row) * (endBlock - block) * BLOCK * first.out() * weights.size(),
+            (long) weights.size() * (endRow - row) * (endBlock - block) * BLOCK * first.out(),
             (worker, tile) -> {
               Scratch my = scratch[worker];
-              long sums =
-                  inPieces ? kept + weights.size() * tile * perTile : my.sums.address();
+              long sums = inPieces ? kept + perTile * tile * weights.size() : my.sums.address();
               for (int i = 0; i < weights.size(); i++) {
                 int rowBlocks = (endRow - firstRow + ROWS - 1) / ROWS;
                 long from = place(left, firstRow, 0, blocks);

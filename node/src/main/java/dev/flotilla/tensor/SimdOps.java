@@ -295,8 +295,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     spans(
         result.values().length,
         POWER_WORK,
-        (first, end) ->
-            Gates.apply(kind, gate.values(), up.values(), result.values(), first, end));
+        (first, end) -> Gates.apply(kind, gate.values(), up.values(), result.values(), first, end));
     return result;
   }
 

@@ -32,13 +32,18 @@ final class Workers implements AutoCloseable {
     void run(int worker, int item);
   }
 
-  private record Batch(
-      Work work,
-      int items,
-      AtomicInteger next,
-      AtomicInteger done,
-      AtomicReference<Throwable> failure,
-      Thread caller) {
+  private static final class Batch {
+    private final Work work;
+    private final int items;
+    private final Thread caller = Thread.currentThread();
+    private final AtomicInteger next = new AtomicInteger();
+    private final AtomicInteger done = new AtomicInteger();
+    private final AtomicReference<Throwable> failure = new AtomicReference<>();
+
+    Batch(Work work, int items) {
+      this.work = work;
+      this.items = items;
+    }
 
     void take(int worker) {
       for (int item = next.getAndIncrement(); item < items; item = next.getAndIncrement()) {
@@ -97,7 +102,7 @@ final class Workers implements AutoCloseable {
 
     private boolean isNew(@Nullable Batch last) {
       Batch batch = current;
-      return closed || batch != null && batch != last;
+      return closed || (batch != null && batch != last);
     }
 
     void wake() {
@@ -139,14 +144,7 @@ final class Workers implements AutoCloseable {
       }
       return;
     }
-    Batch batch =
-        new Batch(
-            work,
-            items,
-            new AtomicInteger(),
-            new AtomicInteger(),
-            new AtomicReference<>(),
-            Thread.currentThread());
+    Batch batch = new Batch(work, items);
     current = batch;
     helpers.forEach(Helper::wake);
     batch.take(0);
@@ -156,7 +154,7 @@ final class Workers implements AutoCloseable {
       }
     }
     current = null;
-    Throwable failure = batch.failure().get();
+    Throwable failure = batch.failure.get();
     if (failure != null) {
       throw new IllegalStateException("a kernel failed", failure);
     }
