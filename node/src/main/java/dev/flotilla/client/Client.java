@@ -155,13 +155,7 @@ public final class Client {
             : new EventReader.ByLastEventId(this::request, path, Json.write(body));
     EventReader reader =
         new EventReader(
-            http,
-            kind,
-            this::refused,
-            this::unreachable,
-            nodes,
-            EventReader.SILENCE_MAX,
-            onEvent);
+            http, kind, this::refused, this::unreachable, nodes, EventReader.SILENCE_MAX, onEvent);
     try {
       URI last = reader.read();
       if (path.startsWith(ANSWERS)) {
