@@ -69,9 +69,10 @@ final class LoadBench implements Callable<Integer> {
     try (PinnedNodes nodes = new PinnedNodes(List.of(cores(), cores()))) {
       figures.put("add_model_s", seconds(() -> nodes.add(model)));
       figures.put("first_start_two_stages_s", seconds(() -> start(nodes)));
+      figures.put("then_on_first_node_gb", nodes.modelBytes(0) / 1e9);
+      figures.put("then_on_second_node_gb", nodes.modelBytes(1) / 1e9);
       nodes.withdraw();
       figures.put("second_start_two_stages_s", seconds(() -> start(nodes)));
-      figures.put("on_second_node_gb", nodes.modelBytes(1) / 1e9);
     }
     if (asJson) {
       System.out.println(Json.MAPPER.writeValueAsString(figures));

@@ -19,14 +19,14 @@ public final class KernelGuard {
   private static final Map<WeightType, List<Double>> LEAST =
       new EnumMap<>(
           Map.of(
-              WeightType.F32, List.of(0.3, 0.3, 0.3, 0.3),
-              WeightType.F16, List.of(0.1, 0.1, 0.1, 0.1),
-              WeightType.BF16, List.of(0.1, 0.1, 0.1, 0.1),
+              WeightType.F32, List.of(0.15, 0.3, 0.3, 0.3),
+              WeightType.F16, List.of(0.1, 0.1, 0.1, 0.3),
+              WeightType.BF16, List.of(0.1, 0.1, 0.1, 0.3),
               WeightType.Q8_0, List.of(0.3, 0.3, 0.3, 0.3),
               WeightType.Q4_0, List.of(0.3, 0.3, 0.3, 0.3),
-              WeightType.Q4_K, List.of(0.05, 0.05, 0.05, 0.05),
-              WeightType.Q5_K, List.of(0.05, 0.05, 0.05, 0.05),
-              WeightType.Q6_K, List.of(0.05, 0.05, 0.05, 0.05)));
+              WeightType.Q4_K, List.of(0.04, 0.05, 0.08, 0.3),
+              WeightType.Q5_K, List.of(0.04, 0.05, 0.08, 0.3),
+              WeightType.Q6_K, List.of(0.04, 0.05, 0.08, 0.3)));
 
   private KernelGuard() {}
 
@@ -72,7 +72,7 @@ public final class KernelGuard {
             Math.max(
                 1 / limits.bytesPerSecond(),
                 rows * weightsPerByte / limits.multiplicationsPerSecond());
-        // A difference of two times: below what can be measured it counts as nothing.
+        // It is a difference of two times, and may be nothing.
         double seconds = Math.max(perByte.get(i), limit / 100);
         figures.add(new Figure(type, rows, 1 / seconds, limit / seconds, least(type, rows)));
       }
