@@ -15,6 +15,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
@@ -50,6 +51,9 @@ final class UpgradeCommand extends ClientCommand {
   private int timeoutS;
 
   private static final long POLL_MS = 500;
+
+  /** Who was too slow is given at least so long to go back. */
+  private static final int BACK_TIMEOUT_S = 300;
 
   /** A node, as it was before. */
   private record Member(
@@ -154,11 +158,20 @@ final class UpgradeCommand extends ClientCommand {
 
   /** Those that were upgraded, back to what they had; whether that was done. */
   private boolean goBack(List<Member> done, List<Member> members) throws InterruptedException {
+    timeoutS = Math.max(timeoutS, BACK_TIMEOUT_S);
     boolean all = true;
     for (Member member : done) {
       try {
-        JsonNode now =
-            client(member.url()).post(path(member.id(), "restart"), request(Optional.empty(), true));
+        AtomicReference<JsonNode> found = new AtomicReference<>(Json.MAPPER.nullNode());
+        await(
+            "it to answer",
+            () -> {
+              found.set(
+                  client(member.url())
+                      .post(path(member.id(), "restart"), request(Optional.empty(), true)));
+              return true;
+            });
+        JsonNode now = found.get();
         if (now.path("home").asText().equals(member.home())) {
           boolean another = !now.path("version").asText().equals(member.version());
           say(member + (another ? ": has no other build to go back to" : ": has its build"));

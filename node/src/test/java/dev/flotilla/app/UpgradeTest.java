@@ -88,6 +88,10 @@ class UpgradeTest {
   }
 
   private int upgrade(Path to) {
+    return upgrade(to, 150);
+  }
+
+  private int upgrade(Path to, int timeoutS) {
     return Main.run(
         "upgrade",
         "--url",
@@ -95,7 +99,7 @@ class UpgradeTest {
         "--key",
         Client.keyIn(nodes.getFirst().folder()).orElseThrow(),
         "--timeout",
-        "150",
+        Integer.toString(timeoutS),
         "--to",
         to.toString());
   }
@@ -196,6 +200,12 @@ class UpgradeTest {
           .contains("runs version 0.9.0")
           .contains("going back to the build in " + old);
       assertThat(all("incarnation")).as("one node tried").isNotEqualTo(lives);
+      assertThat(all("state")).containsOnly("up");
+
+      lives = all("incarnation");
+      assertThat(upgrade(next, 2)).as("no node is back so soon").isEqualTo(1);
+      assertThat(all("version")).containsOnly("0.1.0");
+      assertThat(all("incarnation")).isNotEqualTo(lives);
       assertThat(all("state")).containsOnly("up");
 
       assertThat(upgrade(next)).isZero();
