@@ -156,8 +156,7 @@ final class Builds {
             });
   }
 
-  private static void replace(
-      Path home, List<String> arguments, Map<String, String> environment) {
+  private static void replace(Path home, List<String> arguments, Map<String, String> environment) {
     List<String> command =
         Stream.concat(Stream.of(launcher(home).toString()), arguments.stream()).toList();
     try {

@@ -82,7 +82,8 @@ final class ProcessImage {
                 ValueLayout.JAVA_INT,
                 ValueLayout.JAVA_INT),
             Linker.Option.firstVariadicArg(2));
-    Path folder = Files.isDirectory(Path.of("/proc/self/fd")) ? Path.of("/proc/self/fd") : Path.of("/dev/fd");
+    Path folder =
+        Files.isDirectory(Path.of("/proc/self/fd")) ? Path.of("/proc/self/fd") : Path.of("/dev/fd");
     try (DirectoryStream<Path> open = Files.newDirectoryStream(folder)) {
       for (Path each : open) {
         int descriptor = Integer.parseInt(each.getFileName().toString());

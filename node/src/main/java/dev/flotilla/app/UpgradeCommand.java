@@ -15,12 +15,13 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
-/** Brings all nodes to another build, one after the other, and back if one of them does not do well. */
+/**
+ * Brings all nodes to another build, one after the other, and back if one of them does not do well.
+ */
 @Command(
     name = "upgrade",
     description = {
@@ -64,6 +65,9 @@ final class UpgradeCommand extends ClientCommand {
       return name + " (" + id + ")";
     }
   }
+
+  /** Which life of each node was to end. */
+  private final Map<String, Long> lives = new HashMap<>();
 
   private final ObjectNode report = Json.MAPPER.createObjectNode();
   private final ArrayNode upgraded = report.putArray("nodes");
@@ -162,16 +166,12 @@ final class UpgradeCommand extends ClientCommand {
     boolean all = true;
     for (Member member : done) {
       try {
-        AtomicReference<JsonNode> found = new AtomicReference<>(Json.MAPPER.nullNode());
-        await(
-            "it to answer",
-            () -> {
-              found.set(
-                  client(member.url())
-                      .post(path(member.id(), "restart"), request(Optional.empty(), true)));
-              return true;
-            });
-        JsonNode now = found.get();
+        Client client = client(member.url());
+        // It may be on its way still, to either build.
+        long life = lives.getOrDefault(member.id(), -1L);
+        await("it to be back", () -> life(client, member.id()) > life);
+        await("it to be well", () -> healthy(client));
+        JsonNode now = client.post(path(member.id(), "restart"), request(Optional.empty(), true));
         if (now.path("home").asText().equals(member.home())) {
           boolean another = !now.path("version").asText().equals(member.version());
           say(member + (another ? ": has no other build to go back to" : ": has its build"));
@@ -192,13 +192,12 @@ final class UpgradeCommand extends ClientCommand {
    *
    * @throws FlotillaException if it is not back in time with that version, or not all is as before
    */
-  private void bring(
-      Member member, Optional<String> home, String version, List<Member> members)
+  private void bring(Member member, Optional<String> home, String version, List<Member> members)
       throws InterruptedException {
     long beganNs = System.nanoTime();
     Client client = client(member.url());
     Map<String, Integer> before = ready(client);
-    long life = node(client, member.id()).path("incarnation").asLong();
+    long life = life(client, member.id());
     if (members.size() > 1) {
       say(member + ": its replicas go elsewhere");
       client.post(path(member.id(), "drain"), Map.of());
@@ -221,8 +220,9 @@ final class UpgradeCommand extends ClientCommand {
       client.delete(path(member.id(), "drain"));
       throw e;
     }
+    lives.put(member.id(), life);
     say(member + ": restarts");
-    await("it to be back", () -> node(client, member.id()).path("incarnation").asLong() > life);
+    await("it to be back", () -> life(client, member.id()) > life);
     await("it to be well", () -> healthy(client));
     String now = node(client, member.id()).path("version").asText();
     if (!now.equals(version)) {
@@ -236,10 +236,10 @@ final class UpgradeCommand extends ClientCommand {
         "all to be served as before",
         () ->
             members.stream()
-                .allMatch(
-                    each ->
-                        healthy(client(each.url()))
-                            && node(client, each.id()).path("state").asText().equals("up"))
+                    .allMatch(
+                        each ->
+                            healthy(client(each.url()))
+                                && node(client, each.id()).path("state").asText().equals("up"))
                 && as(before, ready(client)));
     say(
         member
@@ -270,6 +270,10 @@ final class UpgradeCommand extends ClientCommand {
 
   private static boolean healthy(Client client) {
     return client.get("/health").path("status").asText().equals("ok");
+  }
+
+  private static long life(Client client, String id) {
+    return node(client, id).path("incarnation").asLong();
   }
 
   private static JsonNode node(Client client, String id) {

@@ -1,10 +1,5 @@
 package dev.flotilla.cluster;
 
-import java.util.concurrent.ExecutionException;
-import java.util.Set;
-import java.util.HashSet;
-import dev.flotilla.cluster.proto.PingRequest;
-import dev.flotilla.cluster.proto.PingReply;
 import com.google.common.util.concurrent.ListenableFuture;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
@@ -12,6 +7,8 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.proto.EnterReply;
 import dev.flotilla.cluster.proto.EnterRequest;
 import dev.flotilla.cluster.proto.MembershipGrpc;
+import dev.flotilla.cluster.proto.PingReply;
+import dev.flotilla.cluster.proto.PingRequest;
 import io.grpc.BindableService;
 import io.grpc.Context;
 import io.grpc.Contexts;
@@ -35,9 +32,12 @@ import java.security.cert.X509Certificate;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
@@ -767,10 +767,7 @@ public final class ClusterNode implements Cluster {
             return new ServerCall.Listener<>() {};
           }
           return Contexts.interceptCall(
-              Context.current().withValue(PEER, peer),
-              call,
-              headers,
-              next);
+              Context.current().withValue(PEER, peer), call, headers, next);
         }
       } catch (SSLPeerUnverifiedException e) {
         LOG.warn("a call without a peer certificate", e);

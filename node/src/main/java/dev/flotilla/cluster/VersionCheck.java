@@ -8,7 +8,9 @@ import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** The handshake of versions: each call between nodes says the caller's, and is refused if need be. */
+/**
+ * The handshake of versions: each call between nodes says the caller's, and is refused if need be.
+ */
 final class VersionCheck {
 
   private static final Logger LOG = LoggerFactory.getLogger(VersionCheck.class);

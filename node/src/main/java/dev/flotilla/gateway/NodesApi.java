@@ -96,10 +96,7 @@ final class NodesApi {
     }
     ObjectNode answer = answer(node);
     answer.put("home", now.home().toString()).put("version", now.version());
-    answer
-        .putObject("next")
-        .put("home", next.home().toString())
-        .put("version", next.version());
+    answer.putObject("next").put("home", next.home().toString()).put("version", next.version());
     if (!fields.flag("check", false)) {
       checkOthersAreFilled(node);
       restarts.restart(next);
@@ -122,9 +119,7 @@ final class NodesApi {
   /** What only this node has a whole copy of would be away while it restarts. */
   private void checkOthersAreFilled(NodeInfo node) {
     List<String> only =
-        services.cluster().nodes().size() == 1
-            ? List.of()
-            : services.data().onlyOn(node.id());
+        services.cluster().nodes().size() == 1 ? List.of() : services.data().onlyOn(node.id());
     if (!only.isEmpty()) {
       throw new FlotillaException(
           Code.CONFLICT,
