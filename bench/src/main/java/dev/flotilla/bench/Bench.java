@@ -11,6 +11,7 @@ import picocli.CommandLine.Command;
     synopsisSubcommandLabel = "NAME",
     subcommands = {
       JepsenBench.class,
+      ChaosBench.class,
       ShardingBench.class,
       BlobBench.class,
       SearchBench.class,

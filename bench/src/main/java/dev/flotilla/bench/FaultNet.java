@@ -3,6 +3,7 @@ package dev.flotilla.bench;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -11,6 +12,8 @@ import java.util.concurrent.TimeUnit;
  *
  * <p>A direction is cut by giving the sender a wrong hardware address for the receiver: frames
  * leave and arrive nowhere, as behind a dead switch. Connections do not break, they hang.
+ *
+ * <p>A host's cable may be a {@link Wire}, which loses and delays frames.
  */
 public final class FaultNet implements AutoCloseable {
 
@@ -19,6 +22,7 @@ public final class FaultNet implements AutoCloseable {
   private final String bridge;
   private final int subnet;
   private final List<String> hosts = new ArrayList<>();
+  private final List<Optional<Wire>> wires = new ArrayList<>();
 
   /**
    * Makes the bridge.
@@ -67,17 +71,38 @@ public final class FaultNet implements AutoCloseable {
 
   /** Adds a host; they are numbered from 1. */
   public int add() throws IOException {
+    return add(false);
+  }
+
+  /** Adds one whose cable is a {@link Wire}. */
+  public int addOnWire() throws IOException {
+    return add(true);
+  }
+
+  private int add(boolean onWire) throws IOException {
     int host = hosts.size() + 1;
     String name = name(host);
     hosts.add(name);
     ip("netns", "add", name);
     String outside = outside(host);
-    ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", name);
+    if (onWire) {
+      String inside = "fli" + subnet + "h" + host;
+      wires.add(Optional.of(Wire.open(outside, inside)));
+      ip("link", "set", inside, "netns", name, "name", "eth0");
+    } else {
+      wires.add(Optional.empty());
+      ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", name);
+    }
     ip("link", "set", outside, "master", bridge, "up");
     ip("-n", name, "link", "set", "lo", "up");
     ip("-n", name, "addr", "add", address(host) + "/24", "dev", "eth0");
     ip("-n", name, "link", "set", "eth0", "up");
     return host;
+  }
+
+  /** The cable of a host that was added on one. */
+  public Wire wire(int host) {
+    return wires.get(host - 1).orElseThrow();
   }
 
   /** Where a host is reached, also from this process. */
@@ -134,6 +159,7 @@ public final class FaultNet implements AutoCloseable {
 
   @Override
   public void close() throws IOException {
+    wires.forEach(wire -> wire.ifPresent(Wire::close));
     for (int host = 1; host <= hosts.size(); host++) {
       remove(host);
     }

@@ -2,11 +2,9 @@ package dev.flotilla.bench;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
-import dev.flotilla.app.NodeProcess;
 import java.io.IOException;
 import java.net.http.HttpClient;
 import java.nio.file.Files;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -28,9 +26,6 @@ import picocli.CommandLine.Option;
     mixinStandardHelpOptions = true)
 final class JepsenBench implements Callable<Integer> {
 
-  /** A killed node that is not back by then ends the run. */
-  private static final Duration RETURN_LIMIT = Duration.ofMinutes(4);
-
   @Option(names = "--minutes", defaultValue = "2", description = "How long (${DEFAULT-VALUE}).")
   private double minutes;
 
@@ -51,6 +46,7 @@ final class JepsenBench implements Callable<Integer> {
 
   @Option(
       names = "--fault",
+      split = ",",
       description = "Only these: kill, pause, isolate, pair, one-way, or none.")
   private List<String> faults = List.of();
 
@@ -63,6 +59,7 @@ final class JepsenBench implements Callable<Integer> {
   private boolean asJson;
 
   private long slowestReturnNs;
+  private List<String> helped = List.of();
 
   @Override
   public Integer call() throws Exception {
@@ -71,7 +68,7 @@ final class JepsenBench implements Callable<Integer> {
     List<Workload> workloads =
         Workloads.all().stream().filter(w -> only.isEmpty() || only.contains(w.name())).toList();
     Map<String, Integer> happened = new TreeMap<>();
-    try (Nodes nodes = new Nodes(count, 21_000, String.join(" ", jvm));
+    try (Nodes nodes = new Nodes(count, 21_000, String.join(" ", jvm), false);
         HttpClient http = Api.client()) {
       say(
           "seed %d, %d nodes, %s, %.1f min: %s",
@@ -128,65 +125,22 @@ final class JepsenBench implements Callable<Integer> {
     }
     long endNs = System.nanoTime() + (long) (minutes * 60e9);
     Random random = new Random(seed);
+    Faults coming = new Faults(nodes, count, random, faults, fault -> say("%s", fault));
     Thread.sleep(2_000);
     while (System.nanoTime() < endNs && broken.get() == null) {
-      fault(nodes, random, happened);
+      if (!coming.possible().isEmpty()) {
+        happened.merge(coming.next().kind(), 1, Integer::sum);
+      }
       Thread.sleep(1_000 + random.nextInt(4_000));
     }
+    slowestReturnNs = coming.slowestReturnNs();
+    helped = coming.helped();
     stop.set(true);
     for (Thread client : clients) {
       client.join();
     }
     if (broken.get() != null) {
       throw new IllegalStateException("a client of the test broke", broken.get());
-    }
-  }
-
-  /** One fault and its mending. */
-  private void fault(Nodes nodes, Random random, Map<String, Integer> happened)
-      throws IOException, InterruptedException {
-    List<String> possible = new ArrayList<>(List.of("kill", "pause"));
-    if (nodes.net().isPresent()) {
-      possible.addAll(List.of("isolate", "pair", "one-way"));
-    }
-    if (!faults.isEmpty()) {
-      possible.retainAll(faults);
-    }
-    if (possible.isEmpty()) {
-      Thread.sleep(1_000);
-      return;
-    }
-    String fault = possible.get(random.nextInt(possible.size()));
-    int victim = random.nextInt(count);
-    int other = (victim + 1 + random.nextInt(Math.max(1, count - 1))) % count;
-    NodeProcess node = nodes.node(victim);
-    int forMs = 1_000 + random.nextInt(9_000);
-    happened.merge(fault, 1, Integer::sum);
-    say("%s %s for %d ms", fault, node.name(), forMs);
-    switch (fault) {
-      case "kill" -> {
-        node.kill();
-        Thread.sleep(forMs);
-        long startedNs = System.nanoTime();
-        node.restart();
-        node.awaitReady(RETURN_LIMIT);
-        slowestReturnNs = Math.max(slowestReturnNs, System.nanoTime() - startedNs);
-      }
-      case "pause" -> {
-        node.pause();
-        Thread.sleep(forMs);
-        node.resume();
-      }
-      default -> {
-        FaultNet net = nodes.net().orElseThrow();
-        switch (fault) {
-          case "isolate" -> net.isolate(victim + 1);
-          case "pair" -> net.cut(victim + 1, other + 1);
-          default -> net.cutOneWay(victim + 1, other + 1);
-        }
-        Thread.sleep(forMs);
-        net.heal();
-      }
     }
   }
 
@@ -239,11 +193,12 @@ final class JepsenBench implements Callable<Integer> {
       report.put("slowest_return_s", slowestS);
       say("the slowest killed node served again %.1f s after its new start", slowestS);
     }
+    helped.forEach(node -> say("helped: %s", node));
     say("operations %d, faults %s, anomalies %d", operations, happened, anomalies);
     if (asJson) {
       System.out.println(report.toPrettyString());
     }
-    return anomalies == 0 ? 0 : 1;
+    return anomalies == 0 && helped.isEmpty() ? 0 : 1;
   }
 
   private void say(String format, Object... arguments) {

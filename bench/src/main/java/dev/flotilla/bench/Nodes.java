@@ -17,11 +17,14 @@ import java.util.Optional;
 final class Nodes implements AutoCloseable {
 
   private static final int PORT = 8000;
+  private static final long DISK_BYTES = 1L << 30;
 
   private final Path folder;
   private final Optional<FaultNet> net;
   private final int firstPort;
   private final String jvm;
+  private final boolean spoilable;
+  private final List<Path> disks = new ArrayList<>();
   private final List<NodeProcess> nodes = new ArrayList<>();
   private boolean kept;
 
@@ -29,15 +32,22 @@ final class Nodes implements AutoCloseable {
    * Starts so many nodes and waits until all are ready.
    *
    * @param jvm further options of their JVMs, such as a planted fault
+   * @param spoilable whether each gets a cable that can be bad and a disk that can be filled, where
+   *     there are hosts
    */
-  Nodes(int count, int firstPort, String jvm) throws IOException, InterruptedException {
+  Nodes(int count, int firstPort, String jvm, boolean spoilable)
+      throws IOException, InterruptedException {
     this.folder = Files.createTempDirectory("flotilla-bench");
     this.firstPort = firstPort;
     this.jvm = jvm;
+    this.spoilable = spoilable;
     this.net = FaultNet.isAllowed() ? Optional.of(new FaultNet(firstPort % 250)) : Optional.empty();
     try {
       for (int index = 0; index < count; index++) {
-        if (net.isPresent()) {
+        if (net.isPresent() && spoilable) {
+          net.get().addOnWire();
+          mount(folder.resolve(name(index)));
+        } else if (net.isPresent()) {
           net.get().add();
         }
         add(index);
@@ -67,6 +77,28 @@ final class Nodes implements AutoCloseable {
     nodes.add(new NodeProcess(program, name, folder.resolve(name), port(index), more));
   }
 
+  private void mount(Path disk) throws IOException, InterruptedException {
+    Files.createDirectories(disk);
+    String size = "size=" + DISK_BYTES;
+    if (quietly("mount", "-t", "tmpfs", "-o", size, "tmpfs", disk.toString()) != 0) {
+      throw new IOException("a disk of memory cannot be mounted at " + disk);
+    }
+    disks.add(disk);
+  }
+
+  private static int quietly(String... command) throws IOException, InterruptedException {
+    return new ProcessBuilder(command)
+        .redirectErrorStream(true)
+        .redirectOutput(ProcessBuilder.Redirect.DISCARD)
+        .start()
+        .waitFor();
+  }
+
+  /** Whether cables can be bad and disks be filled. */
+  boolean spoilable() {
+    return spoilable && net.isPresent();
+  }
+
   private static String name(int index) {
     return "node-" + (index + 1);
   }
@@ -77,6 +109,11 @@ final class Nodes implements AutoCloseable {
 
   private int port(int index) {
     return net.isPresent() ? PORT : firstPort + 10 * index;
+  }
+
+  /** How many there are. */
+  int count() {
+    return nodes.size();
   }
 
   /** One of them, counted from 0. */
@@ -111,15 +148,21 @@ final class Nodes implements AutoCloseable {
   void keepFolder() throws IOException, InterruptedException {
     kept = true;
     for (NodeProcess node : nodes) {
-      new ProcessBuilder(
+      int _ =
+          quietly(
               Path.of(System.getProperty("java.home"), "bin", "jcmd").toString(),
               String.valueOf(node.pid()),
               "Thread.dump_to_file",
-              node.folder().resolve("threads.txt").toString())
-          .redirectErrorStream(true)
-          .redirectOutput(ProcessBuilder.Redirect.DISCARD)
-          .start()
-          .waitFor();
+              node.folder().resolve("threads.txt").toString());
+    }
+  }
+
+  /** Copies the logs from a disk that ends with this run. */
+  private void keep(Path disk) throws IOException, InterruptedException {
+    Path kept = folder.resolve("kept-" + disk.getFileName());
+    Files.createDirectories(kept);
+    for (String each : List.of("logs", "threads.txt", "stderr.txt")) {
+      int _ = quietly("cp", "-r", disk.resolve(each).toString(), kept.toString());
     }
   }
 
@@ -133,6 +176,16 @@ final class Nodes implements AutoCloseable {
     nodes.forEach(NodeProcess::kill);
     if (net.isPresent()) {
       net.get().close();
+    }
+    try {
+      for (Path disk : disks) {
+        if (kept) {
+          keep(disk);
+        }
+        int _ = quietly("umount", "--lazy", disk.toString());
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
     }
     if (!kept) {
       NodeFiles.deleteTree(folder);

@@ -184,8 +184,18 @@ public final class NodeProcess implements AutoCloseable {
     return process.waitFor();
   }
 
+  /** Whether its process runs, or stands still. */
+  public boolean isAlive() {
+    return process.isAlive();
+  }
+
+  /** Whether its process has ended within that time. */
+  public boolean awaitEnd(Duration limit) throws InterruptedException {
+    return process.waitFor(limit.toMillis(), TimeUnit.MILLISECONDS);
+  }
+
   /** Asks it to stop, as {@code kill} does. */
-  void terminate() {
+  public void terminate() {
     process.destroy();
   }
 

@@ -154,7 +154,8 @@ public final class Client {
             ? new EventReader.BySequenceNumber(this::request, path, Json.write(body))
             : new EventReader.ByLastEventId(this::request, path, Json.write(body));
     EventReader reader =
-        new EventReader(http, kind, this::refused, this::unreachable, nodes, onEvent);
+        new EventReader(
+            http, kind, this::refused, this::unreachable, nodes, EventReader.SILENCE_MAX, onEvent);
     try {
       URI last = reader.read();
       if (path.startsWith(ANSWERS)) {

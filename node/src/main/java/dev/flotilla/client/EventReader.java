@@ -4,28 +4,30 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
+import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.UncheckedIOException;
+import java.io.InputStream;
+import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.net.http.HttpTimeoutException;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Iterator;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.function.Function;
-import java.util.stream.Stream;
 
 /**
  * Reads one stream of server-sent events to its end, through as many connections and nodes as that
- * takes: when one breaks off, it asks the next node that it knows for what is behind the last event
- * that came.
+ * takes: when one breaks off, or is silent for so long that its node cannot be well (nodes write a
+ * comment where there is no event), it asks the next node that it knows for what is behind the last
+ * event that came.
  */
 final class EventReader {
 
@@ -136,6 +138,9 @@ final class EventReader {
   /** What another node, or the same one a while later, may answer otherwise. */
   private static final Set<Code> PASSING = Set.of(Code.UNAVAILABLE, Code.NO_MAJORITY, Code.BUSY);
 
+  /** Three times as long as a node that is well is silent, and some more. */
+  static final Duration SILENCE_MAX = Duration.ofSeconds(7);
+
   private static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(60);
   private static final Duration HEAD_TIMEOUT = Duration.ofSeconds(15);
   private static final long PAUSE_MS_MIN = 50;
@@ -146,6 +151,7 @@ final class EventReader {
   private final Refusals refusals;
   private final Function<IOException, FlotillaException> unreachable;
   private final List<URI> nodes;
+  private final Duration silenceMax;
   private final Consumer<JsonNode> onEvent;
   private String lastId = "";
 
@@ -157,9 +163,16 @@ final class EventReader {
 
   private long progressNs = System.nanoTime();
 
+  /** When the last line came, of whatever kind. */
+  private volatile long heardNs;
+
+  /** Whether silence is the node's, and the stream can be gone on with elsewhere. */
+  private volatile boolean resumable;
+
   /**
    * @param unreachable what is thrown when no node can be reached at all
    * @param nodes where the request can be sent, in the order in which they are tried
+   * @param silenceMax a stream that can be gone on with is given up after so long without a line
    */
   EventReader(
       HttpClient http,
@@ -167,12 +180,14 @@ final class EventReader {
       Refusals refusals,
       Function<IOException, FlotillaException> unreachable,
       Set<URI> nodes,
+      Duration silenceMax,
       Consumer<JsonNode> onEvent) {
     this.http = http;
     this.kind = kind;
     this.refusals = refusals;
     this.unreachable = unreachable;
     this.nodes = new ArrayList<>(new LinkedHashSet<>(nodes));
+    this.silenceMax = silenceMax;
     this.onEvent = onEvent;
   }
 
@@ -249,29 +264,51 @@ final class EventReader {
         // A node that hangs is not waited for when another may have the rest.
         lastId.isEmpty() ? kind.begin(node) : kind.goOn(node, lastId).timeout(HEAD_TIMEOUT);
     request.header("Accept", "text/event-stream");
-    HttpResponse<Stream<String>> response;
+    HttpResponse<InputStream> response;
     try {
-      response = http.send(request.build(), HttpResponse.BodyHandlers.ofLines());
+      response = http.send(request.build(), HttpResponse.BodyHandlers.ofInputStream());
     } catch (IOException e) {
       throw new Broken(e);
     }
-    try (Stream<String> lines = response.body()) {
-      Iterator<String> each = lines.iterator();
+    try (InputStream bytes = response.body();
+        BufferedReader lines =
+            new BufferedReader(new InputStreamReader(bytes, StandardCharsets.UTF_8))) {
       if (response.statusCode() != 200) {
-        StringBuilder refusal = new StringBuilder();
-        while (hasNext(each)) {
-          refusal.append(each.next()).append('\n');
-        }
-        throw refusals.of(response.statusCode(), refusal.toString());
+        String refusal = new String(bytes.readAllBytes(), StandardCharsets.UTF_8);
+        throw refusals.of(response.statusCode(), refusal);
       }
-      events(each);
+      heardNs = System.nanoTime();
+      Thread watch = Thread.startVirtualThread(() -> watch(bytes));
+      try {
+        events(lines);
+      } finally {
+        watch.interrupt();
+      }
+    } catch (IOException e) {
+      throw new Broken(e);
     }
   }
 
-  private void events(Iterator<String> lines) throws Broken {
+  /** Closes the stream once it is silent for too long, so that whoever reads it hears of it. */
+  private void watch(InputStream bytes) {
+    try {
+      long leftNs = silenceMax.toNanos();
+      while (leftNs > 0) {
+        TimeUnit.NANOSECONDS.sleep(leftNs);
+        // Without an event's id nothing could be gone on with.
+        leftNs =
+            resumable ? heardNs + silenceMax.toNanos() - System.nanoTime() : silenceMax.toNanos();
+      }
+      bytes.close();
+    } catch (InterruptedException | IOException ended) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private void events(BufferedReader lines) throws Broken, IOException {
     String id = lastId;
-    while (hasNext(lines)) {
-      String line = lines.next();
+    for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+      heardNs = System.nanoTime();
       if (line.startsWith("id: ")) {
         id = line.substring(4);
       } else if (line.equals("data: [DONE]")) {
@@ -281,9 +318,13 @@ final class EventReader {
         if (event.has("error")) {
           throw refusals.of(status(event.path("error")), line.substring(6));
         }
+        // Who takes the events may take its time.
+        resumable = false;
         onEvent.accept(event);
         lastId = kind.place(lastId, id, event);
         withoutId |= lastId.isEmpty();
+        heardNs = System.nanoTime();
+        resumable = !withoutId;
         progressNs = System.nanoTime();
         if (kind.ends(event)) {
           return;
@@ -306,14 +347,6 @@ final class EventReader {
       case "internal_error" -> 500;
       default -> 503;
     };
-  }
-
-  private static boolean hasNext(Iterator<String> lines) throws Broken {
-    try {
-      return lines.hasNext();
-    } catch (UncheckedIOException e) {
-      throw new Broken(new IOException(e.getMessage(), e));
-    }
   }
 
   private static JsonNode json(String data) throws Broken {

@@ -51,6 +51,9 @@ public final class DiskSpace implements AutoCloseable {
   private volatile boolean closed;
   private @Nullable Thread thread;
 
+  /** What the log was told last; the registry may take longer to hear it. */
+  private boolean saidLow;
+
   /**
    * @param usableBytes of the disk, now
    * @param totalBytes of the disk
@@ -157,12 +160,17 @@ public final class DiskSpace implements AutoCloseable {
   }
 
   /**
-   * Notes that something has failed that only a new start of this node mends.
+   * Notes that something has failed for want of room and is not mended yet.
    *
-   * @param why what, and that it takes a restart
+   * @param why what
    */
-  public void needsRestart(String why) {
+  void broke(String why) {
     broken = why;
+  }
+
+  /** What was noted has been mended. */
+  void mended() {
+    broken = null;
   }
 
   /** Whether even the registry and the start of an engine have no room left. */
@@ -201,12 +209,12 @@ public final class DiskSpace implements AutoCloseable {
   private void watch(RaftRegistry registry) {
     while (!closed) {
       try {
+        registry.reopenIfBroken();
         tell(registry);
         if (isExhausted()) {
           // Whoever leads must be able to write: another may have room.
           registry.handOver();
         }
-        Thread.sleep(WATCH_MS);
       } catch (InterruptedException e) {
         return;
       } catch (FlotillaException e) {
@@ -217,6 +225,11 @@ public final class DiskSpace implements AutoCloseable {
           LOG.warn("{}: watching the disk failed, and goes on", self, e);
         }
       }
+      try {
+        Thread.sleep(WATCH_MS);
+      } catch (InterruptedException e) {
+        return;
+      }
     }
   }
 
@@ -224,9 +237,21 @@ public final class DiskSpace implements AutoCloseable {
   private void tell(RaftRegistry registry) {
     Registry.Key key = new Registry.Key(KIND, self);
     boolean isLow = isLow();
+    if (isLow != saidLow) {
+      saidLow = isLow;
+      say(isLow);
+    }
     if (isLow == registry.get(key).isPresent()) {
       return;
     }
+    registry.commit(
+        List.of(),
+        List.of(
+            new Registry.Write(
+                key, isLow ? Optional.of(Json.write(freeBytes)) : Optional.empty())));
+  }
+
+  private void say(boolean isLow) {
     if (isLow) {
       LOG.warn(
           "{}: the disk of {} is full ({} MB left): new data is refused by all nodes",
@@ -236,11 +261,6 @@ public final class DiskSpace implements AutoCloseable {
     } else {
       LOG.info("{}: the disk of {} has room again", self, folder);
     }
-    registry.commit(
-        List.of(),
-        List.of(
-            new Registry.Write(
-                key, isLow ? Optional.of(Json.write(freeBytes)) : Optional.empty())));
   }
 
   @Override

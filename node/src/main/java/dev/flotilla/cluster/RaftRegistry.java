@@ -70,21 +70,30 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
   private static final Logger LOG = LoggerFactory.getLogger(RaftRegistry.class);
   private static final int ATTEMPT_TIMEOUT_MS = 2500;
   private static final long HAND_OVER_TIMEOUT_MS = 1000;
+  private static final long REOPEN_LOOK_NS = TimeUnit.SECONDS.toNanos(1);
 
   private final String self;
   private final RegistryClient registry;
   private final Path folder;
   private final RaftGroupId groupId;
-  private final RaftServer server;
+  private final Parameters parameters;
+  private final RaftProperties properties;
+  private final DiskSpace disk;
   private final RaftClient client;
   private final ClientId clientId = ClientId.randomId();
   private final AtomicLong callIds = new AtomicLong();
-  private final RegistryStateMachine stateMachine;
+  private volatile RaftServer server;
+  private volatile RegistryStateMachine stateMachine;
   private volatile @Nullable Throwable logFailure;
   private volatile boolean closed;
 
-  /** Whether this node may stand for election; only the controller's thread uses it. */
-  private boolean stands = true;
+  /** Whether this node may stand for election. */
+  private volatile boolean stands = true;
+
+  /** The one that takes the place of one whose log failed; only the disk's thread uses it. */
+  private RegistryStateMachine reopened;
+
+  private boolean reopening;
 
   static {
     // Ratis would end the process on some errors; ours answers and logs.
@@ -109,27 +118,9 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
     this.groupId =
         RaftGroupId.valueOf(
             UUID.nameUUIDFromBytes(identity.clusterId().getBytes(StandardCharsets.UTF_8)));
-    this.stateMachine =
-        new RegistryStateMachine(
-            new RegistryStateMachine.Listener() {
-              @Override
-              public void changed() {
-                registry.changed();
-              }
-
-              @Override
-              public void logFailed(Throwable cause) {
-                logFailure = cause;
-                disk.needsRestart(
-                    "the registry's log in "
-                        + folder
-                        + " could not be written ("
-                        + rootCause(cause)
-                        + "); once its disk has room, this node must be started again");
-                LOG.error("{}: the registry's log cannot be written", self, cause);
-              }
-            },
-            disk);
+    this.disk = disk;
+    this.stateMachine = stateMachineOfThis();
+    this.reopened = stateMachine;
     RaftPeer selfPeer =
         RaftPeer.newBuilder()
             .setId(self)
@@ -140,20 +131,15 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
         founder && !exists
             ? RaftGroup.valueOf(groupId, selfPeer)
             : RaftGroup.valueOf(groupId, List.of());
-    Parameters parameters = parameters(tls);
-    RaftProperties properties = properties(config, folder, tuning);
+    this.parameters = parameters(tls);
+    this.properties = properties(config, folder, tuning);
     try {
       Files.createDirectories(folder);
       this.server =
-          RaftServer.newBuilder()
-              .setServerId(RaftPeerId.valueOf(self))
-              .setGroup(group)
-              .setOption(
-                  exists ? RaftStorage.StartupOption.RECOVER : RaftStorage.StartupOption.FORMAT)
-              .setStateMachineRegistry(id -> stateMachine)
-              .setProperties(properties)
-              .setParameters(parameters)
-              .build();
+          open(
+              group,
+              exists ? RaftStorage.StartupOption.RECOVER : RaftStorage.StartupOption.FORMAT,
+              stateMachine);
       this.client =
           RaftClient.newBuilder()
               .setClientId(clientId)
@@ -165,6 +151,42 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
     } catch (IOException e) {
       throw NodeFiles.storage("cannot open the registry in " + folder, e);
     }
+  }
+
+  private RegistryStateMachine stateMachineOfThis() {
+    return new RegistryStateMachine(
+        new RegistryStateMachine.Listener() {
+          @Override
+          public void changed() {
+            registry.changed();
+          }
+
+          @Override
+          public void logFailed(Throwable cause) {
+            logFailure = cause;
+            disk.broke(
+                "the registry's log in "
+                    + folder
+                    + " could not be written ("
+                    + rootCause(cause)
+                    + "); it is opened again once its disk has room");
+            LOG.error("{}: the registry's log cannot be written", self, cause);
+          }
+        },
+        disk);
+  }
+
+  private RaftServer open(
+      RaftGroup group, RaftStorage.StartupOption option, RegistryStateMachine machine)
+      throws IOException {
+    return RaftServer.newBuilder()
+        .setServerId(RaftPeerId.valueOf(self))
+        .setGroup(group)
+        .setOption(option)
+        .setStateMachineRegistry(id -> machine)
+        .setProperties(properties)
+        .setParameters(parameters)
+        .build();
   }
 
   private static Parameters parameters(GrpcTlsConfig tls) {
@@ -230,6 +252,43 @@ final class RaftRegistry implements Registry, ReplicatedLog, AutoCloseable {
       server.start();
     } catch (IOException | RuntimeException e) {
       throw startFailed(e);
+    }
+  }
+
+  /**
+   * Replaces a server whose log could not be written, which Ratis gives up for good, by one that
+   * goes on from what is on the disk; call it now and then once the disk has room. What this node
+   * has of the registry stays as it was until the new server has all of it.
+   */
+  void reopenIfBroken() throws InterruptedException {
+    if (logFailure == null || closed || disk.isLow()) {
+      return;
+    }
+    try {
+      if (!reopening) {
+        LOG.info("{}: the disk has room, the registry is opened again", self);
+        server.close();
+        RegistryStateMachine next = stateMachineOfThis();
+        RaftServer again =
+            open(RaftGroup.valueOf(groupId, List.of()), RaftStorage.StartupOption.RECOVER, next);
+        server = again;
+        reopened = next;
+        reopening = true;
+        again.start();
+      }
+    } catch (IOException | RuntimeException e) {
+      reopening = false;
+      LOG.warn("{}: the registry cannot be opened again yet", self, e);
+      return;
+    }
+    if (reopened.awaitApplied(appliedIndex(), REOPEN_LOOK_NS)) {
+      stateMachine = reopened;
+      stands = true;
+      reopening = false;
+      logFailure = null;
+      disk.mended();
+      registry.changed();
+      LOG.info("{}: the registry is well again, at {}", self, appliedIndex());
     }
   }
 

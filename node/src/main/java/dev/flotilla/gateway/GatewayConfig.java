@@ -44,7 +44,8 @@ public record GatewayConfig(String host, int port, boolean insecureHttp, Limits 
             Duration.ofSeconds(15),
             Duration.ofSeconds(60),
             Duration.ofSeconds(20),
-            Duration.ofSeconds(10),
+            // A third of what clients take for a node that is not well.
+            Duration.ofSeconds(2),
             8 << 20,
             16 << 10,
             4096,

@@ -10,6 +10,7 @@ import dev.flotilla.client.HttpCaches;
 import dev.flotilla.client.HttpQueues;
 import dev.flotilla.client.HttpSql;
 import dev.flotilla.cluster.TestNodes;
+import dev.flotilla.cluster.TinyDisk;
 import dev.flotilla.data.cache.CacheConfig;
 import dev.flotilla.data.queue.Queue;
 import java.io.ByteArrayInputStream;

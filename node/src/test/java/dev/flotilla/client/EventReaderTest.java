@@ -10,12 +10,18 @@ import dev.flotilla.FlotillaException.Code;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Executors;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -30,6 +36,7 @@ class EventReaderTest {
     final List<String> asked = new CopyOnWriteArrayList<>();
     private final HttpServer server;
     private final List<String> answers;
+    private final CountDownLatch released = new CountDownLatch(1);
 
     Node(String... answers) throws IOException {
       this.answers = List.of(answers);
@@ -52,10 +59,21 @@ class EventReaderTest {
       exchange.sendResponseHeaders(status, 0);
       exchange.getResponseBody().write(answer.substring(3).getBytes(StandardCharsets.UTF_8));
       exchange.getResponseBody().flush();
+      if (answer.contains("HANG")) {
+        hang();
+      }
       if (!answer.contains("CUT")) {
         exchange.getResponseBody().close();
       }
       exchange.close();
+    }
+
+    private void hang() {
+      try {
+        released.await();
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+      }
     }
 
     String url() {
@@ -64,6 +82,7 @@ class EventReaderTest {
 
     @Override
     public void close() {
+      released.countDown();
       server.stop(0);
     }
   }
@@ -133,6 +152,28 @@ class EventReaderTest {
     read(only);
     assertThat(events).containsExactly(0, 1, 2);
     assertThat(only.asked).containsExactly("", "x:1");
+  }
+
+  @Test
+  void aNodeThatFallsSilentInTheMiddleIsLeftForTheNext() throws Exception {
+    Node first = node(events(0, 3) + ": HANG\n\n");
+    Node second = node(events(3, 5) + DONE);
+    URI last =
+        new EventReader(
+                HttpClient.newHttpClient(),
+                new EventReader.ByLastEventId(
+                    (node, path) -> HttpRequest.newBuilder(node.resolve(path)),
+                    "/v1/chat",
+                    new byte[0]),
+                (status, body) -> new FlotillaException(Code.FAILED, status + body, ""),
+                e -> new FlotillaException(Code.UNAVAILABLE, String.valueOf(e), "", e),
+                new LinkedHashSet<>(List.of(URI.create(first.url()), URI.create(second.url()))),
+                Duration.ofMillis(300),
+                e -> events.add(e.path("n").asInt()))
+            .read();
+    assertThat(last).hasToString(second.url());
+    assertThat(events).containsExactly(0, 1, 2, 3, 4);
+    assertThat(second.asked).containsExactly("x:2");
   }
 
   @Test

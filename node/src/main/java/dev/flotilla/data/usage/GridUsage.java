@@ -503,12 +503,13 @@ public final class GridUsage implements Usage, AutoCloseable {
     }
     try {
       running.join(CLOSE_PATIENCE_MS);
+      // Before any shipment is waited for: what lies in the journal is not lost with this process.
+      List<Pending> rest = new ArrayList<>();
+      queue.drainTo(rest);
+      if (!rest.isEmpty()) {
+        write(opened, rest.stream().map(Pending::event).toList());
+      }
       if (timer.awaitTermination(CLOSE_PATIENCE_MS, TimeUnit.MILLISECONDS)) {
-        List<Pending> rest = new ArrayList<>();
-        queue.drainTo(rest);
-        if (!rest.isEmpty()) {
-          write(opened, rest.stream().map(Pending::event).toList());
-        }
         ship();
       }
       opened.close();

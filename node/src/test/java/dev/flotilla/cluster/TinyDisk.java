@@ -1,4 +1,4 @@
-package dev.flotilla.app;
+package dev.flotilla.cluster;
 
 import java.io.IOException;
 import java.io.RandomAccessFile;
@@ -8,7 +8,7 @@ import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Assumptions;
 
 /** A file system of its own size, so that a disk can be full; needs the right to mount. */
-final class TinyDisk implements AutoCloseable {
+public final class TinyDisk implements AutoCloseable {
 
   private final Path place;
   private final Path ballast;
@@ -19,7 +19,7 @@ final class TinyDisk implements AutoCloseable {
   }
 
   /** Skips the test where mounting is not allowed. */
-  static TinyDisk mount(Path place, int megabytes) throws IOException, InterruptedException {
+  public static TinyDisk mount(Path place, int megabytes) throws IOException, InterruptedException {
     Files.createDirectories(place);
     Assumptions.assumeTrue(
         run("mount", "-t", "tmpfs", "-o", "size=" + megabytes + "m", "tmpfs", place.toString()),
@@ -27,16 +27,16 @@ final class TinyDisk implements AutoCloseable {
     return new TinyDisk(place);
   }
 
-  Path folder() {
+  public Path folder() {
     return place.resolve("node");
   }
 
-  long freeBytes() {
+  public long freeBytes() {
     return place.toFile().getUsableSpace();
   }
 
   /** Another program's file takes all but so much of the disk. */
-  void leave(long bytes) throws IOException {
+  public void leave(long bytes) throws IOException {
     long take = freeBytes() - bytes;
     byte[] block = new byte[1 << 20];
     try (RandomAccessFile file = new RandomAccessFile(ballast.toFile(), "rw")) {
@@ -50,7 +50,7 @@ final class TinyDisk implements AutoCloseable {
   }
 
   /** The other program's file is deleted. */
-  void free() throws IOException {
+  public void free() throws IOException {
     Files.deleteIfExists(ballast);
   }
 

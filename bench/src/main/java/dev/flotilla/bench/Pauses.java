@@ -1,0 +1,108 @@
+package dev.flotilla.bench;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+
+/**
+ * For how long streams stood still while something was wrong: of each stream that was under way
+ * then, the longest time between two events. Times are {@link System#nanoTime}'s.
+ */
+final class Pauses {
+
+  /** Shorter ones are an ordinary step of a busy machine. */
+  private static final long NOTED_NS = 20_000_000;
+
+  /** What counts as one that a reader sees. */
+  private static final double SEEN_S = 0.2;
+
+  private record Gap(long fromNs, long toNs) {}
+
+  /** A stream from its first event to its last, with its longer gaps. */
+  static final class Track {
+    private final List<Gap> gaps = new ArrayList<>();
+    private long firstNs;
+    private long lastNs;
+
+    /** The next event came. */
+    void event(long nowNs) {
+      if (firstNs == 0) {
+        firstNs = nowNs;
+      } else if (nowNs - lastNs >= NOTED_NS) {
+        gaps.add(new Gap(lastNs, nowNs));
+      }
+      lastNs = nowNs;
+    }
+
+    /** Whether there was any event. */
+    boolean begun() {
+      return firstNs != 0;
+    }
+
+    private boolean underWay(Faults.Fault fault) {
+      return begun() && firstNs < fault.mendedNs() && lastNs > fault.beganNs();
+    }
+
+    private long longestNs(Faults.Fault fault) {
+      return gaps.stream()
+          .filter(gap -> gap.fromNs() < fault.mendedNs() && gap.toNs() > fault.beganNs())
+          .mapToLong(gap -> gap.toNs() - gap.fromNs())
+          .max()
+          .orElse(0);
+    }
+  }
+
+  /**
+   * Of one kind of fault.
+   *
+   * @param faults how many there were
+   * @param streams under way in them
+   * @param seen how many of these stood still for more than a fifth of a second
+   * @param p50S the median of those, in seconds; 0 if there were none
+   */
+  record Figures(int faults, int streams, int seen, double p50S, double p99S, double maxS) {}
+
+  private Pauses() {}
+
+  /** By kind of fault. */
+  static Map<String, Figures> of(List<Faults.Fault> faults, List<Track> tracks) {
+    Map<String, List<Faults.Fault>> byKind = new TreeMap<>();
+    for (Faults.Fault fault : faults) {
+      byKind.computeIfAbsent(fault.kind(), kind -> new ArrayList<>()).add(fault);
+    }
+    Map<String, Figures> figures = new TreeMap<>();
+    byKind.forEach((kind, its) -> figures.put(kind, figures(its, tracks)));
+    return figures;
+  }
+
+  private static Figures figures(List<Faults.Fault> faults, List<Track> tracks) {
+    int streams = 0;
+    List<Double> seen = new ArrayList<>();
+    for (Faults.Fault fault : faults) {
+      for (Track track : tracks) {
+        if (track.underWay(fault)) {
+          streams++;
+          double longestS = track.longestNs(fault) / 1e9;
+          if (longestS > SEEN_S) {
+            seen.add(longestS);
+          }
+        }
+      }
+    }
+    double[] sorted = seen.stream().mapToDouble(Double::doubleValue).sorted().toArray();
+    return new Figures(
+        faults.size(),
+        streams,
+        sorted.length,
+        quantile(sorted, 0.5),
+        quantile(sorted, 0.99),
+        Arrays.stream(sorted).max().orElse(0));
+  }
+
+  /** The smallest value that so large a share of them does not exceed. */
+  private static double quantile(double[] sorted, double share) {
+    return sorted.length == 0 ? 0 : sorted[Math.max(0, (int) Math.ceil(share * sorted.length) - 1)];
+  }
+}
