@@ -205,9 +205,7 @@ class UpgradeTest {
       for (NodeProcess each : nodes) {
         said.append(Files.readString(each.folder().resolve("stderr.txt")));
       }
-      assertThat(said)
-          .contains("runs version 0.9.0")
-          .contains("going back to the build in " + old);
+      assertThat(said).contains("runs version 0.9.0").contains("going back to the build in " + old);
       assertThat(all("incarnation")).as("one node tried").isNotEqualTo(lives);
       assertThat(all("state")).containsOnly("up");
 
