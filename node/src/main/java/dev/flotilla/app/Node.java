@@ -13,6 +13,7 @@ import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
 import dev.flotilla.gateway.GatewayServices;
 import dev.flotilla.gateway.Invites;
+import dev.flotilla.gateway.StoredResponses;
 import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Profiler;
 import dev.flotilla.serve.Serving;
@@ -164,6 +165,7 @@ final class Node {
                 serving.deployments(),
                 serving.generator(),
                 serving.answers(),
+                StoredResponses.in(data.caches()),
                 serving.embedder(),
                 training,
                 imports,

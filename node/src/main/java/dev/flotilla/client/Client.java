@@ -40,6 +40,8 @@ public final class Client {
   /** Paths of what any node goes on with. */
   private static final String ANSWERS = "/v1/";
 
+  private static final String RESPONSES = ANSWERS + "responses";
+
   private static final long OTHERS_FRESH_NS = 30_000_000_000L;
 
   private static final ObjectMapper SNAKE_CASE =
@@ -133,9 +135,9 @@ public final class Client {
   }
 
   /**
-   * Posts, and hands over the data of each server-sent event until {@code [DONE]}. When the
-   * connection of an answer of a model breaks, or its node dies, the other nodes are asked for the
-   * rest: each event comes once. Other work is of one node, and ends with its connection.
+   * Posts, and hands over the data of each server-sent event until the last. When the connection of
+   * an answer of a model breaks, or its node dies, the other nodes are asked for the rest: each
+   * event comes once. Other work is of one node, and ends with its connection.
    */
   public void stream(String path, Map<String, ?> body, Consumer<JsonNode> onEvent) {
     Set<URI> nodes = new LinkedHashSet<>();
@@ -147,16 +149,13 @@ public final class Client {
     } else {
       nodes.add(base);
     }
+    EventReader.Kind kind =
+        path.equals(RESPONSES)
+            ? new EventReader.BySequenceNumber(this::request, path, Json.write(body))
+            : new EventReader.ByLastEventId(this::request, path, Json.write(body));
     EventReader reader =
         new EventReader(
-            http,
-            node -> request(node, path),
-            this::refused,
-            this::unreachable,
-            nodes,
-            Json.write(body),
-            EventReader.SILENCE_MAX,
-            onEvent);
+            http, kind, this::refused, this::unreachable, nodes, EventReader.SILENCE_MAX, onEvent);
     try {
       URI last = reader.read();
       if (path.startsWith(ANSWERS)) {

@@ -26,15 +26,107 @@ import java.util.function.Function;
 /**
  * Reads one stream of server-sent events to its end, through as many connections and nodes as that
  * takes: when one breaks off, or is silent for so long that its node cannot be well (nodes write a
- * comment where there is no event), it sends the request again, to the next node that it knows,
- * with the id of the last event that came, and gets the rest.
+ * comment where there is no event), it asks the next node that it knows for what is behind the last
+ * event that came.
  */
 final class EventReader {
 
-  /** How a request is made for a node. */
+  /** How a request without a body is made for a node and a path. */
   @FunctionalInterface
   interface Requests {
-    HttpRequest.Builder to(URI node);
+    HttpRequest.Builder to(URI node, String path);
+  }
+
+  /** How a kind of stream is begun, gone on with, and read. */
+  interface Kind {
+
+    /** The request that begins it. */
+    HttpRequest.Builder begin(URI node);
+
+    /** The request for what is behind a place. */
+    HttpRequest.Builder goOn(URI node, String place);
+
+    /**
+     * The place behind an event; empty if nobody can go on from there.
+     *
+     * @param before the place before it; empty for the first
+     * @param id the last {@code id} line
+     */
+    String place(String before, String id, JsonNode event);
+
+    /** Whether it is the last one. */
+    boolean ends(JsonNode event);
+  }
+
+  /** Events have ids, and the request itself is sent again with the last of them. */
+  record ByLastEventId(Requests requests, String path, byte[] body) implements Kind {
+
+    @Override
+    public HttpRequest.Builder begin(URI node) {
+      return posted(requests.to(node, path), body);
+    }
+
+    @Override
+    public HttpRequest.Builder goOn(URI node, String place) {
+      return begin(node).header("Last-Event-ID", place);
+    }
+
+    @Override
+    public String place(String before, String id, JsonNode event) {
+      return id;
+    }
+
+    @Override
+    public boolean ends(JsonNode event) {
+      return false; // [DONE] says so
+    }
+  }
+
+  /** OpenAI's responses, whose events are numbered, and which have an address of their own. */
+  record BySequenceNumber(Requests requests, String path, byte[] body) implements Kind {
+
+    private static final Set<String> LAST =
+        Set.of("response.completed", "response.incomplete", "response.failed");
+
+    @Override
+    public HttpRequest.Builder begin(URI node) {
+      return posted(requests.to(node, path), body);
+    }
+
+    @Override
+    public HttpRequest.Builder goOn(URI node, String place) {
+      int colon = place.lastIndexOf(':');
+      return requests
+          .to(
+              node,
+              path
+                  + "/"
+                  + Client.encode(place.substring(0, colon))
+                  + "?stream=true&starting_after="
+                  + place.substring(colon + 1))
+          .GET();
+    }
+
+    @Override
+    public String place(String before, String id, JsonNode event) {
+      String response =
+          event
+              .path("response")
+              .path("id")
+              .asText(before.isEmpty() ? "" : before.substring(0, before.lastIndexOf(':')));
+      return response.isEmpty() ? "" : response + ":" + event.path("sequence_number").asInt();
+    }
+
+    @Override
+    public boolean ends(JsonNode event) {
+      return LAST.contains(event.path("type").asText());
+    }
+  }
+
+  private static HttpRequest.Builder posted(HttpRequest.Builder request, byte[] body) {
+    return request
+        .header("Content-Type", "application/json")
+        .POST(HttpRequest.BodyPublishers.ofByteArray(body));
   }
 
   /** What is thrown for an answer that is a refusal. */
@@ -55,11 +147,10 @@ final class EventReader {
   private static final long PAUSE_MS_MAX = 1000;
 
   private final HttpClient http;
-  private final Requests requests;
+  private final Kind kind;
   private final Refusals refusals;
   private final Function<IOException, FlotillaException> unreachable;
   private final List<URI> nodes;
-  private final byte[] body;
   private final Duration silenceMax;
   private final Consumer<JsonNode> onEvent;
   private String lastId = "";
@@ -85,19 +176,17 @@ final class EventReader {
    */
   EventReader(
       HttpClient http,
-      Requests requests,
+      Kind kind,
       Refusals refusals,
       Function<IOException, FlotillaException> unreachable,
       Set<URI> nodes,
-      byte[] body,
       Duration silenceMax,
       Consumer<JsonNode> onEvent) {
     this.http = http;
-    this.requests = requests;
+    this.kind = kind;
     this.refusals = refusals;
     this.unreachable = unreachable;
     this.nodes = new ArrayList<>(new LinkedHashSet<>(nodes));
-    this.body = body;
     this.silenceMax = silenceMax;
     this.onEvent = onEvent;
   }
@@ -172,15 +261,9 @@ final class EventReader {
 
   private void read(URI node) throws Broken, InterruptedException {
     HttpRequest.Builder request =
-        requests
-            .to(node)
-            .header("Content-Type", "application/json")
-            .header("Accept", "text/event-stream")
-            .POST(HttpRequest.BodyPublishers.ofByteArray(body));
-    if (!lastId.isEmpty()) {
-      // A node that hangs is not waited for when another may have the rest.
-      request.header("Last-Event-ID", lastId).timeout(HEAD_TIMEOUT);
-    }
+        // A node that hangs is not waited for when another may have the rest.
+        lastId.isEmpty() ? kind.begin(node) : kind.goOn(node, lastId).timeout(HEAD_TIMEOUT);
+    request.header("Accept", "text/event-stream");
     HttpResponse<InputStream> response;
     try {
       response = http.send(request.build(), HttpResponse.BodyHandlers.ofInputStream());
@@ -238,11 +321,14 @@ final class EventReader {
         // Who takes the events may take its time.
         resumable = false;
         onEvent.accept(event);
-        lastId = id;
-        withoutId |= id.isEmpty();
+        lastId = kind.place(lastId, id, event);
+        withoutId |= lastId.isEmpty();
         heardNs = System.nanoTime();
         resumable = !withoutId;
         progressNs = System.nanoTime();
+        if (kind.ends(event)) {
+          return;
+        }
       }
     }
     throw new Broken(new IOException("it ended early"));

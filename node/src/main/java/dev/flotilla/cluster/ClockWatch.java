@@ -31,8 +31,7 @@ final class ClockWatch {
    */
   synchronized void heard(String node, long theirMs) {
     long aheadMs = theirMs - clock.millis();
-    boolean isOff =
-        theirMs != 0 && Math.abs(aheadMs) > Joining.MAX_CLOCK_DIFFERENCE.toMillis();
+    boolean isOff = theirMs != 0 && Math.abs(aheadMs) > Joining.MAX_CLOCK_DIFFERENCE.toMillis();
     if (isOff && off.add(node)) {
       LOG.warn(
           "{}: the clock of node {} is {} s {} this node's; synchronise the machines' clocks (NTP)",

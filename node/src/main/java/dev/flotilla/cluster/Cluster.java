@@ -60,6 +60,14 @@ public interface Cluster extends AutoCloseable {
    */
   void drain(String nodeId, boolean drained);
 
+  /**
+   * The epoch of the last decision to drain a node; 0 if there was none. What is newer is not to be
+   * placed on it while it is {@code DRAINING}.
+   */
+  default long drainedSince(String nodeId) {
+    return registry().get(Controller.drainKey(nodeId)).map(Registry.Entry::epoch).orElse(0L);
+  }
+
   /** Whether the group of those that decide has let go of a node. */
   boolean isMember(String nodeId);
 

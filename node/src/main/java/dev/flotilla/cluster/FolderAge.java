@@ -10,9 +10,9 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * How old a node's data folder is, counted in starts of the node: by this a folder that was put back
- * from a backup is recognised, for the cluster remembers more starts than the folder does. Such a
- * node has forgotten what it voted for and confirmed, and would break what others rest on.
+ * How old a node's data folder is, counted in starts of the node: by this a folder that was put
+ * back from a backup is recognised, for the cluster remembers more starts than the folder does.
+ * Such a node has forgotten what it voted for and confirmed, and would break what others rest on.
  */
 final class FolderAge {
 

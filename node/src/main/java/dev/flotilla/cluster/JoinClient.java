@@ -105,8 +105,7 @@ final class JoinClient {
   }
 
   /** What another node of the cluster says of this one; nothing if it is silent. */
-  static Optional<Joining.Reply> ask(
-      ClusterConfig config, Identity identity, Identity.Peer peer) {
+  static Optional<Joining.Reply> ask(ClusterConfig config, Identity identity, Identity.Peer peer) {
     Joining.Request request =
         new Joining.Request(
             Optional.of(identity.nodeId()),

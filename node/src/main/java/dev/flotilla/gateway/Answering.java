@@ -2,6 +2,7 @@ package dev.flotilla.gateway;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.gateway.AnswerFormat.Choice;
+import dev.flotilla.gateway.AnswerService.Writers;
 import dev.flotilla.serve.AnswerValue.Progress;
 import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Generator;
@@ -21,8 +22,24 @@ final class Answering {
   /** Hears of answers that are complete, before their end is sent. */
   @FunctionalInterface
   interface Completion {
-    void complete(String id, String tenant, Rendering rendering, int tokens, Recording recording);
+    void complete(Complete answer);
   }
+
+  /**
+   * An answer that is complete.
+   *
+   * @param id by which it is paid for
+   * @param tokens of all choices
+   * @param pieces the first choice's text, as it was cut into events
+   */
+  record Complete(
+      String id,
+      String tenant,
+      Rendering rendering,
+      int tokens,
+      List<Choice> choices,
+      List<String> pieces,
+      Recording recording) {}
 
   private static final Logger log = LoggerFactory.getLogger(Answering.class);
 
@@ -30,22 +47,26 @@ final class Answering {
   private static final long COPY_PATIENCE_NS = TimeUnit.MILLISECONDS.toNanos(500);
 
   private final Exchange exchange;
+  private final String id;
   private final ServedModel model;
   private final Rendering rendering;
   private final List<GenerationRequest> requests;
   private final Answers answers;
   private final Completion completion;
   private final List<AnswerText> texts;
+  private final List<List<String>> pieces;
   private final Recorder recorder;
 
   Answering(
       Exchange exchange,
+      String id,
       ServedModel model,
       Rendering rendering,
       List<GenerationRequest> requests,
       Answers answers,
       Completion completion) {
     this.exchange = exchange;
+    this.id = id;
     this.model = model;
     this.rendering = rendering;
     this.requests = requests;
@@ -56,6 +77,7 @@ final class Answering {
             .map(request -> model.text().tokenizer().streamDecoder(request.prompt()))
             .map(decoder -> new AnswerText(decoder, rendering.stops()))
             .toList();
+    this.pieces = requests.stream().<List<String>>map(request -> new ArrayList<>()).toList();
     this.recorder = new Recorder(requests.size());
   }
 
@@ -67,8 +89,29 @@ final class Answering {
     return texts.stream().allMatch(AnswerText::ended);
   }
 
-  private void complete(String id) {
-    completion.complete(id, exchange.keyName(), rendering, tokens(), recorder.recording());
+  private List<Choice> choices() {
+    return IntStream.range(0, texts.size())
+        .mapToObj(i -> new Choice(String.join("", pieces.get(i)), texts.get(i).finishReason()))
+        .toList();
+  }
+
+  private void complete() {
+    completion.complete(
+        new Complete(
+            id,
+            exchange.keyName(),
+            rendering,
+            tokens(),
+            choices(),
+            pieces.getFirst(),
+            recorder.recording()));
+  }
+
+  private String piece(int choice, String piece) {
+    if (!piece.isEmpty()) {
+      pieces.get(choice).add(piece);
+    }
+    return piece;
   }
 
   private void take(Answers.Event event, ChoiceListener listener) {
@@ -77,7 +120,7 @@ final class Answering {
         AnswerText text = texts.get(choice);
         if (!text.ended()) {
           recorder.token(choice, token);
-          listener.text(choice, text.token(token));
+          listener.text(choice, piece(choice, text.token(token)));
           if (text.ended()) {
             listener.end(choice, "", text.finishReason());
             answers.cancel(choice);
@@ -92,7 +135,7 @@ final class Answering {
                 FlotillaException.Code.UNAVAILABLE, "the generation was stopped", "Try again.");
           }
           recorder.finished(choice, reason);
-          String rest = text.finish(reason);
+          String rest = piece(choice, text.finish(reason));
           listener.end(choice, rest, text.finishReason());
         }
       }
@@ -110,62 +153,45 @@ final class Answering {
     }
   }
 
-  /**
-   * Sends the answer when all of it is there.
-   *
-   * @param id by which it is paid for
-   */
-  void collect(String id) throws InterruptedException {
-    List<StringBuilder> whole = texts.stream().map(t -> new StringBuilder()).toList();
-    ChoiceListener gather =
+  /** Sends the answer when all of it is there. */
+  void collect() throws InterruptedException {
+    ChoiceListener nobody =
         new ChoiceListener() {
           @Override
-          public void text(int choice, String piece) {
-            whole.get(choice).append(piece);
-          }
+          public void text(int choice, String piece) {}
 
           @Override
-          public void end(int choice, String rest, String finishReason) {
-            whole.get(choice).append(rest);
-          }
+          public void end(int choice, String rest, String finishReason) {}
         };
     while (!ended()) {
       Optional<Answers.Event> event = answers.next(exchange.limits().keepAlive());
       if (event.isPresent()) {
-        take(event.get(), gather);
+        take(event.get(), nobody);
       }
     }
-    List<Choice> choices = new ArrayList<>();
-    for (int i = 0; i < texts.size(); i++) {
-      choices.add(new Choice(whole.get(i).toString(), texts.get(i).finishReason()));
-    }
-    complete(id);
-    exchange.send(200, rendering.format().whole(choices, rendering.promptTokens(), tokens()));
+    complete();
+    exchange.send(200, rendering.whole(choices(), tokens()));
   }
 
-  /**
-   * Sends the answer as it comes.
-   *
-   * @param start before its first event
-   */
-  void stream(StreamPosition start, Kept kept) throws InterruptedException {
+  /** Sends the answer as it comes. */
+  void stream(Writers writers, Kept kept) throws InterruptedException {
     EventStream out = new EventStream(exchange);
-    StreamWriter writer = new StreamWriter(out, rendering.format(), start);
+    AnswerWriter writer = writers.of(out, rendering);
     IntStream.range(0, texts.size()).forEach(writer::open);
-    stream(out, writer, start.answer(), kept, true);
+    stream(out, writer, kept, true);
   }
 
   /**
    * Sends what a client does not have of an answer that was begun before, as it comes.
    *
    * @param progress what there is of each choice
-   * @param had what the client has
+   * @param writers of what the client does not have
    * @throws ApiError 400 if the client cannot have so much
    */
-  void resume(Generator generator, List<Progress> progress, StreamPosition had, Kept kept)
+  void resume(Generator generator, List<Progress> progress, Writers writers, Kept kept)
       throws InterruptedException {
     EventStream out = new EventStream(exchange);
-    StreamWriter writer = new StreamWriter(out, rendering.format(), had);
+    AnswerWriter writer = writers.of(out, rendering);
     IntStream.range(0, texts.size()).forEach(writer::open);
     for (int choice = 0; choice < texts.size(); choice++) {
       for (int token : progress.get(choice).tokens()) {
@@ -180,7 +206,7 @@ final class Answering {
         IntStream.range(0, texts.size()).filter(choice -> !texts.get(choice).ended()).toArray();
     log.info(
         "stream {} goes on here, with {} tokens in {} choices, {} of which have not ended",
-        had.answer(),
+        id,
         tokens(),
         texts.size(),
         open.length);
@@ -196,7 +222,7 @@ final class Answering {
             }
           }
         });
-    stream(out, writer, had.answer(), kept, out.isEmpty());
+    stream(out, writer, kept, out.isEmpty());
   }
 
   private static FlotillaException fault(RuntimeException e) {
@@ -211,7 +237,7 @@ final class Answering {
   /**
    * @param patient whether what there is to send can wait for what comes
    */
-  private void stream(EventStream out, StreamWriter writer, String id, Kept kept, boolean patient)
+  private void stream(EventStream out, AnswerWriter writer, Kept kept, boolean patient)
       throws InterruptedException {
     Optional<Answers.Event> event = answers.nextNow();
     if (event.isEmpty() && patient && !ended()) {
@@ -241,16 +267,13 @@ final class Answering {
           }
         }
       }
-      complete(id);
-      if (rendering.usage()) {
-        writer.usage(rendering.promptTokens(), tokens());
-      }
-      out.done();
+      complete();
+      writer.close(rendering.promptTokens(), tokens());
     } catch (FlotillaException e) {
       log.warn("a stream of {} ended with an error: {}", model.name(), e.explanation());
-      out.event(ApiError.of(e).body());
+      writer.failed(ApiError.of(e));
     } catch (ApiError e) {
-      out.event(e.body());
+      writer.failed(e);
     }
     out.end();
   }

@@ -8,6 +8,8 @@ import java.util.Map;
 /** Reads the {@code messages} of a chat request. */
 final class ChatMessages {
 
+  private static final List<String> PARTS = List.of("text");
+
   private ChatMessages() {}
 
   /**
@@ -26,12 +28,17 @@ final class ChatMessages {
                         "messages", "messages is required, as an array of at least one message."));
     List<Map<String, String>> read = new ArrayList<>();
     for (int i = 0; i < messages.size(); i++) {
-      read.add(message(messages.get(i), "messages[" + i + "]"));
+      read.add(message(messages.get(i), "messages[" + i + "]", PARTS));
     }
     return read;
   }
 
-  private static Map<String, String> message(JsonNode message, String path) {
+  /**
+   * One message.
+   *
+   * @param parts types of the parts of its content that hold text
+   */
+  static Map<String, String> message(JsonNode message, String path, List<String> parts) {
     if (!message.isObject()) {
       throw ApiError.invalid(path, path + " must be an object with role and content.");
     }
@@ -48,10 +55,11 @@ final class ChatMessages {
     if (message.hasNonNull("tool_calls") && !message.get("tool_calls").isEmpty()) {
       throw ApiError.unsupported(path + ".tool_calls", "Tools are not supported.");
     }
-    return Map.of("role", role, "content", content(message.path("content"), path + ".content"));
+    return Map.of(
+        "role", role, "content", content(message.path("content"), path + ".content", parts));
   }
 
-  private static String content(JsonNode content, String path) {
+  private static String content(JsonNode content, String path, List<String> parts) {
     if (content.isTextual()) {
       return content.textValue();
     }
@@ -62,8 +70,10 @@ final class ChatMessages {
     for (int i = 0; i < content.size(); i++) {
       JsonNode part = content.get(i);
       String partPath = path + "[" + i + "]";
-      if (!part.path("type").asText().equals("text")) {
-        throw ApiError.unsupported(partPath + ".type", "Only parts of type text are supported.");
+      if (!parts.contains(part.path("type").asText())) {
+        throw ApiError.unsupported(
+            partPath + ".type",
+            "Only parts of type " + String.join(", ", parts) + " are supported.");
       }
       if (!part.path("text").isTextual()) {
         throw ApiError.invalid(partPath + ".text", partPath + ".text must be a string.");

@@ -19,16 +19,14 @@ final class EventStream {
   }
 
   /**
-   * An event from which a client can go on.
+   * An event.
    *
-   * @param id what it then sends as {@code Last-Event-ID}; of one line
+   * @param lines before its data, such as {@code id: …} or {@code event: …}
    */
-  void event(String id, JsonNode data) {
-    put("id: " + id + "\n");
-    event(data);
-  }
-
-  void event(JsonNode data) {
+  void event(JsonNode data, String... lines) {
+    for (String line : lines) {
+      put(line + "\n");
+    }
     put("data: ");
     gathered.writeBytes(Json.write(data));
     put("\n\n");

@@ -1,6 +1,7 @@
 package dev.flotilla.gateway;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.flotilla.Json;
 import java.io.IOException;
 import java.util.List;
@@ -46,6 +47,11 @@ final class Fields {
     }
     checkValues(node, "");
     return new Fields(node, "");
+  }
+
+  /** A whole body whose values were checked. */
+  static Fields whole(ObjectNode checked) {
+    return new Fields(checked, "");
   }
 
   /** An object inside of a body that was read: one of an array, say. */

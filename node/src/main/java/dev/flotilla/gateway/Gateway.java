@@ -62,8 +62,10 @@ public final class Gateway implements AutoCloseable {
             services.embedder(), new EmbeddingCache(services.data().caches()), services.metrics());
     TextVectors vectors = new TextVectors(models, embeddings, services::newRequestId);
     services.data().registerJob(new EmbedJob(services.data().search(), vectors));
+    AnswerService answers = new AnswerService(services, models, traffic);
     List<Route> routes =
-        routes(new OpenAiApi(services, models, traffic), new ClusterApi(services, clusterTraffic));
+        routes(new OpenAiApi(services, answers), new ClusterApi(services, clusterTraffic));
+    routes.addAll(new ResponsesApi(services, answers).routes());
     routes.addAll(new EmbeddingsApi(services, models, traffic, embeddings).routes());
     routes.addAll(new SearchApi(services, vectors).routes());
     routes.addAll(new JdbcApi(services, keys).routes());

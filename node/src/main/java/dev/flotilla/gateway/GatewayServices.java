@@ -26,6 +26,7 @@ public record GatewayServices(
     Deployments deployments,
     Generator generator,
     KeptAnswers answers,
+    StoredResponses responses,
     Embedder embedder,
     TrainingJobs training,
     ModelImports imports,

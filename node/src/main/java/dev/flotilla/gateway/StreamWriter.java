@@ -4,10 +4,11 @@ import java.util.ArrayList;
 import java.util.List;
 
 /** Writes an answer's events, each with its {@link StreamPosition}, from where the client is on. */
-final class StreamWriter implements ChoiceListener {
+final class StreamWriter implements AnswerWriter {
 
   private final EventStream out;
   private final AnswerFormat format;
+  private final boolean usageWanted;
   private final StreamPosition had;
 
   /** Of each choice, the steps that were made. */
@@ -18,25 +19,26 @@ final class StreamWriter implements ChoiceListener {
   /**
    * @param had what the client has; it is not written again
    */
-  StreamWriter(EventStream out, AnswerFormat format, StreamPosition had) {
+  StreamWriter(EventStream out, Rendering rendering, StreamPosition had) {
     this.out = out;
-    this.format = format;
+    this.format = rendering.format();
+    this.usageWanted = rendering.usage();
     this.had = had;
     this.made = new int[had.steps().size()];
     this.usage = had.usage();
   }
 
-  /** A choice begins. */
-  void open(int choice) {
+  @Override
+  public void open(int choice) {
     if (step(choice)) {
-      out.event(id(), format.opening(choice));
+      out.event(format.opening(choice), "id: " + id());
     }
   }
 
   @Override
   public void text(int choice, String piece) {
     if (step(choice) && !piece.isEmpty()) {
-      out.event(id(), format.delta(choice, piece));
+      out.event(format.delta(choice, piece), "id: " + id());
     }
   }
 
@@ -44,19 +46,25 @@ final class StreamWriter implements ChoiceListener {
   public void end(int choice, String rest, String finishReason) {
     text(choice, rest);
     if (step(choice)) {
-      out.event(id(), format.closing(choice, finishReason));
+      out.event(format.closing(choice, finishReason), "id: " + id());
     } else if (made[choice] < had.steps().get(choice)) {
       throw StreamPosition.invalid(
           "choice " + choice + " has " + made[choice] + " steps, not " + had.steps().get(choice));
     }
   }
 
-  /** All choices have ended. */
-  void usage(int promptTokens, int completionTokens) {
-    if (!usage) {
+  @Override
+  public void close(int promptTokens, int completionTokens) {
+    if (usageWanted && !usage) {
       usage = true;
-      out.event(id(), format.usageChunk(promptTokens, completionTokens));
+      out.event(format.usageChunk(promptTokens, completionTokens), "id: " + id());
     }
+    out.done();
+  }
+
+  @Override
+  public void failed(ApiError error) {
+    out.event(error.body());
   }
 
   /** Makes a step; whether the client does not have it. */

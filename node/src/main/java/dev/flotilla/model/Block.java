@@ -82,12 +82,9 @@ final class Block<T, W> {
     return ops.add(a, b);
   }
 
-  T swiGlu(T gate, T up) {
-    return ops.swiGlu(gate, up);
-  }
-
-  T geGlu(T gate, T up) {
-    return ops.geGlu(gate, up);
+  /** The feed-forward part: {@code ffn_gate}, {@code ffn_up}, {@code ffn_down}. */
+  T feedForward(T x, Ops.Gate gate) {
+    return joined.apply(ops.feedForward(x, part(""), gate));
   }
 
   /**
@@ -95,15 +92,18 @@ final class Block<T, W> {
    */
   T mixture(T x, T scores) {
     int count = config.variant().experts();
-    List<Ops.Expert<W>> experts = new ArrayList<>(count);
+    List<Ops.FeedForward<W>> experts = new ArrayList<>(count);
     for (int e = 0; e < count; e++) {
-      experts.add(
-          new Ops.Expert<>(
-              weight("ffn_gate." + e + ".weight"),
-              weight("ffn_up." + e + ".weight"),
-              weight("ffn_down." + e + ".weight")));
+      experts.add(part("." + e));
     }
     return joined.apply(ops.mixture(x, scores, config.variant().expertsUsed(), experts));
+  }
+
+  private Ops.FeedForward<W> part(String number) {
+    return new Ops.FeedForward<>(
+        weight("ffn_gate" + number + ".weight"),
+        weight("ffn_up" + number + ".weight"),
+        weight("ffn_down" + number + ".weight"));
   }
 
   private W weight(String name) {

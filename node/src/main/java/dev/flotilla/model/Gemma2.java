@@ -1,5 +1,6 @@
 package dev.flotilla.model;
 
+import dev.flotilla.tensor.Ops.Gate;
 import java.util.List;
 
 /**
@@ -34,8 +35,7 @@ final class Gemma2 implements Definition {
     T attended = b.linear(b.attend(query, key, value), "attn_output");
     x = b.add(x, b.norm(attended, "post_attention_norm"));
     y = b.norm(x, "ffn_norm");
-    T inner = b.geGlu(b.linear(y, "ffn_gate"), b.linear(y, "ffn_up"));
-    return b.add(x, b.norm(b.linear(inner, "ffn_down"), "post_ffw_norm"));
+    return b.add(x, b.norm(b.feedForward(y, Gate.GEGLU), "post_ffw_norm"));
   }
 
   @Override

@@ -1,5 +1,6 @@
 package dev.flotilla.model;
 
+import dev.flotilla.tensor.Ops.Gate;
 import java.util.List;
 
 /**
@@ -32,7 +33,6 @@ final class Qwen3 implements Definition {
     T value = b.linear(y, "attn_v");
     x = b.add(x, b.linear(b.attend(query, key, value), "attn_output"));
     y = b.norm(x, "ffn_norm");
-    T inner = b.swiGlu(b.linear(y, "ffn_gate"), b.linear(y, "ffn_up"));
-    return b.add(x, b.linear(inner, "ffn_down"));
+    return b.add(x, b.feedForward(y, Gate.SWIGLU));
   }
 }

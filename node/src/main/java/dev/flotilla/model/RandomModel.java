@@ -80,5 +80,9 @@ public final class RandomModel {
     metadata.put("tokenizer.ggml.bos_token_id", end);
     metadata.put("tokenizer.ggml.eos_token_id", end);
     metadata.put("tokenizer.ggml.add_bos_token", false);
+    metadata.put(
+        "tokenizer.chat_template",
+        "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+            + "assistant: ");
   }
 }

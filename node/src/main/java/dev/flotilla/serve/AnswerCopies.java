@@ -151,6 +151,20 @@ final class AnswerCopies {
     return found.stream().reduce(AnswerValue::or);
   }
 
+  /** Drops an answer, whoever it came from. */
+  synchronized void forget(String id, String tenant) {
+    copies
+        .values()
+        .removeIf(
+            copy -> {
+              boolean meant =
+                  copy.answer.start().id().equals(id)
+                      && copy.answer.start().tenant().equals(tenant);
+              bytes -= meant ? copy.bytes : 0;
+              return meant;
+            });
+  }
+
   /** What all of them take. */
   synchronized long bytes() {
     return bytes;

@@ -38,6 +38,10 @@ import org.slf4j.LoggerFactory;
  * stage on a node that does not; and returns to the wanted number of stages when enough nodes have
  * answered for ten seconds on end. A placement whose nodes all answer is never moved for speed, so
  * it cannot swing to and fro.
+ *
+ * <p>What answers is moved by a second placement beside it, where memory allows: the first one is
+ * taken away only when the second is ready. So a drained node, another engine or another split
+ * leave no moment in which nobody answers.
  */
 final class DeploymentService implements Deployments, Cluster.Reconciler {
 
@@ -84,8 +88,10 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
    *
    * @param nodes that may be used
    * @param ids of those on which what is placed may stay
+   * @param answering ids of those on which what is placed answers, if it is ready
    */
-  private record Pass(List<NodeInfo> nodes, Set<String> ids, Occupancy occupancy) {}
+  private record Pass(
+      List<NodeInfo> nodes, Set<String> ids, Set<String> answering, Occupancy occupancy) {}
 
   // What is wanted.
 
@@ -114,9 +120,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       noticedNs = noticed ? Math.min(noticedNs, nowNs) : noticedNs;
       List<String> left = replicasOn(node);
       boolean settled =
-          left.isEmpty() ? before.stream().allMatch(this::serves) : nowNs - noticedNs > DECISION_NS;
+          left.isEmpty()
+              ? before.stream().allMatch(this::serves)
+              : nowNs - noticedNs > DECISION_NS && left.stream().noneMatch(this::moves);
       if ((noticed && settled) || nowNs - startNs > patience.toNanos()) {
-        return left;
+        return left.stream().map(Placement::replicaOf).distinct().toList();
       }
       cluster.threads().sleep(LOOK_NS);
     }
@@ -130,7 +138,12 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         .toList();
   }
 
-  /** Whether it is ready, or wanted no more. */
+  /** Whether another placement of the same replica is being loaded. */
+  private boolean moves(String slot) {
+    return Placement.of(cluster.registry(), Placement.otherSlot(slot)).isPresent();
+  }
+
+  /** Whether it is ready, or there no more: another is in its place, or it is wanted no more. */
   private boolean serves(String replica) {
     return Placement.of(cluster.registry(), replica)
         .map(placed -> ReplicaStatus.ready(cluster.registry(), replica, placed.epoch()))
@@ -357,7 +370,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   public List<DeploymentView> list() {
     Set<String> answering =
         ids(cluster.nodes().stream().filter(n -> n.state() != NodeInfo.State.LOST).toList());
-    Pass pass = new Pass(up(), answering, new Occupancy(cluster.registry()));
+    Pass pass = new Pass(up(), answering, answering, new Occupancy(cluster.registry()));
     return cluster.registry().list(KIND).stream()
         .map(e -> view(Json.read(e.value(), Wanted.class), pass))
         .toList();
@@ -373,18 +386,35 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     boolean other = false;
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
-      Optional<Placed> placed = Placement.of(registry, id);
-      if (placed.isEmpty()) {
+      List<Placed> slots = Placement.ofReplica(registry, id);
+      if (slots.isEmpty()) {
         String obstacle = obstacle(wanted, id, pass);
         reasons.add(id + (obstacle.isEmpty() ? " is about to be placed" : ": " + obstacle));
         continue;
       }
-      Placement placement = placed.get().placement();
-      ReplicaStatus status = status(wanted, placed.get(), pass);
-      replicas.add(new ReplicaView(id, status.state(), placed.get().epoch(), placement.stages()));
+      Placed newest = slots.getLast();
+      Placed placed =
+          slots.reversed().stream()
+              .filter(p -> status(wanted, p, pass).state().equals(ReplicaStatus.READY))
+              .findFirst()
+              .orElse(newest);
+      Placement placement = placed.placement();
+      ReplicaStatus status = status(wanted, placed, pass);
+      replicas.add(new ReplicaView(id, status.state(), placed.epoch(), placement.stages()));
+      if (!placed.equals(newest)) {
+        String reason = status(wanted, newest, pass).reason();
+        reasons.add(
+            id
+                + " is being loaded on "
+                + newest.placement().stages().stream()
+                    .map(StageView::node)
+                    .collect(Collectors.joining(", "))
+                + " and answers where it was meanwhile"
+                + (reason.isEmpty() ? "" : ": " + reason));
+      }
       if (!placement.engine().equals(wanted.engine())) {
         other = true;
-        String obstacle = obstacle(wanted, id, pass);
+        String obstacle = obstacle(wanted, placement.replica(), pass);
         reasons.add(
             id
                 + " still runs as it was wanted before"
@@ -464,17 +494,17 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
 
   @Override
   public void reconcile(Cluster.Leadership leadership) {
+    List<NodeInfo> answering = leadership.aliveNodes();
     List<NodeInfo> alive =
-        leadership.aliveNodes().stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
+        answering.stream().filter(n -> n.state() != NodeInfo.State.DRAINING).toList();
     notice(alive);
-    Pass pass = new Pass(alive, ids(alive), new Occupancy(cluster.registry()));
+    Pass pass = new Pass(alive, ids(alive), ids(answering), new Occupancy(cluster.registry()));
     List<Registry.Entry> entries = cluster.registry().list(KIND);
     Map<String, Wanted> wanted = new TreeMap<>();
     entries.forEach(e -> wanted.put(e.key().name(), Json.read(e.value(), Wanted.class)));
     for (Placed placed : Placement.all(cluster.registry())) {
       if (!isWanted(placed.placement(), wanted)) {
-        unplace(leadership, placed);
-        pass.occupancy().remove(placed.placement().replica());
+        unplace(leadership, placed, List.of(), pass);
       }
     }
     for (Registry.Entry entry : entries) {
@@ -501,21 +531,39 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
   private static boolean isWanted(Placement placement, Map<String, Wanted> wanted) {
     Wanted deployment = wanted.get(placement.model());
     for (int i = 0; deployment != null && i < deployment.replicas(); i++) {
-      if (placement.replica().equals(Placement.replicaId(placement.model(), i))) {
+      if (Placement.replicaOf(placement.replica())
+          .equals(Placement.replicaId(placement.model(), i))) {
         return true;
       }
     }
     return false;
   }
 
-  private void unplace(Cluster.Leadership leadership, Placed placed) {
-    String replica = placed.placement().replica();
-    leadership.commit(
-        List.of(new Registry.Condition(Placement.key(replica), placed.epoch())),
-        List.of(
-            new Registry.Write(Placement.key(replica), Optional.empty()),
-            new Registry.Write(ReplicaStatus.key(replica), Optional.empty())));
-    log.info("replica {} is wanted no more", replica);
+  /**
+   * Takes a placement away.
+   *
+   * @param because what else must still be so
+   */
+  private void unplace(
+      Cluster.Leadership leadership, Placed placed, List<Registry.Condition> because, Pass pass) {
+    String slot = placed.placement().replica();
+    List<Registry.Condition> conditions = new ArrayList<>(because);
+    conditions.add(new Registry.Condition(Placement.key(slot), placed.epoch()));
+    leadership
+        .commit(
+            conditions,
+            List.of(
+                new Registry.Write(Placement.key(slot), Optional.empty()),
+                new Registry.Write(ReplicaStatus.key(slot), Optional.empty())))
+        .ifPresent(
+            epoch -> {
+              pass.occupancy().remove(slot);
+              log.info(
+                  "replica {} is {} (epoch {})",
+                  slot,
+                  because.isEmpty() ? "wanted no more" : "no more: another is in its place",
+                  epoch);
+            });
   }
 
   private void place(
@@ -526,38 +574,146 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       int number,
       Pass pass) {
     String replica = Placement.replicaId(model.name(), number);
-    Optional<Placed> now = Placement.of(cluster.registry(), replica);
-    Optional<Layout> plan =
-        now.isPresent()
-                && holds(now.get().placement(), model, wanted, pass.ids())
-                // The planner's own choice, where an operator has just asked for that.
-                && !(wanted.nodesOfReplica() == 0 && wantedEpoch > now.get().epoch())
-            ? longerPlan(
-                now.get().placement(), model, wanted, pass, wantedEpoch > now.get().epoch())
-            : bestPlan(replica, model, wanted, pass);
-    if (plan.isEmpty()) {
-      return;
+    List<Placed> slots = Placement.ofReplica(cluster.registry(), replica);
+    Decision decision = new Decision(leadership, wanted, wantedEpoch, model, pass);
+    if (slots.size() == 2) {
+      decision.move(slots.getFirst(), slots.getLast());
+    } else if (slots.size() == 1) {
+      decision.keepOrMove(slots.getFirst());
+    } else {
+      decision.bestPlan(replica).ifPresent(plan -> decision.write(replica, Optional.empty(), plan));
     }
-    Placement placement =
-        new Placement(
-            replica,
-            model.name(),
-            model.digest(),
-            model.cachePositions(),
-            wanted.engine(),
-            plan.get().stages(),
-            plan.get().tensor());
-    leadership
-        .commit(
-            List.of(
-                new Registry.Condition(Placement.key(replica), now.map(Placed::epoch).orElse(0L)),
-                new Registry.Condition(key(model.name()), wantedEpoch)),
-            List.of(new Registry.Write(Placement.key(replica), Optional.of(Json.write(placement)))))
-        .ifPresent(
-            epoch -> {
-              pass.occupancy().place(placement);
-              log.info("replica {} is placed (epoch {}): {}", replica, epoch, placement);
-            });
+  }
+
+  /** What is decided of one replica in one pass. */
+  private final class Decision {
+    private final Cluster.Leadership leadership;
+    private final Wanted wanted;
+    private final long wantedEpoch;
+    private final ModelRecord model;
+    private final Pass pass;
+
+    Decision(
+        Cluster.Leadership leadership,
+        Wanted wanted,
+        long wantedEpoch,
+        ModelRecord model,
+        Pass pass) {
+      this.leadership = leadership;
+      this.wanted = wanted;
+      this.wantedEpoch = wantedEpoch;
+      this.model = model;
+      this.pass = pass;
+    }
+
+    private boolean answers(Placed placed) {
+      return placed.placement().stages().stream().allMatch(s -> pass.answering().contains(s.node()))
+          && ReplicaStatus.ready(cluster.registry(), placed.placement().replica(), placed.epoch());
+    }
+
+    private boolean stays(Placed placed) {
+      return holds(placed.placement(), model, wanted, pass.ids());
+    }
+
+    /** It is where it should be, or goes there. */
+    void keepOrMove(Placed now) {
+      String slot = now.placement().replica();
+      // The planner's own choice, where an operator has just asked for that.
+      boolean anew = wanted.nodesOfReplica() == 0 && wantedEpoch > now.epoch();
+      boolean longer = stays(now) && !anew;
+      String beside = Placement.otherSlot(slot);
+      Optional<Layout> second =
+          !answers(now) ? Optional.empty() : longer ? longerPlan(beside, now) : bestPlan(beside);
+      if (second.isPresent()) {
+        write(beside, Optional.empty(), second.get());
+        return;
+      }
+      (longer ? longerPlan(slot, now) : bestPlan(slot))
+          .ifPresent(plan -> write(slot, Optional.of(now), plan));
+    }
+
+    /** There are two of it; the second is to take over from the first. */
+    void move(Placed first, Placed second) {
+      boolean over =
+          stays(second)
+              ? answers(second) || !answers(first)
+              : answers(second) && !(stays(first) && answers(first));
+      if (over) {
+        takeAway(first, second);
+      } else if (!stays(second)) {
+        // Such as when a node that was to have it is lost.
+        takeAway(second, first);
+      }
+    }
+
+    private void takeAway(Placed which, Placed other) {
+      unplace(
+          leadership,
+          which,
+          List.of(
+              new Registry.Condition(Placement.key(other.placement().replica()), other.epoch())),
+          pass);
+    }
+
+    /** Places it in a slot. */
+    void write(String slot, Optional<Placed> now, Layout layout) {
+      Placement placement =
+          new Placement(
+              slot,
+              model.name(),
+              model.digest(),
+              model.cachePositions(),
+              wanted.engine(),
+              layout.stages(),
+              layout.tensor());
+      leadership
+          .commit(
+              List.of(
+                  new Registry.Condition(Placement.key(slot), now.map(Placed::epoch).orElse(0L)),
+                  new Registry.Condition(key(model.name()), wantedEpoch)),
+              List.of(new Registry.Write(Placement.key(slot), Optional.of(Json.write(placement)))))
+          .ifPresent(
+              epoch -> {
+                pass.occupancy().place(placement);
+                log.info("replica {} is placed (epoch {}): {}", slot, epoch, placement);
+              });
+    }
+
+    /** The plan nearest to what is wanted that the nodes allow. */
+    Optional<Layout> bestPlan(String slot) {
+      int stages = possibleStages(wanted, pass.nodes().size());
+      Optional<Layout> plan = tryPlan(slot, model, wanted, pass, pass.nodes(), stages);
+      while (plan.isEmpty() && stages > 1) {
+        plan = tryPlan(slot, model, wanted, pass, pass.nodes(), --stages);
+      }
+      return plan;
+    }
+
+    /**
+     * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
+     * an operator has just changed what is wanted.
+     */
+    private Optional<Layout> longerPlan(String slot, Placed now) {
+      List<StageView> present = now.placement().stages();
+      if (present.size() >= possibleStages(wanted, pass.nodes().size())) {
+        return Optional.empty();
+      }
+      boolean wantedChanged = wantedEpoch > now.epoch();
+      Set<String> there = present.stream().map(StageView::node).collect(Collectors.toSet());
+      long nowNs = nanoTime.getAsLong();
+      List<NodeInfo> candidates =
+          pass.nodes().stream()
+              .filter(
+                  n ->
+                      wantedChanged
+                          || there.contains(n.id())
+                          || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
+              .toList();
+      int stages = possibleStages(wanted, candidates.size());
+      return stages > present.size()
+          ? tryPlan(slot, model, wanted, pass, candidates, stages)
+          : Optional.empty();
+    }
   }
 
   /** Whether a placement can stay: every node answers, and it is not longer than wanted. */
@@ -569,42 +725,6 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         && (wanted.nodesOfReplica() == 0 || placement.stages().size() <= wanted.nodesOfReplica())
         && (placement.stages().size() == 1
             || placement.tensor().isEmpty() == (wanted.tensor() == 1));
-  }
-
-  /**
-   * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
-   * an operator has just changed what is wanted.
-   */
-  private Optional<Layout> longerPlan(
-      Placement placement, ModelRecord model, Wanted wanted, Pass pass, boolean wantedChanged) {
-    if (placement.stages().size() >= possibleStages(wanted, pass.nodes().size())) {
-      return Optional.empty();
-    }
-    Set<String> present =
-        placement.stages().stream().map(StageView::node).collect(Collectors.toSet());
-    long nowNs = nanoTime.getAsLong();
-    List<NodeInfo> candidates =
-        pass.nodes().stream()
-            .filter(
-                n ->
-                    wantedChanged
-                        || present.contains(n.id())
-                        || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
-            .toList();
-    int stages = possibleStages(wanted, candidates.size());
-    return stages > placement.stages().size()
-        ? tryPlan(placement.replica(), model, wanted, pass, candidates, stages)
-        : Optional.empty();
-  }
-
-  /** The plan nearest to what is wanted that the nodes allow. */
-  private Optional<Layout> bestPlan(String replica, ModelRecord model, Wanted wanted, Pass pass) {
-    int stages = possibleStages(wanted, pass.nodes().size());
-    Optional<Layout> plan = tryPlan(replica, model, wanted, pass, pass.nodes(), stages);
-    while (plan.isEmpty() && stages > 1) {
-      plan = tryPlan(replica, model, wanted, pass, pass.nodes(), --stages);
-    }
-    return plan;
   }
 
   private static int possibleStages(Wanted wanted, int nodes) {

@@ -22,13 +22,17 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -79,6 +83,19 @@ public final class KeptAnswers implements AutoCloseable {
   // Guarded by this:
   private final Map<String, Own> byId = new HashMap<>();
   private final Map<Long, Own> byNumber = new LinkedHashMap<>();
+
+  /** Those of which the second node may lack something; a pass looks at no others. */
+  private final Set<Own> news = new LinkedHashSet<>();
+
+  /** Those whose reader waits for the copy. */
+  private final Set<Own> awaited = new HashSet<>();
+
+  /** Those of which the second node has something, longest unheard of first. */
+  private final Set<Own> heardOf = new LinkedHashSet<>();
+
+  /** Those that nobody reads, the longest first. */
+  private final Set<Own> unread = new LinkedHashSet<>();
+
   private final List<Long> forgotten = new ArrayList<>();
   private final Map<String, Long> avoidedUntilNs = new HashMap<>();
   private long numbers;
@@ -122,9 +139,11 @@ public final class KeptAnswers implements AutoCloseable {
       @Override
       public void take(TakeRequest request, StreamObserver<TakeReply> reply) {
         reply.onNext(
-            request.hasTurn()
-                ? give(request.getId(), request.getTenant(), request.getTurn())
-                : look(request.getId(), request.getTenant()));
+            request.getForget()
+                ? drop(request.getId(), request.getTenant())
+                : request.hasTurn()
+                    ? give(request.getId(), request.getTenant(), request.getTurn())
+                    : look(request.getId(), request.getTenant()));
         reply.onCompleted();
       }
     };
@@ -150,6 +169,8 @@ public final class KeptAnswers implements AutoCloseable {
         beforeTaken = before.onTaken;
       }
       byNumber.put(own.number, own);
+      news.add(own);
+      awaited.add(own);
       if (shipper == null && !closed) {
         shipper = threads.start("answers", this::ship);
         // Nodes come and go; a stream that waits for its next token must not wait for its copy.
@@ -166,15 +187,18 @@ public final class KeptAnswers implements AutoCloseable {
    * Goes on with an answer, wherever it is: it runs here from now on, and nowhere else.
    *
    * @param tenant nobody else's is found
+   * @param check is shown what is known of it first; if it throws, the answer stays where it is
    * @param onTaken as above
    * @throws FlotillaException {@code NOT_FOUND} if there is none, {@code UNAVAILABLE} if one may be
    *     on a node that does not answer
    */
-  public Kept take(String id, String tenant, Runnable onTaken) throws InterruptedException {
+  public Kept take(String id, String tenant, Consumer<AnswerValue> check, Runnable onTaken)
+      throws InterruptedException {
     Optional<AnswerValue> here = AnswerWire.taken(look(id, tenant));
+    here.ifPresent(check);
     Optional<AnswerValue> mine =
         here.flatMap(known -> AnswerWire.taken(give(id, tenant, known.turn())));
-    Optional<AnswerValue> value = mine.isPresent() ? mine : search(id, tenant, here);
+    Optional<AnswerValue> value = mine.isPresent() ? mine : search(id, tenant, here, check);
     if (value.isEmpty()) {
       throw new FlotillaException(
           FlotillaException.Code.NOT_FOUND,
@@ -186,6 +210,63 @@ public final class KeptAnswers implements AutoCloseable {
     }
     taken.increment();
     return open(value.get().next(), onTaken);
+  }
+
+  /**
+   * What there is of an answer, wherever it is; it stays there.
+   *
+   * @param tenant nobody else's is found
+   * @throws FlotillaException {@code UNAVAILABLE} if one may be on a node that does not answer
+   */
+  public Optional<AnswerValue> find(String id, String tenant) throws InterruptedException {
+    TakeReply here = look(id, tenant);
+    return here.getOwned()
+        ? AnswerWire.taken(here)
+        : ask(look(id, tenant, false), AnswerWire.taken(here)).found();
+  }
+
+  /**
+   * Ends an answer, and drops what there is of it on all nodes.
+   *
+   * @param tenant nobody else's is found
+   * @return whether there was one
+   * @throws FlotillaException {@code UNAVAILABLE} if there may be some of it on a node that does
+   *     not answer
+   */
+  public boolean forget(String id, String tenant) throws InterruptedException {
+    Optional<AnswerValue> here = AnswerWire.taken(drop(id, tenant));
+    Search dropped = ask(look(id, tenant, true), here);
+    if (dropped.someFailed()) {
+      throw unknown(id);
+    }
+    return dropped.found().isPresent();
+  }
+
+  /** Drops what this node has of an answer, and says what that was. */
+  private TakeReply drop(String id, String tenant) {
+    TakeReply found = look(id, tenant);
+    Runnable onTaken = () -> {};
+    synchronized (this) {
+      Own own = byId.get(id);
+      if (own != null && own.answer.start().tenant().equals(tenant)) {
+        onTaken = own.over ? onTaken : own.onTaken;
+        own.forget();
+      }
+    }
+    onTaken.run();
+    copies.forget(id, tenant);
+    return found;
+  }
+
+  private static TakeRequest look(String id, String tenant, boolean forget) {
+    return TakeRequest.newBuilder().setId(id).setTenant(tenant).setForget(forget).build();
+  }
+
+  private static FlotillaException unknown(String id) {
+    return new FlotillaException(
+        FlotillaException.Code.UNAVAILABLE,
+        "not all nodes say whether they have the stream " + id,
+        "Try again.");
   }
 
   /** What this node knows of an answer, if anything. */
@@ -225,31 +306,40 @@ public final class KeptAnswers implements AutoCloseable {
     return reply;
   }
 
-  /** Asks the others what they have; who owns it, gives it away. */
-  private Optional<AnswerValue> search(String id, String tenant, Optional<AnswerValue> here)
-      throws InterruptedException {
-    TakeRequest look = TakeRequest.newBuilder().setId(id).setTenant(tenant).build();
-    Search search = new Search(here);
+  /** Asks the others what they have. */
+  private Search ask(TakeRequest request, Optional<AnswerValue> here) throws InterruptedException {
+    Search search = new Search(here, request.getForget());
     for (NodeInfo node : cluster.nodes()) {
       if (!node.id().equals(cluster.self()) && node.state() != NodeInfo.State.LOST) {
-        search.ask(node.id(), look);
+        search.ask(node.id(), request);
       }
     }
     search.allAsked();
     boolean inTime = threads.await(search.done, PEER_TIMEOUT_NS);
-    Optional<AnswerValue> found = search.found();
-    if (found.isEmpty() && (!inTime || search.someFailed())) {
-      throw new FlotillaException(
-          FlotillaException.Code.UNAVAILABLE,
-          "not all nodes say whether they have the stream " + id,
-          "Try again.");
+    if (!inTime) {
+      search.timedOut();
     }
+    if (search.found().isEmpty() && search.someFailed()) {
+      throw unknown(request.getId());
+    }
+    return search;
+  }
+
+  /** Asks the others what they have; who owns it, gives it away. */
+  private Optional<AnswerValue> search(
+      String id, String tenant, Optional<AnswerValue> here, Consumer<AnswerValue> check)
+      throws InterruptedException {
+    Search search = ask(look(id, tenant, false), here);
+    Optional<AnswerValue> found = search.found();
+    found.ifPresent(check);
     Optional<Owner> owner = search.owner();
     if (owner.isEmpty()) {
       return found;
     }
-    Search giving = new Search(Optional.empty());
-    giving.ask(owner.get().node(), look.toBuilder().setTurn(owner.get().turn()).build());
+    Search giving = new Search(Optional.empty(), false);
+    giving.ask(
+        owner.get().node(),
+        TakeRequest.newBuilder().setId(id).setTenant(tenant).setTurn(owner.get().turn()).build());
     giving.allAsked();
     boolean answered = threads.await(giving.done, PEER_TIMEOUT_NS) && !giving.someFailed();
     if (answered && giving.found().isEmpty()) {
@@ -270,9 +360,18 @@ public final class KeptAnswers implements AutoCloseable {
     private Optional<Owner> owner = Optional.empty();
     private int open = 1;
     private boolean failed;
+    private final boolean all;
 
-    Search(Optional<AnswerValue> here) {
+    /**
+     * @param all whether all are waited for, also when the owner has answered
+     */
+    Search(Optional<AnswerValue> here, boolean all) {
       found = here;
+      this.all = all;
+    }
+
+    synchronized void timedOut() {
+      failed |= open > 0 && !(owner.isPresent() && !all);
     }
 
     void ask(String node, TakeRequest request) {
@@ -311,7 +410,9 @@ public final class KeptAnswers implements AutoCloseable {
       found = found.isEmpty() ? theirs : found.map(mine -> theirs.map(mine::or).orElse(mine));
       if (reply.getOwned()) {
         owner = theirs.map(value -> new Owner(node, value.turn()));
-        done.complete(true);
+        if (!all) {
+          done.complete(true);
+        }
       }
     }
 
@@ -379,7 +480,8 @@ public final class KeptAnswers implements AutoCloseable {
     Optional<Keeper> to = closed ? Optional.empty() : keeper(nowNs);
     if (to.isEmpty()) {
       // Nobody is there; whoever comes gets all of it.
-      byNumber.values().forEach(own -> own.copied.complete(true));
+      awaited.forEach(own -> own.copied.complete(true));
+      awaited.clear();
       forgotten.clear();
       return Optional.empty();
     }
@@ -387,6 +489,7 @@ public final class KeptAnswers implements AutoCloseable {
       keeper = to.get();
       forgotten.clear();
       byNumber.values().forEach(Own::unsent);
+      heardOf.clear();
       log.debug("what runs here is also kept by {}", keeper.id());
     }
     KeepRequest.Builder request =
@@ -395,18 +498,18 @@ public final class KeptAnswers implements AutoCloseable {
             .setIncarnation(incarnation())
             .addAllForgotten(forgotten);
     List<Part> parts = new ArrayList<>();
+    remind(nowNs);
     long bytes = 0;
-    for (Own own : byNumber.values()) {
-      if (bytes > BATCH_BYTES) {
-        break;
-      }
+    for (Iterator<Own> next = news.iterator(); next.hasNext() && bytes <= BATCH_BYTES; ) {
+      Own own = next.next();
       Optional<AnswerUpdate> update = own.update(nowNs);
       if (update.isPresent()) {
         int size = update.get().getSerializedSize();
         if (size > MESSAGE_BYTES) {
           log.info("answer {} is too long for a copy", own.answer.start().id());
           own.refused = true;
-          own.copied.complete(true);
+          copied(own);
+          next.remove();
           continue;
         }
         bytes += size;
@@ -416,10 +519,28 @@ public final class KeptAnswers implements AutoCloseable {
         request.addUpdates(update.get());
         parts.add(own.part());
       }
+      next.remove();
     }
     return parts.isEmpty() && forgotten.isEmpty()
         ? Optional.empty()
         : Optional.of(new Batch(keeper.id(), request.build(), parts, forgotten.size()));
+  }
+
+  /** The second node forgets what it hears nothing of, and what runs may have no news for long. */
+  private void remind(long nowNs) {
+    for (Iterator<Own> oldest = heardOf.iterator(); oldest.hasNext(); ) {
+      Own own = oldest.next();
+      if (nowNs - own.sentNs <= REMIND_NS) {
+        return;
+      }
+      oldest.remove();
+      news.add(own);
+    }
+  }
+
+  private void copied(Own own) {
+    own.copied.complete(true);
+    awaited.remove(own);
   }
 
   private long incarnation() {
@@ -480,15 +601,28 @@ public final class KeptAnswers implements AutoCloseable {
       log.info("node {} takes no copies of what runs here; another is asked", batch.to());
       synchronized (this) {
         avoidedUntilNs.put(batch.to(), threads.nanoTime() + AVOID_NS);
+        batch.parts().forEach(part -> isNew(part.own()));
       }
       changed.raise();
+    }
+  }
+
+  /** The second node may lack something of it; guarded by this. */
+  private void isNew(Own own) {
+    if (byNumber.get(own.number) == own) {
+      news.add(own);
     }
   }
 
   private synchronized void acknowledged(Batch batch, KeepReply reply) {
     forgotten.subList(0, batch.forgotten()).clear();
     for (Part part : batch.parts()) {
-      part.own().acknowledged(part);
+      Own own = part.own();
+      own.acknowledged(part);
+      if (byNumber.get(own.number) == own) {
+        heardOf.remove(own);
+        heardOf.add(own);
+      }
     }
     for (long number : reply.getUnknownList()) {
       Own own = byNumber.get(number);
@@ -505,7 +639,7 @@ public final class KeptAnswers implements AutoCloseable {
     }
     for (Part part : batch.parts()) {
       if (part.own().started) {
-        part.own().copied.complete(true);
+        copied(part.own());
       }
     }
   }
@@ -518,24 +652,26 @@ public final class KeptAnswers implements AutoCloseable {
       own.unreadSinceNs = threads.nanoTime();
       own.unreadBytes = own.answer.bytes();
       unreadBytes += own.unreadBytes;
+      unread.add(own);
       tidy(own.unreadSinceNs);
     }
   }
 
   private void tidy(long nowNs) {
-    for (Iterator<Own> oldest = byNumber.values().iterator(); oldest.hasNext(); ) {
-      Own own = oldest.next();
-      if (own.unreadBytes > 0
-          && (nowNs - own.unreadSinceNs > RETENTION_NS || unreadBytes > BYTES_MAX)) {
-        oldest.remove();
-        dropped(own);
+    while (!unread.isEmpty()) {
+      Own oldest = unread.iterator().next();
+      if (nowNs - oldest.unreadSinceNs <= RETENTION_NS && unreadBytes <= BYTES_MAX) {
+        return;
       }
+      byNumber.remove(oldest.number);
+      dropped(oldest);
     }
   }
 
   private void dropped(Own own) {
     unreadBytes -= own.unreadBytes;
     byId.remove(own.answer.start().id(), own);
+    List.of(news, awaited, heardOf, unread).forEach(set -> set.remove(own));
     forgotten.add(own.number);
     changed.raise();
   }
@@ -610,6 +746,7 @@ public final class KeptAnswers implements AutoCloseable {
           return;
         }
         answer.add(choice, token);
+        isNew(this);
       }
       changed.raise();
     }
@@ -621,6 +758,7 @@ public final class KeptAnswers implements AutoCloseable {
           return;
         }
         answer.end(choice, reason);
+        isNew(this);
       }
       changed.raise();
     }
@@ -654,6 +792,7 @@ public final class KeptAnswers implements AutoCloseable {
       refused = false;
       Arrays.fill(sent, 0);
       Arrays.fill(sentEnds, false);
+      isNew(this);
     }
 
     /** What the second node does not have. */

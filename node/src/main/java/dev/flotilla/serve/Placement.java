@@ -4,15 +4,20 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.TensorShare;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /**
  * Where one replica runs: the controller's decision (registry kind {@code placement}, name = the
- * replica's id). Its entry's epoch fences the work of earlier placements.
+ * replica's slot). Its entry's epoch fences the work of earlier placements.
  *
- * @param replica {@code MODEL-NUMBER}
+ * <p>A replica has two slots. While it moves it has a placement in both: the new one loads, and the
+ * old one answers until the new one is ready.
+ *
+ * @param replica its slot: {@code MODEL-NUMBER}, or that with a {@code b} behind it
  * @param digest SHA-256 of the model's file
  * @param cachePositions of each stage's KV cache
  * @param engine how its stages compute
@@ -54,6 +59,9 @@ record Placement(
 
   static final String KIND = "placement";
 
+  /** Ids end with a number, so no id is another's second slot. */
+  private static final String SECOND = "b";
+
   /** A placement with the epoch of its entry. */
   record Placed(Placement placement, long epoch) {}
 
@@ -63,6 +71,24 @@ record Placement(
 
   static String replicaId(String model, int number) {
     return model + "-" + number;
+  }
+
+  /** The replica that a slot is of. */
+  static String replicaOf(String slot) {
+    return slot.endsWith(SECOND) ? slot.substring(0, slot.length() - SECOND.length()) : slot;
+  }
+
+  /** The replica's other slot. */
+  static String otherSlot(String slot) {
+    return slot.endsWith(SECOND) ? replicaOf(slot) : slot + SECOND;
+  }
+
+  /** What there is in a replica's slots: oldest first, two while it moves. */
+  static List<Placed> ofReplica(Registry registry, String replica) {
+    return Stream.of(replica, otherSlot(replica))
+        .flatMap(slot -> of(registry, slot).stream())
+        .sorted(Comparator.comparingLong(Placed::epoch))
+        .toList();
   }
 
   static List<Placed> all(Registry registry) {

@@ -30,9 +30,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Warms the code of layers up, and measures this node in the background: once, how fast it runs layers, and for each node that
- * comes, the link to it. Works at low priority, only while the node serves nothing, and, for a
- * while, only while the machine does nothing else: what is measured is kept for long.
+ * Warms the code of layers up, and measures this node in the background: once, how fast it runs
+ * layers, and for each node that comes, the link to it. Works at low priority, only while the node
+ * serves nothing, and, for a while, only while the machine does nothing else: what is measured is
+ * kept for long.
  */
 public final class Profiler implements AutoCloseable {
 

@@ -194,11 +194,12 @@ final class Router implements Generator, Embedder, AutoCloseable {
         DeploymentService.wanted(registry, model).map(Deployments.Wanted::replicas).orElse(0);
     List<Target> ready = new ArrayList<>();
     for (int i = 0; i < replicas; i++) {
-      String replica = Placement.replicaId(model, i);
-      Optional<Placed> placed = Placement.of(registry, replica);
-      if (placed.isPresent() && ReplicaStatus.ready(registry, replica, placed.get().epoch())) {
-        ready.add(new Target(replica, placed.get().epoch(), placed.get().placement().head()));
-      }
+      // While it moves, the newer of two that are ready is the one that stays.
+      Placement.ofReplica(registry, Placement.replicaId(model, i)).reversed().stream()
+          .filter(p -> ReplicaStatus.ready(registry, p.placement().replica(), p.epoch()))
+          .findFirst()
+          .map(p -> new Target(p.placement().replica(), p.epoch(), p.placement().head()))
+          .ifPresent(ready::add);
     }
     return ready;
   }

@@ -682,7 +682,11 @@ public final class Chaos {
   private void readOn(Stream stream, SimulatedNode process, int absence) {
     Connection connection = new Connection(stream);
     try {
-      Kept kept = process.serving().answers().take(stream.id, stream.tenant, connection::takenAway);
+      Kept kept =
+          process
+              .serving()
+              .answers()
+              .take(stream.id, stream.tenant, value -> {}, connection::takenAway);
       if (stream.ended || stream.absences != absence) {
         kept.close();
         return;

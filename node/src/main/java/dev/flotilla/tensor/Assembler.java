@@ -168,12 +168,13 @@ final class Assembler {
     landings.put(jump, code.size());
   }
 
+  /** Into the second-level cache: there, more of them may be on their way than to the first. */
   void prefetch(Address from) {
     if (from.base >= 8) {
       bytes(0x41);
     }
     bytes(0x0f, 0x18);
-    memory(1, from, 1);
+    memory(2, from, 1);
   }
 
   /** Leaves the vector registers as compiled code expects them, and returns. */
@@ -198,6 +199,10 @@ final class Assembler {
 
   void subtractBytes(int to, int a, int b) {
     evex(P66, MAP_0F, 0xf8, to, a, b);
+  }
+
+  void addInts(int to, int a, int b) {
+    evex(P66, MAP_0F, 0xfe, to, a, b);
   }
 
   void zero(int to) {

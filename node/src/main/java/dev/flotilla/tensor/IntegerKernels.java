@@ -360,6 +360,18 @@ final class IntegerKernels {
     }
   }
 
+  /** Floats from memory to an array; runs of whole vectors, or fewer than one. */
+  static void copy(long from, float[] to, int first, int count) {
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) {
+      FloatVector.fromMemorySegment(F32, MEMORY, from + 4L * i, LITTLE_ENDIAN)
+          .intoArray(to, first + i);
+    }
+    for (; i < count; i++) {
+      to[first + i] = MEMORY.get(ValueLayout.JAVA_FLOAT, from + 4L * i);
+    }
+  }
+
   static void set(long address, int value) {
     MEMORY.set(ValueLayout.JAVA_INT, address, value);
   }

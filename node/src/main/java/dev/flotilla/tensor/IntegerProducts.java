@@ -17,6 +17,9 @@ final class IntegerProducts implements AutoCloseable {
   /** Runs of tiles that a thread has in turns: in a run, memory is read without a gap. */
   private static final int RUNS = 8;
 
+  /** Tiles whose sums fit a thread's memory. */
+  private static final int TILES = 32;
+
   /** A thread's own memory. */
   private static final class Scratch {
     private final MemorySegment parameters;
@@ -28,7 +31,7 @@ final class IntegerProducts implements AutoCloseable {
 
     Scratch(Arena arena) {
       parameters = arena.allocate(MachineKernels.PARAMETERS, 64);
-      unitSums = arena.allocate(4L * MachineKernels.MANY * TILE, 64);
+      unitSums = arena.allocate(4L * MachineKernels.MANY * TILE * TILES, 64);
       MachineKernels.prepare(
           parameters,
           arena.allocate(MachineKernels.SCRATCH_BYTES, MachineKernels.SCRATCH_BYTES),
@@ -75,10 +78,11 @@ final class IntegerProducts implements AutoCloseable {
     }
   }
 
-  /** Fills {@code result} {@code [rows, out]}. */
-  void multiply(Matrix x, PackedMatrix weights, Matrix result) {
+  /** Gives {@code [rows, out]}. */
+  Matrix multiply(Matrix x, PackedMatrix weights) {
+    Matrix result = new Matrix(x.rows(), weights.out());
     if (x.rows() == 0) {
-      return;
+      return result;
     }
     quantised.set(x, weights.type(), workers);
     if (MachineKernels.AVAILABLE) {
@@ -93,31 +97,39 @@ final class IntegerProducts implements AutoCloseable {
         (long) x.rows() * weights.out() * weights.in(),
         (worker, item) -> {
           int end = Math.min(tiles, (item + 1) * run);
-          for (int tile = item * run; tile < end; tile++) {
-            multiply(scratch[worker], tile, weights, result);
-          }
+          multiply(scratch[worker], item * run, end, weights, result);
         });
+    return result;
   }
 
-  private void multiply(Scratch my, int tile, PackedMatrix weights, Matrix result) {
-    long address = weights.tiles().address() + weights.tileOffset(tile);
-    if (MachineKernels.AVAILABLE) {
-      byMachineCode(my, address, tile, weights, result);
-    } else {
-      if (quantised.rows() == 1) {
-        oneByVectors(my, address, weights);
+  private void multiply(Scratch my, int first, int end, PackedMatrix weights, Matrix result) {
+    int atOnce =
+        MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows()) ? TILES : 1;
+    for (int tile = first; tile < end; tile += atOnce) {
+      long address = weights.tiles().address() + weights.tileOffset(tile);
+      if (MachineKernels.AVAILABLE) {
+        int count = Math.min(atOnce, end - tile);
+        byMachineCode(my, address, tile, count, weights, result);
       } else {
-        byVectors(my, address, weights);
-      }
-      for (int row = 0; row < result.rows(); row++) {
-        System.arraycopy(
-            my.sums, row * TILE, result.values(), at(row, tile, weights), valid(tile, weights));
+        byVectors(my, address, tile, weights, result);
       }
     }
   }
 
+  private void byVectors(Scratch my, long address, int tile, PackedMatrix weights, Matrix result) {
+    if (quantised.rows() == 1) {
+      oneByVectors(my, address, weights);
+    } else {
+      byVectors(my, address, weights);
+    }
+    for (int row = 0; row < result.rows(); row++) {
+      System.arraycopy(
+          my.sums, row * TILE, result.values(), at(row, tile, weights), valid(tile, weights));
+    }
+  }
+
   private void byMachineCode(
-      Scratch my, long address, int tile, PackedMatrix weights, Matrix result) {
+      Scratch my, long address, int tile, int tiles, PackedMatrix weights, Matrix result) {
     int rows = quantised.rows();
     boolean wantsBytes = MachineKernels.wantsBytes(rows);
     long from = wantsBytes ? my.bytes(address, quantised.blocks(), weights.type()) : address;
@@ -125,18 +137,20 @@ final class IntegerProducts implements AutoCloseable {
     int atOnce = MachineKernels.atOnce(rows);
     for (int first = 0; first < rows; first += atOnce) {
       int count = Math.min(atOnce, rows - first);
-      MachineKernels.multiply(my.parameters, type, from, quantised, first, count);
-      copy(my, first, count, tile, weights, result);
+      MachineKernels.multiply(my.parameters, type, from, tiles, quantised, first, count);
+      for (int i = 0; i < tiles; i++) {
+        copy(my, i * count, first, count, tile + i, weights, result);
+      }
     }
   }
 
   private static void copy(
-      Scratch my, int first, int count, int tile, PackedMatrix weights, Matrix result) {
+      Scratch my, int from, int first, int count, int tile, PackedMatrix weights, Matrix result) {
     for (int row = 0; row < count; row++) {
       MemorySegment.copy(
           my.unitSums,
           ValueLayout.JAVA_FLOAT,
-          4L * TILE * row,
+          4L * TILE * (from + row),
           result.values(),
           at(first + row, tile, weights),
           valid(tile, weights));

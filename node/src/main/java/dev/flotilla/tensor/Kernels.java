@@ -40,6 +40,10 @@ final class Kernels {
 
   private static final int PAIR = 2 * LANES;
 
+  /** As many floats as a sum has chains, or half of them. */
+  private static final VectorSpecies<Float> EIGHT =
+      LANES >= 8 ? FloatVector.SPECIES_256 : FloatVector.SPECIES_128;
+
   private static final float LOG2_E = 0x1.715476p0f;
   private static final float LN2_HIGH = 0x1.63p-1f;
   private static final float LN2_LOW = -0x1.bd0106p-13f;
@@ -497,59 +501,58 @@ final class Kernels {
     }
   }
 
-  /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
-  static float sum(float[] values, int first, int count) {
-    float s0 = 0;
-    float s1 = 0;
-    float s2 = 0;
-    float s3 = 0;
-    float s4 = 0;
-    float s5 = 0;
-    float s6 = 0;
-    float s7 = 0;
+  /** The largest of some values, or minus infinity of none. */
+  static float most(float[] values, int first, int count) {
+    FloatVector most = FloatVector.broadcast(F32, Float.NEGATIVE_INFINITY);
     int i = first;
     int end = first + count;
-    for (; i + 8 <= end; i += 8) {
-      s0 += values[i];
-      s1 += values[i + 1];
-      s2 += values[i + 2];
-      s3 += values[i + 3];
-      s4 += values[i + 4];
-      s5 += values[i + 5];
-      s6 += values[i + 6];
-      s7 += values[i + 7];
+    for (; i + LANES <= end; i += LANES) {
+      most = most.max(FloatVector.fromArray(F32, values, i));
     }
+    float result = most.reduceLanes(VectorOperators.MAX);
     for (; i < end; i++) {
-      s0 += values[i];
+      result = Math.max(result, values[i]);
     }
-    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7));
+    return result;
+  }
+
+  /** The sum in one fixed order: eight chains, over every eighth element, then a tree. */
+  static float sum(float[] values, int first, int count) {
+    float[] chains = new float[8];
+    int end = first + count / 8 * 8;
+    for (int lane = 0; lane < 8; lane += EIGHT.length()) {
+      FloatVector chain = FloatVector.zero(EIGHT);
+      for (int i = first + lane; i < end; i += 8) {
+        chain = chain.add(FloatVector.fromArray(EIGHT, values, i));
+      }
+      chain.intoArray(chains, lane);
+    }
+    for (int i = end; i < first + count; i++) {
+      chains[0] += values[i];
+    }
+    return tree(chains);
+  }
+
+  private static float tree(float[] chains) {
+    return ((chains[0] + chains[1]) + (chains[2] + chains[3]))
+        + ((chains[4] + chains[5]) + (chains[6] + chains[7]));
   }
 
   /** The sum of squares, in the order of {@link #sum}. */
   static float sumOfSquares(float[] values, int first, int count) {
-    float s0 = 0;
-    float s1 = 0;
-    float s2 = 0;
-    float s3 = 0;
-    float s4 = 0;
-    float s5 = 0;
-    float s6 = 0;
-    float s7 = 0;
-    int i = first;
-    int end = first + count;
-    for (; i + 8 <= end; i += 8) {
-      s0 = Math.fma(values[i], values[i], s0);
-      s1 = Math.fma(values[i + 1], values[i + 1], s1);
-      s2 = Math.fma(values[i + 2], values[i + 2], s2);
-      s3 = Math.fma(values[i + 3], values[i + 3], s3);
-      s4 = Math.fma(values[i + 4], values[i + 4], s4);
-      s5 = Math.fma(values[i + 5], values[i + 5], s5);
-      s6 = Math.fma(values[i + 6], values[i + 6], s6);
-      s7 = Math.fma(values[i + 7], values[i + 7], s7);
+    float[] chains = new float[8];
+    int end = first + count / 8 * 8;
+    for (int lane = 0; lane < 8; lane += EIGHT.length()) {
+      FloatVector chain = FloatVector.zero(EIGHT);
+      for (int i = first + lane; i < end; i += 8) {
+        FloatVector value = FloatVector.fromArray(EIGHT, values, i);
+        chain = value.fma(value, chain);
+      }
+      chain.intoArray(chains, lane);
     }
-    for (; i < end; i++) {
-      s0 = Math.fma(values[i], values[i], s0);
+    for (int i = end; i < first + count; i++) {
+      chains[0] = Math.fma(values[i], values[i], chains[0]);
     }
-    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7));
+    return tree(chains);
   }
 }

@@ -26,7 +26,7 @@ public final class KvBlocks implements AutoCloseable {
   public static final int POSITIONS = TILE;
 
   /** Rows of one sequence that are worked on together. */
-  private static final int BUNDLE = 8;
+  private static final int BUNDLE = 32;
 
   private final SimdOps ops;
   private final KvLayout layout;
@@ -368,11 +368,7 @@ public final class KvBlocks implements AutoCloseable {
       Kernels.softCap(score, first, count, scale, scoring.cap());
       scale = 1;
     }
-    float largest = Float.NEGATIVE_INFINITY;
-    for (int i = first; i < first + count; i++) {
-      largest = Math.max(largest, score[i]);
-    }
-    Kernels.expAll(score, first, count, scale, largest * scale);
+    Kernels.expAll(score, first, count, scale, Kernels.most(score, first, count) * scale);
   }
 
   /** Frees the memory. */

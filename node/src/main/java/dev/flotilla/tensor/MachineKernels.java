@@ -63,6 +63,7 @@ final class MachineKernels {
   static final int EIGHTS = 84;
   static final int LAST_PRODUCT = 88;
   static final int LAST_NIBBLES = 96;
+  static final int SUMS_END = 104;
   static final int ZEROS = 128;
   static final int TILES = 192;
 
@@ -171,19 +172,28 @@ final class MachineKernels {
   }
 
   /**
-   * Rows by a tile: writes {@code [count, 32]} sums.
+   * Rows by tiles that follow one another: writes {@code [tiles, count, 32]} sums.
    *
-   * @param type of the tile
-   * @param tile its address
+   * @param type of the tiles
+   * @param from address of the first
+   * @param tiles how many; one only for the matrix unit
    * @param first row, a multiple of {@link #atOnce}
-   * @param count at most {@link #atOnce}
+   * @param count of rows, at most {@link #atOnce}
    */
   static void multiply(
-      MemorySegment parameters, WeightType type, long tile, QuantisedRows x, int first, int count) {
+      MemorySegment parameters,
+      WeightType type,
+      long from,
+      int tiles,
+      QuantisedRows x,
+      int first,
+      int count) {
     if (CODE == null) {
       throw new IllegalStateException("no machine code");
     }
-    parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, tile);
+    parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, from);
+    long sums = parameters.get(ValueLayout.JAVA_LONG, SUMS);
+    parameters.set(ValueLayout.JAVA_LONG, SUMS_END, sums + 4L * TILE * tiles * count);
     parameters.set(
         ValueLayout.JAVA_LONG, ROWS, x.bytesAddress() + (long) QuantisedRows.BLOCK * first);
     parameters.set(ValueLayout.JAVA_LONG, ROW_SCALES, x.scalesAddress() + 4L * first);
@@ -208,35 +218,45 @@ final class MachineKernels {
   // ------------------------------------------------------------------ the code
 
   /**
-   * As many rows by a tile, in one pass over its memory. Of products of unsigned and signed bytes
-   * the weights are the unsigned side: bytes with 128 added, nibbles as they are; what that adds to
-   * a sum, 128 or 8 times the total of the row's numbers, is taken off where the sum starts.
+   * As many rows by some tiles, in one pass over their memory. Of products of unsigned and signed
+   * bytes the weights are the unsigned side: bytes with 128 added, nibbles as they are; what that
+   * adds to a sum, 128 or 8 times the total of the row's numbers, is taken off where the sum
+   * starts. Upper nibbles are multiplied where they are, 16 times too large, and have a sum of
+   * their own while there are registers for it.
    */
   private static byte[] few(WeightType type, int rows) {
     boolean bytes = type == WeightType.Q8_0;
+    boolean apart = !bytes && rows <= FEW / 2;
     Assembler a = new Assembler();
     int ints = 16;
+    int upper = apart ? ints + FEW / 2 : ints;
     int low = 24;
     int high = 25;
     int scale = 26;
     int both = 27;
+    int upperMask = 28;
     int unit = 29;
     int halfBits = 30;
     int mask = 31;
     a.load(RAX, at(RDI, WEIGHTS));
+    a.load(R8, at(RDI, ROWS_STRIDE));
+    a.load(R9, at(RDI, SCALES_STRIDE));
+    a.load(R11, at(RDI, SUMS));
+    a.broadcast(mask, at(RDI, MASK));
+    a.broadcast(halfBits, at(RDI, HALF_MASK));
+    a.broadcast(unit, at(RDI, UNIT));
+    if (apart) {
+      a.shiftLeft(upperMask, mask, 4);
+    }
+    int blockBytes = TILE * type.blockBytes();
+    int tile = a.here();
     a.load(R10, at(RDI, BLOCKS));
     a.load(RSI, at(RDI, ROWS));
     a.load(RDX, at(RDI, ROW_SCALES));
     a.load(RCX, at(RDI, STARTS));
-    a.load(R8, at(RDI, ROWS_STRIDE));
-    a.load(R9, at(RDI, SCALES_STRIDE));
-    a.broadcast(mask, at(RDI, MASK));
-    a.broadcast(halfBits, at(RDI, HALF_MASK));
-    a.broadcast(unit, at(RDI, UNIT));
     for (int sum = 0; sum < 2 * rows; sum++) {
       a.zero(sum);
     }
-    int blockBytes = TILE * type.blockBytes();
     int block = a.here();
     for (int line = 0; line < blockBytes; line += 64) {
       a.prefetch(at(RAX, AHEAD + line));
@@ -244,6 +264,9 @@ final class MachineKernels {
     for (int half = 0; half < 2; half++) {
       for (int row = 0; row < rows; row++) {
         a.broadcast(ints + row, at(RCX, 4 * row));
+        if (apart) {
+          a.zero(upper + row);
+        }
       }
       for (int at = 2 * TILE + 64 * half; at < blockBytes; at += 4 * TILE) {
         int column = (at - 2 * TILE) / (4 * TILE) * 4;
@@ -251,19 +274,27 @@ final class MachineKernels {
           a.xor(low, mask, at(RAX, at));
         } else {
           a.and(low, mask, at(RAX, at));
-          a.loadVector(high, at(RAX, at));
-          a.shiftRight(high, high, 4);
-          a.and(high, high, mask);
+          if (apart) {
+            a.and(high, upperMask, at(RAX, at));
+          } else {
+            a.loadVector(high, at(RAX, at));
+            a.shiftRight(high, high, 4);
+            a.and(high, high, mask);
+          }
         }
         for (int row = 0; row < rows; row++) {
           a.addProducts(ints + row, low, at(RSI, QuantisedRows.BLOCK * row + column));
         }
         for (int row = 0; row < rows && !bytes; row++) {
-          a.addProducts(ints + row, high, at(RSI, QuantisedRows.BLOCK * row + column + 16));
+          a.addProducts(upper + row, high, at(RSI, QuantisedRows.BLOCK * row + column + 16));
         }
       }
       scale(a, scale, at(RAX, 32 * half), halfBits, unit);
       for (int row = 0; row < rows; row++) {
+        if (apart) {
+          a.shiftRightSigned(upper + row, upper + row, 4);
+          a.addInts(ints + row, ints + row, upper + row);
+        }
         a.intsToFloats(ints + row, ints + row);
         a.multiplyByOne(both, scale, at(RDX, 4 * row));
         a.addProduct(2 * row + half, ints + row, both);
@@ -275,10 +306,12 @@ final class MachineKernels {
     a.add(RCX, R9);
     a.addConstant(R10, -1);
     a.jumpIfNotZero(block);
-    a.load(RAX, at(RDI, SUMS));
     for (int sum = 0; sum < 2 * rows; sum++) {
-      a.storeVector(at(RAX, 64 * sum), sum);
+      a.storeVector(at(R11, 64 * sum), sum);
     }
+    a.addConstant(R11, 4 * TILE * rows);
+    a.compare(R11, at(RDI, SUMS_END));
+    a.jumpIfLess(tile);
     a.leave();
     return a.code();
   }

@@ -58,12 +58,31 @@ public interface Ops<T, W> {
 
   /**
    * A mixture of experts, Shazeer et al. 2017: each row goes through the {@code used} experts with
-   * its highest scores, and their results are added with weights: the softmax of those scores.
+   * its highest scores, and their results are added with weights: the softmax of those scores. An
+   * expert is a feed-forward part with {@link #swiGlu}.
    *
    * @param scores {@code [rows, experts.size()]}
    */
-  T mixture(T x, T scores, int used, List<Expert<W>> experts);
+  T mixture(T x, T scores, int used, List<FeedForward<W>> experts);
 
-  /** A SwiGLU feed-forward part: {@code down(silu(gate(x)) · up(x))}. */
-  record Expert<W>(W gate, W up, W down) {}
+  /** {@code down(gated(gate(x), up(x)))}, with {@link #swiGlu} or {@link #geGlu}. */
+  default T feedForward(T x, FeedForward<W> part, Gate gate) {
+    T opening = linear(x, part.gate());
+    T up = linear(x, part.up());
+    T inner =
+        switch (gate) {
+          case SWIGLU -> swiGlu(opening, up);
+          case GEGLU -> geGlu(opening, up);
+        };
+    return linear(inner, part.down());
+  }
+
+  /** The matrices of a feed-forward part, two of them {@code [inner, width]}, one the other way. */
+  record FeedForward<W>(W gate, W up, W down) {}
+
+  /** What is between the matrices of a feed-forward part. */
+  enum Gate {
+    SWIGLU,
+    GEGLU
+  }
 }

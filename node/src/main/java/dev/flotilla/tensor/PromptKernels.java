@@ -1,6 +1,7 @@
 package dev.flotilla.tensor;
 
 import static dev.flotilla.tensor.Assembler.R10;
+import static dev.flotilla.tensor.Assembler.R11;
 import static dev.flotilla.tensor.Assembler.R8;
 import static dev.flotilla.tensor.Assembler.R9;
 import static dev.flotilla.tensor.Assembler.RAX;
@@ -36,22 +37,27 @@ final class PromptKernels {
   /** Bytes of a block of rows, and of a decoded block of a tile of weights. */
   static final int BLOCK_BYTES = 2 * ROWS * BLOCK;
 
+  /** Bytes of a block of rows' sums with a tile. */
+  static final int SUMS_BYTES = 4 * ROWS * TILE;
+
   // What a kernel is given: a block of memory.
   private static final int WEIGHTS = 0;
   private static final int BLOCKS = 8;
-  private static final int PANEL = 16;
+  private static final int CHUNK = 16;
   private static final int LEFT = 24;
-  private static final int STRIDE = 32;
-  private static final int MASK = 40;
-  private static final int EIGHTS = 44;
-  private static final int HALF_MASK = 48;
-  private static final int UNIT = 52;
+  private static final int LEFT_STEP = 32;
+  private static final int ROW_BLOCKS = 40;
+  private static final int SUMS = 48;
+  private static final int MASK = 56;
+  private static final int EIGHTS = 60;
   private static final int ZEROS = 64;
   private static final int TILES = 128;
   private static final int ORDER = 192;
+  private static final int HALF_MASK = 256;
+  private static final int UNIT = 260;
 
   /** Bytes of it. */
-  static final int PARAMETERS = 256;
+  static final int PARAMETERS = 320;
 
   private static final int UNIT_ROWS = 16;
 
@@ -60,17 +66,14 @@ final class PromptKernels {
   /** Whether they can be used here. */
   static final boolean AVAILABLE = CODE != null;
 
-  private static final MethodHandle DECODE = call(FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG));
-
-  /** The result may lie on the heap: it stays where it is meanwhile. */
-  private static final MethodHandle MULTIPLY =
-      call(FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG, ValueLayout.ADDRESS));
+  private static final MethodHandle CALL = call();
 
   /**
-   * @param multiply at {@code 2 · u + v}: with {@code u + 1} tiles of rows; v is 0 for new sums, 1
-   *     to go on with those that are there
+   * @param multiply for new sums
+   * @param goOn to go on with those that are there
    */
-  private record Code(MemorySegment bytes, MemorySegment nibbles, List<MemorySegment> multiply) {}
+  private record Code(
+      MemorySegment bytes, MemorySegment nibbles, MemorySegment multiply, MemorySegment goOn) {}
 
   private PromptKernels() {}
 
@@ -95,56 +98,49 @@ final class PromptKernels {
    * Decodes blocks of a tile: {@code [blocks, 16, 32, 2]} bf16, two columns of a row side by side.
    *
    * @param from address of the first block
-   * @param panel address
+   * @param chunk address
    */
   static void decode(
-      MemorySegment parameters, PackedMatrix weights, long from, int blocks, long panel) {
+      MemorySegment parameters, PackedMatrix weights, long from, int blocks, long chunk) {
     parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, from);
     parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks);
-    parameters.set(ValueLayout.JAVA_LONG, PANEL, panel);
+    parameters.set(ValueLayout.JAVA_LONG, CHUNK, chunk);
     parameters.set(ValueLayout.JAVA_FLOAT, UNIT, weights.unit());
     Code code = code();
-    MemorySegment function = weights.type() == WeightType.Q8_0 ? code.bytes : code.nibbles;
-    try {
-      DECODE.invokeExact(function, parameters.address());
-    } catch (Throwable e) {
-      throw new IllegalStateException("a kernel failed", e);
-    }
+    run(weights.type() == WeightType.Q8_0 ? code.bytes : code.nibbles, parameters);
   }
 
   /**
    * Multiplies rows with decoded blocks.
    *
-   * @param rows how many, at most {@link #ROWS}
-   * @param left address of {@code [blocks, 32, 32]} bf16
+   * @param left address of the first 32 rows' {@code [blocks, 32, 32]} bf16
+   * @param leftStep bytes to the next 32 rows
+   * @param rowBlocks how many times 32 rows
+   * @param chunk address of decoded blocks
    * @param goOn whether to add to the sums that are there
-   * @param sums 32 of the first row
-   * @param stride between rows of it, in bytes
+   * @param sums address of {@code [rowBlocks, 32, 32]} floats
    */
   static void multiply(
       MemorySegment parameters,
-      int rows,
       long left,
+      long leftStep,
+      int rowBlocks,
       int blocks,
-      long panel,
+      long chunk,
       boolean goOn,
-      MemorySegment sums,
-      long stride) {
+      long sums) {
     parameters.set(ValueLayout.JAVA_LONG, LEFT, left);
+    parameters.set(ValueLayout.JAVA_LONG, LEFT_STEP, leftStep);
+    parameters.set(ValueLayout.JAVA_LONG, ROW_BLOCKS, rowBlocks);
     parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks);
-    parameters.set(ValueLayout.JAVA_LONG, PANEL, panel);
-    parameters.set(ValueLayout.JAVA_LONG, STRIDE, stride);
-    byte upper = (byte) Math.min(rows, UNIT_ROWS);
-    byte lower = (byte) (rows > UNIT_ROWS ? rows - UNIT_ROWS : UNIT_ROWS);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 48, upper);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 49, upper);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 50, lower);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 51, lower);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 52, upper);
-    parameters.set(ValueLayout.JAVA_BYTE, TILES + 53, lower);
-    MemorySegment function = code().multiply.get((rows > UNIT_ROWS ? 2 : 0) + (goOn ? 1 : 0));
+    parameters.set(ValueLayout.JAVA_LONG, CHUNK, chunk);
+    parameters.set(ValueLayout.JAVA_LONG, SUMS, sums);
+    run(goOn ? code().goOn : code().multiply, parameters);
+  }
+
+  private static void run(MemorySegment function, MemorySegment parameters) {
     try {
-      MULTIPLY.invokeExact(function, parameters.address(), sums);
+      CALL.invokeExact(function, parameters.address());
     } catch (Throwable e) {
       throw new IllegalStateException("a kernel failed", e);
     }
@@ -173,7 +169,7 @@ final class PromptKernels {
     Assembler a = new Assembler();
     a.load(RAX, at(RDI, WEIGHTS));
     a.load(R10, at(RDI, BLOCKS));
-    a.load(RCX, at(RDI, PANEL));
+    a.load(RCX, at(RDI, CHUNK));
     a.broadcast(halfBits, at(RDI, HALF_MASK));
     a.broadcast(unit, at(RDI, UNIT));
     a.broadcast(mask, at(RDI, MASK));
@@ -227,46 +223,55 @@ final class PromptKernels {
     }
   }
 
-  private static byte[] multiply(int rowTiles, boolean goOn) {
+  private static byte[] multiply(boolean goOn) {
     Assembler a = new Assembler();
     a.configureTiles(at(RDI, TILES));
-    a.load(RAX, at(RDI, LEFT));
-    a.load(RCX, at(RDI, PANEL));
-    a.load(R10, at(RDI, BLOCKS));
-    a.load(R8, at(RDI, STRIDE));
+    a.load(R11, at(RDI, LEFT));
+    a.load(RDX, at(RDI, ROW_BLOCKS));
+    a.load(RSI, at(RDI, SUMS));
+    a.loadConstant(R8, 4 * TILE);
     a.loadConstant(R9, 64);
-    a.move(RDX, R8);
-    for (int i = 1; i < UNIT_ROWS; i *= 2) {
-      a.add(RDX, RDX);
-    }
-    a.add(RDX, RSI);
-    for (int sum = 0; sum < 2 * rowTiles; sum++) {
+    int rows = a.here();
+    for (int sum = 0; sum < 4; sum++) {
       if (goOn) {
-        a.loadTile(sum, at(sum < 2 ? RSI : RDX, sum % 2 * 64), R8, 1);
+        a.loadTile(sum, sums(sum), R8, 1);
       } else {
         a.repeatIntoTile(sum, at(RDI, ZEROS));
       }
     }
+    a.move(RAX, R11);
+    a.load(RCX, at(RDI, CHUNK));
+    a.load(R10, at(RDI, BLOCKS));
     int left = 4;
     int right = 6;
     int block = a.here();
     a.loadTile(right, at(RCX, 0), R9, 2);
+    a.loadTile(left, at(RAX, 0), R9, 1);
+    a.addTileBf16(0, left, right);
     a.loadTile(right + 1, at(RCX, 64), R9, 2);
-    for (int tile = 0; tile < rowTiles; tile++) {
-      a.loadTile(left + tile, at(RAX, 64 * UNIT_ROWS * tile), R9, 1);
-      a.addTileBf16(2 * tile, left + tile, right);
-      a.addTileBf16(2 * tile + 1, left + tile, right + 1);
-    }
+    a.addTileBf16(1, left, right + 1);
+    a.loadTile(left + 1, at(RAX, 64 * UNIT_ROWS), R9, 1);
+    a.addTileBf16(2, left + 1, right);
+    a.addTileBf16(3, left + 1, right + 1);
     a.addConstant(RAX, BLOCK_BYTES);
     a.addConstant(RCX, BLOCK_BYTES);
     a.addConstant(R10, -1);
     a.jumpIfNotZero(block);
-    for (int sum = 0; sum < 2 * rowTiles; sum++) {
-      a.storeTile(at(sum < 2 ? RSI : RDX, sum % 2 * 64), R8, 1, sum);
+    for (int sum = 0; sum < 4; sum++) {
+      a.storeTile(sums(sum), R8, 1, sum);
     }
+    a.addConstant(RSI, SUMS_BYTES);
+    a.add(R11, at(RDI, LEFT_STEP));
+    a.addConstant(RDX, -1);
+    a.jumpIfNotZero(rows);
     a.releaseTiles();
     a.leave();
     return a.code();
+  }
+
+  /** Two tiles of 16 rows side by side, then the next 16 rows' two. */
+  private static Assembler.Address sums(int tile) {
+    return at(RSI, tile / 2 * UNIT_ROWS * 4 * TILE + tile % 2 * 64);
   }
 
   private static @Nullable Code write() {
@@ -278,20 +283,17 @@ final class PromptKernels {
     List<MemorySegment> placed =
         SystemCalls.executable(
             List.of(
-                decode(WeightType.Q8_0),
-                decode(WeightType.Q4_0),
-                multiply(1, false),
-                multiply(1, true),
-                multiply(2, false),
-                multiply(2, true)));
+                decode(WeightType.Q8_0), decode(WeightType.Q4_0), multiply(false), multiply(true)));
     return placed.isEmpty()
         ? null
-        : new Code(placed.get(0), placed.get(1), placed.subList(2, placed.size()));
+        : new Code(placed.get(0), placed.get(1), placed.get(2), placed.get(3));
   }
 
   @SuppressWarnings("restricted") // the launcher grants native access
-  private static MethodHandle call(FunctionDescriptor descriptor) {
+  private static MethodHandle call() {
     // A kernel takes microseconds: no safepoint waits for it.
-    return Linker.nativeLinker().downcallHandle(descriptor, Linker.Option.critical(true));
+    return Linker.nativeLinker()
+        .downcallHandle(
+            FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG), Linker.Option.critical(false));
   }
 }

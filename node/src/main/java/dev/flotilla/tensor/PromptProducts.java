@@ -4,20 +4,27 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 import static dev.flotilla.tensor.PromptKernels.BLOCK;
 import static dev.flotilla.tensor.PromptKernels.BLOCK_BYTES;
 import static dev.flotilla.tensor.PromptKernels.ROWS;
+import static dev.flotilla.tensor.PromptKernels.SUMS_BYTES;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 
 /**
  * {@code x · weightᵀ} for a prompt's rows by {@link PromptKernels}. Blocked so that the rows that
- * are worked on, and a decoded tile of weights, stay in a core's second-level cache.
+ * are worked on stay in a core's second-level cache, and what is decoded of the weights in its
+ * first. A feed-forward part's inner activations are made from the sums of its two products while
+ * these are in the cache, and never leave bf16.
  */
 final class PromptProducts implements AutoCloseable {
 
-  /** Columns of a tile that are decoded at a time, in blocks. */
+  /** Columns that are worked on for all tiles before the next ones, in blocks. */
   private static final int PANEL_BLOCKS = 64;
 
-  /** Rows that a decoded tile is used for. */
+  /** Columns of a tile that are decoded at a time, in blocks: 16 KiB. */
+  private static final int CHUNK_BLOCKS = 8;
+
+  /** Rows that decoded columns are used for. */
   private static final int PANEL_ROWS = 256;
 
   /** What rounding an element costs, in multiplications. */
@@ -26,22 +33,49 @@ final class PromptProducts implements AutoCloseable {
   /** A thread's own memory. */
   private static final class Scratch {
     private final MemorySegment parameters;
-    private final MemorySegment panel;
-    private final float[] sums = new float[ROWS * TILE];
+    private final MemorySegment chunk;
+    private final MemorySegment sums;
+    private final float[] gate = new float[ROWS * TILE];
+    private final float[] up = new float[ROWS * TILE];
+    private final float[] power = new float[ROWS * TILE];
 
     Scratch(Arena arena) {
       parameters = arena.allocate(PromptKernels.PARAMETERS, 64);
-      panel = arena.allocate((long) BLOCK_BYTES * PANEL_BLOCKS, 64);
+      chunk = arena.allocate((long) BLOCK_BYTES * CHUNK_BLOCKS, 64);
+      sums = arena.allocate(2L * SUMS_BYTES * (PANEL_ROWS / ROWS), 64);
       PromptKernels.prepare(parameters);
     }
+  }
+
+  /** Memory that grows. */
+  private static final class Growing {
+    private MemorySegment memory = MemorySegment.NULL;
+
+    long address(long size) {
+      if (memory.byteSize() < size) {
+        memory = Arena.ofAuto().allocate(size, 64);
+      }
+      return memory.address();
+    }
+  }
+
+  /** What becomes of the sums of a tile's products with some rows, up to 32 of them. */
+  @FunctionalInterface
+  private interface Finish {
+
+    /**
+     * @param sums address of {@code [32, 32]} sums of the first matrix
+     * @param next how much further those of the second lie
+     */
+    void run(Scratch my, int tile, int firstRow, int rows, long sums, long next);
   }
 
   private final Workers workers;
   private final Arena arena = Arena.ofShared();
   private final Scratch[] scratch;
-
-  /** Rows in bf16: {@code [rows / 32, columns / 32, 32, 32]}. */
-  private MemorySegment left = MemorySegment.NULL;
+  private final Growing input = new Growing();
+  private final Growing inner = new Growing();
+  private final Growing stored = new Growing();
 
   PromptProducts(Workers workers) {
     this.workers = workers;
@@ -51,88 +85,153 @@ final class PromptProducts implements AutoCloseable {
     }
   }
 
-  /** Fills {@code result} {@code [rows, out]}. */
-  void multiply(Matrix x, PackedMatrix weights, Matrix result) {
-    int rows = x.rows();
-    int blocks = x.width() / BLOCK;
-    long size = (long) BLOCK_BYTES * blocks * ((rows + ROWS - 1) / ROWS);
-    if (left.byteSize() < size) {
-      left = Arena.ofAuto().allocate(size, 64);
-    }
-    workers.each(
-        rows,
-        WORK * rows * x.width(),
-        (_, row) -> {
-          long to = left(row / ROWS, 0, blocks) + 2L * BLOCK * (row % ROWS);
-          for (int block = 0; block < blocks; block++) {
-            IntegerKernels.toBf16(
-                x.values(), row * x.width() + BLOCK * block, to + (long) BLOCK_BYTES * block);
+  /**
+   * A product with one matrix.
+   *
+   * @return {@code [rows, out]}
+   */
+  Matrix multiply(Matrix x, PackedMatrix weights) {
+    return multiply(rounded(x), x.rows(), weights);
+  }
+
+  /**
+   * A feed-forward part.
+   *
+   * @return {@code [rows, down.out]}
+   */
+  Matrix feedForward(Matrix x, Ops.FeedForward<PackedMatrix> part, Ops.Gate gate) {
+    int blocks = part.down().in() / BLOCK;
+    long to = inner.address(bytes(x.rows(), blocks));
+    run(
+        rounded(x),
+        x.rows(),
+        List.of(part.gate(), part.up()),
+        (my, tile, firstRow, rows, sums, next) -> {
+          IntegerKernels.copy(sums, my.gate, 0, ROWS * TILE);
+          IntegerKernels.copy(sums + next, my.up, 0, ROWS * TILE);
+          Gates.apply(gate, my.gate, my.up, my.power, 0, ROWS * TILE);
+          long block = place(to, firstRow, tile, blocks);
+          for (int row = 0; row < rows; row++) {
+            IntegerKernels.toBf16(my.power, TILE * row, block + 2L * BLOCK * row);
           }
         });
+    return multiply(to, x.rows(), part.down());
+  }
+
+  /** Rows in bf16: {@code [rows / 32, columns / 32, 32, 32]}. */
+  private long rounded(Matrix x) {
+    int blocks = x.width() / BLOCK;
+    long to = input.address(bytes(x.rows(), blocks));
+    workers.each(
+        x.rows(),
+        WORK * x.rows() * x.width(),
+        (_, row) -> {
+          for (int block = 0; block < blocks; block++) {
+            IntegerKernels.toBf16(
+                x.values(),
+                row * x.width() + BLOCK * block,
+                place(to, row, block, blocks) + 2L * BLOCK * (row % ROWS));
+          }
+        });
+    return to;
+  }
+
+  private Matrix multiply(long left, int rows, PackedMatrix weights) {
+    Matrix result = new Matrix(rows, weights.out());
+    run(
+        left,
+        rows,
+        List.of(weights),
+        (_, tile, firstRow, count, sums, _) -> {
+          int valid = Math.min(TILE, weights.out() - tile * TILE);
+          for (int row = 0; row < count; row++) {
+            int at = (firstRow + row) * weights.out() + tile * TILE;
+            IntegerKernels.copy(sums + 4L * TILE * row, result.values(), at, valid);
+          }
+        });
+    return result;
+  }
+
+  /** Multiplies rows with matrices of the same shape. */
+  private void run(long left, int rows, List<PackedMatrix> weights, Finish finish) {
+    PackedMatrix first = weights.getFirst();
+    int blocks = first.in() / BLOCK;
+    int tiles = first.tileCount();
+    long perTile = (long) SUMS_BYTES * (PANEL_ROWS / ROWS);
+    boolean inPieces = blocks > PANEL_BLOCKS;
+    long kept = inPieces ? stored.address(perTile * tiles * weights.size()) : 0;
     for (int row = 0; row < rows; row += PANEL_ROWS) {
       for (int block = 0; block < blocks; block += PANEL_BLOCKS) {
         int firstRow = row;
-        int firstBlock = block;
         int endRow = Math.min(rows, row + PANEL_ROWS);
-        int count = Math.min(PANEL_BLOCKS, blocks - block);
+        int firstBlock = block;
+        int endBlock = Math.min(blocks, block + PANEL_BLOCKS);
         workers.each(
-            weights.tileCount(),
-            (long) (endRow - row) * count * BLOCK * weights.out(),
-            (worker, tile) ->
+            tiles,
+            (long) weights.size() * (endRow - row) * (endBlock - block) * BLOCK * first.out(),
+            (worker, tile) -> {
+              Scratch my = scratch[worker];
+              long sums = inPieces ? kept + perTile * tile * weights.size() : my.sums.address();
+              for (int i = 0; i < weights.size(); i++) {
+                int rowBlocks = (endRow - firstRow + ROWS - 1) / ROWS;
+                long from = place(left, firstRow, 0, blocks);
                 multiply(
-                    scratch[worker], tile, firstRow, endRow, firstBlock, count, weights, result));
+                    my,
+                    weights.get(i),
+                    tile,
+                    from,
+                    rowBlocks,
+                    firstBlock,
+                    endBlock,
+                    sums + i * perTile);
+              }
+              for (int r = firstRow; endBlock == blocks && r < endRow; r += ROWS) {
+                long at = sums + (long) SUMS_BYTES * ((r - firstRow) / ROWS);
+                finish.run(my, tile, r, Math.min(ROWS, endRow - r), at, perTile);
+              }
+            });
       }
     }
   }
 
-  private void multiply(
+  private static void multiply(
       Scratch my,
-      int tile,
-      int firstRow,
-      int endRow,
-      int firstBlock,
-      int count,
       PackedMatrix weights,
-      Matrix result) {
+      int tile,
+      long left,
+      int rowBlocks,
+      int firstBlock,
+      int endBlock,
+      long sums) {
     int blocks = weights.in() / BLOCK;
-    long from =
-        weights.tiles().address()
-            + weights.tileOffset(tile)
-            + (long) TILE * weights.type().blockBytes() * firstBlock;
-    PromptKernels.decode(my.parameters, weights, from, count, my.panel.address());
-    int valid = Math.min(TILE, weights.out() - tile * TILE);
-    MemorySegment values = MemorySegment.ofArray(result.values());
-    for (int row = firstRow; row < endRow; row += ROWS) {
-      int rows = Math.min(ROWS, endRow - row);
-      int at = row * weights.out() + tile * TILE;
-      boolean whole = valid == TILE;
-      if (!whole) {
-        copy(result.values(), at, weights.out(), my.sums, 0, TILE, rows, valid);
-      }
+    long from = weights.tiles().address() + weights.tileOffset(tile);
+    for (int block = firstBlock; block < endBlock; block += CHUNK_BLOCKS) {
+      int count = Math.min(CHUNK_BLOCKS, endBlock - block);
+      PromptKernels.decode(
+          my.parameters,
+          weights,
+          from + (long) TILE * weights.type().blockBytes() * block,
+          count,
+          my.chunk.address());
       PromptKernels.multiply(
           my.parameters,
-          rows,
-          left(row / ROWS, firstBlock, blocks),
+          left + (long) BLOCK_BYTES * block,
+          (long) BLOCK_BYTES * blocks,
+          rowBlocks,
           count,
-          my.panel.address(),
-          firstBlock > 0,
-          whole ? values.asSlice(4L * at) : MemorySegment.ofArray(my.sums),
-          whole ? 4L * weights.out() : 4L * TILE);
-      if (!whole) {
-        copy(my.sums, 0, TILE, result.values(), at, weights.out(), rows, valid);
-      }
+          my.chunk.address(),
+          block > 0,
+          sums);
     }
   }
 
-  private static void copy(
-      float[] from, int at, int stride, float[] to, int toAt, int toStride, int rows, int count) {
-    for (int row = 0; row < rows; row++) {
-      System.arraycopy(from, at + row * stride, to, toAt + row * toStride, count);
-    }
+  private static long bytes(int rows, int blocks) {
+    return (long) BLOCK_BYTES * blocks * ((rows + ROWS - 1) / ROWS);
   }
 
-  private long left(int rowBlock, int block, int blocks) {
-    return left.address() + BLOCK_BYTES * ((long) rowBlock * blocks + block);
+  /** Where a block of rows in bf16 begins. */
+  private static long place(long left, int row, int block, int blocks) {
+    return left + BLOCK_BYTES * ((long) (row / ROWS) * blocks + block);
   }
 
   /** Frees the memory. */

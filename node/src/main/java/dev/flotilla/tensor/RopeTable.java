@@ -34,21 +34,20 @@ final class RopeTable {
     return this.rope.equals(rope) && Arrays.equals(this.positions, positions);
   }
 
-  void rotate(float[] in, float[] out, int width) {
+  /** Turns all heads of one row. */
+  void rotate(int row, float[] in, float[] out, int width) {
     int half = rope.frequencies().length;
     int rest = rope.headWidth() - 2 * half;
-    for (int row = 0; row < positions.length; row++) {
-      for (int head = row * width; head < (row + 1) * width; head += rope.headWidth()) {
-        for (int i = 0; i < half; i++) {
-          float cosine = cosines[row * half + i];
-          float sine = sines[row * half + i];
-          float a = in[head + i];
-          float b = in[head + half + i];
-          out[head + i] = a * cosine - b * sine;
-          out[head + half + i] = b * cosine + a * sine;
-        }
-        System.arraycopy(in, head + 2 * half, out, head + 2 * half, rest);
+    for (int head = row * width; head < (row + 1) * width; head += rope.headWidth()) {
+      for (int i = 0; i < half; i++) {
+        float cosine = cosines[row * half + i];
+        float sine = sines[row * half + i];
+        float a = in[head + i];
+        float b = in[head + half + i];
+        out[head + i] = a * cosine - b * sine;
+        out[head + half + i] = b * cosine + a * sine;
       }
+      System.arraycopy(in, head + 2 * half, out, head + 2 * half, rest);
     }
   }
 }

@@ -7,6 +7,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.List;
+import java.util.function.UnaryOperator;
 import java.util.stream.IntStream;
 
 /**
@@ -22,8 +23,14 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   private static final int PANEL_COLUMNS = 128;
 
   private static final int ROPE_TABLES = 2;
-  private static final float GELU_SLOPE = 0.7978846f;
-  private static final float GELU_CUBE = 0.044715f;
+
+  /** Elements that a thread works on at a time, element by element. */
+  private static final int SPAN = 4096;
+
+  /** What an element costs in multiplications: where it is added, and where it is a power of e. */
+  private static final long PLAIN_WORK = 4;
+
+  private static final long POWER_WORK = 32;
 
   private final Workers workers;
   private final Arena arena = Arena.ofShared();
@@ -76,10 +83,12 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   public Matrix linear(Matrix x, Weights weight) {
     PackedMatrix packed = matrix(weight);
     requireWidth(x, packed.in());
-    Matrix result = new Matrix(x.rows(), packed.out());
     if (packed.type().integers()) {
-      multiplyIntegers(x, packed, result);
-    } else if (x.rows() > 0) {
+      return byRoutes(
+          x, part -> prompts.multiply(part, packed), part -> products.multiply(part, packed));
+    }
+    Matrix result = new Matrix(x.rows(), packed.out());
+    if (x.rows() > 0) {
       long multiplications = (long) x.rows() * packed.out() * packed.in();
       workers.each(
           packed.tileCount(),
@@ -89,21 +98,42 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     return result;
   }
 
-  private void multiplyIntegers(Matrix x, PackedMatrix packed, Matrix result) {
+  @Override
+  public Matrix feedForward(Matrix x, FeedForward<Weights> part, Gate gate) {
+    FeedForward<PackedMatrix> packed =
+        new FeedForward<>(matrix(part.gate()), matrix(part.up()), matrix(part.down()));
+    requireWidth(x, packed.gate().in());
+    if (packed.gate().type().integers()
+        && packed.up().type().integers()
+        && packed.down().type().integers()) {
+      return byRoutes(
+          x,
+          rows -> prompts.feedForward(rows, packed, gate),
+          rows -> Ops.super.feedForward(rows, part, gate));
+    }
+    return Ops.super.feedForward(x, part, gate);
+  }
+
+  /** Prompts' rows go by their kernels, where this machine has them, and the others by theirs. */
+  private Matrix byRoutes(
+      Matrix x, UnaryOperator<Matrix> byPrompts, UnaryOperator<Matrix> byOthers) {
     int[] prompt = PromptKernels.AVAILABLE ? rowsThatAre(true) : new int[0];
     if (prompt.length == 0) {
-      products.multiply(x, packed, result);
-    } else if (prompt.length == x.rows()) {
-      prompts.multiply(x, packed, result);
-    } else {
-      Matrix part = new Matrix(prompt.length, packed.out());
-      prompts.multiply(gathered(x, prompt), packed, part);
-      scatter(part, prompt, result);
-      int[] others = rowsThatAre(false);
-      part = new Matrix(others.length, packed.out());
-      products.multiply(gathered(x, others), packed, part);
-      scatter(part, others, result);
+      return byOthers.apply(x);
     }
+    if (prompt.length == x.rows()) {
+      return byPrompts.apply(x);
+    }
+    int[] others = rowsThatAre(false);
+    boolean[] all = promptRows;
+    promptRows = new boolean[0];
+    Matrix other = byOthers.apply(gathered(x, others));
+    promptRows = all;
+    Matrix part = byPrompts.apply(gathered(x, prompt));
+    Matrix result = new Matrix(x.rows(), part.width());
+    scatter(part, prompt, result);
+    scatter(other, others, result);
+    return result;
   }
 
   private int[] rowsThatAre(boolean prompt) {
@@ -178,10 +208,17 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] terms = ((Gain) bias).values();
     requireWidth(x, terms.length);
     Matrix result = new Matrix(x.rows(), x.width());
+    float[] in = x.values();
     float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = x.values()[i] + terms[i % terms.length];
-    }
+    int width = terms.length;
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * out.length,
+        (_, row) -> {
+          for (int i = 0; i < width; i++) {
+            out[row * width + i] = in[row * width + i] + terms[i];
+          }
+        });
     return result;
   }
 
@@ -195,13 +232,20 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] in = x.values();
     Matrix result = new Matrix(x.rows(), x.width());
     float[] out = result.values();
-    for (int first = 0; first < out.length; first += width) {
-      float mean = Kernels.sumOfSquares(in, first, width) / width;
-      float scale = 1 / (float) Math.sqrt(mean + epsilon);
-      for (int i = 0; i < width; i++) {
-        out[first + i] = in[first + i] * scale * factors[i];
-      }
-    }
+    int inRow = x.width() / width;
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * out.length,
+        (_, row) -> {
+          for (int run = row * inRow; run < (row + 1) * inRow; run++) {
+            int first = run * width;
+            float mean = Kernels.sumOfSquares(in, first, width) / width;
+            float scale = 1 / (float) Math.sqrt(mean + epsilon);
+            for (int i = 0; i < width; i++) {
+              out[first + i] = in[first + i] * scale * factors[i];
+            }
+          }
+        });
     return result;
   }
 
@@ -212,7 +256,11 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
           positions.length + " positions, head width " + rope.headWidth() + " for " + shape(x));
     }
     Matrix result = new Matrix(x.rows(), x.width());
-    table(rope, positions).rotate(x.values(), result.values(), x.width());
+    RopeTable table = table(rope, positions);
+    workers.each(
+        x.rows(),
+        PLAIN_WORK * x.values().length,
+        (_, row) -> table.rotate(row, x.values(), result.values(), x.width()));
     return result;
   }
 
@@ -233,17 +281,21 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
   @Override
   public Matrix swiGlu(Matrix gate, Matrix up) {
+    return gated(Gate.SWIGLU, gate, up);
+  }
+
+  @Override
+  public Matrix geGlu(Matrix gate, Matrix up) {
+    return gated(Gate.GEGLU, gate, up);
+  }
+
+  private Matrix gated(Gate kind, Matrix gate, Matrix up) {
     requireSameShape(gate, up);
     Matrix result = new Matrix(gate.rows(), gate.width());
-    float[] g = gate.values();
-    float[] u = up.values();
-    float[] out = result.values();
-    int count = out.length;
-    System.arraycopy(g, 0, out, 0, count);
-    Kernels.expAll(out, 0, count, -1, 0);
-    for (int i = 0; i < count; i++) {
-      out[i] = g[i] / (1 + out[i]) * u[i];
-    }
+    spans(
+        result.values().length,
+        POWER_WORK,
+        (first, end) -> Gates.apply(kind, gate.values(), up.values(), result.values(), first, end));
     return result;
   }
 
@@ -254,27 +306,28 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     float[] x = a.values();
     float[] y = b.values();
     float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = x[i] + y[i];
-    }
+    spans(
+        out.length,
+        PLAIN_WORK,
+        (first, end) -> {
+          for (int i = first; i < end; i++) {
+            out[i] = x[i] + y[i];
+          }
+        });
     return result;
   }
 
-  /** {@code gelu(x) = x · (1 + tanh(u)) / 2}, which is {@code x / (1 + exp(-2u))}. */
-  @Override
-  public Matrix geGlu(Matrix gate, Matrix up) {
-    requireSameShape(gate, up);
-    Matrix result = new Matrix(gate.rows(), gate.width());
-    float[] g = gate.values();
-    float[] out = result.values();
-    for (int i = 0; i < out.length; i++) {
-      out[i] = GELU_SLOPE * (g[i] + GELU_CUBE * g[i] * g[i] * g[i]);
-    }
-    Kernels.expAll(out, 0, out.length, -2, 0);
-    for (int i = 0; i < out.length; i++) {
-      out[i] = g[i] / (1 + out[i]) * up.values()[i];
-    }
-    return result;
+  /** Some elements of a row of memory. */
+  @FunctionalInterface
+  private interface Span {
+    void run(int first, int end);
+  }
+
+  private void spans(int count, long work, Span span) {
+    workers.each(
+        (count + SPAN - 1) / SPAN,
+        work * count,
+        (_, item) -> span.run(SPAN * item, Math.min(count, SPAN * (item + 1))));
   }
 
   @Override
@@ -299,7 +352,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
    * added in the order of the experts' numbers, so its bits do not depend on the rows beside it.
    */
   @Override
-  public Matrix mixture(Matrix x, Matrix scores, int used, List<Expert<Weights>> experts) {
+  public Matrix mixture(Matrix x, Matrix scores, int used, List<FeedForward<Weights>> experts) {
     requireWidth(scores, experts.size());
     Matrix shares = shares(scores, used);
     Matrix result = new Matrix(x.rows(), x.width());
@@ -308,10 +361,7 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
       int[] rows = rowsOf(shares, e);
       if (rows.length > 0) {
         promptRows = gathered(all, rows);
-        Expert<Weights> expert = experts.get(e);
-        Matrix part = gathered(x, rows);
-        Matrix inner = swiGlu(linear(part, expert.gate()), linear(part, expert.up()));
-        Matrix outer = linear(inner, expert.down());
+        Matrix outer = feedForward(gathered(x, rows), experts.get(e), Gate.SWIGLU);
         for (int i = 0; i < rows.length; i++) {
           float share = shares.values()[rows[i] * experts.size() + e];
           int to = rows[i] * x.width();

@@ -98,13 +98,13 @@ public final class TorchOps implements Ops<Tensor, Tensor>, AutoCloseable {
 
   /** Every expert sees every row, with a share of 0 where it is not used: plain, not fast. */
   @Override
-  public Tensor mixture(Tensor x, Tensor scores, int used, List<Expert<Tensor>> experts) {
+  public Tensor mixture(Tensor x, Tensor scores, int used, List<FeedForward<Tensor>> experts) {
     Tensor lowest = torch.topk(scores, used).get0().narrow(-1, used - 1, 1);
     Tensor chosen = scores.masked_fill(scores.lt(lowest), new Scalar(Float.NEGATIVE_INFINITY));
     Tensor shares = torch.softmax(chosen, -1);
     Tensor result = torch.zeros_like(x);
     for (int e = 0; e < experts.size(); e++) {
-      Expert<Tensor> expert = experts.get(e);
+      FeedForward<Tensor> expert = experts.get(e);
       Tensor inner = swiGlu(linear(x, expert.gate()), linear(x, expert.up()));
       result = result.add(linear(inner, expert.down()).mul(shares.narrow(-1, e, 1)));
     }

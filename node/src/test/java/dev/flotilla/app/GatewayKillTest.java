@@ -42,6 +42,7 @@ import org.junit.jupiter.api.io.TempDir;
 class GatewayKillTest {
 
   private static final String PATH = "/v1/completions";
+  private static final String RESPONSES = "/v1/responses";
   private static final int TOKENS = 900;
   private static final int BEFORE = 25;
   private static final long PAUSE_MS = 300;
@@ -49,18 +50,34 @@ class GatewayKillTest {
   @TempDir Path folder;
 
   private static Map<String, Object> request(Object... more) {
-    Map<String, Object> body = new HashMap<>();
-    body.put("model", "random");
-    body.put("prompt", "The ship's log says");
-    body.put("max_tokens", TOKENS);
-    body.put("ignore_eos", true);
-    body.put("stream", true);
-    body.put("cache", false);
-    body.put("stream_options", Map.of("include_usage", true));
+    return body(
+        more,
+        Map.of(
+            "prompt",
+            "The ship's log says",
+            "max_tokens",
+            TOKENS,
+            "cache",
+            false,
+            "stream_options",
+            Map.of("include_usage", true)));
+  }
+
+  private static Map<String, Object> response(Object... more) {
+    return body(more, Map.of("input", "The ship's log says", "max_output_tokens", TOKENS));
+  }
+
+  private static Map<String, Object> body(Object[] more, Map<String, Object> first) {
+    Map<String, Object> body = new HashMap<>(first);
+    body.putAll(Map.of("model", "random", "ignore_eos", true, "stream", true));
     for (int i = 0; i < more.length; i += 2) {
       body.put(String.valueOf(more[i]), more[i + 1]);
     }
     return body;
+  }
+
+  private static String path(Map<String, Object> body) {
+    return body.containsKey("input") ? RESPONSES : PATH;
   }
 
   /** The streams that are under way when the node dies. */
@@ -69,16 +86,25 @@ class GatewayKillTest {
           request("temperature", 0),
           request("temperature", 1, "seed", 7),
           request("temperature", 1, "seed", 8, "n", 2),
-          request("temperature", 1, "seed", 9, "stop", "zq"));
+          request("temperature", 1, "seed", 9, "stop", "zq"),
+          response("temperature", 0),
+          response("temperature", 1, "seed", 7));
 
   /** What comes of a stream, event by event. */
   private static final class Answer {
     final Map<Integer, StringBuilder> texts = new TreeMap<>();
     String usage = "";
+    String response = "";
     int events;
 
     synchronized void event(JsonNode event) {
+      assertThat(event.path("sequence_number").asInt(events)).isEqualTo(events);
       events++;
+      if (event.has("delta")) {
+        texts.computeIfAbsent(0, i -> new StringBuilder()).append(event.path("delta").asText());
+      }
+      response = event.path("response").path("id").asText(response);
+      usage += event.path("response").path("usage").path("total_tokens").asText();
       for (JsonNode choice : event.path("choices")) {
         texts
             .computeIfAbsent(choice.path("index").asInt(), i -> new StringBuilder())
@@ -100,19 +126,35 @@ class GatewayKillTest {
     }
   }
 
-  /** A client that knows nothing but HTTP and the header. */
+  private static boolean last(JsonNode event) {
+    return List.of("response.completed", "response.incomplete")
+        .contains(event.path("type").asText());
+  }
+
+  /** A client that knows nothing but HTTP and how a stream is gone on with. */
   private static void raw(
       List<String> urls, String key, Map<String, Object> body, Answer answer, Runnable onEvent)
       throws Exception {
     String lastId = "";
     try (HttpClient http = HttpClient.newHttpClient()) {
       for (int attempt = 0; attempt < 200; attempt++) {
+        String url = urls.get(attempt % urls.size()) + path(body);
         HttpRequest.Builder request =
-            HttpRequest.newBuilder(URI.create(urls.get(attempt % urls.size()) + PATH))
-                .header("Authorization", "Bearer " + key)
-                .POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)));
-        if (!lastId.isEmpty()) {
-          request.header("Last-Event-ID", lastId);
+            HttpRequest.newBuilder(
+                    URI.create(
+                        answer.response.isEmpty()
+                            ? url
+                            : url
+                                + "/"
+                                + answer.response
+                                + "?stream=true&starting_after="
+                                + (answer.events() - 1)))
+                .header("Authorization", "Bearer " + key);
+        if (answer.response.isEmpty()) {
+          request.POST(HttpRequest.BodyPublishers.ofByteArray(Json.write(body)));
+          if (!lastId.isEmpty()) {
+            request.header("Last-Event-ID", lastId);
+          }
         }
         try {
           HttpResponse<Stream<String>> response =
@@ -135,6 +177,9 @@ class GatewayKillTest {
                   answer.event(event);
                   lastId = id;
                   onEvent.run();
+                  if (last(event)) {
+                    return;
+                  }
                 }
               }
             } else {
@@ -142,7 +187,7 @@ class GatewayKillTest {
             }
           }
         } catch (IOException | UncheckedIOException broken) {
-          assertThat(lastId).as("%s", broken).isNotEmpty();
+          assertThat(answer.events()).as("%s", broken).isPositive();
         }
         TimeUnit.MILLISECONDS.sleep(100);
       }
@@ -171,7 +216,7 @@ class GatewayKillTest {
       List<String> undisturbed = new ArrayList<>();
       for (Map<String, Object> body : REQUESTS) {
         Answer answer = new Answer();
-        second.stream(PATH, body, answer::event);
+        second.stream(path(body), body, answer::event);
         undisturbed.add(answer.toString());
       }
 
@@ -207,7 +252,7 @@ class GatewayKillTest {
                     if (ours) {
                       new Client(nodes.node(0).url(), Optional.of(key))
                           .stream(
-                              PATH,
+                              path(body),
                               body,
                               event -> {
                                 answer.event(event);
@@ -229,6 +274,14 @@ class GatewayKillTest {
       for (int i = 0; i < ends.size(); i++) {
         ends.get(i).get(120, TimeUnit.SECONDS);
         assertThat(answers.get(i)).as("stream %s", i).hasToString(undisturbed.get(i / 2));
+      }
+      for (Answer answer : answers) {
+        if (!answer.response.isEmpty()) {
+          JsonNode stored = second.get(RESPONSES + "/" + answer.response);
+          assertThat(stored.path("status").asText()).isEqualTo("incomplete");
+          assertThat(stored.at("/output/0/content/0/text").asText())
+              .isEqualTo(answer.texts.get(0).toString());
+        }
       }
       // Each is paid for once: those undisturbed, and those that two nodes answered.
       TestNodes.await(

@@ -44,13 +44,16 @@ class EventReaderTest {
       server.setExecutor(Executors.newVirtualThreadPerTaskExecutor());
       server.createContext("/v1/chat", this::answer);
       server.createContext("/api/models", this::answer);
+      server.createContext("/v1/responses", this::answer);
       server.start();
     }
 
     private void answer(HttpExchange exchange) throws IOException {
       byte[] _ = exchange.getRequestBody().readAllBytes();
       String lastId = exchange.getRequestHeaders().getFirst("Last-Event-ID");
-      asked.add(lastId == null ? "" : lastId);
+      String rest =
+          exchange.getRequestMethod().equals("GET") ? exchange.getRequestURI().toString() : "";
+      asked.add(lastId == null ? rest : lastId);
       String answer = answers.get(Math.min(asked.size(), answers.size()) - 1);
       int status = Integer.parseInt(answer.substring(0, 3));
       exchange.sendResponseHeaders(status, 0);
@@ -158,11 +161,13 @@ class EventReaderTest {
     URI last =
         new EventReader(
                 HttpClient.newHttpClient(),
-                at -> HttpRequest.newBuilder(at.resolve("/v1/chat")),
+                new EventReader.ByLastEventId(
+                    (node, path) -> HttpRequest.newBuilder(node.resolve(path)),
+                    "/v1/chat",
+                    new byte[0]),
                 (status, body) -> new FlotillaException(Code.FAILED, status + body, ""),
                 e -> new FlotillaException(Code.UNAVAILABLE, String.valueOf(e), "", e),
                 new LinkedHashSet<>(List.of(URI.create(first.url()), URI.create(second.url()))),
-                new byte[0],
                 Duration.ofMillis(300),
                 e -> events.add(e.path("n").asInt()))
             .read();
@@ -230,5 +235,31 @@ class EventReaderTest {
     there.close();
     refused(Code.UNAVAILABLE, gone, there);
     assertThatThrownBy(() -> read(gone)).hasMessageContaining("cannot reach a node at");
+  }
+
+  private static String numbered(int from, int to) {
+    StringBuilder text = new StringBuilder("200");
+    for (int i = from; i < to; i++) {
+      String type = i == 0 ? "response.created" : i == 7 ? "response.completed" : "delta";
+      text.append("event: " + type + "\ndata: {\"type\":\"" + type + "\",\"sequence_number\":" + i);
+      text.append(i == 0 || i == 7 ? ",\"response\":{\"id\":\"resp_x\"}" : "").append("}\n\n");
+    }
+    return text.toString();
+  }
+
+  @Test
+  void aResponseIsReadOnFromItsLastNumberAndEndsWithItsLastEvent() throws Exception {
+    Node first = node(numbered(0, 3) + "event: delta\ndata: {\"sequenceCUT", "503{}");
+    Node second = node(numbered(3, 5) + error("unavailable"), "503{}");
+    Node third = node("503{}", numbered(5, 8));
+    new Client(first.url(), Optional.of("k"))
+        .knowing(List.of(second.url(), third.url())).stream(
+            "/v1/responses",
+            Map.of("stream", true),
+            e -> events.add(e.path("sequence_number").asInt()));
+    assertThat(events).containsExactly(0, 1, 2, 3, 4, 5, 6, 7);
+    assertThat(first.asked).startsWith("");
+    assertThat(second.asked).startsWith("/v1/responses/resp_x?stream=true&starting_after=2");
+    assertThat(third.asked).startsWith("/v1/responses/resp_x?stream=true&starting_after=4");
   }
 }

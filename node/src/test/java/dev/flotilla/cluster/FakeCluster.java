@@ -94,7 +94,7 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
 
   @Override
   public List<NodeInfo> aliveNodes() {
-    return nodes.stream().filter(node -> node.state() == NodeInfo.State.UP).toList();
+    return nodes.stream().filter(node -> node.state() != NodeInfo.State.LOST).toList();
   }
 
   @Override
@@ -156,6 +156,13 @@ public final class FakeCluster implements Cluster, Cluster.Leadership {
 
   @Override
   public void drain(String nodeId, boolean drained) {
+    var _ =
+        registry.commit(
+            List.of(),
+            List.of(
+                new Registry.Write(
+                    Controller.drainKey(nodeId),
+                    drained ? Optional.of(new byte[] {'1'}) : Optional.empty())));
     NodeInfo.State state = drained ? NodeInfo.State.DRAINING : NodeInfo.State.UP;
     nodes =
         nodes.stream()

@@ -282,6 +282,28 @@ class StreamResumeTest {
   }
 
   @Test
+  void aRequestThatIsRefusedLeavesTheConnectionThatReads() {
+    Read expected = whole(CHAT, chat(THREE));
+    for (int wrongAt : new int[] {0, 1, 2}) {
+      Read read = new Read();
+      Iterator<String> lines = post(0, CHAT, chat(THREE), "").body().iterator();
+      read.read(lines, 30);
+      String answer = read.lastId.substring(0, read.lastId.indexOf(':'));
+      List<HttpResponse<Stream<String>>> refused =
+          List.of(
+              post(wrongAt, COMPLETIONS, chat(THREE), read.lastId),
+              post(wrongAt, CHAT, chat(THREE), answer + ":1.2"),
+              post(wrongAt, CHAT, chat(THREE), answer + ":1.2.99999"),
+              post(wrongAt, CHAT, chat(THREE).replace("tiny", "gone"), read.lastId));
+      assertThat(refused).extracting(HttpResponse::statusCode).containsExactly(400, 400, 400, 404);
+      refused.forEach(response -> response.body().close());
+      read.read(lines, Integer.MAX_VALUE);
+      assertThat(read.done).as("refused by %d", wrongAt).isTrue();
+      assertThat(read.texts()).isEqualTo(expected.texts());
+    }
+  }
+
+  @Test
   void onlyTheKeyThatBeganAStreamGoesOnWithIt() throws Exception {
     String other = "fk-other";
     byte[] digest =

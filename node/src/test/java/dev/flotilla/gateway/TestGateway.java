@@ -28,8 +28,10 @@ import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 
@@ -88,6 +90,19 @@ final class TestGateway implements AutoCloseable {
       FakeRegistry registry,
       String self,
       List<NodeInfo> nodes) {
+    this(limits, port, registry, self, nodes, new ConcurrentHashMap<>());
+  }
+
+  /**
+   * @param responses those that are stored
+   */
+  TestGateway(
+      GatewayConfig.Limits limits,
+      int port,
+      FakeRegistry registry,
+      String self,
+      List<NodeInfo> nodes,
+      Map<String, byte[]> responses) {
     this.registry = registry;
     this.cluster = new FakeCluster(self, registry, nodes);
     deployments.add(
@@ -108,6 +123,22 @@ final class TestGateway implements AutoCloseable {
             deployments,
             generator,
             new KeptAnswers(cluster, new SimpleMeterRegistry()),
+            new StoredResponses() {
+              @Override
+              public void put(String id, byte[] response) {
+                responses.put(id, response);
+              }
+
+              @Override
+              public Optional<byte[]> find(String id) {
+                return Optional.ofNullable(responses.get(id));
+              }
+
+              @Override
+              public boolean remove(String id) {
+                return responses.remove(id) != null;
+              }
+            },
             embedder,
             training,
             new ModelImports() {

@@ -174,6 +174,132 @@ final class DeploymentServiceTest {
     assertThat(placedOn("m-0")).containsExactlyInAnyOrder("a", "b");
   }
 
+  private void ready(String slot) {
+    long epoch = Placement.of(world.registry(), slot).orElseThrow().epoch();
+    write(ReplicaStatus.key(slot), new ReplicaStatus(epoch, ReplicaStatus.READY, ""));
+  }
+
+  private List<String> slots() {
+    return world.registry().list(Placement.KIND).stream().map(e -> e.key().name()).toList();
+  }
+
+  private String state() {
+    return service().list().getFirst().state();
+  }
+
+  private List<String> shownOn() {
+    return service().list().getFirst().replicas().getFirst().stages().stream()
+        .map(Deployments.StageView::node)
+        .toList();
+  }
+
+  @Test
+  void whatAnswersIsLoadedElsewhereBeforeItLeavesItsNode() {
+    nodes(1000 * MB, "a", "b");
+    service().deploy(wanted(1, 1));
+    pass(0);
+    ready("m-0");
+    String from = placedOn("m-0").getFirst();
+    String to = from.equals("a") ? "b" : "a";
+    world.notice(from, NodeInfo.State.DRAINING);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0", "m-0b");
+    assertThat(placedOn("m-0")).containsExactly(from);
+    assertThat(placedOn("m-0b")).containsExactly(to);
+    assertThat(state()).isEqualTo("ready");
+    assertThat(shownOn()).containsExactly(from);
+    assertThat(service().list().getFirst().reason()).contains("is being loaded on " + to);
+    pass(60);
+    assertThat(slots()).hasSize(2);
+    ready("m-0b");
+    assertThat(shownOn()).containsExactly(to);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0b");
+    assertThat(world.registry().list(ReplicaStatus.KIND)).hasSize(1);
+    assertThat(state()).isEqualTo("ready");
+    assertThat(service().list().getFirst().reason()).isEmpty();
+    // And back again.
+    world.notice(from, NodeInfo.State.UP);
+    world.notice(to, NodeInfo.State.DRAINING);
+    pass(1);
+    assertThat(placedOn("m-0")).containsExactly(from);
+    // It changed its mind, and what was begun is in nobody's way.
+    world.notice(to, NodeInfo.State.UP);
+    world.notice(from, NodeInfo.State.LOST);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0b");
+    assertThat(placedOn("m-0b")).containsExactly(to);
+  }
+
+  @Test
+  void whatIsLostWhileItMovesIsWhereItWasToGo() {
+    nodes(1000 * MB, "a", "b", "c");
+    service().deploy(wanted(1, 1));
+    pass(0);
+    ready("m-0");
+    String from = placedOn("m-0").getFirst();
+    world.notice(from, NodeInfo.State.DRAINING);
+    pass(1);
+    String to = placedOn("m-0b").getFirst();
+    world.notice(to, NodeInfo.State.LOST);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0");
+    pass(1);
+    String third = placedOn("m-0b").getFirst();
+    assertThat(third).isNotIn(from, to);
+    world.notice(from, NodeInfo.State.LOST);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0b");
+    assertThat(placedOn("m-0b")).containsExactly(third);
+    service().remove("m");
+    pass(1);
+    assertThat(slots()).isEmpty();
+    assertThat(world.registry().list(ReplicaStatus.KIND)).isEmpty();
+  }
+
+  @Test
+  void withoutMemoryForTwoTheSecondIsInThePlaceOfTheFirst() {
+    nodes(MB, "a");
+    long bytes = ModelRecord.existing(world.registry(), "m").footprint(KvFormat.F16).totalBytes();
+    world.addWithoutController("b", bytes * 5 / 4);
+    world.addWithoutController("c", bytes * 5 / 4);
+    service().deploy(wanted(1, 2));
+    pass(0);
+    ready("m-0");
+    assertThat(placedOn("m-0")).containsExactlyInAnyOrder("b", "c");
+    world.notice("c", NodeInfo.State.DRAINING);
+    pass(1);
+    assertThat(slots()).containsExactly("m-0");
+    assertThat(placedOn("m-0")).containsExactly("b");
+    ready("m-0");
+    assertThat(state()).isEqualTo("degraded");
+  }
+
+  @Test
+  void anotherEngineAndMoreStagesAreLoadedBesideWhatAnswers() {
+    nodes(1000 * MB, "a", "b", "c");
+    service().deploy(wanted(1, 1));
+    pass(0);
+    ready("m-0");
+    service().deploy(wanted(1, 3));
+    pass(0);
+    assertThat(placedOn("m-0")).hasSize(1);
+    assertThat(placedOn("m-0b")).hasSize(3);
+    assertThat(state()).isEqualTo("degraded");
+    ready("m-0b");
+    pass(0);
+    assertThat(slots()).containsExactly("m-0b");
+    Engine exact = new Engine(KvFormat.F32, WireType.F32, false, "");
+    service().deploy(new Deployments.Wanted("m", 1, 3, "least_load", true, exact));
+    pass(0);
+    assertThat(slots()).hasSize(2);
+    ready("m-0");
+    pass(0);
+    assertThat(slots()).containsExactly("m-0");
+    assertThat(Placement.of(world.registry(), "m-0").orElseThrow().placement().engine())
+        .isEqualTo(exact);
+  }
+
   @Test
   void replicasAreOnDisjointNodesAndNewOnesComeAndGo() {
     nodes(1000 * MB, "a", "b", "c", "d");

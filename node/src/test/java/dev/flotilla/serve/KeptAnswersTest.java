@@ -93,7 +93,7 @@ class KeptAnswersTest {
   }
 
   private Kept take(String name, String id) throws InterruptedException {
-    return at(name).take(id, "ann", taken::incrementAndGet);
+    return at(name).take(id, "ann", value -> {}, taken::incrementAndGet);
   }
 
   private static int[] tokens(Kept kept, int choice) {
@@ -192,6 +192,60 @@ class KeptAnswersTest {
   }
 
   @Test
+  void whatIsCheckedAndRefusedRunsOnWhereItIs() throws Exception {
+    Kept kept = open("a", "x");
+    say(kept, 0, 5);
+    for (String node : NAMES) {
+      assertThatThrownBy(
+              () ->
+                  at(node)
+                      .take(
+                          "x",
+                          "ann",
+                          value -> {
+                            throw new IllegalArgumentException("not " + value.id());
+                          },
+                          taken::incrementAndGet))
+          .hasMessage("not x");
+    }
+    assertThat(taken).hasValue(0);
+    say(kept, 5, 7);
+    assertThat(tokens(kept, 1)).hasSize(7);
+    assertThat(kept.value().turn()).isZero();
+  }
+
+  @Test
+  void whatIsLookedForStaysWhereItIs() throws Exception {
+    Kept kept = open("a", "x");
+    say(kept, 0, 5);
+    for (String node : NAMES) {
+      AnswerValue found = at(node).find("x", "ann").orElseThrow();
+      assertThat(found.progress().get(1).tokens()).hasSize(5);
+      assertThat(at(node).find("x", "bob")).isEmpty();
+    }
+    assertThat(taken).hasValue(0);
+    kill("a");
+    see(List.of("b", "c"));
+    assertThat(at(keeper()).find("x", "ann")).isPresent();
+  }
+
+  @Test
+  void whatIsNotHeardOfForLongIsStillKeptWhileItRuns() throws Exception {
+    Kept quiet = open("a", "quiet");
+    String second = keeper();
+    for (int i = 0; i < 200; i++) {
+      open("a", "other-" + i).close();
+    }
+    Kept busy = open("a", "busy");
+    say(busy, 0, 100);
+    await("it is there", () -> length(second, "busy") == 100);
+    say(quiet, 0, 1);
+    await("it is there", () -> length(second, "quiet") == 1);
+    assertThat(at("a").count()).isEqualTo(202);
+    assertThat(nodes.get(second).copies()).isEqualTo(202);
+  }
+
+  @Test
   void aTakeThatComesLateDoesNothing() throws Exception {
     Kept kept = open("a", "x");
     Kept there = take("b", "x");
@@ -251,8 +305,8 @@ class KeptAnswersTest {
   void onlyItsTenantIsGivenIt() throws Exception {
     Kept kept = open("a", "x");
     for (String node : NAMES) {
-      refuses(Code.NOT_FOUND, () -> at(node).take("x", "bob", () -> {}));
-      refuses(Code.NOT_FOUND, () -> at(node).take("y", "ann", () -> {}));
+      refuses(Code.NOT_FOUND, () -> at(node).take("x", "bob", value -> {}, () -> {}));
+      refuses(Code.NOT_FOUND, () -> at(node).take("y", "ann", value -> {}, () -> {}));
     }
     assertThat(taken).hasValue(0);
     say(kept, 0, 1);
@@ -275,6 +329,31 @@ class KeptAnswersTest {
     await("no copy", () -> nodes.get(second).copies() == 0);
     refuses(Code.NOT_FOUND, () -> take("a", "x"));
     assertThat(at("a").count()).isZero();
+  }
+
+  @Test
+  void whatIsForgottenByAnyNodeEndsAndIsGone() throws Exception {
+    for (String node : NAMES) {
+      Kept kept = open("a", "x");
+      take("b", "x").close();
+      Kept there = take("c", "x");
+      assertThat(there.awaitCopy(PATIENCE_NS)).isTrue();
+      int before = taken.get();
+      assertThat(at(node).forget("x", "bob")).isFalse();
+      assertThat(taken).hasValue(before);
+      assertThat(at(node).forget("x", "ann")).isTrue();
+      assertThat(taken).as("its reader is told").hasValue(before + 1);
+      for (String other : NAMES) {
+        refuses(Code.NOT_FOUND, () -> take(other, "x"));
+      }
+      assertThat(at(node).forget("x", "ann")).isFalse();
+      kept.close();
+      there.close();
+    }
+    Kept running = open("a", "y");
+    kill("b");
+    refuses(Code.UNAVAILABLE, () -> at("c").forget("y", "ann"));
+    running.close();
   }
 
   @Test

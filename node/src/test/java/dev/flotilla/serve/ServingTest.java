@@ -25,6 +25,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
@@ -717,6 +718,44 @@ final class ServingTest {
           }
         });
     assertThat(nodes.get("a").deployments().models()).isEmpty();
+  }
+
+  @Test
+  void aSingleReplicaLeavesNoMomentInWhichNobodyAnswers() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 1);
+    String from = view().replicas().getFirst().stages().getFirst().node();
+    String gateway = from.equals("c") ? "b" : "c";
+    Collected stream = generate(gateway, "moved", PROMPT, SEEDED, 500, 20);
+    stream.some.await();
+    List<String> gaps = new CopyOnWriteArrayList<>();
+    try (AutoCloseable _ =
+        world
+            .registry()
+            .subscribe(
+                () -> {
+                  boolean answers =
+                      Placement.all(world.registry()).stream()
+                          .anyMatch(
+                              p ->
+                                  ReplicaStatus.ready(
+                                      world.registry(), p.placement().replica(), p.epoch()));
+                  if (!answers) {
+                    gaps.add(Placement.all(world.registry()).toString());
+                  }
+                })) {
+      world.notice(from, NodeInfo.State.DRAINING);
+      await(
+          "moved",
+          () ->
+              Placement.all(world.registry()).stream()
+                  .allMatch(p -> p.placement().stageOn(from).isEmpty()));
+      assertThat(generate(gateway, "after", PROMPT, SEEDED, 20).all())
+          .isEqualTo(expected(PROMPT, SEEDED, 20));
+    }
+    assertThat(gaps).isEmpty();
+    assertThat(stream.all()).isEqualTo(expected(PROMPT, SEEDED, 500));
+    assertThat(view().state()).isEqualTo("ready");
   }
 
   private Deployments.DeploymentView view(String node) {

@@ -248,7 +248,7 @@ final class TensorServingTest {
   }
 
   private List<Placement.Share> shares() {
-    return Placement.of(world.registry(), "m-0").orElseThrow().placement().tensor();
+    return Placement.ofReplica(world.registry(), "m-0").getLast().placement().tensor();
   }
 
   @Test

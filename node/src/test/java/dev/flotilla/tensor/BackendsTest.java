@@ -111,19 +111,19 @@ class BackendsTest {
         Arena arena = Arena.ofConfined();
         TorchOps libtorch = new TorchOps();
         SimdOps simd = new SimdOps(1)) {
-      List<Ops.Expert<Weights>> ours = new ArrayList<>();
-      List<Ops.Expert<Tensor>> theirs = new ArrayList<>();
+      List<Ops.FeedForward<Weights>> ours = new ArrayList<>();
+      List<Ops.FeedForward<Tensor>> theirs = new ArrayList<>();
       for (int e = 0; e < count; e++) {
         float[] gate = ScalarReference.random(random, inner * width);
         float[] up = ScalarReference.random(random, inner * width);
         float[] down = ScalarReference.random(random, width * inner);
         ours.add(
-            new Ops.Expert<>(
+            new Ops.FeedForward<>(
                 packed(gate, inner, width, arena),
                 packed(up, inner, width, arena),
                 packed(down, width, inner, arena)));
         theirs.add(
-            new Ops.Expert<>(
+            new Ops.FeedForward<>(
                 torch(gate).view(inner, width),
                 torch(up).view(inner, width),
                 torch(down).view(width, inner)));

@@ -34,8 +34,7 @@ class PromptProductsTest {
         PackedMatrix packed = PackedMatrix.pack(type, out, in, bytes, row -> row, arena);
         for (int rows : new int[] {1, 7, 16, 17, 32, 33, 130, 300}) {
           Matrix x = new Matrix(rows, in, ScalarReference.random(random, rows * in));
-          Matrix result = new Matrix(rows, out);
-          products.multiply(x, packed, result);
+          Matrix result = products.multiply(x, packed);
           for (int row : new int[] {0, rows / 2, rows - 1}) {
             for (int i = 0; i < out; i++) {
               double sum = 0;
@@ -50,9 +49,8 @@ class PromptProductsTest {
                   .as("seed %d, %s [%d, %d], %d rows", SEED, type, out, in, rows)
                   .isCloseTo(sum, within(1e-6 * size + 1e-9));
             }
-            Matrix alone = new Matrix(1, out);
             float[] itself = Arrays.copyOfRange(x.values(), row * in, (row + 1) * in);
-            products.multiply(new Matrix(1, in, itself), packed, alone);
+            Matrix alone = products.multiply(new Matrix(1, in, itself), packed);
             assertThat(alone.values())
                 .as("seed %d, a row alone and among %d", SEED, rows)
                 .isEqualTo(Arrays.copyOfRange(result.values(), row * out, (row + 1) * out));
@@ -87,6 +85,41 @@ class PromptProductsTest {
       ops.promptRows(new boolean[0]);
       assertThat(ops.linear(x, packed).values()).isEqualTo(generated);
     }
+  }
+
+  @ParameterizedTest
+  @EnumSource(Ops.Gate.class)
+  void aFeedForwardPartHasTheBitsOfItsProductsOneByOne(Ops.Gate gate) {
+    try (Arena arena = Arena.ofShared();
+        SimdOps ops = new SimdOps(2)) {
+      for (int[] shape : new int[][] {{32, 32}, {64, 96}, {2112, 64}, {96, 2112}}) {
+        int width = shape[0];
+        int inner = shape[1];
+        PackedMatrix opening = matrix(WeightType.Q8_0, inner, width, arena);
+        PackedMatrix up = matrix(WeightType.Q4_0, inner, width, arena);
+        PackedMatrix down = matrix(WeightType.Q8_0, width, inner, arena);
+        for (int rows : new int[] {1, 33, 300}) {
+          Matrix x = new Matrix(rows, width, ScalarReference.random(random, rows * width));
+          boolean[] prompts = new boolean[rows];
+          for (int row = 0; row < rows; row++) {
+            prompts[row] = row % 3 != 1;
+          }
+          ops.promptRows(prompts);
+          Matrix g = ops.linear(x, opening);
+          Matrix u = ops.linear(x, up);
+          Matrix gated = gate == Ops.Gate.SWIGLU ? ops.swiGlu(g, u) : ops.geGlu(g, u);
+          assertThat(ops.feedForward(x, new Ops.FeedForward<>(opening, up, down), gate).values())
+              .as("seed %d, %d rows, [%d, %d]", SEED, rows, width, inner)
+              .isEqualTo(ops.linear(gated, down).values());
+        }
+      }
+    }
+  }
+
+  private PackedMatrix matrix(WeightType type, int out, int in, Arena arena) {
+    MemorySegment bytes =
+        ScalarReference.encode(type, ScalarReference.random(random, out * in), arena);
+    return PackedMatrix.pack(type, out, in, bytes, row -> row, arena);
   }
 
   private static float bf16(float value) {

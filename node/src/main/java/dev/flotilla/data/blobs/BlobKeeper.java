@@ -24,6 +24,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.LongSupplier;
+import java.util.stream.Collectors;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -168,7 +169,11 @@ final class BlobKeeper implements AutoCloseable {
     // With an object store the nodes keep only what passes through them.
     List<BlobPlan.Action> actions =
         BlobPlan.actions(
-            objects.isPresent() ? Set.of() : live.get(), members(), held, config.copies());
+            objects.isPresent() ? Set.of() : live.get(),
+            members(),
+            leaving(),
+            held,
+            config.copies());
     long elapsedMs = TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - beganNs);
     carryOut(actions, config.collectDelay().plusMillis(elapsedMs), controller.get().epoch());
   }
@@ -185,6 +190,13 @@ final class BlobKeeper implements AutoCloseable {
           });
     }
     return members;
+  }
+
+  private Set<String> leaving() {
+    return cluster.nodes().stream()
+        .filter(node -> node.state() == NodeInfo.State.DRAINING)
+        .map(NodeInfo::id)
+        .collect(Collectors.toSet());
   }
 
   /** How many chunks in use are on no node that answers but this one; from any node. */

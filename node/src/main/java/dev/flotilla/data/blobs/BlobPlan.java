@@ -31,14 +31,25 @@ final class BlobPlan {
   /**
    * @param live all chunks that a blob or an upload mentions
    * @param members nodes that count as keepers
+   * @param leaving those of them that keep what they have and get nothing more
    * @param held what each node has that answered; one that did not is left alone
    */
   static List<Action> actions(
-      Set<String> live, Set<String> members, Map<String, Set<String>> held, int copies) {
+      Set<String> live,
+      Set<String> members,
+      Set<String> leaving,
+      Map<String, Set<String>> held,
+      int copies) {
     List<Action> urgent = new ArrayList<>();
     List<Action> others = new ArrayList<>();
     for (String chunk : live) {
-      List<String> keepers = BlobPlacement.keepers(chunk, members, copies);
+      List<String> eligible =
+          members.stream()
+              .filter(
+                  node ->
+                      !leaving.contains(node) || held.getOrDefault(node, Set.of()).contains(chunk))
+              .toList();
+      List<String> keepers = BlobPlacement.keepers(chunk, eligible, copies);
       List<String> holders =
           held.entrySet().stream()
               .filter(node -> node.getValue().contains(chunk))

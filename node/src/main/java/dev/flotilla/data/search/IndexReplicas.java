@@ -122,8 +122,11 @@ public final class IndexReplicas implements AutoCloseable {
     }
   }
 
-  /** The nodes among which shards are placed: one that is silent or to stop stays for a while. */
-  List<String> eligible() {
+  /**
+   * The nodes among which an index's shards are placed: one that is silent or to stop stays for a
+   * while, but gets nothing that was made since it is to stop.
+   */
+  List<String> eligible(IndexCatalog.Known index) {
     List<String> eligible = new ArrayList<>();
     for (NodeInfo node : cluster.nodes()) {
       if (node.state() == NodeInfo.State.UP) {
@@ -132,10 +135,8 @@ public final class IndexReplicas implements AutoCloseable {
       boolean in =
           switch (node.state()) {
             case UP -> true;
-            case DRAINING, LOST ->
-                nanoTime.getAsLong()
-                        - awaySinceNs.computeIfAbsent(node.id(), id -> nanoTime.getAsLong())
-                    < tuning.replaceAfterMs * 1_000_000;
+            case DRAINING -> staysFor(node) && index.epoch() < cluster.drainedSince(node.id());
+            case LOST -> staysFor(node);
           };
       if (in) {
         eligible.add(node.id());
@@ -144,9 +145,15 @@ public final class IndexReplicas implements AutoCloseable {
     return eligible;
   }
 
+  private boolean staysFor(NodeInfo away) {
+    long nowNs = nanoTime.getAsLong();
+    return nowNs - awaySinceNs.computeIfAbsent(away.id(), id -> nowNs)
+        < tuning.replaceAfterMs * 1_000_000;
+  }
+
   /** The nodes that should search a shard. */
   List<String> placed(IndexCatalog.Known index, int shard) {
-    List<String> ranked = SearchPlacement.rank(index.generation(), shard, eligible());
+    List<String> ranked = SearchPlacement.rank(index.generation(), shard, eligible(index));
     return ranked.subList(0, Math.min(index.settings().replicas(), ranked.size()));
   }
 

@@ -97,7 +97,7 @@ class BlobPlacementTest {
         members.remove(all.getLast());
       }
       for (int round = 0; round < 3; round++) {
-        for (BlobPlan.Action action : BlobPlan.actions(live, members, held, 3)) {
+        for (BlobPlan.Action action : BlobPlan.actions(live, members, Set.of(), held, 3)) {
           switch (action) {
             case BlobPlan.Copy copy -> {
               assertThat(held.values().stream().anyMatch(h -> h.contains(copy.chunk())))
@@ -115,7 +115,7 @@ class BlobPlacementTest {
           }
         }
       }
-      assertThat(BlobPlan.actions(live, members, held, 3))
+      assertThat(BlobPlan.actions(live, members, Set.of(), held, 3))
           .as("seed %d", seed)
           .allMatch(BlobPlan.Missing.class::isInstance);
       for (String chunk : present) {
@@ -134,7 +134,25 @@ class BlobPlacementTest {
     held.put(order.get(0), Set.of(chunk));
     held.put(order.get(1), Set.of());
     held.put(order.get(3), Set.of(chunk));
-    assertThat(BlobPlan.actions(Set.of(chunk), Set.copyOf(order), held, 3))
+    assertThat(BlobPlan.actions(Set.of(chunk), Set.copyOf(order), Set.of(), held, 3))
         .containsExactly(new BlobPlan.Copy(chunk, order.get(1)));
+  }
+
+  @Test
+  void aNodeThatIsToStopKeepsWhatItHasAndGetsNothingMore() {
+    String chunk = chunks(new Random(2), 1).getFirst();
+    List<String> order = BlobPlacement.order(chunk, nodes(4));
+    Set<String> leaving = Set.of(order.getFirst());
+    Map<String, Set<String>> held = new TreeMap<>();
+    order.forEach(node -> held.put(node, Set.of()));
+    held.put(order.get(1), Set.of(chunk));
+    held.put(order.get(2), Set.of(chunk));
+    assertThat(BlobPlan.actions(Set.of(chunk), Set.copyOf(order), leaving, held, 3))
+        .containsExactly(new BlobPlan.Copy(chunk, order.get(3)));
+    held.put(order.get(3), Set.of(chunk));
+    assertThat(BlobPlan.actions(Set.of(chunk), Set.copyOf(order), leaving, held, 3)).isEmpty();
+    held.put(order.getFirst(), Set.of(chunk));
+    assertThat(BlobPlan.actions(Set.of(chunk), Set.copyOf(order), leaving, held, 3))
+        .containsExactly(new BlobPlan.DropSurplus(chunk, order.get(3)));
   }
 }
