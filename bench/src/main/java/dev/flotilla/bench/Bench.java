@@ -24,6 +24,8 @@ import picocli.CommandLine.Command;
       DecodeBench.class,
       PrefillBench.class,
       BatchBench.class,
+      LoadBench.class,
+      KernelsBench.class,
       AgreeBench.class,
       CommandLine.HelpCommand.class
     },

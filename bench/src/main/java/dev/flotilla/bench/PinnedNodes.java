@@ -16,6 +16,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
 
 /** A cluster of nodes, each a process pinned to some cores, that serves one model. */
 final class PinnedNodes implements AutoCloseable {
@@ -75,6 +76,11 @@ final class PinnedNodes implements AutoCloseable {
   /** Serves the model on so many nodes, and returns once it answers. */
   void deploy(Path model, int count, Map<String, ?> more) throws InterruptedException {
     add(model);
+    deployAdded(count, more);
+  }
+
+  /** As above, of the model that is there. */
+  void deployAdded(int count, Map<String, ?> more) throws InterruptedException {
     Map<String, Object> wanted = new HashMap<>(more);
     wanted.putAll(Map.of("model", MODEL, "force", true));
     client.post("/api/deployments", wanted);
@@ -86,6 +92,19 @@ final class PinnedNodes implements AutoCloseable {
           return deployment.path("state").asText().equals("ready")
               && first.path("stages").size() == count;
         });
+  }
+
+  /** Stops serving, and returns once no node does. */
+  void withdraw() throws InterruptedException {
+    client.delete("/api/deployments/" + MODEL);
+    await("it is still served", () -> client.get("/api/deployments").isEmpty());
+  }
+
+  /** Bytes of model files that a node has on its disk. */
+  long modelBytes(int node) throws IOException {
+    try (Stream<Path> files = Files.walk(nodes.get(node).folder().resolve("data/models"))) {
+      return files.filter(Files::isRegularFile).mapToLong(file -> file.toFile().length()).sum();
+    }
   }
 
   static void await(String otherwise, BooleanSupplier condition) throws InterruptedException {

@@ -44,6 +44,11 @@ abstract class ClientCommand implements Callable<Integer> {
   private boolean marked;
 
   Client client() {
+    return client(url);
+  }
+
+  /** A client of another node, with the same key. */
+  Client client(String url) {
     Client client =
         new Client(url, key.or(() -> Client.keyIn(data.orElseGet(Client::defaultFolder))));
     return allowStale ? client.allowingStale(this::mark) : client;

@@ -1,6 +1,7 @@
 package dev.flotilla.app;
 
 import dev.flotilla.FlotillaException;
+import java.util.List;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 
@@ -28,6 +29,7 @@ import picocli.CommandLine.Command;
       StopCommand.class,
       RemoveCommand.class,
       DrainCommand.class,
+      UpgradeCommand.class,
       RemoveNodeCommand.class,
       LockCommand.class,
       BackupCommand.class,
@@ -59,7 +61,11 @@ public final class Main {
 
   /** Runs one command and exits with its code. */
   public static void main(String[] arguments) {
-    System.exit(run(arguments));
+    int code = run(arguments);
+    if (code != 0 && arguments.length > 0 && arguments[0].equals("up")) {
+      Builds.goBack(List.of(arguments), "the node did not start");
+    }
+    System.exit(code);
   }
 
   static int run(String... arguments) {

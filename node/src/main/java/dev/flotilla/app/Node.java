@@ -13,6 +13,7 @@ import dev.flotilla.gateway.Gateway;
 import dev.flotilla.gateway.GatewayConfig;
 import dev.flotilla.gateway.GatewayServices;
 import dev.flotilla.gateway.Invites;
+import dev.flotilla.gateway.Restarts;
 import dev.flotilla.gateway.StoredResponses;
 import dev.flotilla.serve.NodeProfile;
 import dev.flotilla.serve.Profiler;
@@ -33,7 +34,8 @@ import java.time.InstantSource;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -77,7 +79,8 @@ final class Node {
   private final TrainingService training;
   private final Imports imports;
   private final Gateway gateway;
-  private final CountDownLatch removed = new CountDownLatch(1);
+  private final CompletableFuture<Optional<Restarts.Build>> end = new CompletableFuture<>();
+  private volatile boolean restartable;
   private final AtomicBoolean stopped = new AtomicBoolean();
   private volatile GatewayServices.Health health =
       new GatewayServices.Health("starting", "this node is starting");
@@ -170,6 +173,7 @@ final class Node {
                 training,
                 imports,
                 this::invite,
+                restarts(),
                 this::health,
                 metrics,
                 InstantSource.system(),
@@ -230,12 +234,51 @@ final class Node {
     health =
         new GatewayServices.Health("removed", "this node was removed from its cluster for good");
     stop();
-    removed.countDown();
+    end.complete(Optional.empty());
   }
 
-  /** Returns when this node has been removed from its cluster, and has stopped. */
-  void awaitRemoval() throws InterruptedException {
-    removed.await();
+  /** From now on the process can be told to restart; see {@link #awaitEnd}. */
+  void restartable() {
+    restartable = true;
+  }
+
+  /**
+   * Returns when this node has been removed from its cluster, and has stopped; or when it is to
+   * stop, and the process to start again with the build that this returns.
+   */
+  Optional<Restarts.Build> awaitEnd() throws InterruptedException {
+    try {
+      return end.get();
+    } catch (ExecutionException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private Restarts restarts() {
+    return new Restarts() {
+      @Override
+      public Build running() {
+        return Builds.running()
+            .filter(build -> restartable)
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        FlotillaException.Code.INVALID,
+                        "this node is part of another program, or was not started by its launcher",
+                        "Restart that program."));
+      }
+
+      @Override
+      public Build look(Path home) {
+        return Builds.look(home);
+      }
+
+      @Override
+      public void restart(Build next) {
+        log.info("restarts with version {} in {}", next.version(), next.home());
+        end.complete(Optional.of(next));
+      }
+    };
   }
 
   /** Lets running requests end, then closes everything. */

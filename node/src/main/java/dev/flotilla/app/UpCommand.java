@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.IoReason;
 import dev.flotilla.client.Client;
+import dev.flotilla.gateway.Restarts;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
@@ -12,6 +13,7 @@ import java.net.UnknownHostException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import org.slf4j.bridge.SLF4JBridgeHandler;
@@ -117,6 +119,9 @@ final class UpCommand implements Callable<Integer> {
                 insecureHttp,
                 join.map(address -> new Node.Join(address, token.orElseThrow())),
                 ModelSources.of(System.getenv(), privateSources)));
+    List<String> arguments = spec.root().commandLine().getParseResult().originalArgs();
+    node.restartable();
+    Builds.watch(arguments);
     otlpEndpoint.ifPresent(node::exportLog);
     Files.writeString(pid, ProcessHandle.current().pid() + "\n");
     pid.toFile().deleteOnExit();
@@ -140,9 +145,14 @@ final class UpCommand implements Callable<Integer> {
       throw e;
     }
     impatient.interrupt();
+    Builds.started();
     System.out.println("ready http://" + bind + ":" + port);
-    node.awaitRemoval();
+    Optional<Restarts.Build> next = node.awaitEnd();
     failed = true;
+    if (next.isPresent()) {
+      node.stop();
+      Builds.become(next.get(), arguments);
+    }
     throw new FlotillaException(
         Code.CONFLICT,
         "this node was removed from its cluster for good",

@@ -13,7 +13,7 @@ import java.util.Map;
  * @param advertisedHost where other nodes reach this one
  * @param httpPort the HTTP API's port P, which belongs to the caller; this package uses P+1
  *     (node-to-node calls), P+2 (Raft) and P+3 (joining)
- * @param version of the program; nodes of one cluster share major and minor
+ * @param version of the program; as {@link Versions} has it
  * @param clock for token expiry and for comparing clocks at a join
  * @param profile what the node measured of itself, by name with units
  */

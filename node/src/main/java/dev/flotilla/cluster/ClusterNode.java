@@ -1,11 +1,14 @@
 package dev.flotilla.cluster;
 
+import com.google.common.util.concurrent.ListenableFuture;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.proto.EnterReply;
 import dev.flotilla.cluster.proto.EnterRequest;
 import dev.flotilla.cluster.proto.MembershipGrpc;
+import dev.flotilla.cluster.proto.PingReply;
+import dev.flotilla.cluster.proto.PingRequest;
 import io.grpc.BindableService;
 import io.grpc.Context;
 import io.grpc.Contexts;
@@ -29,12 +32,14 @@ import java.security.cert.X509Certificate;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
@@ -67,6 +72,7 @@ public final class ClusterNode implements Cluster {
   private static final long WAITING_NOTE_NS = 10_000_000_000L;
   private static final long ASK_NS = 3_000_000_000L;
   private static final long AGE_PATIENCE_MS = 2_000;
+  private static final long VERSION_TIMEOUT_MS = 1_500;
 
   private final ClusterConfig config;
   private final Identity identity;
@@ -74,6 +80,7 @@ public final class ClusterNode implements Cluster {
   private final Tls tls;
   private final DiskSpace disk;
   private final RaftRegistry registry;
+  private final VersionCheck versions;
   private final PeerChannels channels;
   private final FolderAge age;
   private final ClockWatch clocks;
@@ -97,9 +104,10 @@ public final class ClusterNode implements Cluster {
     this.registry =
         new RaftRegistry(
             config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning, disk);
-    this.channels = new PeerChannels(tls.client());
     this.age = new FolderAge(config.dataFolder());
     this.clocks = new ClockWatch(identity.nodeId(), config.clock());
+    this.versions = new VersionCheck(identity.nodeId(), config.version());
+    this.channels = new PeerChannels(tls.client(), versions.saying());
     this.core =
         new ClusterCore(
             identity.nodeId(),
@@ -523,9 +531,11 @@ public final class ClusterNode implements Cluster {
       checkAge();
       registry.start();
       registry.subscribe(this::onChange);
+      checkVersion();
       enter();
       awaitLeader();
       openJoinServer();
+      checkVersion();
       register();
       disk.start(registry);
       core.open();
@@ -581,7 +591,7 @@ public final class ClusterNode implements Cluster {
                 new InetSocketAddress(config.bindHost(), config.servicePort()))
             .sslContext(tls.server())
             .executor(calls)
-            .intercept(new PeerInterceptor())
+            .intercept(new PeerInterceptor(versions))
             .handshakeTimeout(10, TimeUnit.SECONDS)
             .maxInboundMessageSize(PeerChannels.MAX_MESSAGE_BYTES)
             .permitKeepAliveTime(1, TimeUnit.SECONDS)
@@ -603,6 +613,36 @@ public final class ClusterNode implements Cluster {
       joinServer = opened;
     } catch (IOException e) {
       throw portInUse(config.joinPort(), "joining", 3, e);
+    }
+  }
+
+  /** Of nodes whose versions do not fit, the one that comes to the others does not start. */
+  private void checkVersion() {
+    Set<String> others = new HashSet<>();
+    identity.facts().peers().forEach(peer -> others.add(peer.nodeId()));
+    nodes().forEach(node -> others.add(node.id()));
+    others.remove(self());
+    List<ListenableFuture<PingReply>> answers = new ArrayList<>();
+    for (String other : others) {
+      answers.add(
+          MembershipGrpc.newFutureStub(channel(other))
+              .withDeadlineAfter(VERSION_TIMEOUT_MS, TimeUnit.MILLISECONDS)
+              .ping(PingRequest.newBuilder().setFromNode(self()).build()));
+    }
+    for (ListenableFuture<PingReply> answer : answers) {
+      try {
+        PingReply _ = answer.get();
+      } catch (ExecutionException e) {
+        Status status = Status.fromThrowable(e);
+        if (status.getCode() == Status.Code.FAILED_PRECONDITION) {
+          throw new FlotillaException(
+              Code.CONFLICT, "this node is refused: " + status.getDescription(), "");
+        }
+        // Who is silent does not refuse.
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        return;
+      }
     }
   }
 
@@ -780,7 +820,7 @@ public final class ClusterNode implements Cluster {
     lock.close();
   }
 
-  private static final class PeerInterceptor implements ServerInterceptor {
+  private record PeerInterceptor(VersionCheck versions) implements ServerInterceptor {
     @Override
     public <Q, R> ServerCall.Listener<Q> interceptCall(
         ServerCall<Q, R> call, Metadata headers, ServerCallHandler<Q, R> next) {
@@ -788,11 +828,14 @@ public final class ClusterNode implements Cluster {
       try {
         if (session != null
             && session.getPeerCertificates()[0] instanceof X509Certificate certificate) {
+          String peer = CertificateAuthority.nodeId(certificate);
+          Optional<Status> refusal = versions.refusal(peer, headers);
+          if (refusal.isPresent()) {
+            call.close(refusal.get(), new Metadata());
+            return new ServerCall.Listener<>() {};
+          }
           return Contexts.interceptCall(
-              Context.current().withValue(PEER, CertificateAuthority.nodeId(certificate)),
-              call,
-              headers,
-              next);
+              Context.current().withValue(PEER, peer), call, headers, next);
         }
       } catch (SSLPeerUnverifiedException e) {
         LOG.warn("a call without a peer certificate", e);

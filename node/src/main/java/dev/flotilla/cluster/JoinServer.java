@@ -177,14 +177,14 @@ final class JoinServer implements AutoCloseable {
   }
 
   private void checkVersionAndClock(Joining.Request request) {
-    if (!Joining.compatible(config.version(), request.version())) {
+    if (!Versions.adjacent(config.version(), request.version())) {
       throw new FlotillaException(
           Code.INVALID,
           "the joining node runs version "
               + request.version()
               + " but this cluster runs "
               + config.version(),
-          "Install version " + config.version() + " on the joining node.");
+          Versions.rule(config.version()));
     }
     long differenceMs = request.clockMs() - config.clock().millis();
     if (Math.abs(differenceMs) > Joining.MAX_CLOCK_DIFFERENCE.toMillis()) {

@@ -100,15 +100,4 @@ final class Joining {
     }
     return Json.read(in.readNBytes(length), type);
   }
-
-  /** Nodes of one cluster share major and minor version. */
-  static boolean compatible(String version, String other) {
-    return majorMinor(version).equals(majorMinor(other));
-  }
-
-  private static String majorMinor(String version) {
-    int first = version.indexOf('.');
-    int second = first < 0 ? -1 : version.indexOf('.', first + 1);
-    return second < 0 ? version : version.substring(0, second);
-  }
 }

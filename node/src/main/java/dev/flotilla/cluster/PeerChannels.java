@@ -2,6 +2,7 @@ package dev.flotilla.cluster;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
+import io.grpc.ClientInterceptor;
 import io.grpc.ManagedChannel;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.netty.handler.ssl.SslContext;
@@ -20,11 +21,16 @@ final class PeerChannels implements AutoCloseable {
   private record Kept(String host, int port, long incarnation, ManagedChannel channel) {}
 
   private final SslContext ssl;
+  private final ClientInterceptor interceptor;
   private final Map<String, Kept> kept = new HashMap<>();
   private boolean closed;
 
-  PeerChannels(SslContext ssl) {
+  /**
+   * @param interceptor of all calls
+   */
+  PeerChannels(SslContext ssl, ClientInterceptor interceptor) {
     this.ssl = ssl;
+    this.interceptor = interceptor;
   }
 
   synchronized ManagedChannel to(String nodeId, String host, int servicePort, long incarnation) {
@@ -69,6 +75,7 @@ final class PeerChannels implements AutoCloseable {
     return NettyChannelBuilder.forAddress(host, servicePort)
         .overrideAuthority(Tls.authorityOf(nodeId))
         .sslContext(ssl)
+        .intercept(interceptor)
         .maxInboundMessageSize(MAX_MESSAGE_BYTES)
         .keepAliveTime(5, TimeUnit.SECONDS)
         .keepAliveTimeout(5, TimeUnit.SECONDS)

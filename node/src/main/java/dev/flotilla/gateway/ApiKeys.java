@@ -36,7 +36,10 @@ public final class ApiKeys {
 
   private static final Logger log = LoggerFactory.getLogger(ApiKeys.class);
   private static final String KIND = "key";
-  private static final String ADMIN = "admin";
+
+  /** The key that the first node makes for whoever runs the cluster. */
+  static final String ADMIN = "admin";
+
   private static final int WRONG_KEYS_MAX = 20;
   private static final long BAN_NS = 10_000_000_000L;
   private static final int ADDRESSES_MAX = 10_000;

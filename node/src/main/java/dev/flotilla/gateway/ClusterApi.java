@@ -54,6 +54,7 @@ final class ClusterApi {
       n.put("state", node.state().name().toLowerCase(Locale.ROOT));
       n.put("pid", node.pid());
       n.put("version", node.version());
+      n.put("incarnation", node.incarnation());
       ArrayNode roles = n.putArray("roles");
       if (node.id().equals(leader)) {
         roles.add("controller");

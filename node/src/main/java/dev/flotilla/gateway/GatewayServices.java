@@ -31,6 +31,7 @@ public record GatewayServices(
     TrainingJobs training,
     ModelImports imports,
     Invites invites,
+    Restarts restarts,
     Supplier<Health> health,
     PrometheusMeterRegistry metrics,
     InstantSource clock,

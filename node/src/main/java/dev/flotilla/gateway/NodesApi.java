@@ -6,8 +6,11 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Versions;
 import dev.flotilla.gateway.GatewayHandler.Access;
 import dev.flotilla.gateway.GatewayHandler.Route;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -38,6 +41,8 @@ final class NodesApi {
     return List.of(
         Route.named("POST", "/api/cluster/nodes/*/drain", Access.KEY, this::drain),
         Route.named("DELETE", "/api/cluster/nodes/*/drain", Access.KEY, this::undrain),
+        Route.named("POST", "/api/cluster/nodes/*/restart", Access.WORK, this::restart)
+            .fields("home", "check"),
         Route.named("DELETE", "/api/cluster/nodes/*", Access.WORK, this::remove).query("force"));
   }
 
@@ -52,6 +57,75 @@ final class NodesApi {
     NodeInfo node = find(idOrName);
     services.cluster().drain(node.id(), false);
     exchange.send(200, answer(node).put("state", "up"));
+  }
+
+  private void restart(Exchange exchange, String idOrName) {
+    if (!exchange.keyName().equals(ApiKeys.ADMIN)) {
+      // It runs a program of the machine.
+      throw ApiError.of(403, "forbidden", "Only the admin key restarts nodes.");
+    }
+    NodeInfo node = find(idOrName);
+    if (!node.id().equals(services.cluster().self())) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "this is not node " + node.id(),
+          "Ask that node itself, at " + node.host() + ":" + node.httpPort() + ".");
+    }
+    Fields fields = exchange.json();
+    Restarts restarts = services.restarts();
+    Restarts.Build now = restarts.running();
+    Restarts.Build next =
+        restarts.look(fields.text("home").map(NodesApi::folder).orElse(now.home()));
+    for (NodeInfo other : services.cluster().nodes()) {
+      if (!Versions.adjacent(next.version(), other.version())) {
+        throw new FlotillaException(
+            Code.CONFLICT,
+            "version "
+                + next.version()
+                + " in "
+                + next.home()
+                + " cannot be in one cluster with version "
+                + other.version()
+                + " of node "
+                + other.id()
+                + " ("
+                + other.name()
+                + ")",
+            "Go through the minor versions between, one after the other.");
+      }
+    }
+    ObjectNode answer = answer(node);
+    answer.put("home", now.home().toString()).put("version", now.version());
+    answer.putObject("next").put("home", next.home().toString()).put("version", next.version());
+    if (!fields.flag("check", false)) {
+      checkOthersAreFilled(node);
+      restarts.restart(next);
+    }
+    exchange.send(200, answer);
+  }
+
+  private static Path folder(String text) {
+    try {
+      Path folder = Path.of(text);
+      if (folder.isAbsolute()) {
+        return folder.normalize();
+      }
+    } catch (InvalidPathException e) {
+      // Said below.
+    }
+    throw ApiError.invalid("home", "home must be the absolute path of a folder on that machine.");
+  }
+
+  /** What only this node has a whole copy of would be away while it restarts. */
+  private void checkOthersAreFilled(NodeInfo node) {
+    List<String> only =
+        services.cluster().nodes().size() == 1 ? List.of() : services.data().onlyOn(node.id());
+    if (!only.isEmpty()) {
+      throw new FlotillaException(
+          Code.CONFLICT,
+          "no other node has a whole copy yet of " + String.join("; ", only),
+          "Wait until the other nodes have been filled.");
+    }
   }
 
   private static ObjectNode answer(NodeInfo node) {

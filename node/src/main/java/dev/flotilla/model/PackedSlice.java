@@ -7,7 +7,6 @@ import dev.flotilla.model.TensorShare.Span;
 import dev.flotilla.tensor.Blocks;
 import dev.flotilla.tensor.Gain;
 import dev.flotilla.tensor.Matrix;
-import dev.flotilla.tensor.PackedMatrix;
 import dev.flotilla.tensor.SimdOps;
 import dev.flotilla.tensor.Weights;
 import java.lang.foreign.Arena;
@@ -72,18 +71,18 @@ public final class PackedSlice implements LayerSlice {
       TensorShare share,
       AllReduce allReduce) {
     ModelConfig config = source.header().modelConfig();
-    Loader loader = new Loader(source, config, share, Arena.ofShared());
+    Loader loader = new Loader(source, config, share, new SimdOps(threads), Arena.ofShared());
     try {
-      return new PackedSlice(config, range, threads, kv, cachePositions, loader, allReduce);
+      return new PackedSlice(config, range, kv, cachePositions, loader, allReduce);
     } catch (OutOfMemoryError e) {
-      loader.arena.close();
+      loader.giveBack();
       throw new FlotillaException(
           Code.BUSY,
           "not enough memory for layers " + range.first() + " to " + range.last(),
           "Free memory, or spread the model over more nodes",
           e);
     } catch (RuntimeException e) {
-      loader.arena.close();
+      loader.giveBack();
       throw e;
     }
   }
@@ -91,7 +90,6 @@ public final class PackedSlice implements LayerSlice {
   private PackedSlice(
       ModelConfig config,
       LayerRange range,
-      int threads,
       KvFormat kv,
       int cachePositions,
       Loader loader,
@@ -112,7 +110,7 @@ public final class PackedSlice implements LayerSlice {
     finalNorm = last ? loader.gain(ModelTensors.FINAL_NORM) : null;
     output = !last ? null : config.tiedEmbeddings() ? table : loader.matrix(ModelTensors.OUTPUT);
     weightBytes = loader.bytes;
-    ops = new SimdOps(threads);
+    ops = loader.ops;
     ModelConfig here = loader.share.of(config);
     cache = new KvCache(ops, here, range, kv, cachePositions);
     float[] factors = ModelTensors.usedFactors(config).map(loader::vector).orElse(new float[0]);
@@ -220,14 +218,21 @@ public final class PackedSlice implements LayerSlice {
     private final TensorSource source;
     private final ModelConfig config;
     private final TensorShare share;
+    private final SimdOps ops;
     private final Arena arena;
     private long bytes;
 
-    Loader(TensorSource source, ModelConfig config, TensorShare share, Arena arena) {
+    Loader(TensorSource source, ModelConfig config, TensorShare share, SimdOps ops, Arena arena) {
       this.source = source;
       this.config = config;
       this.share = share;
+      this.ops = ops;
       this.arena = arena;
+    }
+
+    void giveBack() {
+      ops.close();
+      arena.close();
     }
 
     /** A layer's weights, cut from its tensors where these hold several. */
@@ -270,8 +275,7 @@ public final class PackedSlice implements LayerSlice {
               ? row -> ModelTensors.interleavedRow(row, config.headWidth())
               : IntUnaryOperator.identity();
       if (columns.count() == info.columns()) {
-        return count(
-            PackedMatrix.pack(info.type(), rows.count(), columns.count(), data, sourceRow, arena));
+        return count(ops.pack(info.type(), rows.count(), columns.count(), data, sourceRow, arena));
       }
       TensorShare.requireBlocks(columns, info.type(), name);
       long from = info.type().bytes(columns.first());
@@ -281,8 +285,7 @@ public final class PackedSlice implements LayerSlice {
         for (long row = 0; row < rows.count(); row++) {
           MemorySegment.copy(data, row * rowBytes + from, cut, row * width, width);
         }
-        return count(
-            PackedMatrix.pack(info.type(), rows.count(), columns.count(), cut, sourceRow, arena));
+        return count(ops.pack(info.type(), rows.count(), columns.count(), cut, sourceRow, arena));
       }
     }
 

@@ -4,10 +4,12 @@ import com.google.protobuf.ByteString;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.model.KernelGuard;
 import dev.flotilla.model.LayerProbe;
 import dev.flotilla.model.LayerSpeeds;
 import dev.flotilla.serve.proto.Echoed;
 import dev.flotilla.serve.proto.LinksGrpc;
+import dev.flotilla.tensor.MachineLimits;
 import io.grpc.BindableService;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
@@ -161,6 +163,15 @@ public final class Profiler implements AutoCloseable {
     if (speeds.isEmpty()) {
       return; // there is work now; later, then
     }
+    MachineLimits limits = MachineLimits.measure(threads, nanoTime);
+    KernelGuard.figures(speeds.get(), limits).stream()
+        .filter(figure -> !figure.sound())
+        .forEach(
+            figure ->
+                log.warn(
+                    "a kernel is slower here than it should be: {}; if `flotilla bench kernels` says so"
+                        + " too, another Java 25 may compile it better",
+                    figure));
     profile.putAll(NodeProfile.figures(speeds.get()));
     NodeProfile.keep(folder, version, profile);
     unpublished = true;

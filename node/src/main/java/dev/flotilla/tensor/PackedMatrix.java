@@ -31,6 +31,9 @@ public final class PackedMatrix implements Weights {
   /** Rows of a tile. */
   static final int TILE = 32;
 
+  /** What packing an element costs, in multiplications. */
+  private static final long WORK = 4;
+
   /** Largest exponent of a half. */
   private static final int HALF_EXPONENT = 15;
 
@@ -72,6 +75,17 @@ public final class PackedMatrix implements Weights {
       MemorySegment source,
       IntUnaryOperator sourceRow,
       Arena arena) {
+    return pack(type, out, in, source, sourceRow, arena, Workers.ALONE);
+  }
+
+  static PackedMatrix pack(
+      WeightType type,
+      int out,
+      int in,
+      MemorySegment source,
+      IntUnaryOperator sourceRow,
+      Arena arena,
+      Workers workers) {
     if (out < 1 || in < 1 || in % type.blockElements() != 0) {
       throw new IllegalArgumentException(type + " [" + out + ", " + in + "]");
     }
@@ -84,9 +98,14 @@ public final class PackedMatrix implements Weights {
     MemorySegment tiles = SystemCalls.allocate(tileBytes * ((out + TILE - 1) / TILE), arena);
     int raised = type.integers() ? raised(type, source) : 0;
     PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles, raised);
-    for (int row = 0; row < out; row++) {
-      packed.packRow(row, source, rowBytes * sourceRow.applyAsInt(row));
-    }
+    workers.each(
+        packed.tileCount(),
+        WORK * out * in,
+        (_, tile) -> {
+          for (int row = tile * TILE; row < Math.min(out, (tile + 1) * TILE); row++) {
+            packed.packRow(row, source, rowBytes * sourceRow.applyAsInt(row));
+          }
+        });
     return packed;
   }
 
@@ -149,22 +168,14 @@ public final class PackedMatrix implements Weights {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 34L * block;
           packScale(source.get(SHORT, read), tile, block, lane);
-          long write = numbers(tile, block) + 4L * lane;
-          for (int column = 0; column < 32; column++) {
-            byte quant = source.get(ValueLayout.JAVA_BYTE, read + 2 + column);
-            tiles.set(ValueLayout.JAVA_BYTE, write + inBlock(column), quant);
-          }
+          copyFours(source, read + 2, 8, numbers(tile, block) + 4L * lane);
         }
       }
       case Q4_0 -> {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 18L * block;
           packScale(source.get(SHORT, read), tile, block, lane);
-          long write = numbers(tile, block) + 4L * lane;
-          for (int i = 0; i < 16; i++) {
-            byte pair = source.get(ValueLayout.JAVA_BYTE, read + 2 + i);
-            tiles.set(ValueLayout.JAVA_BYTE, write + inBlock(i), pair);
-          }
+          copyFours(source, read + 2, 4, numbers(tile, block) + 4L * lane);
         }
       }
       case Q4_K, Q5_K, Q6_K -> {
@@ -173,6 +184,13 @@ public final class PackedMatrix implements Weights {
           packSuper(source, read, tile + (long) superBytes(type) * block, lane);
         }
       }
+    }
+  }
+
+  /** Numbers of four columns, side by side here and there. */
+  private void copyFours(MemorySegment source, long read, int fours, long write) {
+    for (int i = 0; i < fours; i++) {
+      tiles.set(INT, write + inBlock(4 * i), source.get(INT, read + 4L * i));
     }
   }
 

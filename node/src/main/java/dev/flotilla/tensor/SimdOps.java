@@ -7,6 +7,7 @@ import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
 import java.util.Arrays;
 import java.util.List;
+import java.util.function.IntUnaryOperator;
 import java.util.function.UnaryOperator;
 import java.util.stream.IntStream;
 
@@ -57,6 +58,17 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
   Workers workers() {
     return workers;
+  }
+
+  /** Packs rows as {@link PackedMatrix#pack} does, shared out among the threads. */
+  public PackedMatrix pack(
+      WeightType type,
+      int out,
+      int in,
+      MemorySegment source,
+      IntUnaryOperator sourceRow,
+      Arena weights) {
+    return PackedMatrix.pack(type, out, in, source, sourceRow, weights, workers);
   }
 
   /**

@@ -33,7 +33,7 @@ public enum WeightType {
   }
 
   /** Whether products are those of integers, with activations rounded to 8 bits. */
-  boolean integers() {
+  public boolean integers() {
     return this == Q8_0 || this == Q4_0;
   }
 

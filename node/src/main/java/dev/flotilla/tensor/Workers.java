@@ -26,6 +26,9 @@ final class Workers implements AutoCloseable {
   /** Between two looks at the clock. */
   private static final int LOOKS = 64;
 
+  /** The caller and nobody else. */
+  static final Workers ALONE = new Workers(1);
+
   /** Runs one item; {@code worker} numbers the thread, from 0, for its scratch memory. */
   @FunctionalInterface
   interface Work {

@@ -337,7 +337,9 @@ class GatewayKillTest {
           "both replicas ready, and streams",
           Duration.ofSeconds(60),
           () -> {
-            ends.stream().filter(CompletableFuture::isCompletedExceptionally).forEach(CompletableFuture::join);
+            ends.stream()
+                .filter(CompletableFuture::isCompletedExceptionally)
+                .forEach(CompletableFuture::join);
             return ready(node, key) && streams.get() > before + 6;
           });
     }

@@ -164,10 +164,10 @@ class JoinTest {
   void anotherMinorVersionIsRefusedAndBothAreNamed() {
     refused(
         Code.INVALID,
-        "runs version 0.2.0 but this cluster runs 0.1.3",
+        "runs version 0.3.0 but this cluster runs 0.1.3",
         () ->
             nodes.join(
-                nodes.config("newer", InstantSource.system(), "0.2.0"), config, cluster.invite()));
+                nodes.config("newer", InstantSource.system(), "0.3.0"), config, cluster.invite()));
   }
 
   @Test

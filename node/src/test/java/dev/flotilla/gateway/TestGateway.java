@@ -56,6 +56,25 @@ final class TestGateway implements AutoCloseable {
   final FakeGenerator generator = new FakeGenerator();
   final FakeEmbedder embedder = new FakeEmbedder();
   final FakeTraining training = new FakeTraining();
+  final List<Restarts.Build> restarted = new ArrayList<>();
+  private final Restarts restarts =
+      new Restarts() {
+        @Override
+        public Build running() {
+          return new Build(Path.of("/opt/flotilla"), "0.1.0");
+        }
+
+        @Override
+        public Build look(Path home) {
+          return new Build(home, home.getFileName().toString());
+        }
+
+        @Override
+        public void restart(Build next) {
+          restarted.add(next);
+        }
+      };
+
   final List<String> imported = new ArrayList<>();
   volatile GatewayServices.Health health = GatewayServices.Health.OK;
   private final GatewayServices services;
@@ -159,6 +178,7 @@ final class TestGateway implements AutoCloseable {
               }
             },
             () -> new Invites.Invite("flt-1", "flotilla up --join 127.0.0.1:8003 --token flt-1"),
+            restarts,
             () -> health,
             new PrometheusMeterRegistry(PrometheusConfig.DEFAULT),
             () -> Instant.ofEpochSecond(1_800_000_000),

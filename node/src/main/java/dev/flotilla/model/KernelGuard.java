@@ -1,0 +1,86 @@
+package dev.flotilla.model;
+
+import dev.flotilla.tensor.MachineLimits;
+import dev.flotilla.tensor.WeightType;
+import java.util.ArrayList;
+import java.util.EnumMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Objects;
+
+/**
+ * Says which kernels are slower than they should be, beside what the machine can do: a small edit,
+ * or another JVM, can cost two to five times with nothing but the time to show it.
+ */
+public final class KernelGuard {
+
+  /** About half of what the slower of our machines have, by {@link LayerSpeeds#ROWS}. */
+  private static final Map<WeightType, List<Double>> LEAST =
+      new EnumMap<>(
+          Map.of(
+              WeightType.F32, List.of(0.15, 0.3, 0.3, 0.3),
+              WeightType.F16, List.of(0.1, 0.1, 0.1, 0.3),
+              WeightType.BF16, List.of(0.1, 0.1, 0.1, 0.3),
+              WeightType.Q8_0, List.of(0.3, 0.3, 0.3, 0.3),
+              WeightType.Q4_0, List.of(0.3, 0.3, 0.3, 0.3),
+              WeightType.Q4_K, List.of(0.04, 0.05, 0.08, 0.3),
+              WeightType.Q5_K, List.of(0.04, 0.05, 0.08, 0.3),
+              WeightType.Q6_K, List.of(0.04, 0.05, 0.08, 0.3)));
+
+  private KernelGuard() {}
+
+  /**
+   * How fast the products of one weight type are.
+   *
+   * @param rows of activations
+   * @param bytesPerSecond of weights
+   * @param share of what memory and single-precision multiplications would let through; beyond 1
+   *     where the machine has better units
+   * @param least what the share should be at least
+   */
+  public record Figure(
+      WeightType type, int rows, double bytesPerSecond, double share, double least) {
+
+    /** Whether it is as fast as it should be. */
+    public boolean sound() {
+      return share >= least;
+    }
+
+    @Override
+    public String toString() {
+      return String.format(
+          Locale.ROOT,
+          "%s by %d rows: %.1f GB/s, %.2f of the machine's limit, at least %.2f expected",
+          LayerSpeeds.label(type),
+          rows,
+          bytesPerSecond / 1e9,
+          share,
+          least);
+    }
+  }
+
+  /** One figure for each type and number of rows that was measured. */
+  public static List<Figure> figures(LayerSpeeds speeds, MachineLimits limits) {
+    List<Figure> figures = new ArrayList<>();
+    for (WeightType type : WeightType.values()) {
+      List<Double> perByte = speeds.secondsPerByte().get(LayerSpeeds.label(type));
+      for (int i = 0; perByte != null && i < LayerSpeeds.ROWS.size(); i++) {
+        int rows = LayerSpeeds.ROWS.get(i);
+        double weightsPerByte = (double) type.blockElements() / type.blockBytes();
+        double limit =
+            Math.max(
+                1 / limits.bytesPerSecond(),
+                rows * weightsPerByte / limits.multiplicationsPerSecond());
+        // It is a difference of two times, and may be nothing.
+        double seconds = Math.max(perByte.get(i), limit / 100);
+        figures.add(new Figure(type, rows, 1 / seconds, limit / seconds, least(type, rows)));
+      }
+    }
+    return figures;
+  }
+
+  private static double least(WeightType type, int rows) {
+    return Objects.requireNonNull(LEAST.get(type)).get(LayerSpeeds.ROWS.indexOf(rows));
+  }
+}

@@ -1,0 +1,59 @@
+package dev.flotilla.model;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import dev.flotilla.tensor.MachineLimits;
+import dev.flotilla.tensor.WeightType;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+
+class KernelGuardTest {
+
+  private static final MachineLimits LIMITS = new MachineLimits(20e9, 100e9);
+
+  @Test
+  void namesTheKernelThatIsFarFromTheLimitAndNoOther() {
+    // One row of Q8_0 at half of what memory gives; the compiler has lost five times on Q4_0.
+    Map<String, List<Double>> perByte = new HashMap<>();
+    perByte.put("q8_0", List.of(1 / 10e9, 1 / 10e9, 1 / 10e9, 1 / 0.2e9));
+    perByte.put("q4_0", List.of(1 / 2e9, 1 / 10e9, 1 / 5e9, 1 / 0.2e9));
+    List<KernelGuard.Figure> figures = KernelGuard.figures(speeds(perByte), LIMITS);
+    assertThat(figures).hasSize(2 * LayerSpeeds.ROWS.size());
+    assertThat(figures.getFirst().share()).isCloseTo(0.5, within(1e-9));
+    assertThat(figures.stream().filter(figure -> !figure.sound()))
+        .singleElement()
+        .satisfies(
+            figure -> {
+              assertThat(figure.type()).isEqualTo(WeightType.Q4_0);
+              assertThat(figure.rows()).isEqualTo(1);
+              assertThat(figure)
+                  .hasToString(
+                      "q4_0 by 1 rows: 2.0 GB/s, 0.10 of the machine's limit, at least 0.30 expected");
+            });
+  }
+
+  @Test
+  void manyRowsAreHeldToWhatCanBeMultiplied() {
+    // 512 rows of F32: 4 bytes a weight, 100 billion multiplications: 0.78 GB/s.
+    double half = 1 / (0.5 * 100e9 / 512 * 4);
+    Map<String, List<Double>> perByte = Map.of("f32", Collections.nCopies(4, half));
+    KernelGuard.Figure last = KernelGuard.figures(speeds(perByte), LIMITS).getLast();
+    assertThat(last.rows()).isEqualTo(LayerSpeeds.PROMPT);
+    assertThat(last.share()).isCloseTo(0.5, within(1e-9));
+  }
+
+  @Test
+  void thisMachineHasLimits() {
+    MachineLimits limits = MachineLimits.measure(1, System::nanoTime);
+    assertThat(limits.bytesPerSecond()).isBetween(1e8, 1e13);
+    assertThat(limits.multiplicationsPerSecond()).isBetween(1e8, 1e14);
+  }
+
+  private static LayerSpeeds speeds(Map<String, List<Double>> perByte) {
+    return new LayerSpeeds(Collections.nCopies(4, 0.0), perByte, 0, 0, true);
+  }
+}
