@@ -63,6 +63,9 @@ final class ChaosBench implements Callable<Integer> {
           "Only these: kill, pause, lossy, slow, disk, restart; or isolate, pair, one-way.")
   private List<String> wanted = List.of();
 
+  @Option(names = "--keep", description = "Keep the nodes' logs whatever comes of it.")
+  private boolean keep;
+
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
 
@@ -137,7 +140,7 @@ final class ChaosBench implements Callable<Integer> {
         }
         well = report(nodes, questions.size(), results, coming, faults) && healed;
       } finally {
-        if (!well) {
+        if (!well || keep) {
           nodes.keepFolder();
           say("the nodes' logs are kept in %s", nodes.folder());
         }
@@ -280,7 +283,10 @@ final class ChaosBench implements Callable<Integer> {
     try {
       while (!stop.get()) {
         Question question = questions.get(random.nextInt(questions.size()));
-        Pauses.Track track = new Pauses.Track();
+        int first = random.nextInt(clients.size());
+        Pauses.Track track =
+            new Pauses.Track(
+                "%s, asked at node-%d".formatted(question.body().get("model"), first + 1));
         StreamText answer = new StreamText();
         try {
           clients.get(random.nextInt(clients.size())).stream(
@@ -374,6 +380,8 @@ final class ChaosBench implements Callable<Integer> {
               figures.p99S(),
               figures.maxS());
         });
+    Pauses.longerThan(KILLED_PAUSE_S_MAX, faults, results.tracks, beganNs)
+        .forEach(pause -> say("  paused by %s", pause));
     coming.helped().forEach(node -> say("helped: %s", node));
     report.putPOJO("helped", coming.helped());
     say("the slowest node served again %.1f s after its new start", coming.slowestReturnNs() / 1e9);

@@ -2,8 +2,11 @@ package dev.flotilla.bench;
 
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 
 /**
@@ -18,13 +21,27 @@ final class Pauses {
   /** What counts as one that a reader sees. */
   private static final double SEEN_S = 0.2;
 
-  private record Gap(long fromNs, long toNs) {}
+  private record Gap(long fromNs, long toNs) {
+    double seconds() {
+      return (toNs - fromNs) / 1e9;
+    }
+  }
 
   /** A stream from its first event to its last, with its longer gaps. */
   static final class Track {
+    private final String what;
     private final List<Gap> gaps = new ArrayList<>();
     private long firstNs;
     private long lastNs;
+
+    /**
+     * One that has not begun.
+     *
+     * @param what it is, for people
+     */
+    Track(String what) {
+      this.what = what;
+    }
 
     /** The next event came. */
     void event(long nowNs) {
@@ -45,12 +62,10 @@ final class Pauses {
       return begun() && firstNs < fault.mendedNs() && lastNs > fault.beganNs();
     }
 
-    private long longestNs(Faults.Fault fault) {
+    private Optional<Gap> longest(Faults.Fault fault) {
       return gaps.stream()
           .filter(gap -> gap.fromNs() < fault.mendedNs() && gap.toNs() > fault.beganNs())
-          .mapToLong(gap -> gap.toNs() - gap.fromNs())
-          .max()
-          .orElse(0);
+          .max(Comparator.comparingDouble(Gap::seconds));
     }
   }
 
@@ -84,7 +99,7 @@ final class Pauses {
       for (Track track : tracks) {
         if (track.underWay(fault)) {
           streams++;
-          double longestS = track.longestNs(fault) / 1e9;
+          double longestS = track.longest(fault).map(Gap::seconds).orElse(0.0);
           if (longestS > SEEN_S) {
             seen.add(longestS);
           }
@@ -99,6 +114,28 @@ final class Pauses {
         quantile(sorted, 0.5),
         quantile(sorted, 0.99),
         Arrays.stream(sorted).max().orElse(0));
+  }
+
+  /** Those longer than so much, for people: which stream, from when to when, in which fault. */
+  static List<String> longerThan(
+      double seconds, List<Faults.Fault> faults, List<Track> tracks, long beganNs) {
+    List<String> all = new ArrayList<>();
+    for (Faults.Fault fault : faults) {
+      for (Track track : tracks) {
+        Optional<Gap> gap = track.underWay(fault) ? track.longest(fault) : Optional.empty();
+        if (gap.isPresent() && gap.get().seconds() > seconds) {
+          all.add(
+              String.format(
+                  Locale.ROOT,
+                  "%s: %.1f to %.1f s, %s",
+                  fault.kind(),
+                  (gap.get().fromNs() - beganNs) / 1e9,
+                  (gap.get().toNs() - beganNs) / 1e9,
+                  track.what));
+        }
+      }
+    }
+    return all;
   }
 
   /** The smallest value that so large a share of them does not exceed. */

@@ -33,10 +33,12 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -69,6 +71,7 @@ public final class ClusterNode implements Cluster {
   private static final long ENTER_TIMEOUT_NS = 30_000_000_000L;
   private static final long WAITING_NOTE_NS = 10_000_000_000L;
   private static final long ASK_NS = 3_000_000_000L;
+  private static final long AGE_PATIENCE_MS = 2_000;
   private static final long VERSION_TIMEOUT_MS = 1_500;
 
   private final ClusterConfig config;
@@ -79,6 +82,8 @@ public final class ClusterNode implements Cluster {
   private final RaftRegistry registry;
   private final VersionCheck versions;
   private final PeerChannels channels;
+  private final FolderAge age;
+  private final ClockWatch clocks;
   private final List<BindableService> services = new ArrayList<>();
   private final ClusterCore core;
   private final ExecutorService calls = Executors.newVirtualThreadPerTaskExecutor();
@@ -99,6 +104,8 @@ public final class ClusterNode implements Cluster {
     this.registry =
         new RaftRegistry(
             config, identity, tls.raft(), identity.facts().peers().isEmpty(), tuning, disk);
+    this.age = new FolderAge(config.dataFolder());
+    this.clocks = new ClockWatch(identity.nodeId(), config.clock());
     this.versions = new VersionCheck(identity.nodeId(), config.version());
     this.channels = new PeerChannels(tls.client(), versions.saying());
     this.core =
@@ -106,7 +113,7 @@ public final class ClusterNode implements Cluster {
             identity.nodeId(),
             registry,
             registry,
-            new GrpcPings(identity.nodeId(), this::channel),
+            new GrpcPings(identity.nodeId(), clocks, this::channel),
             threads());
     RefusedHandshakes.report();
   }
@@ -358,14 +365,66 @@ public final class ClusterNode implements Cluster {
             + " --join and --token.");
   }
 
+  private List<Identity.Peer> others() {
+    return nodes().stream()
+        .filter(node -> !node.id().equals(self()))
+        .map(node -> new Identity.Peer(node.id(), node.host(), node.httpPort()))
+        .toList();
+  }
+
+  /**
+   * Before anything of this node takes part: asks the others that live whether its folder is of
+   * now. If none answers, all were down, and nobody knows better.
+   *
+   * @throws FlotillaException {@code CONFLICT} if the cluster has seen more starts of this node
+   *     than its folder has
+   */
+  private void checkAge() {
+    Optional<FolderAge.Note> note = age.note();
+    if (note.isEmpty()) {
+      return;
+    }
+    Set<Identity.Peer> known = new LinkedHashSet<>(note.get().peers());
+    known.addAll(identity.facts().peers());
+    List<CompletableFuture<Long>> answers =
+        known.stream()
+            .map(
+                peer ->
+                    CompletableFuture.supplyAsync(
+                            () ->
+                                JoinClient.ask(config, identity, peer)
+                                    .flatMap(Joining.Reply::starts)
+                                    .orElse(0L),
+                            calls)
+                        .completeOnTimeout(0L, AGE_PATIENCE_MS, TimeUnit.MILLISECONDS))
+            .toList();
+    long starts = answers.stream().mapToLong(CompletableFuture::join).max().orElse(0);
+    if (starts > note.get().starts()) {
+      FlotillaException old =
+          new FlotillaException(
+              Code.CONFLICT,
+              "data folder "
+                  + config.dataFolder()
+                  + " is older than its cluster: it knows of "
+                  + note.get().starts()
+                  + " starts of node "
+                  + self()
+                  + ", the cluster of "
+                  + starts
+                  + "; it was put back from a backup",
+              "What this node confirmed since then is not in it, so it must not take part. Remove it"
+                  + " from the cluster on another node, empty the folder, and join anew.");
+      LOG.error("{}", old.explanation());
+      throw old;
+    }
+  }
+
   /** Whoever was down when it was removed hears it from nobody in the group: they refuse it. */
   private void askWhetherRemoved() {
     List<Identity.Peer> known = new ArrayList<>(identity.facts().peers());
-    nodes().stream()
-        .filter(node -> !node.id().equals(self()))
-        .forEach(node -> known.add(new Identity.Peer(node.id(), node.host(), node.httpPort())));
+    known.addAll(others());
     for (Identity.Peer peer : known) {
-      if (JoinClient.isRemoved(config, identity, peer)) {
+      if (JoinClient.ask(config, identity, peer).map(JoinClient::saysRemoved).orElse(false)) {
         try {
           NodeFiles.writeDurably(removalNote(config.dataFolder()), Json.write(clusterId()), false);
         } catch (IOException e) {
@@ -399,6 +458,11 @@ public final class ClusterNode implements Cluster {
   @Override
   public Registry registry() {
     return registry;
+  }
+
+  /** Nodes whose wall clocks are far from this one's, as far as this one has asked. */
+  Set<String> clocksOff() {
+    return clocks.off();
   }
 
   boolean isOpen() {
@@ -464,6 +528,7 @@ public final class ClusterNode implements Cluster {
     try {
       checkPorts();
       openServer();
+      checkAge();
       registry.start();
       registry.subscribe(this::onChange);
       checkVersion();
@@ -531,7 +596,7 @@ public final class ClusterNode implements Cluster {
             .maxInboundMessageSize(PeerChannels.MAX_MESSAGE_BYTES)
             .permitKeepAliveTime(1, TimeUnit.SECONDS)
             .permitKeepAliveWithoutCalls(true)
-            .addService(new MembershipService(self(), core::incarnation, registry));
+            .addService(new MembershipService(self(), core::incarnation, config.clock(), registry));
     services.forEach(builder::addService);
     try {
       server = builder.build().start();
@@ -658,17 +723,19 @@ public final class ClusterNode implements Cluster {
 
   private void register() {
     core.register(
-        incarnation ->
-            new NodeInfo(
-                self(),
-                config.name(),
-                config.advertisedHost(),
-                config.httpPort(),
-                config.version(),
-                ProcessHandle.current().pid(),
-                incarnation,
-                NodeInfo.State.UP,
-                config.profile()));
+        incarnation -> {
+          age.started(incarnation);
+          return new NodeInfo(
+              self(),
+              config.name(),
+              config.advertisedHost(),
+              config.httpPort(),
+              config.version(),
+              ProcessHandle.current().pid(),
+              incarnation,
+              NodeInfo.State.UP,
+              config.profile());
+        });
   }
 
   @Override
@@ -681,6 +748,7 @@ public final class ClusterNode implements Cluster {
     noticeRemoval();
     disk.follow(registry, nodes());
     core.changed();
+    age.peers(others());
   }
 
   private static void sleep(long milliseconds) {

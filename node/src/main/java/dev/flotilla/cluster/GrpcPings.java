@@ -18,10 +18,12 @@ final class GrpcPings implements Pings {
   private static final long TIMEOUT_MS = 1_500;
 
   private final String self;
+  private final ClockWatch clocks;
   private final Function<NodeInfo, ManagedChannel> channels;
 
-  GrpcPings(String self, Function<NodeInfo, ManagedChannel> channels) {
+  GrpcPings(String self, ClockWatch clocks, Function<NodeInfo, ManagedChannel> channels) {
     this.self = self;
+    this.clocks = clocks;
     this.channels = channels;
   }
 
@@ -35,6 +37,9 @@ final class GrpcPings implements Pings {
         new FutureCallback<>() {
           @Override
           public void onSuccess(@Nullable PingReply reply) {
+            if (reply != null) {
+              clocks.heard(node.id(), reply.getClockMs());
+            }
             outcome.accept(reply == null ? new Silent() : new Answered(reply.getIncarnation()));
           }
 

@@ -104,8 +104,8 @@ final class JoinClient {
     }
   }
 
-  /** Whether another node of the cluster says that this one was removed; false if it is silent. */
-  static boolean isRemoved(ClusterConfig config, Identity identity, Identity.Peer peer) {
+  /** What another node of the cluster says of this one; nothing if it is silent. */
+  static Optional<Joining.Reply> ask(ClusterConfig config, Identity identity, Identity.Peer peer) {
     Joining.Request request =
         new Joining.Request(
             Optional.of(identity.nodeId()),
@@ -117,17 +117,20 @@ final class JoinClient {
             config.version(),
             config.clock().millis());
     try {
-      return exchange(
+      return Optional.of(
+          exchange(
               peer.host(),
               peer.httpPort(),
               CertificateAuthority.fingerprint(identity.authority()),
-              request)
-          .refusal()
-          .map(refusal -> refusal.code() == Code.CONFLICT)
-          .orElse(false);
+              request));
     } catch (FlotillaException silent) {
-      return false;
+      return Optional.empty();
     }
+  }
+
+  /** Whether it says that this one was removed. */
+  static boolean saysRemoved(Joining.Reply reply) {
+    return reply.refusal().map(refusal -> refusal.code() == Code.CONFLICT).orElse(false);
   }
 
   private static Joining.Reply exchange(

@@ -111,7 +111,10 @@ final class JoinServer implements AutoCloseable {
       Joining.Reply reply;
       try {
         Joining.Request request = Joining.receive(socket, Joining.Request.class);
-        reply = Joining.Reply.of(admit(request));
+        reply =
+            request.asksAbout().isPresent()
+                ? Joining.Reply.ofStarts(starts(request.asksAbout().get()))
+                : Joining.Reply.of(admit(request));
       } catch (FlotillaException e) {
         refusals.warn(
             "refused to let in " + socket.getRemoteSocketAddress() + ": " + e.getMessage());
@@ -130,13 +133,18 @@ final class JoinServer implements AutoCloseable {
     }
   }
 
-  private Joining.Welcome admit(Joining.Request request) {
-    if (request.asksAbout().isPresent()) {
-      String id = request.asksAbout().get();
-      throw registry.get(new Registry.Key(Controller.REMOVED_KIND, id)).isPresent()
-          ? new FlotillaException(Code.CONFLICT, "node " + id + " was removed", "")
-          : new FlotillaException(Code.NOT_FOUND, "node " + id + " was not removed", "");
+  private long starts(String id) {
+    if (registry.get(new Registry.Key(Controller.REMOVED_KIND, id)).isPresent()) {
+      throw new FlotillaException(Code.CONFLICT, "node " + id + " was removed", "");
     }
+    return nodes.get().stream()
+        .filter(node -> node.id().equals(id))
+        .mapToLong(NodeInfo::incarnation)
+        .findFirst()
+        .orElse(0);
+  }
+
+  private Joining.Welcome admit(Joining.Request request) {
     if (identity.authorityKey().isEmpty()) {
       throw new FlotillaException(
           Code.UNAVAILABLE,

@@ -27,9 +27,9 @@ final class Joining {
   private Joining() {}
 
   /**
-   * @param asksAbout a node's id, of which it is only asked whether it was removed: the others
-   *     refuse its certificate then, so this is the only place that can tell it. Nothing else
-   *     counts in such a request, and the answer is a refusal of code {@code CONFLICT} if it was
+   * @param asksAbout a node's id, of which it is only asked whether it was removed, for the others
+   *     refuse its certificate then, and how often it was started. Nothing else counts in such a
+   *     request, and the answer is a refusal of code {@code CONFLICT} if it was removed
    * @param secret of the token
    * @param certificateRequest PKCS #10
    * @param clockMs the joiner's clock, milliseconds since 1970
@@ -44,18 +44,27 @@ final class Joining {
       String version,
       long clockMs) {}
 
-  /** Exactly one of the two is there. */
-  record Reply(Optional<Welcome> welcome, Optional<Refusal> refusal) {
+  /**
+   * Exactly one of them is there.
+   *
+   * @param starts how often the node that was asked about was started, as far as is known
+   */
+  record Reply(Optional<Welcome> welcome, Optional<Refusal> refusal, Optional<Long> starts) {
 
     static Reply of(Welcome welcome) {
-      return new Reply(Optional.of(welcome), Optional.empty());
+      return new Reply(Optional.of(welcome), Optional.empty(), Optional.empty());
+    }
+
+    static Reply ofStarts(long starts) {
+      return new Reply(Optional.empty(), Optional.empty(), Optional.of(starts));
     }
 
     static Reply of(FlotillaException refusal) {
       return new Reply(
           Optional.empty(),
           Optional.of(
-              new Refusal(refusal.code(), String.valueOf(refusal.getMessage()), refusal.remedy())));
+              new Refusal(refusal.code(), String.valueOf(refusal.getMessage()), refusal.remedy())),
+          Optional.empty());
     }
   }
 

@@ -8,6 +8,7 @@ import dev.flotilla.cluster.proto.PingRequest;
 import io.grpc.Status;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
+import java.time.InstantSource;
 import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -19,18 +20,25 @@ final class MembershipService extends MembershipGrpc.MembershipImplBase {
 
   private final String self;
   private final LongSupplier incarnation;
+  private final InstantSource clock;
   private final RaftRegistry registry;
 
-  MembershipService(String self, LongSupplier incarnation, RaftRegistry registry) {
+  MembershipService(
+      String self, LongSupplier incarnation, InstantSource clock, RaftRegistry registry) {
     this.self = self;
     this.incarnation = incarnation;
+    this.clock = clock;
     this.registry = registry;
   }
 
   @Override
   public void ping(PingRequest request, StreamObserver<PingReply> observer) {
     observer.onNext(
-        PingReply.newBuilder().setNode(self).setIncarnation(incarnation.getAsLong()).build());
+        PingReply.newBuilder()
+            .setNode(self)
+            .setIncarnation(incarnation.getAsLong())
+            .setClockMs(clock.millis())
+            .build());
     observer.onCompleted();
   }
 

@@ -14,6 +14,7 @@ import java.util.Optional;
 import java.util.SplittableRandom;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.BooleanSupplier;
 import java.util.function.LongSupplier;
 import java.util.stream.IntStream;
@@ -48,6 +49,9 @@ public final class LayerProbe {
 
   /** Of the passes: what else the machine does makes some of them slower. */
   private static final double QUANTILE = 0.25;
+
+  /** Compiled code is the process's. */
+  private static final AtomicBoolean WARM = new AtomicBoolean();
 
   private final int threads;
   private final BooleanSupplier goOn;
@@ -89,20 +93,50 @@ public final class LayerProbe {
     }
   }
 
+  /**
+   * Runs steps of all kinds until the compiler has seen their code; what is served first would else
+   * take seconds. Once in a process, however often it is called.
+   */
+  public void warmUp() {
+    if (!WARM.compareAndSet(false, true)) {
+      return;
+    }
+    try (LayerSlice slice = slice(narrow(), WeightType.Q8_0)) {
+      warmUp(slice);
+    } catch (BrokenOff e) {
+      WARM.set(false);
+    }
+  }
+
+  private void warmUp(LayerSlice slice) {
+    // Few rows first: many would take seconds before the compiler has seen the code.
+    long fewNs = nanoTime.getAsLong() + WARM_UP_NS;
+    while (nanoTime.getAsLong() < fewNs) {
+      LayerSpeeds.ROWS.stream()
+          .filter(rows -> rows != LayerSpeeds.PROMPT)
+          .forEach(rows -> run(slice, rows, 0));
+    }
+    for (int position = 0; position < FAR; position += LayerSpeeds.PROMPT) {
+      run(slice, LayerSpeeds.PROMPT, position); // what rows far behind see must be there
+    }
+    long warmNs = nanoTime.getAsLong() + WARM_UP_NS;
+    while (nanoTime.getAsLong() < warmNs) {
+      LayerSpeeds.ROWS.forEach(rows -> run(slice, rows, 0));
+      run(slice, 1, FAR);
+    }
+  }
+
+  private static ModelConfig narrow() {
+    return shape(256, 16, 4, 256, NARROW_LAYERS);
+  }
+
   private LayerSpeeds speeds() {
     List<Double> fixed = new ArrayList<>();
     double decode;
     double prompt;
-    ModelConfig narrow = shape(256, 16, 4, 256, NARROW_LAYERS);
+    ModelConfig narrow = narrow();
     try (LayerSlice slice = slice(narrow, WeightType.Q8_0)) {
-      for (int position = 0; position < FAR; position += LayerSpeeds.PROMPT) {
-        run(slice, LayerSpeeds.PROMPT, position); // what rows far behind see must be there
-      }
-      long warmNs = nanoTime.getAsLong() + WARM_UP_NS;
-      while (nanoTime.getAsLong() < warmNs) {
-        LayerSpeeds.ROWS.forEach(rows -> run(slice, rows, 0));
-        run(slice, 1, FAR);
-      }
+      warmUp(slice);
       for (int rows : LayerSpeeds.ROWS) {
         fixed.add(seconds(slice, rows, 0) / NARROW_LAYERS);
       }

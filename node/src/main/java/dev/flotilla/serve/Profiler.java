@@ -32,9 +32,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Measures this node in the background: once, how fast it runs layers, and for each node that
- * comes, the link to it. Works at low priority, only while the node serves nothing, and, for a
- * while, only while the machine does nothing else: what is measured is kept for long.
+ * Warms the code of layers up, and measures this node in the background: once, how fast it runs
+ * layers, and for each node that comes, the link to it. Works at low priority, only while the node
+ * serves nothing, and, for a while, only while the machine does nothing else: what is measured is
+ * kept for long.
  */
 public final class Profiler implements AutoCloseable {
 
@@ -110,6 +111,7 @@ public final class Profiler implements AutoCloseable {
 
   private void loop() {
     lowerPriority();
+    warmUp();
     long startNs = nanoTime.getAsLong();
     long idleSinceNs = startNs;
     long seen = work.getAsLong();
@@ -132,6 +134,13 @@ public final class Profiler implements AutoCloseable {
         idleSinceNs = nanoTime.getAsLong() + PATIENCE_NS;
       }
     }
+  }
+
+  /** A node that has just started is the one that others' streams go to when the next one goes. */
+  private void warmUp() {
+    long startNs = nanoTime.getAsLong();
+    new LayerProbe(threads, () -> !closed, nanoTime).warmUp();
+    log.info("warm after {} ms", TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs));
   }
 
   private void publish() {

@@ -315,7 +315,8 @@ class GatewayKillTest {
                   while (!enough.get()) {
                     int which = streams.getAndIncrement() % REQUESTS.size();
                     Answer answer = new Answer();
-                    client.stream(PATH, REQUESTS.get(which), answer::event);
+                    Map<String, Object> body = REQUESTS.get(which);
+                    client.stream(path(body), body, answer::event);
                     assertThat(answer).hasToString(undisturbed.get(which));
                     // Time for the node that starts: two cores may be all there is.
                     TimeUnit.MILLISECONDS.sleep(PAUSE_MS);
@@ -335,7 +336,12 @@ class GatewayKillTest {
       TestNodes.await(
           "both replicas ready, and streams",
           Duration.ofSeconds(60),
-          () -> ready(node, key) && streams.get() > before + 6);
+          () -> {
+            ends.stream()
+                .filter(CompletableFuture::isCompletedExceptionally)
+                .forEach(CompletableFuture::join);
+            return ready(node, key) && streams.get() > before + 6;
+          });
     }
     enough.set(true);
     for (CompletableFuture<Void> end : ends) {
