@@ -100,6 +100,12 @@ final class ChaosBench implements Callable<Integer> {
       }
     }
 
+    /** What no client should meet. */
+    synchronized void broke(Pauses.Track track, RuntimeException why) {
+      tracks.add(track);
+      lost.add(why.toString());
+    }
+
     synchronized int started() {
       return tracks.size();
     }
@@ -289,7 +295,7 @@ final class ChaosBench implements Callable<Integer> {
                 "%s, asked at node-%d".formatted(question.body().get("model"), first + 1));
         StreamText answer = new StreamText();
         try {
-          clients.get(random.nextInt(clients.size())).stream(
+          clients.get(first).stream(
               PATH,
               question.body(),
               event -> {
@@ -299,6 +305,8 @@ final class ChaosBench implements Callable<Integer> {
           results.finished(track, answer.beside(question.answer()), answer, question);
         } catch (FlotillaException e) {
           results.failed(track, e);
+        } catch (RuntimeException e) {
+          results.broke(track, e);
         }
         Thread.sleep(random.nextInt(PAUSE_MS_MAX));
       }

@@ -50,6 +50,10 @@ final class LoadBench implements Callable<Integer> {
       throw new FlotillaException(
           FlotillaException.Code.INVALID, "no file " + model, "Give --model FILE.");
     }
+    if (rounds < 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID, "no rounds", "Give --rounds 1 or more.");
+    }
     double gigabytes = Files.size(model) / 1e9;
     Map<String, Double> figures = new LinkedHashMap<>();
     figures.put("file_gb", gigabytes);

@@ -198,14 +198,22 @@ final class UpgradeCommand extends ClientCommand {
     Client client = client(member.url());
     Map<String, Integer> before = ready(client);
     long life = life(client, member.id());
-    if (members.size() > 1) {
-      say(member + ": its replicas go elsewhere");
-      client.post(path(member.id(), "drain"), Map.of());
-    }
     try {
+      if (members.size() > 1) {
+        say(member + ": its replicas go elsewhere");
+        // What finds no room elsewhere stays, and is not waited for.
+        await(
+            "its replicas to be elsewhere",
+            () ->
+                client.post(path(member.id(), "drain"), Map.of()).path("replicas").isEmpty()
+                    || !isLoading(client));
+      }
       await(
           "the others to have what it has",
           () -> {
+            if (life(client, member.id()) > life) {
+              return true; // it was told, and the answer was lost
+            }
             try {
               client.post(path(member.id(), "restart"), request(home, false));
               return true;
@@ -248,6 +256,17 @@ final class UpgradeCommand extends ClientCommand {
             + ", after "
             + Duration.ofNanos(System.nanoTime() - beganNs).toSeconds()
             + " s");
+  }
+
+  private static boolean isLoading(Client client) {
+    for (JsonNode deployment : client.get("/api/deployments")) {
+      for (JsonNode replica : deployment.path("replicas")) {
+        if (replica.path("state").asText().equals("loading")) {
+          return true;
+        }
+      }
+    }
+    return false;
   }
 
   /** How many replicas of each model are ready. */

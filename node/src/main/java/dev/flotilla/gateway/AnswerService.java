@@ -198,18 +198,6 @@ final class AnswerService {
   /** The whole answer is there, and its end not yet sent. */
   private void complete(Answering.Complete answer) {
     Rendering rendering = answer.rendering();
-    services
-        .data()
-        .usage()
-        .append(
-            new UsageEvent(
-                answer.id(),
-                services.clock().millis(),
-                answer.tenant(),
-                rendering.head().model(),
-                rendering.promptTokens(),
-                answer.tokens(),
-                rendering.repeated()));
     if (!rendering.repeated() && !rendering.cacheKey().isEmpty()) {
       repeated.keep(rendering.cacheKey(), answer.recording());
     }
@@ -231,5 +219,18 @@ final class AnswerService {
                                 rendering.promptTokens(),
                                 answer.tokens())
                             .write()));
+    // Last: where storing fails, the client gets no answer, and asks again.
+    services
+        .data()
+        .usage()
+        .append(
+            new UsageEvent(
+                answer.id(),
+                services.clock().millis(),
+                answer.tenant(),
+                rendering.head().model(),
+                rendering.promptTokens(),
+                answer.tokens(),
+                rendering.repeated()));
   }
 }

@@ -149,7 +149,11 @@ final class ResponsesApi {
     if (complete.isPresent()) {
       exchange.send(200, complete.get().object());
     } else {
-      Rendering rendering = rendering(running(id, exchange.keyName()).orElseThrow(notFound(id)));
+      Rendering rendering =
+          running(id, exchange.keyName())
+              .map(ResponsesApi::rendering)
+              .filter(kept -> form(kept).store()) // others are there for their stream alone
+              .orElseThrow(notFound(id));
       exchange.send(200, form(rendering).inProgress(rendering.head()));
     }
   }
@@ -202,11 +206,19 @@ final class ResponsesApi {
     } catch (FlotillaException e) {
       unknown = Optional.of(e);
     }
+    Optional<StoredResponse> complete = Optional.empty();
     if (known.isPresent()) {
-      resume(exchange, id, rendering(known.get()), after);
-      return;
+      Rendering rendering = rendering(known.get());
+      if (!isServed(rendering)) {
+        complete = stored(id, exchange.keyName());
+      }
+      if (complete.isEmpty()) {
+        resume(exchange, id, rendering, after);
+        return;
+      }
+    } else {
+      complete = stored(id, exchange.keyName());
     }
-    Optional<StoredResponse> complete = stored(id, exchange.keyName());
     if (complete.isEmpty()) {
       throw unknown.<RuntimeException>map(e -> e).orElseGet(notFound(id));
     }
@@ -214,6 +226,15 @@ final class ResponsesApi {
     StoredResponse response = complete.get();
     response.write(new ResponseWriter(out, response.form(), response.head(), after));
     out.end();
+  }
+
+  /** Whether the model that began a response is there, and the same. */
+  private boolean isServed(Rendering rendering) {
+    try (ServedModel model = answers.models().open(rendering.head().model())) {
+      return model.form().equals(rendering.form());
+    } catch (FlotillaException e) {
+      return false;
+    }
   }
 
   private void resume(Exchange exchange, String id, Rendering rendering, int after)

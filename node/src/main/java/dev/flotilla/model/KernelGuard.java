@@ -1,6 +1,7 @@
 package dev.flotilla.model;
 
 import dev.flotilla.tensor.MachineLimits;
+import dev.flotilla.tensor.SimdOps;
 import dev.flotilla.tensor.WeightType;
 import java.util.ArrayList;
 import java.util.EnumMap;
@@ -15,18 +16,24 @@ import java.util.Objects;
  */
 public final class KernelGuard {
 
-  /** About half of what the slower of our machines have, by {@link LayerSpeeds#ROWS}. */
+  /** A prompt's share where machine code does its products, and elsewhere. */
+  private static final double PROMPT = SimdOps.promptsHaveTheirOwnKernels() ? 1.5 : 0.25;
+
+  /**
+   * About half of what our machine has, by {@link LayerSpeeds#ROWS}; less for K-quants by one row,
+   * which are slow today.
+   */
   private static final Map<WeightType, List<Double>> LEAST =
       new EnumMap<>(
           Map.of(
-              WeightType.F32, List.of(0.15, 0.3, 0.3, 0.3),
-              WeightType.F16, List.of(0.1, 0.1, 0.1, 0.3),
-              WeightType.BF16, List.of(0.1, 0.1, 0.1, 0.3),
-              WeightType.Q8_0, List.of(0.3, 0.3, 0.3, 0.3),
-              WeightType.Q4_0, List.of(0.3, 0.3, 0.3, 0.3),
-              WeightType.Q4_K, List.of(0.04, 0.05, 0.08, 0.3),
-              WeightType.Q5_K, List.of(0.04, 0.05, 0.08, 0.3),
-              WeightType.Q6_K, List.of(0.04, 0.05, 0.08, 0.3)));
+              WeightType.F32, List.of(0.2, 0.35, 0.3, 0.3),
+              WeightType.F16, List.of(0.12, 0.2, 0.18, 0.25),
+              WeightType.BF16, List.of(0.08, 0.2, 0.15, 0.25),
+              WeightType.Q8_0, List.of(0.5, 0.4, 0.35, PROMPT),
+              WeightType.Q4_0, List.of(0.45, 0.35, 0.35, PROMPT),
+              WeightType.Q4_K, List.of(0.025, 0.08, 0.12, 0.25),
+              WeightType.Q5_K, List.of(0.025, 0.05, 0.09, 0.25),
+              WeightType.Q6_K, List.of(0.025, 0.05, 0.09, 0.25)));
 
   private KernelGuard() {}
 

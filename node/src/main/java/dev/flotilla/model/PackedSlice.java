@@ -71,19 +71,27 @@ public final class PackedSlice implements LayerSlice {
       TensorShare share,
       AllReduce allReduce) {
     ModelConfig config = source.header().modelConfig();
-    Loader loader = new Loader(source, config, share, new SimdOps(threads), Arena.ofShared());
+    Loader loader = null;
     try {
+      loader = new Loader(source, config, share, new SimdOps(threads), Arena.ofShared());
       return new PackedSlice(config, range, kv, cachePositions, loader, allReduce);
     } catch (OutOfMemoryError e) {
-      loader.giveBack();
+      giveBack(loader);
       throw new FlotillaException(
           Code.BUSY,
           "not enough memory for layers " + range.first() + " to " + range.last(),
           "Free memory, or spread the model over more nodes",
           e);
     } catch (RuntimeException e) {
-      loader.giveBack();
+      giveBack(loader);
       throw e;
+    }
+  }
+
+  private static void giveBack(@Nullable Loader loader) {
+    if (loader != null) {
+      loader.ops.close();
+      loader.arena.close();
     }
   }
 
@@ -230,11 +238,6 @@ public final class PackedSlice implements LayerSlice {
       this.arena = arena;
     }
 
-    void giveBack() {
-      ops.close();
-      arena.close();
-    }
-
     /** A layer's weights, cut from its tensors where these hold several. */
     Map<String, Weights> block(int layer) {
       Map<String, Weights> block = new HashMap<>();
@@ -280,7 +283,8 @@ public final class PackedSlice implements LayerSlice {
       TensorShare.requireBlocks(columns, info.type(), name);
       long from = info.type().bytes(columns.first());
       long width = info.type().bytes(columns.count());
-      try (Arena passing = Arena.ofConfined()) {
+      // Several threads read it.
+      try (Arena passing = Arena.ofShared()) {
         MemorySegment cut = passing.allocate(width * rows.count(), 64);
         for (long row = 0; row < rows.count(); row++) {
           MemorySegment.copy(data, row * rowBytes + from, cut, row * width, width);

@@ -33,9 +33,9 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Warms the code of layers up, and measures this node in the background: once, how fast it runs
- * layers, and for each node that comes, the link to it. Works at low priority, only while the node
- * serves nothing, and, for a while, only while the machine does nothing else: what is measured is
- * kept for long.
+ * layers, and for each node that comes, the link to it. Works at low priority; measures only while
+ * the node serves nothing, and, for a while, only while the machine does nothing else: what is
+ * measured is kept for long.
  */
 public final class Profiler implements AutoCloseable {
 
@@ -139,8 +139,12 @@ public final class Profiler implements AutoCloseable {
   /** A node that has just started is the one that others' streams go to when the next one goes. */
   private void warmUp() {
     long startNs = nanoTime.getAsLong();
-    new LayerProbe(threads, () -> !closed, nanoTime).warmUp();
-    log.info("warm after {} ms", TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs));
+    try {
+      new LayerProbe(threads, () -> !closed, nanoTime).warmUp();
+      log.info("warm after {} ms", TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs));
+    } catch (RuntimeException | Error e) {
+      log.warn("kernels could not be warmed up: {}; the first requests take longer", e.toString());
+    }
   }
 
   private void publish() {
@@ -163,15 +167,6 @@ public final class Profiler implements AutoCloseable {
     if (speeds.isEmpty()) {
       return; // there is work now; later, then
     }
-    MachineLimits limits = MachineLimits.measure(threads, nanoTime);
-    KernelGuard.figures(speeds.get(), limits).stream()
-        .filter(figure -> !figure.sound())
-        .forEach(
-            figure ->
-                log.warn(
-                    "a kernel is slower here than it should be: {}; if `flotilla bench kernels` says so"
-                        + " too, another Java 25 may compile it better",
-                    figure));
     profile.putAll(NodeProfile.figures(speeds.get()));
     NodeProfile.keep(folder, version, profile);
     unpublished = true;
@@ -180,6 +175,19 @@ public final class Profiler implements AutoCloseable {
         TimeUnit.NANOSECONDS.toSeconds(nanoTime.getAsLong() - startNs),
         gigabytes("q8_0_bytes_per_second_rows_1"),
         gigabytes("q4_0_bytes_per_second_rows_1"));
+    guard(speeds.get());
+  }
+
+  private void guard(LayerSpeeds speeds) {
+    MachineLimits limits = MachineLimits.measure(threads, nanoTime);
+    KernelGuard.figures(speeds, limits).stream()
+        .filter(figure -> !figure.sound())
+        .forEach(
+            figure ->
+                log.warn(
+                    "a kernel is slower here than it should be: {}; if `flotilla bench kernels` says so"
+                        + " too, another Java 25 may compile it better",
+                    figure));
   }
 
   private double gigabytes(String figure) {

@@ -12,13 +12,16 @@ import java.util.Arrays;
  * tiles. Which kernel runs depends on the number of rows and on the machine; the bits do not (see
  * {@link IntegerKernels}).
  */
-final class IntegerProducts implements AutoCloseable {
+final class IntegerProducts {
 
   /** Runs of tiles that a thread has in turns: in a run, memory is read without a gap. */
   private static final int RUNS = 8;
 
   /** Tiles whose sums fit a thread's memory. */
   private static final int TILES = 32;
+
+  /** Bytes of tiles that are read in one call: no safepoint comes in between. */
+  private static final long CALL_BYTES = 1 << 20;
 
   /** A thread's own memory. */
   private static final class Scratch {
@@ -66,11 +69,13 @@ final class IntegerProducts implements AutoCloseable {
   }
 
   private final Workers workers;
-  private final Arena arena = Arena.ofShared();
   private final Scratch[] scratch;
   private final QuantisedRows quantised = new QuantisedRows();
 
-  IntegerProducts(Workers workers) {
+  /**
+   * @param arena owns the threads' memory
+   */
+  IntegerProducts(Workers workers, Arena arena) {
     this.workers = workers;
     scratch = new Scratch[workers.threads()];
     for (int i = 0; i < scratch.length; i++) {
@@ -103,8 +108,10 @@ final class IntegerProducts implements AutoCloseable {
   }
 
   private void multiply(Scratch my, int first, int end, PackedMatrix weights, Matrix result) {
-    int atOnce =
-        MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows()) ? TILES : 1;
+    int atOnce = 1;
+    if (MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows())) {
+      atOnce = Math.clamp(CALL_BYTES / weights.tileOffset(1), 1, TILES);
+    }
     for (int tile = first; tile < end; tile += atOnce) {
       long address = weights.tiles().address() + weights.tileOffset(tile);
       if (MachineKernels.AVAILABLE) {
@@ -208,11 +215,5 @@ final class IntegerProducts implements AutoCloseable {
 
   private static int valid(int tile, PackedMatrix weights) {
     return Math.min(TILE, weights.out() - tile * TILE);
-  }
-
-  /** Frees the memory. */
-  @Override
-  public void close() {
-    arena.close();
   }
 }

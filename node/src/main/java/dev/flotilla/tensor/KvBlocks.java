@@ -28,6 +28,12 @@ public final class KvBlocks implements AutoCloseable {
   /** Rows of one sequence that are worked on together. */
   private static final int BUNDLE = 32;
 
+  /** The same where there are many scores to keep for each. */
+  private static final int BUNDLE_FAR = 8;
+
+  /** Scores of a bundle beyond which it is a small one: 1 MiB. */
+  private static final int SCORES = 1 << 18;
+
   private final SimdOps ops;
   private final KvLayout layout;
   private final int heads;
@@ -171,7 +177,7 @@ public final class KvBlocks implements AutoCloseable {
     for (int length : lengths) {
       multiplications += 2L * length * heads * headWidth;
     }
-    int[] firsts = bundles(tables);
+    int[] firsts = bundles(tables, lengths);
     ops.workers()
         .each(
             (firsts.length - 1) * kvHeads,
@@ -186,14 +192,15 @@ public final class KvBlocks implements AutoCloseable {
   }
 
   /** The first row of each bundle, and the number of rows. */
-  private static int[] bundles(int[][] tables) {
+  private int[] bundles(int[][] tables, int[] lengths) {
     int[] firsts = new int[tables.length + 1];
+    int far = SCORES / (BUNDLE * (heads / kvHeads));
     int count = 0;
     int first = 0;
     for (int row = 1; row <= tables.length; row++) {
       if (row == tables.length
           || !Arrays.equals(tables[row], tables[first])
-          || row - first == BUNDLE) {
+          || row - first >= (lengths[row] > far ? BUNDLE_FAR : BUNDLE)) {
         firsts[count++] = first;
         first = row;
       }

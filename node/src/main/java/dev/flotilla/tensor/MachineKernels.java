@@ -492,7 +492,7 @@ final class MachineKernels {
 
   @SuppressWarnings("restricted") // the launcher grants native access
   private static MethodHandle call() {
-    // A kernel takes microseconds: no safepoint waits for it.
+    // A kernel takes a tenth of a millisecond at most: no safepoint waits for it.
     return Linker.nativeLinker()
         .downcallHandle(
             FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG), Linker.Option.critical(false));

@@ -16,7 +16,7 @@ import java.util.List;
  * first. A feed-forward part's inner activations are made from the sums of its two products while
  * these are in the cache, and never leave bf16.
  */
-final class PromptProducts implements AutoCloseable {
+final class PromptProducts {
 
   /** Columns that are worked on for all tiles before the next ones, in blocks. */
   private static final int PANEL_BLOCKS = 64;
@@ -71,13 +71,15 @@ final class PromptProducts implements AutoCloseable {
   }
 
   private final Workers workers;
-  private final Arena arena = Arena.ofShared();
   private final Scratch[] scratch;
   private final Growing input = new Growing();
   private final Growing inner = new Growing();
   private final Growing stored = new Growing();
 
-  PromptProducts(Workers workers) {
+  /**
+   * @param arena owns the threads' memory
+   */
+  PromptProducts(Workers workers, Arena arena) {
     this.workers = workers;
     scratch = new Scratch[workers.threads()];
     for (int i = 0; i < scratch.length; i++) {
@@ -232,11 +234,5 @@ final class PromptProducts implements AutoCloseable {
   /** Where a block of rows in bf16 begins. */
   private static long place(long left, int row, int block, int blocks) {
     return left + BLOCK_BYTES * ((long) (row / ROWS) * blocks + block);
-  }
-
-  /** Frees the memory. */
-  @Override
-  public void close() {
-    arena.close();
   }
 }

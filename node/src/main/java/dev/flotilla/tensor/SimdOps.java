@@ -47,17 +47,28 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
    */
   public SimdOps(int threads) {
     workers = new Workers(threads);
-    panels = new MemorySegment[threads];
-    sums = new float[threads][0];
-    products = new IntegerProducts(workers);
-    prompts = new PromptProducts(workers);
-    for (int i = 0; i < threads; i++) {
-      panels[i] = arena.allocate(4L * PANEL_COLUMNS * TILE, 64);
+    try {
+      panels = new MemorySegment[threads];
+      sums = new float[threads][0];
+      products = new IntegerProducts(workers, arena);
+      prompts = new PromptProducts(workers, arena);
+      for (int i = 0; i < threads; i++) {
+        panels[i] = arena.allocate(4L * PANEL_COLUMNS * TILE, 64);
+      }
+    } catch (RuntimeException | Error e) {
+      workers.close();
+      arena.close();
+      throw e;
     }
   }
 
   Workers workers() {
     return workers;
+  }
+
+  /** Whether this machine has kernels made for a prompt's rows. */
+  public static boolean promptsHaveTheirOwnKernels() {
+    return PromptKernels.AVAILABLE;
   }
 
   /** Packs rows as {@link PackedMatrix#pack} does, shared out among the threads. */
@@ -443,8 +454,6 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   @Override
   public void close() {
     workers.close();
-    products.close();
-    prompts.close();
     arena.close();
   }
 

@@ -158,6 +158,9 @@ final class Workers implements AutoCloseable {
     }
     current = null;
     Throwable failure = batch.failure.get();
+    if (failure instanceof Error error) {
+      throw error;
+    }
     if (failure != null) {
       throw new IllegalStateException("a kernel failed", failure);
     }

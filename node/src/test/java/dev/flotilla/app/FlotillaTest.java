@@ -30,12 +30,13 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.Callable;
+import java.util.concurrent.BrokenBarrierException;
 import java.util.concurrent.CyclicBarrier;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import org.junit.jupiter.api.AfterAll;
@@ -323,9 +324,8 @@ class FlotillaTest {
                         conflicts,
                         () -> {
                           if (first.getAndSet(false)) {
-                            haveRead.await(60, TimeUnit.SECONDS);
+                            meet(haveRead);
                           }
-                          return null;
                         });
                   }
                 }));
@@ -338,8 +338,16 @@ class FlotillaTest {
     assertThat(conflicts.get()).as("optimistic ones met").isGreaterThanOrEqualTo(3);
   }
 
+  private static void meet(CyclicBarrier barrier) {
+    try {
+      barrier.await(60, TimeUnit.SECONDS);
+    } catch (InterruptedException | BrokenBarrierException | TimeoutException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
   private static void addOne(
-      Flotilla flotilla, Cache shared, AtomicInteger conflicts, Callable<?> onRead) {
+      Flotilla flotilla, Cache shared, AtomicInteger conflicts, Runnable onRead) {
     while (true) {
       try {
         flotilla
@@ -348,7 +356,7 @@ class FlotillaTest {
                 Transactions.Mode.OPTIMISTIC,
                 transaction -> {
                   String was = new String(shared.get("n").orElseThrow(), StandardCharsets.UTF_8);
-                  onRead.call();
+                  onRead.run();
                   shared.put("n", bytes("" + (Integer.parseInt(was) + 1)));
                   return true;
                 });

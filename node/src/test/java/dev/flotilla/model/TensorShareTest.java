@@ -121,7 +121,7 @@ final class TensorShareTest {
             PackedSlice.load(
                 source,
                 new LayerRange(0, 2),
-                1,
+                2,
                 KvFormat.F32,
                 256,
                 share,

@@ -59,10 +59,10 @@ class KvBlocksTest {
         values[t] = kept(type, values[t], width);
       }
       // Rows of a list are worked on together, as many as fit: some see the same, some do not.
-      int[] lengths = new int[13];
+      int[] lengths = new int[45];
       int[][] tables = new int[lengths.length][];
       for (int row = 0; row < lengths.length; row++) {
-        lengths[row] = row < 3 ? (length + row) / (row + 1) : Math.max(1, length - 13 + row);
+        lengths[row] = row < 3 ? (length + row) / (row + 1) : Math.max(1, length - 45 + row);
         tables[row] = row == 1 ? table.clone() : table;
       }
       Matrix query =

@@ -6,7 +6,9 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -24,7 +26,8 @@ class PromptProductsTest {
     assumeTrue(PromptKernels.AVAILABLE, "no matrix unit here");
     try (Arena arena = Arena.ofShared();
         Workers workers = new Workers(2);
-        PromptProducts products = new PromptProducts(workers)) {
+        Arena own = Arena.ofShared()) {
+      PromptProducts products = new PromptProducts(workers, own);
       for (int[] shape : new int[][] {{32, 32}, {33, 96}, {70, 256}, {64, 2112}, {70, 4128}}) {
         int out = shape[0];
         int in = shape[1];
@@ -32,7 +35,7 @@ class PromptProductsTest {
             ScalarReference.encode(type, ScalarReference.random(random, out * in), arena);
         float[] decoded = ScalarReference.decode(type, bytes, out * in);
         PackedMatrix packed = PackedMatrix.pack(type, out, in, bytes, row -> row, arena);
-        for (int rows : new int[] {1, 7, 16, 17, 32, 33, 130, 300}) {
+        for (int rows : new int[] {1, 7, 16, 17, 32, 33, 130, 256, 257, 300}) {
           Matrix x = new Matrix(rows, in, ScalarReference.random(random, rows * in));
           Matrix result = products.multiply(x, packed);
           for (int row : new int[] {0, rows / 2, rows - 1}) {
@@ -90,6 +93,7 @@ class PromptProductsTest {
   @ParameterizedTest
   @EnumSource(Ops.Gate.class)
   void aFeedForwardPartHasTheBitsOfItsProductsOneByOne(Ops.Gate gate) {
+    assumeTrue(PromptKernels.AVAILABLE, "no matrix unit here: it is made of those products");
     try (Arena arena = Arena.ofShared();
         SimdOps ops = new SimdOps(2)) {
       for (int[] shape : new int[][] {{32, 32}, {64, 96}, {2112, 64}, {96, 2112}}) {
@@ -98,7 +102,7 @@ class PromptProductsTest {
         PackedMatrix opening = matrix(WeightType.Q8_0, inner, width, arena);
         PackedMatrix up = matrix(WeightType.Q4_0, inner, width, arena);
         PackedMatrix down = matrix(WeightType.Q8_0, width, inner, arena);
-        for (int rows : new int[] {1, 33, 300}) {
+        for (int rows : new int[] {1, 33, 257}) {
           Matrix x = new Matrix(rows, width, ScalarReference.random(random, rows * width));
           boolean[] prompts = new boolean[rows];
           for (int row = 0; row < rows; row++) {
@@ -114,6 +118,47 @@ class PromptProductsTest {
         }
       }
     }
+  }
+
+  /** Each expert gets some prompts' rows and some others; a row alone has the same bits. */
+  @Test
+  void mixturesKeepTheRoutesOfTheirRows() {
+    int width = 64;
+    int rows = 40;
+    try (Arena arena = Arena.ofShared();
+        SimdOps ops = new SimdOps(2)) {
+      List<Ops.FeedForward<Weights>> experts = new ArrayList<>();
+      for (int e = 0; e < 4; e++) {
+        experts.add(
+            new Ops.FeedForward<>(
+                matrix(WeightType.Q8_0, 96, width, arena),
+                matrix(WeightType.Q8_0, 96, width, arena),
+                matrix(WeightType.Q8_0, width, 96, arena)));
+      }
+      Matrix x = new Matrix(rows, width, ScalarReference.random(random, rows * width));
+      Matrix scores = new Matrix(rows, 4, ScalarReference.random(random, rows * 4));
+      boolean[] prompts = new boolean[rows];
+      for (int row = 0; row < rows; row++) {
+        prompts[row] = row % 3 == 0;
+      }
+      ops.promptRows(prompts);
+      float[] all = ops.mixture(x, scores, 2, experts).values();
+      for (int row = 0; row < rows; row++) {
+        ops.promptRows(new boolean[] {prompts[row]});
+        float[] alone =
+            ops.mixture(
+                    new Matrix(1, width, part(x.values(), row, width)),
+                    new Matrix(1, 4, part(scores.values(), row, 4)),
+                    2,
+                    experts)
+                .values();
+        assertThat(part(all, row, width)).as("seed %d, row %d", SEED, row).isEqualTo(alone);
+      }
+    }
+  }
+
+  private static float[] part(float[] values, int row, int width) {
+    return Arrays.copyOfRange(values, row * width, (row + 1) * width);
   }
 
   private PackedMatrix matrix(WeightType type, int out, int in, Arena arena) {
