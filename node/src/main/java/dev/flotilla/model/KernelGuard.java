@@ -9,6 +9,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Objects;
+import java.util.function.LongSupplier;
 
 /**
  * Says which kernels are slower than they should be, beside what the machine can do: a small edit,
@@ -65,6 +66,11 @@ public final class KernelGuard {
           share,
           least);
     }
+  }
+
+  /** As below, with the limits of this machine, which are measured for about a second. */
+  public static List<Figure> figures(LayerSpeeds speeds, int threads, LongSupplier nanoTime) {
+    return figures(speeds, MachineLimits.measure(threads, nanoTime));
   }
 
   /** One figure for each type and number of rows that was measured. */

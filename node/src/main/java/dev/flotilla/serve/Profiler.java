@@ -9,7 +9,6 @@ import dev.flotilla.model.LayerProbe;
 import dev.flotilla.model.LayerSpeeds;
 import dev.flotilla.serve.proto.Echoed;
 import dev.flotilla.serve.proto.LinksGrpc;
-import dev.flotilla.tensor.MachineLimits;
 import io.grpc.BindableService;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
@@ -179,8 +178,7 @@ public final class Profiler implements AutoCloseable {
   }
 
   private void guard(LayerSpeeds speeds) {
-    MachineLimits limits = MachineLimits.measure(threads, nanoTime);
-    KernelGuard.figures(speeds, limits).stream()
+    KernelGuard.figures(speeds, threads, nanoTime).stream()
         .filter(figure -> !figure.sound())
         .forEach(
             figure ->

@@ -121,6 +121,7 @@ class MutualTlsTest {
         NettyChannelBuilder.forAddress("127.0.0.1", config.servicePort())
             .overrideAuthority(Tls.authorityOf(dialled))
             .sslContext(tlsOf(caller).client())
+            .intercept(new VersionCheck("test", config.version()).saying())
             .build();
     try {
       MembershipGrpc.newBlockingStub(channel)
@@ -211,6 +212,7 @@ class MutualTlsTest {
         NettyChannelBuilder.forAddress("127.0.0.1", config.servicePort())
             .overrideAuthority(Tls.authorityOf(node.self()))
             .sslContext(tlsOf(member("n000000000004")).client())
+            .intercept(new VersionCheck("test", config.version()).saying())
             .build();
     try {
       assertThatThrownBy(
