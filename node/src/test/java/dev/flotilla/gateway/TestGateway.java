@@ -6,6 +6,7 @@ import dev.flotilla.Json;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.FakeRegistry;
 import dev.flotilla.cluster.NodeInfo;
+import dev.flotilla.cluster.Registry;
 import dev.flotilla.data.DataPlane;
 import dev.flotilla.data.grid.Environment;
 import dev.flotilla.serve.Deployments.StageView;
@@ -22,11 +23,14 @@ import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.InstantSource;
 import java.util.ArrayList;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -252,6 +256,22 @@ final class TestGateway implements AutoCloseable {
       Thread.sleep(5);
     }
     return true;
+  }
+
+  /** Makes one more key of the API known. */
+  void addKey(String name, String key) {
+    try {
+      byte[] digest =
+          MessageDigest.getInstance("SHA-256").digest(key.getBytes(StandardCharsets.UTF_8));
+      ApiKeys.Key hashed = new ApiKeys.Key(name, HexFormat.of().formatHex(digest), 0);
+      Registry.Key place = new Registry.Key("key", name);
+      Registry.Write write = new Registry.Write(place, Optional.of(Json.write(hashed)));
+      if (registry.commit(List.of(), List.of(write)).isEmpty()) {
+        throw new IllegalStateException("key " + name + " was not taken");
+      }
+    } catch (NoSuchAlgorithmException e) {
+      throw new IllegalStateException(e);
+    }
   }
 
   @Override
