@@ -51,14 +51,12 @@ public record MachineLimits(double bytesPerSecond, double multiplicationsPerSeco
           best(
               nanoTime,
               () ->
-                  workers.each(
-                      PIECES, bytes, (_, i) -> sink[i] = read(memory, i * piece, piece)));
+                  workers.each(PIECES, bytes, (_, i) -> sink[i] = read(memory, i * piece, piece)));
       double multiplied =
           best(
               nanoTime,
               () ->
-                  workers.each(
-                      PIECES, bytes, (_, i) -> sink[i] += multiply(ROUNDS, 1 + sink[i])));
+                  workers.each(PIECES, bytes, (_, i) -> sink[i] += multiply(ROUNDS, 1 + sink[i])));
       double multiplications = (double) PIECES * ROUNDS * CHAINS * Kernels.lanes();
       return new MachineLimits(bytes / read, multiplications / multiplied);
     }
