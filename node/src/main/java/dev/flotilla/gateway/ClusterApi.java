@@ -95,7 +95,8 @@ final class ClusterApi {
         .put("kv", deployment.wanted().engine().kvLabel())
         .put("wire", deployment.wanted().engine().wireLabel())
         .put("speculate", deployment.wanted().engine().speculate())
-        .put("draft", deployment.wanted().engine().draft());
+        .put("draft", deployment.wanted().engine().draft())
+        .put("kv_replicas", deployment.wanted().kvReplicas());
     ArrayNode replicas = node.putArray("replicas");
     for (ReplicaView replica : deployment.replicas()) {
       ObjectNode r = replicas.addObject();
@@ -131,7 +132,8 @@ final class ClusterApi {
                 fields.integer("tensor", 1, 1, COUNT_MAX),
                 routing,
                 fields.flag("force", false),
-                engine(fields)),
+                engine(fields),
+                fields.integer("kv_replicas", 0, 0, 1)),
             LocksApi.fence(fields));
     List<ModelView> models = services.deployments().models();
     exchange.send(

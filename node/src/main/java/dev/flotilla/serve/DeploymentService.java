@@ -186,6 +186,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "stages and tensor are both wanted; a replica is split one way or the other",
           "Leave --stages or --tensor out.");
     }
+    checkCopies(wanted);
     Footprint footprint = footprint(model.name(), wanted.engine());
     try {
       if (wanted.tensor() > 1) {
@@ -312,6 +313,28 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         .footprint(ModelRecord.existing(cluster.registry(), model), engine);
   }
 
+  /** Refuses copies of KV caches that nobody could keep. */
+  private static void checkCopies(Wanted wanted) {
+    if (wanted.kvReplicas() < 0 || wanted.kvReplicas() > 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          wanted.kvReplicas() + " copies of the KV cache are out of range",
+          "Ask for 0, or for 1, on another replica.");
+    }
+    if (wanted.kvReplicas() > 0 && wanted.replicas() < 2) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "a copy of the KV cache is kept by another replica, and 1 replica is wanted",
+          "Ask for 2 replicas or more, or for no copy.");
+    }
+    if (wanted.kvReplicas() > 0 && wanted.tensor() > 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "the KV cache of a replica whose layers are shared out (tensor) is not copied",
+          "Leave --kv-replicas or --tensor out.");
+    }
+  }
+
   /** Refuses a draft model that cannot guess for another. */
   private void checkDraft(ModelRecord model, String name) {
     ModelRecord draft = ModelRecord.existing(cluster.registry(), name);
@@ -384,6 +407,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     int failed = 0;
     boolean shorter = false;
     boolean other = false;
+    List<Placed> answering = new ArrayList<>();
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
       List<Placed> slots = Placement.ofReplica(registry, id);
@@ -422,6 +446,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
+        answering.add(placed);
         if (placement.stages().size() < wanted.nodesOfReplica()) {
           shorter = true;
           reasons.add(
@@ -442,12 +467,21 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
                 + (status.reason().isEmpty() ? "" : ": " + status.reason()));
       }
     }
+    boolean bare = false;
+    for (Placed placed : wanted.kvReplicas() > 0 ? answering : List.<Placed>of()) {
+      if (CopyTarget.of(placed.placement(), answering).isEmpty()) {
+        bare = true;
+        reasons.add(
+            Placement.replicaOf(placed.placement().replica())
+                + ": its KV cache is copied nowhere, for no other replica is ready on other nodes");
+      }
+    }
     String state =
         ready == 0 && failed == replicas.size() && failed > 0
             ? "failed"
             : ready == 0
                 ? "loading"
-                : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
+                : ready < wanted.replicas() || shorter || other || bare ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
