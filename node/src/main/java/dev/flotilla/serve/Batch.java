@@ -28,8 +28,7 @@ record Batch(
     List<Export> exports) {
 
   /** Rows, and nothing of other replicas. */
-  Batch(
-      long number, int[] tokens, Rows rows, List<Draw> draws, List<Pool> pools, long[] releases) {
+  Batch(long number, int[] tokens, Rows rows, List<Draw> draws, List<Pool> pools, long[] releases) {
     this(number, tokens, rows, draws, pools, releases, List.of(), List.of());
   }
 

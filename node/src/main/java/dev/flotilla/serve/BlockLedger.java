@@ -29,9 +29,9 @@ import org.jspecify.annotations.Nullable;
  * stays, until its memory is wanted: who was held longest ago goes first, and the end of a text
  * before its beginning.
  *
- * <p>A block may also be <em>kept</em>: a copy of what a request has in another replica's cache,
- * so that the request can go on here ({@link KeptBlocks}). Kept blocks outlive idle ones, but give
- * way to whoever runs here: the one that was copied last goes first, for it is the end of a text.
+ * <p>A block may also be <em>kept</em>: a copy of what a request has in another replica's cache, so
+ * that the request can go on here ({@link KeptBlocks}). Kept blocks outlive idle ones, but give way
+ * to whoever runs here: the one that was copied last goes first, for it is the end of a text.
  *
  * <p>What is known was not always computed yet, only scheduled: stages run steps in their order, so
  * it is there before a later step looks at it.
@@ -193,7 +193,8 @@ final class BlockLedger {
     Key key = key(parent, tokens, from, prompt);
     Known found = known.get(key);
     if (found != null && holders[found.block()]++ == 0) {
-      boolean _ = keeps[found.block()] > 0 ? kept.remove(found.block()) : idle.remove(found.block());
+      boolean _ =
+          keeps[found.block()] > 0 ? kept.remove(found.block()) : idle.remove(found.block());
       watchers.forEach(watcher -> watcher.held(found, key));
     }
     return Optional.ofNullable(found);

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.serve.proto.CopiesGrpc;
 import dev.flotilla.serve.proto.CopyBegin;
 import dev.flotilla.serve.proto.CopyMessage;
 import dev.flotilla.serve.proto.CopyOffer;
@@ -8,7 +9,6 @@ import dev.flotilla.serve.proto.CopyOffers;
 import dev.flotilla.serve.proto.CopyReleases;
 import dev.flotilla.serve.proto.CopyReply;
 import dev.flotilla.serve.proto.CopyVerdict;
-import dev.flotilla.serve.proto.CopiesGrpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;

@@ -45,7 +45,9 @@ final class CopyReceiver implements KeptBlocks.Source {
           }
           int[] tokens = Wire.ints(offer.getTokensList());
           to.offered(
-              new Offer(offer.getText(), new BlockLedger.Key(offer.getParent(), offer.getPrompt(), tokens)));
+              new Offer(
+                  offer.getText(),
+                  new BlockLedger.Key(offer.getParent(), offer.getPrompt(), tokens)));
         }
       }
       case PART -> {

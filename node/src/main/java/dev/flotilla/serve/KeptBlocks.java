@@ -180,7 +180,8 @@ final class KeptBlocks implements BlockLedger.Watcher {
     }
 
     private BlockLedger.Key here(BlockLedger.Key key, @Nullable Copy before) {
-      return new BlockLedger.Key(before == null ? BlockLedger.ROOT : before.text, key.prompt(), key.tokens());
+      return new BlockLedger.Key(
+          before == null ? BlockLedger.ROOT : before.text, key.prompt(), key.tokens());
     }
 
     private void is(long text, Copy copy, Known known) {

@@ -403,10 +403,7 @@ final class Scheduler {
     decode(step, s -> s.missing() == 1);
     decode(step, s -> s.missing() > 1);
     prefill(step);
-    if (step.members.isEmpty()
-        && releases.isEmpty()
-        && imports.isEmpty()
-        && !copies.exporting()) {
+    if (step.members.isEmpty() && releases.isEmpty() && imports.isEmpty() && !copies.exporting()) {
       return Optional.empty();
     }
     Batch batch =

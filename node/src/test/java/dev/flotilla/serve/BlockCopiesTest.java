@@ -183,8 +183,7 @@ final class BlockCopiesTest {
   private static List<Integer> whole(List<Integer> prompt, int tokens) {
     List<Integer> all = new ArrayList<>(prompt);
     all.addAll(
-        ToySlice.expected(
-            prompt.stream().mapToInt(Integer::intValue).toArray(), SEEDED, tokens));
+        ToySlice.expected(prompt.stream().mapToInt(Integer::intValue).toArray(), SEEDED, tokens));
     return all;
   }
 
@@ -330,8 +329,7 @@ final class BlockCopiesTest {
         Replica one = replicas.get(random.nextInt(2));
         if (random.nextInt(12) == 0) {
           String id = "r" + turn;
-          List<Integer> prompt =
-              new ArrayList<>(common.subList(0, 32 * random.nextInt(4)));
+          List<Integer> prompt = new ArrayList<>(common.subList(0, 32 * random.nextInt(4)));
           prompt.addAll(prompt(random, 1 + random.nextInt(60)));
           prompts.put(id, prompt);
           one.generate(id, prompt, prompt.size(), 1 + random.nextInt(100));
@@ -351,7 +349,8 @@ final class BlockCopiesTest {
               List<Integer> prompt = prompts.get(id);
               assertThat(text)
                   .as("seed %d, %s", seed, id)
-                  .isEqualTo(whole(prompt, text.size() - prompt.size() + 1).subList(0, text.size()));
+                  .isEqualTo(
+                      whole(prompt, text.size() - prompt.size() + 1).subList(0, text.size()));
             });
       }
       for (int i = 0; i < 50; i++) {

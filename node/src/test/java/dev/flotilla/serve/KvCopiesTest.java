@@ -217,8 +217,7 @@ final class KvCopiesTest {
     await(
         "a request that runs",
         () ->
-            replicas.stream()
-                .anyMatch(r -> gauge(r.id(), "flotilla.serve.requests.running") > 0));
+            replicas.stream().anyMatch(r -> gauge(r.id(), "flotilla.serve.requests.running") > 0));
     boolean first = gauge(replicas.get(0).id(), "flotilla.serve.requests.running") > 0;
     return new Places(replicas.get(first ? 0 : 1), replicas.get(first ? 1 : 0));
   }
@@ -275,8 +274,7 @@ final class KvCopiesTest {
     nodes.get("a").models().add("m", gguf);
     deploy(KvFormat.F16, 2, 1, 1);
     assertThat(view().state()).isEqualTo("ready");
-    String lost =
-        nodes.keySet().stream().filter(n -> !n.equals("a")).findFirst().orElseThrow();
+    String lost = nodes.keySet().stream().filter(n -> !n.equals("a")).findFirst().orElseThrow();
     lose(lost);
     await(
         "the state says so",
