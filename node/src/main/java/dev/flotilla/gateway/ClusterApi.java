@@ -103,6 +103,7 @@ final class ClusterApi {
       r.put("id", replica.id());
       r.put("state", replica.state());
       r.put("epoch", replica.epoch());
+      r.put("copied_to", replica.copiedTo());
       ArrayNode stages = r.putArray("stages");
       for (StageView stage : replica.stages()) {
         stages

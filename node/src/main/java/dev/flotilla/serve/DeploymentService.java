@@ -469,11 +469,15 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
     boolean bare = false;
     for (Placed placed : wanted.kvReplicas() > 0 ? answering : List.<Placed>of()) {
-      if (CopyTarget.of(placed.placement(), answering).isEmpty()) {
+      String id = Placement.replicaOf(placed.placement().replica());
+      Optional<Placed> target = CopyTarget.of(placed.placement(), answering);
+      if (target.isPresent()) {
+        String keeper = Placement.replicaOf(target.get().placement().replica());
+        replicas.replaceAll(view -> view.id().equals(id) ? view.copiedTo(keeper) : view);
+      } else {
         bare = true;
         reasons.add(
-            Placement.replicaOf(placed.placement().replica())
-                + ": its KV cache is copied nowhere, for no other replica is ready on other nodes");
+            id + ": its KV cache is copied nowhere, for no other replica is ready on other nodes");
       }
     }
     String state =

@@ -65,8 +65,21 @@ public interface Deployments {
   /**
    * One copy: {@code loading}, {@code ready} or {@code failed}; the epoch grows at each new
    * placement.
+   *
+   * @param copiedTo the replica to which its KV cache is copied; empty for none
    */
-  record ReplicaView(String id, String state, long epoch, List<StageView> stages) {}
+  record ReplicaView(
+      String id, String state, long epoch, List<StageView> stages, String copiedTo) {
+
+    /** Without copies. */
+    public ReplicaView(String id, String state, long epoch, List<StageView> stages) {
+      this(id, state, epoch, stages, "");
+    }
+
+    ReplicaView copiedTo(String replica) {
+      return new ReplicaView(id, state, epoch, stages, replica);
+    }
+  }
 
   /**
    * A deployment: {@code loading}, {@code ready}, {@code degraded} or {@code failed}, with the

@@ -246,7 +246,9 @@ final class Head implements AutoCloseable {
           stage.pool(hidden, batch.pools(), batch.releases()));
     }
     stage.read(batch.exports()).forEach(copier::exported);
-    metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows().count());
+    if (batch.rows().count() > 0) {
+      metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows().count());
+    }
   }
 
   private void deliver(boolean busy) throws InterruptedException {

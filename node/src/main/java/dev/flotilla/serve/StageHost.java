@@ -82,6 +82,9 @@ final class StageHost implements AutoCloseable {
     volatile String failure = "";
     long retryAtNs;
 
+    /** What the head knows of where its copies go; of the thread that tells it. */
+    Optional<Copier.Target> copyTarget = Optional.empty();
+
     Local(Placed placed, int index, long nowNs) {
       this.placed = placed;
       this.index = index;
@@ -367,25 +370,22 @@ final class StageHost implements AutoCloseable {
 
   /** Tells the heads here where copies of their requests' KV cache go. */
   private void copies() {
-    Registry registry = cluster.registry();
     for (Local local : locals.values()) {
       Head head = local.head;
-      if (head != null) {
-        Placement placement = local.placement();
-        boolean copied =
-            DeploymentService.wanted(registry, placement.model())
-                .filter(wanted -> wanted.kvReplicas() > 0)
-                .isPresent();
-        head.copyTo(
-            copied
-                ? CopyTarget.of(placement, ReplicaStatus.ready(registry, placement.model()))
-                    .map(
-                        p ->
-                            new Copier.Target(
-                                p.placement().replica(), p.epoch(), p.placement().head()))
-                : Optional.empty());
+      Optional<Copier.Target> target = copyTarget(local.placement());
+      if (head != null && !target.equals(local.copyTarget)) {
+        local.copyTarget = target;
+        head.copyTo(target);
       }
     }
+  }
+
+  private Optional<Copier.Target> copyTarget(Placement source) {
+    Registry registry = cluster.registry();
+    return DeploymentService.wanted(registry, source.model())
+        .filter(wanted -> wanted.kvReplicas() > 0)
+        .flatMap(_ -> CopyTarget.of(source, ReplicaStatus.ready(registry, source.model())))
+        .map(p -> new Copier.Target(p.placement().replica(), p.epoch(), p.placement().head()));
   }
 
   /** The work here of exactly that placement, or why there is none. */

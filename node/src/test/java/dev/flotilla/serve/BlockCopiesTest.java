@@ -52,10 +52,8 @@ final class BlockCopiesTest {
     final Deque<Runnable> returning = new ArrayDeque<>();
     final Deque<BlockPart> exported = new ArrayDeque<>();
     final Map<String, List<Integer>> texts = new HashMap<>();
-    private final int chunk;
 
     Replica(int depth, int blocks, int chunk) {
-      this.chunk = chunk;
       scheduler =
           new Scheduler(
               new Scheduler.Limits(8, 8, 4 * chunk, chunk, 4, 100, blocks, 400, depth),
@@ -170,7 +168,8 @@ final class BlockCopiesTest {
     void settle(Random random) {
       int quiet = 0;
       while (quiet < 3) {
-        boolean any = to.turn(random) | turn(random);
+        boolean any = to.turn(random);
+        any |= turn(random);
         quiet = any ? 0 : quiet + 1;
       }
     }
@@ -342,7 +341,7 @@ final class BlockCopiesTest {
       }
       for (Replica replica : replicas) {
         while (replica.turn(random)) {
-          boolean _ = ways.get(0).turn(random) | ways.get(1).turn(random);
+          ways.forEach(way -> way.turn(random));
         }
         replica.texts.forEach(
             (id, text) -> {

@@ -274,6 +274,8 @@ final class KvCopiesTest {
     nodes.get("a").models().add("m", gguf);
     deploy(KvFormat.F16, 2, 1, 1);
     assertThat(view().state()).isEqualTo("ready");
+    assertThat(view().replicas().stream().map(Deployments.ReplicaView::copiedTo))
+        .containsExactly("m-1", "m-0");
     String lost = nodes.keySet().stream().filter(n -> !n.equals("a")).findFirst().orElseThrow();
     lose(lost);
     await(
