@@ -27,7 +27,8 @@ import picocli.CommandLine.Option;
  */
 @Command(
     name = "failover",
-    description = "The pause of a long stream whose node is killed, with and without --kv-replicas.",
+    description =
+        "The pause of a long stream whose node is killed, with and without --kv-replicas.",
     mixinStandardHelpOptions = true)
 final class FailoverBench implements Callable<Integer> {
 
@@ -117,8 +118,7 @@ final class FailoverBench implements Callable<Integer> {
     Client client = client(nodes, 0);
     client.post(
         "/api/deployments",
-        Map.of(
-            "model", MODEL, "replicas", 2, "stages", 1, "force", true, "kv_replicas", copies));
+        Map.of("model", MODEL, "replicas", 2, "stages", 1, "force", true, "kv_replicas", copies));
     until(
         "two replicas on two nodes",
         () -> {
@@ -211,14 +211,11 @@ final class FailoverBench implements Callable<Integer> {
     List<Long> eventsNs = Collections.synchronizedList(new ArrayList<>());
     CompletableFuture<Void> end =
         stream(
-            client(nodes, gateway),
-            request(length, TOKENS),
-            () -> eventsNs.add(System.nanoTime()));
+            client(nodes, gateway), request(length, TOKENS), () -> eventsNs.add(System.nanoTime()));
     until("a stream under way", () -> eventsNs.size() >= BEFORE);
     int serves = 0;
     for (int i = 0; i < 2; i++) {
-      serves =
-          metric(client(nodes, on.get(i)), "flotilla_serve_requests_running") > 0 ? i : serves;
+      serves = metric(client(nodes, on.get(i)), "flotilla_serve_requests_running") > 0 ? i : serves;
     }
     Client other = client(nodes, on.get(1 - serves));
     double before = metric(other, "flotilla_serve_replayed_tokens_total");

@@ -68,8 +68,7 @@ public interface Deployments {
    *
    * @param copiedTo the replica to which its KV cache is copied; empty for none
    */
-  record ReplicaView(
-      String id, String state, long epoch, List<StageView> stages, String copiedTo) {
+  record ReplicaView(String id, String state, long epoch, List<StageView> stages, String copiedTo) {
 
     /** Without copies. */
     public ReplicaView(String id, String state, long epoch, List<StageView> stages) {

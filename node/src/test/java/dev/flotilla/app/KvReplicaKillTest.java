@@ -29,6 +29,7 @@ import org.junit.jupiter.api.io.TempDir;
 class KvReplicaKillTest {
 
   private static final String PATH = "/v1/completions";
+
   /** One on each of the replicas. */
   private static final int STREAMS = 2;
 
@@ -41,14 +42,22 @@ class KvReplicaKillTest {
 
   private static Map<String, Object> request(String model, int seed) {
     return Map.of(
-        "model", model,
-        "prompt", "The ship's log says, on page " + seed,
-        "max_tokens", TOKENS,
-        "temperature", 1,
-        "seed", seed,
-        "cache", false,
-        "ignore_eos", true,
-        "stream", true);
+        "model",
+        model,
+        "prompt",
+        "The ship's log says, on page " + seed,
+        "max_tokens",
+        TOKENS,
+        "temperature",
+        1,
+        "seed",
+        seed,
+        "cache",
+        false,
+        "ignore_eos",
+        true,
+        "stream",
+        true);
   }
 
   private static final class Answer {
@@ -111,9 +120,7 @@ class KvReplicaKillTest {
                   "model", "random", "replicas", 2, "stages", 1, "force", true, "kv_replicas", 1),
               s -> {});
       List<String> used = new ArrayList<>();
-      deployed
-          .path("replicas")
-          .forEach(replica -> used.add(replica.at("/stages/0/node").asText()));
+      deployed.path("replicas").forEach(replica -> used.add(replica.at("/stages/0/node").asText()));
       assertThat(used).doesNotHaveDuplicates().hasSize(2);
       List<String> ids = new ArrayList<>();
       for (NodeProcess node : nodes.all()) {
