@@ -36,8 +36,8 @@ import org.slf4j.LoggerFactory;
  *
  * <p>The controller places what has no placement; places anew, on the nodes that answer, what has a
  * stage on a node that does not; and returns to the wanted number of stages when enough nodes have
- * answered for ten seconds on end. A placement whose nodes all answer is never moved for speed, so
- * it cannot swing to and fro.
+ * answered for ten seconds on end, or to nodes of its own where copies of its KV cache are wanted. A
+ * placement whose nodes all answer is never moved for speed, so it cannot swing to and fro.
  *
  * <p>What answers is moved by a second placement beside it, where memory allows: the first one is
  * taken away only when the second is ready. So a drained node, another engine or another split
@@ -661,7 +661,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       boolean longer = stays(now) && !anew;
       String beside = Placement.otherSlot(slot);
       Optional<Layout> second =
-          !answers(now) ? Optional.empty() : longer ? longerPlan(beside, now) : bestPlan(beside);
+          !answers(now)
+              ? Optional.empty()
+              : longer
+                  ? longerPlan(beside, now).or(() -> apartPlan(beside, now))
+                  : bestPlan(beside);
       if (second.isPresent()) {
         write(beside, Optional.empty(), second.get());
         return;
@@ -728,6 +732,37 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
 
     /**
+     * A plan on nodes that no other replica has, for one that is where another one is, so that
+     * neither can keep copies for the other: the one with the greater number goes.
+     */
+    private Optional<Layout> apartPlan(String slot, Placed now) {
+      if (wanted.kvReplicas() == 0) {
+        return Optional.empty();
+      }
+      List<Placed> others = new ArrayList<>();
+      for (int i = 0; i < wanted.replicas(); i++) {
+        if (i != now.placement().number()) {
+          others.addAll(
+              Placement.ofReplica(cluster.registry(), Placement.replicaId(model.name(), i)));
+        }
+      }
+      boolean last = others.stream().anyMatch(o -> o.placement().number() < now.placement().number());
+      if (!last || CopyTarget.of(now.placement(), others).isPresent()) {
+        return Optional.empty();
+      }
+      Set<String> taken =
+          others.stream()
+              .flatMap(other -> other.placement().stages().stream().map(StageView::node))
+              .collect(Collectors.toSet());
+      List<NodeInfo> candidates =
+          pass.nodes().stream().filter(n -> !taken.contains(n.id()) && steady(n)).toList();
+      int stages = possibleStages(wanted, candidates.size());
+      return candidates.isEmpty() || stages < wanted.nodesOfReplica()
+          ? Optional.empty()
+          : tryPlan(slot, model, wanted, pass, candidates, stages);
+    }
+
+    /**
      * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
      * an operator has just changed what is wanted.
      */
@@ -738,20 +773,20 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       boolean wantedChanged = wantedEpoch > now.epoch();
       Set<String> there = present.stream().map(StageView::node).collect(Collectors.toSet());
-      long nowNs = nanoTime.getAsLong();
       List<NodeInfo> candidates =
           pass.nodes().stream()
-              .filter(
-                  n ->
-                      wantedChanged
-                          || there.contains(n.id())
-                          || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
+              .filter(n -> wantedChanged || there.contains(n.id()) || steady(n))
               .toList();
       int stages = possibleStages(wanted, candidates.size());
       return stages > present.size()
           ? tryPlan(slot, model, wanted, pass, candidates, stages)
           : Optional.empty();
     }
+  }
+
+  private boolean steady(NodeInfo node) {
+    long nowNs = nanoTime.getAsLong();
+    return nowNs - answeringSinceNs.getOrDefault(node.id(), nowNs) >= STABLE_NS;
   }
 
   /** Whether a placement can stay: every node answers, and it is not longer than wanted. */

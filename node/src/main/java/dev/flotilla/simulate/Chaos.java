@@ -511,7 +511,7 @@ public final class Chaos {
         world.chance(0.5) ? "least_load" : "round_robin",
         true,
         Engine.of("f32", "f32", world.chance(0.3), ""),
-        replicas > 1 && world.chance(0.7) ? 1 : 0);
+        replicas * stages <= nodes && replicas > 1 && world.chance(0.7) ? 1 : 0);
   }
 
   /** An operator wants something else. */

@@ -145,6 +145,35 @@ final class DeploymentServiceTest {
   }
 
   @Test
+  void replicasThatAreOnOneNodeGoApartWhenAnotherIsThereSoThatTheyKeepEachOthersCopies() {
+    nodes(1000 * MB, "a");
+    service().deploy(copied(2, 1, 1));
+    pass(0);
+    assertThat(placedOn("m-0")).containsExactly("a");
+    assertThat(placedOn("m-1")).containsExactly("a");
+    ready("m-0");
+    ready("m-1");
+    assertThat(service().list().get(0).state()).isEqualTo("degraded");
+    assertThat(service().list().get(0).reason())
+        .contains("m-0: its KV cache is copied nowhere")
+        .contains("m-1: its KV cache is copied nowhere");
+    world.addWithoutController("b", 1000 * MB);
+    pass(1);
+    assertThat(Placement.of(world.registry(), "m-1b")).isEmpty();
+    pass(10);
+    assertThat(placedOn("m-1b")).containsExactly("b");
+    assertThat(Placement.of(world.registry(), "m-0b")).isEmpty();
+    ready("m-1b");
+    pass(1);
+    assertThat(Placement.of(world.registry(), "m-1")).isEmpty();
+    pass(20);
+    assertThat(placedOn("m-0")).containsExactly("a");
+    assertThat(placedOn("m-1b")).containsExactly("b");
+    assertThat(service().list().get(0).state()).isEqualTo("ready");
+    assertThat(service().list().get(0).replicas().get(1).copiedTo()).isEqualTo("m-0");
+  }
+
+  @Test
   void tooLittleMemoryIsTheReasonUntilANodeIsAdded() {
     nodes(30 * MB, "a", "b");
     service().deploy(wanted(1, 0));
