@@ -34,7 +34,7 @@ public final class PackedMatrix implements Weights {
   static final int TILE = 32;
 
   /** What packing an element costs, in multiplications. */
-  private static final long WORK = 4;
+  private static final long WORK = 16;
 
   /** Largest exponent of a half. */
   private static final int HALF_EXPONENT = 15;
