@@ -36,8 +36,8 @@ import org.slf4j.LoggerFactory;
  *
  * <p>The controller places what has no placement; places anew, on the nodes that answer, what has a
  * stage on a node that does not; and returns to the wanted number of stages when enough nodes have
- * answered for ten seconds on end, or to nodes of its own where copies of its KV cache are wanted. A
- * placement whose nodes all answer is never moved for speed, so it cannot swing to and fro.
+ * answered for ten seconds on end, or to nodes of its own where copies of its KV cache are wanted.
+ * A placement whose nodes all answer is never moved for speed, so it cannot swing to and fro.
  *
  * <p>What answers is moved by a second placement beside it, where memory allows: the first one is
  * taken away only when the second is ready. So a drained node, another engine or another split
@@ -746,7 +746,8 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
               Placement.ofReplica(cluster.registry(), Placement.replicaId(model.name(), i)));
         }
       }
-      boolean last = others.stream().anyMatch(o -> o.placement().number() < now.placement().number());
+      boolean last =
+          others.stream().anyMatch(o -> o.placement().number() < now.placement().number());
       if (!last || CopyTarget.of(now.placement(), others).isPresent()) {
         return Optional.empty();
       }
