@@ -137,6 +137,7 @@ final class Node {
             profile,
             threads,
             serving::work,
+            () -> !serving.deployments().list().isEmpty(),
             System::nanoTime);
     training =
         new TrainingService(

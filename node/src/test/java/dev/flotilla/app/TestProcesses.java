@@ -52,6 +52,8 @@ final class TestProcesses implements AutoCloseable {
             Path.of(System.getProperty("java.home"), "bin", "java").toString(),
             "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
             "-Xmx512m",
+            // The optimizing compiler takes more than it gives to nodes that live for seconds.
+            "-XX:TieredStopAtLevel=1",
             "-cp",
             System.getProperty("java.class.path"),
             program.getName());
