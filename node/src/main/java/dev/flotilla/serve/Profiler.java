@@ -114,6 +114,16 @@ public final class Profiler implements AutoCloseable {
     };
   }
 
+  /**
+   * Warms up at once and at the usual priority, while the node is still starting: for a node that
+   * has models, to which others' streams may come as soon as it serves.
+   */
+  public void warmUpAtOnce() {
+    if (compilerOptimizes()) {
+      Thread.ofPlatform().name("warm-up").daemon().start(this::warmUp);
+    }
+  }
+
   /** Begins; the cluster has started. */
   public void start() {
     thread = Thread.ofPlatform().name("profiler").daemon().start(this::loop);

@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.client.Client;
-import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.RandomModel;
 import dev.flotilla.tensor.WeightType;
