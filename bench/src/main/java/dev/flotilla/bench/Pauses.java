@@ -66,9 +66,7 @@ final class Pauses {
     boolean met(List<Faults.Fault> faults) {
       return faults.stream()
           .anyMatch(
-              fault ->
-                  askedNs < fault.mendedNs()
-                      && Math.max(endedNs, lastNs) > fault.beganNs());
+              fault -> askedNs < fault.mendedNs() && Math.max(endedNs, lastNs) > fault.beganNs());
     }
 
     /** It came to an end, whether good or bad. */

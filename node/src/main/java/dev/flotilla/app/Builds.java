@@ -33,6 +33,7 @@ final class Builds {
   private static final String FALLBACK = "FLOTILLA_FALLBACK";
 
   private static final Pattern VERSION = Pattern.compile("flotilla ([0-9.]+),.*", Pattern.DOTALL);
+
   /** Of a build's folder: the launcher, and what it starts and compiles. */
   private static final List<String> PARTS = List.of("flotilla", "pom.xml", "node", "bench");
 
@@ -102,7 +103,9 @@ final class Builds {
         "Put a build of Flotilla there, and run its `flotilla --version` by hand.");
   }
 
-  /** Whoever may change the program, or what it is compiled from, could run anything as this node. */
+  /**
+   * Whoever may change the program, or what it is compiled from, could run anything as this node.
+   */
   private static void checkOwner(Path home) {
     String self = System.getProperty("user.name");
     List<String> trusted = List.of(self, "root");
