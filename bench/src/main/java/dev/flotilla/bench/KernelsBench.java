@@ -2,49 +2,126 @@ package dev.flotilla.bench;
 
 import dev.flotilla.Json;
 import dev.flotilla.model.KernelGuard;
-import dev.flotilla.model.LayerProbe;
 import dev.flotilla.model.LayerSpeeds;
 import dev.flotilla.tensor.MachineLimits;
+import dev.flotilla.tensor.WeightType;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
+import org.openjdk.jmh.annotations.Mode;
+import org.openjdk.jmh.results.RunResult;
+import org.openjdk.jmh.runner.Runner;
+import org.openjdk.jmh.runner.RunnerException;
+import org.openjdk.jmh.runner.options.OptionsBuilder;
+import org.openjdk.jmh.runner.options.TimeValue;
+import org.openjdk.jmh.runner.options.VerboseMode;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * How fast each weight type's products are, beside what the machine can do. Fails when one is
- * slower than it should be.
+ * How fast each weight type's products are, beside what the machine can do: by JMH, each in a
+ * process of its own, so that none lives on what the compiler knows of another. The build runs it
+ * as a guard.
  */
 @Command(
     name = "kernels",
-    description = "Each kernel's rate beside the machine's limits; fails if one is too slow.",
+    description = {
+      "Each kernel's rate beside the machine's limits.",
+      "Fails if one is slower than it should be, three times in a row."
+    },
     mixinStandardHelpOptions = true)
 final class KernelsBench implements Callable<Integer> {
 
+  /** A neighbour of this machine may take a figure's time. */
+  private static final int TRIES = 3;
+
+  private static final TimeValue ITERATION = TimeValue.milliseconds(200);
+  private static final int WARM_UPS = 2;
+  private static final int ITERATIONS = 3;
+
   @Option(names = "--threads", description = "Default: the machine's processors.")
   private int threads = Runtime.getRuntime().availableProcessors();
+
+  @Option(names = "--type", split = ",", description = "Weight types. Default: all.")
+  private List<WeightType> types = List.of(WeightType.values());
+
+  @Option(
+      names = "--rows",
+      split = ",",
+      description = "Of activations: 1, 4, 8 or 512, which is a prompt. Default: all.")
+  private List<Integer> rows = LayerSpeeds.ROWS;
 
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
 
   @Override
   public Integer call() throws Exception {
-    MachineLimits limits = MachineLimits.measure(threads, System::nanoTime);
-    LayerSpeeds speeds =
-        new LayerProbe(threads, () -> true, System::nanoTime).measure().orElseThrow();
-    List<KernelGuard.Figure> figures = KernelGuard.figures(speeds, limits);
+    if (!LayerSpeeds.ROWS.containsAll(rows)) {
+      throw new IllegalArgumentException("--rows takes " + LayerSpeeds.ROWS + ", not " + rows);
+    }
+    MachineLimits limits = MachineLimits.measure(threads, ProductBenchmark.BYTES, System::nanoTime);
+    if (!asJson) {
+      System.out.printf(
+          "%d threads: memory reads at %.1f GB/s, %.0f billion multiplications a second%n",
+          threads, limits.bytesPerSecond() / 1e9, limits.multiplicationsPerSecond() / 1e9);
+    }
+    List<KernelGuard.Figure> figures = new ArrayList<>();
+    for (WeightType type : types) {
+      for (int count : rows) {
+        KernelGuard.Figure figure = figure(type, count, limits);
+        figures.add(figure);
+        if (!asJson) {
+          System.out.println((figure.sound() ? "  " : "! ") + figure);
+        }
+      }
+    }
     if (asJson) {
       Map<String, Object> all = new LinkedHashMap<>();
       all.put("limits", limits);
       all.put("kernels", figures);
       System.out.println(Json.MAPPER.writeValueAsString(all));
-    } else {
-      System.out.printf(
-          "%d threads: memory reads at %.1f GB/s, %.0f billion multiplications a second%n",
-          threads, limits.bytesPerSecond() / 1e9, limits.multiplicationsPerSecond() / 1e9);
-      figures.forEach(figure -> System.out.println((figure.sound() ? "  " : "! ") + figure));
     }
     return figures.stream().allMatch(KernelGuard.Figure::sound) ? 0 : 1;
+  }
+
+  private KernelGuard.Figure figure(WeightType type, int count, MachineLimits limits)
+      throws RunnerException {
+    KernelGuard.Figure best = measured(type, count, limits);
+    for (int i = 1; i < TRIES && !best.sound(); i++) {
+      KernelGuard.Figure again = measured(type, count, limits);
+      best = again.share() > best.share() ? again : best;
+    }
+    return best;
+  }
+
+  private KernelGuard.Figure measured(WeightType type, int count, MachineLimits limits)
+      throws RunnerException {
+    double perByte = seconds(type, count) / ProductBenchmark.bytes(type);
+    return KernelGuard.figure(type, count, perByte, limits);
+  }
+
+  /** The best iteration's. */
+  private double seconds(WeightType type, int count) throws RunnerException {
+    RunResult result =
+        new Runner(
+                new OptionsBuilder()
+                    .include(ProductBenchmark.class.getName())
+                    .param("type", type.name())
+                    .param("rows", String.valueOf(count))
+                    .param("threads", String.valueOf(threads))
+                    .mode(Mode.AverageTime)
+                    .forks(1)
+                    .warmupIterations(WARM_UPS)
+                    .warmupTime(ITERATION)
+                    .measurementIterations(ITERATIONS)
+                    .measurementTime(ITERATION)
+                    .verbosity(VerboseMode.SILENT)
+                    .output("/dev/null")
+                    .shouldFailOnError(true)
+                    .build())
+            .runSingle();
+    return result.getPrimaryResult().getStatistics().getMin();
   }
 }

@@ -79,18 +79,27 @@ public final class KernelGuard {
     for (WeightType type : WeightType.values()) {
       List<Double> perByte = speeds.secondsPerByte().get(LayerSpeeds.label(type));
       for (int i = 0; perByte != null && i < LayerSpeeds.ROWS.size(); i++) {
-        int rows = LayerSpeeds.ROWS.get(i);
-        double weightsPerByte = (double) type.blockElements() / type.blockBytes();
-        double limit =
-            Math.max(
-                1 / limits.bytesPerSecond(),
-                rows * weightsPerByte / limits.multiplicationsPerSecond());
-        // It is a difference of two times, and may be nothing.
-        double seconds = Math.max(perByte.get(i), limit / 100);
-        figures.add(new Figure(type, rows, 1 / seconds, limit / seconds, least(type, rows)));
+        figures.add(figure(type, LayerSpeeds.ROWS.get(i), perByte.get(i), limits));
       }
     }
     return figures;
+  }
+
+  /**
+   * One figure.
+   *
+   * @param rows one of {@link LayerSpeeds#ROWS}
+   * @param secondsPerByte of weights
+   */
+  public static Figure figure(
+      WeightType type, int rows, double secondsPerByte, MachineLimits limits) {
+    double weightsPerByte = (double) type.blockElements() / type.blockBytes();
+    double limit =
+        Math.max(
+            1 / limits.bytesPerSecond(), rows * weightsPerByte / limits.multiplicationsPerSecond());
+    // It may be a difference of two times, and nothing.
+    double seconds = Math.max(secondsPerByte, limit / 100);
+    return new Figure(type, rows, 1 / seconds, limit / seconds, least(type, rows));
   }
 
   private static double least(WeightType type, int rows) {

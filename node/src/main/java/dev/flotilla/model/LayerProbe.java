@@ -28,16 +28,13 @@ public final class LayerProbe {
 
   private static final int NARROW_LAYERS = 4;
   private static final int FAR = 1024;
-  private static final Wide WIDE = new Wide(2048, 32, 8, 4096, 64L << 20);
+  private static final Wide WIDE = new Wide(2048, 32, 8, 4096, 256L << 20);
 
   /** Until the compiler has seen the code, a step takes a hundred times longer. */
   private static final long WARM_UP_NS = TimeUnit.MILLISECONDS.toNanos(1500);
 
   /** The same for the kernels of one more type. */
   private static final long WARM_UP_TYPE_NS = TimeUnit.MILLISECONDS.toNanos(400);
-
-  /** Types whose kernels are as fast as memory need more of it: shared caches are large. */
-  private static final int READ_FAST = 4;
 
   private static final long PASSES_NS = TimeUnit.MILLISECONDS.toNanos(60);
   private static final int PASSES_MIN = 1;
@@ -167,8 +164,7 @@ public final class LayerProbe {
   private List<Double> wide(WeightType type, List<Double> fixed, double promptAttention) {
     ModelConfig one = wideShape(1);
     long bytes = type.bytes(parameters(one));
-    long all = type.integers() ? READ_FAST * wide.bytesMin() : wide.bytesMin();
-    int layers = (int) Math.ceilDiv(all, bytes);
+    int layers = (int) Math.ceilDiv(wide.bytesMin(), bytes);
     List<Double> perByte = new ArrayList<>();
     try (LayerSlice slice = slice(wideShape(layers), type)) {
       long warmNs = nanoTime.getAsLong() + WARM_UP_TYPE_NS;

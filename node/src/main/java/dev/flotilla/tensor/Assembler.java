@@ -28,6 +28,7 @@ final class Assembler {
   private static final int MAP_0F = 1;
 
   private static final int MAP_0F38 = 2;
+  private static final int MAP_0F3A = 3;
 
   /** Prefixes that are part of an opcode. */
   private static final int NONE = 0;
@@ -41,6 +42,7 @@ final class Assembler {
 
   private static final int FULL = 64;
   private static final int HALF = 32;
+  private static final int QUARTER = 16;
   private static final int ELEMENT = 4;
 
   private final ByteArrayOutputStream code = new ByteArrayOutputStream();
@@ -236,6 +238,27 @@ final class Assembler {
     evex(P66, MAP_0F38, 0x23, to, 0, from, HALF, false);
   }
 
+  /** 16 signed bytes from memory, as ints. */
+  void loadBytes(int to, Address from) {
+    evex(P66, MAP_0F38, 0x21, to, 0, from, QUARTER, false);
+  }
+
+  /** 16 unsigned shorts from memory, as ints. */
+  void loadUnsignedShorts(int to, Address from) {
+    evex(P66, MAP_0F38, 0x33, to, 0, from, HALF, false);
+  }
+
+  /** 16 halves from memory, as floats. */
+  void loadHalves(int to, Address from) {
+    evex(P66, MAP_0F38, 0x13, to, 0, from, HALF, false);
+  }
+
+  /** Sets bits of {@code to} where both {@code a} and {@code b} have them. */
+  void orBoth(int to, int a, int b) {
+    evex(P66, MAP_0F3A, 0x25, to, a, b);
+    bytes(0xf8);
+  }
+
   /**
    * Adds, in each element, the products of four unsigned bytes with four signed ones, the same four
    * for all elements.
@@ -273,6 +296,14 @@ final class Assembler {
     evex(NONE, MAP_0F, 0x59, to, a, b);
   }
 
+  void multiply(int to, int a, Address b) {
+    evex(NONE, MAP_0F, 0x59, to, a, b, FULL, false);
+  }
+
+  void subtract(int to, int a, int b) {
+    evex(NONE, MAP_0F, 0x5c, to, a, b);
+  }
+
   /** All elements by the same float. */
   void multiplyByOne(int to, int a, Address b) {
     evex(NONE, MAP_0F, 0x59, to, a, b, ELEMENT, true);
@@ -281,6 +312,11 @@ final class Assembler {
   /** {@code sums = a · b + sums}, rounded once. */
   void addProduct(int sums, int a, int b) {
     evex(P66, MAP_0F38, 0xb8, sums, a, b);
+  }
+
+  /** The same with one float for all elements. */
+  void addProductByOne(int sums, int a, Address b) {
+    evex(P66, MAP_0F38, 0xb8, sums, a, b, ELEMENT, true);
   }
 
   // Tiles.

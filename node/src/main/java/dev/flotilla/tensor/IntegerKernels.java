@@ -4,20 +4,20 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
 import jdk.incubator.vector.ByteVector;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.ShortVector;
 import jdk.incubator.vector.VectorOperators;
-import jdk.incubator.vector.VectorShape;
 import jdk.incubator.vector.VectorSpecies;
 
 /**
- * Products of activations of 8 bits with quantised weights. Within a block of 32 columns everything
- * is an integer, so any kernel, of any width, on any unit, has the same sum; across blocks, a row's
- * result is the chain {@code sum = fma(block's sum, weight's scale · activation's scale, sum)} in
- * the order of the blocks, from zero. These two sentences are the contract; the rest is speed.
+ * Products of activations of 8 bits with quantised weights. Within a block of columns that share a
+ * scale everything is an integer, so any kernel, of any width, on any unit, has the same sum;
+ * across blocks, a row's result is the chain {@code sum = fma(block's sum, weight's scale ·
+ * activation's scale, sum)} in the order of the blocks, from zero. In Q4_K and Q5_K each link is
+ * followed by {@code sum = fma(weight's minimum, -(activation's scale · sum of its numbers), sum)}.
+ * Blocks have 32 columns, and 16 in Q6_K. These sentences are the contract; the rest is speed.
  *
  * <p>Memory is read by its address: a bounds check per load costs more than the load. Bodies are
  * written out for the reason that {@link Kernels} gives.
@@ -31,12 +31,8 @@ final class IntegerKernels {
   private static final VectorSpecies<Integer> I32 = Kernels.I32;
   private static final VectorSpecies<Short> I16 = Kernels.I16;
   private static final int LANES = F32.length();
-  private static final VectorSpecies<Byte> I8 =
-      VectorSpecies.of(byte.class, VectorShape.forBitSize(Math.max(64, 8 * LANES)));
-
-  /** All of memory: offsets are addresses. */
-  @SuppressWarnings("restricted") // the launcher grants native access
-  private static final MemorySegment MEMORY = MemorySegment.NULL.reinterpret(Long.MAX_VALUE);
+  private static final VectorSpecies<Byte> I8 = Conversions.I8;
+  private static final MemorySegment MEMORY = Conversions.MEMORY;
 
   private IntegerKernels() {}
 
@@ -118,7 +114,7 @@ final class IntegerKernels {
    * One row by one tile of nibbles, each less 8.
    *
    * @param x broadcasts of the row: {@link QuantisedRows#broadcasts}
-   * @param totals sums of the row's numbers, block by block
+   * @param totals sums of the row's numbers, for each 16
    */
   static void oneNibble(
       long tile, int blocks, int[] x, int[] totals, float[] scales, float unit, float[] sums) {
@@ -155,7 +151,7 @@ final class IntegerKernels {
                   .add(v.lanewise(VectorOperators.LSHR, 8).mul(x2))
                   .add(v.lanewise(VectorOperators.LSHR, 12).mul(x3));
         }
-        int eights = 8 * totals[block];
+        int eights = 8 * (totals[2 * block] + totals[2 * block + 1]);
         IntVector aSum = a.reinterpretAsInts();
         aSum =
             aSum.lanewise(VectorOperators.LSHL, 16)
@@ -195,74 +191,153 @@ final class IntegerKernels {
   }
 
   /**
-   * A block's 32 scales in single precision.
+   * One row by one tile of Q4_K or Q5_K.
    *
-   * @param from address of their halves
+   * @param blocks of 32 columns
+   * @param x broadcasts of the row: {@link QuantisedRows#broadcasts}
+   * @param least {@link QuantisedRows#minimumFactors}
    */
-  static void scales(long from, float unit, float[] scales) {
-    for (int i = 0; i < TILE; i += LANES) {
-      ((IntVector)
-              ShortVector.fromMemorySegment(I16, MEMORY, from + 2L * i, LITTLE_ENDIAN)
-                  .convertShape(VectorOperators.S2I, I32, 0))
-          .lanewise(VectorOperators.LSHL, 13)
-          .and(0x8fffe000)
-          .reinterpretAsFloats()
-          .mul(unit)
-          .intoArray(scales, i);
+  static void oneWithMinima(
+      WeightType type,
+      long tile,
+      int blocks,
+      int[] x,
+      float[] scales,
+      float[] least,
+      float unit,
+      float[] sums) {
+    boolean five = type == WeightType.Q5_K;
+    int highMask = five ? 0x01010101 : 0;
+    long highOffset = (five ? 18L : 2L) * TILE;
+    long superBytes = PackedMatrix.superBytes(type);
+    long subBytes = PackedMatrix.subBytes(type);
+    for (int lane = 0; lane < TILE; lane += LANES) {
+      FloatVector sum = FloatVector.zero(F32);
+      for (int block = 0; block < blocks; block++) {
+        long head = tile + superBytes * (block / 8);
+        long sub = head + PackedMatrix.headBytes(type) + subBytes * (block % 8);
+        IntVector bits =
+            IntVector.fromMemorySegment(I32, MEMORY, sub + highOffset + 4L * lane, LITTLE_ENDIAN);
+        IntVector dot = IntVector.zero(I32);
+        for (int upper = 0; upper < 2; upper++) {
+          // 8 products of at most 31 · 127 fit in 16 bits.
+          ShortVector part = IntVector.zero(I32).reinterpretAsShorts();
+          for (int group = 0; group < 4; group++) {
+            int from = 16 * block + 2 * (4 * upper + group);
+            ShortVector x0 = IntVector.broadcast(I32, x[from]).reinterpretAsShorts();
+            ShortVector x1 = IntVector.broadcast(I32, x[from + 1]).reinterpretAsShorts();
+            ShortVector four =
+                IntVector.fromMemorySegment(
+                        I32, MEMORY, sub + 4L * TILE * group + 2L * TILE + 4L * lane, LITTLE_ENDIAN)
+                    .lanewise(VectorOperators.LSHR, 4 * upper)
+                    .and(0x0f0f0f0f)
+                    .or(
+                        bits.lanewise(VectorOperators.LSHR, 4 * upper + group)
+                            .and(highMask)
+                            .lanewise(VectorOperators.LSHL, 4))
+                    .reinterpretAsShorts();
+            part =
+                part.add(four.and((short) 0xff).mul(x0))
+                    .add(four.lanewise(VectorOperators.LSHR, 8).mul(x1));
+          }
+          IntVector two = part.reinterpretAsInts();
+          dot =
+              dot.add(two.lanewise(VectorOperators.ASHR, 16))
+                  .add(two.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+        }
+        FloatVector scale =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, head + 2L * lane, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(unit)
+                .mul(
+                    ByteVector.fromMemorySegment(I8, MEMORY, sub + lane, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.B2F, F32, 0))
+                .mul(scales[block]);
+        FloatVector minimum =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(
+                            I16, MEMORY, head + 2L * (TILE + lane), LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(unit)
+                .mul(
+                    ByteVector.fromMemorySegment(I8, MEMORY, sub + TILE + lane, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.B2F, F32, 0));
+        sum = ((FloatVector) dot.convert(VectorOperators.I2F, 0)).fma(scale, sum);
+        sum = minimum.fma(FloatVector.broadcast(F32, least[block]), sum);
+      }
+      sum.intoArray(sums, lane);
     }
   }
 
-  /** Blocks of one tile of nibbles as blocks of a tile of bytes, with the same scales. */
-  static void nibblesToBytes(long tile, int blocks, long to) {
-    for (int block = 0; block < blocks; block++) {
-      long from = tile + 18L * TILE * block;
-      long at = to + 34L * TILE * block;
-      for (int i = 0; i < 2 * TILE; i += 4 * LANES) {
-        IntVector.fromMemorySegment(I32, MEMORY, from + i, LITTLE_ENDIAN)
-            .intoMemorySegment(MEMORY, at + i, LITTLE_ENDIAN);
+  /**
+   * One row by one tile of Q6_K.
+   *
+   * @param blocks of 32 columns
+   * @param x broadcasts of the row: {@link QuantisedRows#broadcasts}
+   * @param totals sums of the row's numbers, for each 16
+   */
+  static void oneQ6(
+      long tile, int blocks, int[] x, int[] totals, float[] scales, float unit, float[] sums) {
+    long superBytes = PackedMatrix.superBytes(WeightType.Q6_K);
+    long subBytes = PackedMatrix.subBytes(WeightType.Q6_K);
+    for (int lane = 0; lane < TILE; lane += LANES) {
+      FloatVector sum = FloatVector.zero(F32);
+      for (int block = 0; block < blocks; block++) {
+        long head = tile + superBytes * (block / 8);
+        long sub = head + 2L * TILE + subBytes * (block % 8);
+        FloatVector all =
+            ((IntVector)
+                    ShortVector.fromMemorySegment(I16, MEMORY, head + 2L * lane, LITTLE_ENDIAN)
+                        .convertShape(VectorOperators.S2I, I32, 0))
+                .lanewise(VectorOperators.LSHL, 13)
+                .and(0x8fffe000)
+                .reinterpretAsFloats()
+                .mul(unit);
+        for (int upper = 0; upper < 2; upper++) {
+          IntVector bits =
+              IntVector.fromMemorySegment(
+                  I32, MEMORY, sub + (18L + 4L * upper) * TILE + 4L * lane, LITTLE_ENDIAN);
+          IntVector dot = IntVector.broadcast(I32, -32 * totals[2 * block + upper]);
+          for (int group = 0; group < 4; group++) {
+            int from = 16 * block + 2 * (4 * upper + group);
+            ShortVector x0 = IntVector.broadcast(I32, x[from]).reinterpretAsShorts();
+            ShortVector x1 = IntVector.broadcast(I32, x[from + 1]).reinterpretAsShorts();
+            ShortVector four =
+                IntVector.fromMemorySegment(
+                        I32, MEMORY, sub + 4L * TILE * group + 2L * TILE + 4L * lane, LITTLE_ENDIAN)
+                    .lanewise(VectorOperators.LSHR, 4 * upper)
+                    .and(0x0f0f0f0f)
+                    .or(
+                        bits.lanewise(VectorOperators.LSHR, 2 * group)
+                            .and(0x03030303)
+                            .lanewise(VectorOperators.LSHL, 4))
+                    .reinterpretAsShorts();
+            IntVector two =
+                four.and((short) 0xff)
+                    .mul(x0)
+                    .add(four.lanewise(VectorOperators.LSHR, 8).mul(x1))
+                    .reinterpretAsInts();
+            dot =
+                dot.add(two.lanewise(VectorOperators.ASHR, 16))
+                    .add(two.lanewise(VectorOperators.LSHL, 16).lanewise(VectorOperators.ASHR, 16));
+          }
+          FloatVector scale =
+              all.mul(
+                      ByteVector.fromMemorySegment(
+                              I8, MEMORY, sub + (long) TILE * upper + lane, LITTLE_ENDIAN)
+                          .convertShape(VectorOperators.B2F, F32, 0))
+                  .mul(scales[block]);
+          sum = ((FloatVector) dot.convert(VectorOperators.I2F, 0)).fma(scale, sum);
+        }
       }
-      from += 2L * TILE;
-      at += 2L * TILE;
-      for (int i = 0; i < 16 * TILE; i += 4 * LANES) {
-        IntVector both = IntVector.fromMemorySegment(I32, MEMORY, from + i, LITTLE_ENDIAN);
-        both.and(0x0f0f0f0f)
-            .reinterpretAsBytes()
-            .sub((byte) 8)
-            .intoMemorySegment(MEMORY, at + i, LITTLE_ENDIAN);
-        both.lanewise(VectorOperators.LSHR, 4)
-            .and(0x0f0f0f0f)
-            .reinterpretAsBytes()
-            .sub((byte) 8)
-            .intoMemorySegment(MEMORY, at + 16L * TILE + i, LITTLE_ENDIAN);
-      }
-    }
-  }
-
-  /** Bytes of one block of a tile as floats, column by column: 32 columns of 32. */
-  static void bytesToFloats(long from, float[] panel) {
-    for (int k = 0; k < 8; k++) {
-      for (int lane = 0; lane < TILE; lane += LANES) {
-        IntVector four =
-            IntVector.fromMemorySegment(I32, MEMORY, from + 4L * (TILE * k + lane), LITTLE_ENDIAN);
-        int to = 4 * TILE * k + lane;
-        ((FloatVector)
-                four.lanewise(VectorOperators.LSHL, 24)
-                    .lanewise(VectorOperators.ASHR, 24)
-                    .convert(VectorOperators.I2F, 0))
-            .intoArray(panel, to);
-        ((FloatVector)
-                four.lanewise(VectorOperators.LSHL, 16)
-                    .lanewise(VectorOperators.ASHR, 24)
-                    .convert(VectorOperators.I2F, 0))
-            .intoArray(panel, to + TILE);
-        ((FloatVector)
-                four.lanewise(VectorOperators.LSHL, 8)
-                    .lanewise(VectorOperators.ASHR, 24)
-                    .convert(VectorOperators.I2F, 0))
-            .intoArray(panel, to + 2 * TILE);
-        ((FloatVector) four.lanewise(VectorOperators.ASHR, 24).convert(VectorOperators.I2F, 0))
-            .intoArray(panel, to + 3 * TILE);
-      }
+      sum.intoArray(sums, lane);
     }
   }
 
@@ -270,7 +345,9 @@ final class IntegerKernels {
    * Adds the products of rows with one block of a tile, in floats that are integers: exact, for
    * they stay below 2^24.
    *
-   * @param panel 32 columns of 32
+   * @param panel columns of 32
+   * @param firstColumn of the panel
+   * @param columns of the panel
    * @param x numbers of the rows: row {@code r} starts at {@code xOffset + r · xStride}
    * @param scales of the weights: 32
    * @param xScales row {@code r} has its own at {@code scaleOffset + r · scaleStride}
@@ -278,6 +355,8 @@ final class IntegerKernels {
    */
   static void addBlock(
       float[] panel,
+      int firstColumn,
+      int columns,
       float[] x,
       int xOffset,
       int xStride,
@@ -304,9 +383,10 @@ final class IntegerKernels {
         FloatVector b2 = FloatVector.zero(F32);
         FloatVector a3 = FloatVector.zero(F32);
         FloatVector b3 = FloatVector.zero(F32);
-        for (int column = 0; column < 32; column++) {
-          FloatVector a = FloatVector.fromArray(F32, panel, TILE * column + lane);
-          FloatVector b = FloatVector.fromArray(F32, panel, TILE * column + lane + LANES);
+        for (int column = 0; column < columns; column++) {
+          FloatVector a = FloatVector.fromArray(F32, panel, TILE * (firstColumn + column) + lane);
+          FloatVector b =
+              FloatVector.fromArray(F32, panel, TILE * (firstColumn + column) + lane + LANES);
           FloatVector value = FloatVector.broadcast(F32, x[x0 + column]);
           a0 = a.fma(value, a0);
           b0 = b.fma(value, b0);
@@ -346,10 +426,14 @@ final class IntegerKernels {
         int x0 = xOffset + row * xStride;
         FloatVector a0 = FloatVector.zero(F32);
         FloatVector b0 = FloatVector.zero(F32);
-        for (int column = 0; column < 32; column++) {
+        for (int column = 0; column < columns; column++) {
           FloatVector value = FloatVector.broadcast(F32, x[x0 + column]);
-          a0 = FloatVector.fromArray(F32, panel, TILE * column + lane).fma(value, a0);
-          b0 = FloatVector.fromArray(F32, panel, TILE * column + lane + LANES).fma(value, b0);
+          a0 =
+              FloatVector.fromArray(F32, panel, TILE * (firstColumn + column) + lane)
+                  .fma(value, a0);
+          b0 =
+              FloatVector.fromArray(F32, panel, TILE * (firstColumn + column) + lane + LANES)
+                  .fma(value, b0);
         }
         int at = TILE * row + lane;
         FloatVector scale = FloatVector.broadcast(F32, xScales[scaleOffset + row * scaleStride]);
@@ -360,52 +444,23 @@ final class IntegerKernels {
     }
   }
 
-  /** Floats from memory to an array; runs of whole vectors, or fewer than one. */
-  static void copy(long from, float[] to, int first, int count) {
-    int i = 0;
-    for (; i + LANES <= count; i += LANES) {
-      FloatVector.fromMemorySegment(F32, MEMORY, from + 4L * i, LITTLE_ENDIAN)
-          .intoArray(to, first + i);
-    }
-    for (; i < count; i++) {
-      to[first + i] = MEMORY.get(ValueLayout.JAVA_FLOAT, from + 4L * i);
-    }
-  }
-
-  static void set(long address, int value) {
-    MEMORY.set(ValueLayout.JAVA_INT, address, value);
-  }
-
-  /** 32 numbers, floats that are small integers, as bytes. */
-  static void toBytes(float[] quants, int first, long to) {
-    if (LANES < 8) {
-      for (int i = 0; i < QuantisedRows.BLOCK; i++) {
-        MEMORY.set(ValueLayout.JAVA_BYTE, to + i, (byte) quants[first + i]);
+  /**
+   * Adds what the minima of one block of Q4_K or Q5_K come to.
+   *
+   * @param minima 32
+   * @param least row {@code r} has its factor at {@code offset + r · stride}: {@link
+   *     QuantisedRows#minimumFactors}
+   */
+  static void addMinima(
+      float[] minima, float[] least, int offset, int stride, int rows, float[] sums) {
+    for (int row = 0; row < rows; row++) {
+      FloatVector factor = FloatVector.broadcast(F32, least[offset + row * stride]);
+      for (int lane = 0; lane < TILE; lane += LANES) {
+        int at = TILE * row + lane;
+        FloatVector.fromArray(F32, minima, lane)
+            .fma(factor, FloatVector.fromArray(F32, sums, at))
+            .intoArray(sums, at);
       }
-      return;
-    }
-    for (int i = 0; i < QuantisedRows.BLOCK; i += LANES) {
-      ((ByteVector)
-              FloatVector.fromArray(F32, quants, first + i)
-                  .convertShape(VectorOperators.F2B, I8, 0))
-          .intoMemorySegment(MEMORY, to + i, LITTLE_ENDIAN);
-    }
-  }
-
-  /** 32 numbers rounded to the upper halves of single precision, to even between two. */
-  static void toBf16(float[] values, int first, long to) {
-    for (int i = 0; i < 32; i += LANES) {
-      FloatVector value = FloatVector.fromArray(F32, values, first + i);
-      IntVector bits = value.reinterpretAsInts();
-      IntVector rounded =
-          bits.lanewise(VectorOperators.LSHR, 16)
-              .and(1)
-              .add(0x7fff)
-              .add(bits)
-              .blend(0x7fc00000, value.test(VectorOperators.IS_NAN).cast(I32))
-              .lanewise(VectorOperators.LSHR, 16);
-      ((ShortVector) rounded.convertShape(VectorOperators.I2S, I16, 0))
-          .intoMemorySegment(MEMORY, to + 2L * i, LITTLE_ENDIAN);
     }
   }
 }

@@ -4,24 +4,14 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 
 /**
- * {@code x · weightᵀ} for weights of 8 and 4 bits: quantises the rows once, then shares out the
- * tiles. Which kernel runs depends on the number of rows and on the machine; the bits do not (see
- * {@link IntegerKernels}).
+ * {@code x · weightᵀ} for quantised weights: quantises the rows once, then shares out the tiles.
+ * Which kernel runs depends on the number of rows and on the machine; the bits do not (see {@link
+ * IntegerKernels}).
  */
 final class IntegerProducts {
-
-  /** Runs of tiles that a thread has in turns: in a run, memory is read without a gap. */
-  private static final int RUNS = 8;
-
-  /** Tiles whose sums fit a thread's memory. */
-  private static final int TILES = 32;
-
-  /** Bytes of tiles that are read in one call: no safepoint comes in between. */
-  private static final long CALL_BYTES = 1 << 20;
 
   /** A thread's own memory. */
   private static final class Scratch {
@@ -34,11 +24,9 @@ final class IntegerProducts {
 
     Scratch(Arena arena) {
       parameters = arena.allocate(MachineKernels.PARAMETERS, 64);
-      unitSums = arena.allocate(4L * MachineKernels.MANY * TILE * TILES, 64);
+      unitSums = arena.allocate(4L * MachineKernels.MANY * TILE * MachineKernels.TILES_AT_ONCE, 64);
       MachineKernels.prepare(
-          parameters,
-          arena.allocate(MachineKernels.SCRATCH_BYTES, MachineKernels.SCRATCH_BYTES),
-          unitSums);
+          parameters, arena.allocate(MatrixCode.SCRATCH_BYTES, MatrixCode.SCRATCH_BYTES), unitSums);
     }
 
     float[] zeroedSums(int rows) {
@@ -63,7 +51,7 @@ final class IntegerProducts {
       if (bytes.byteSize() < size) {
         bytes = Arena.ofAuto().allocate(size, 64);
       }
-      IntegerKernels.nibblesToBytes(blockAddress, blocks, bytes.address());
+      Conversions.nibblesToBytes(blockAddress, blocks, bytes.address());
       return bytes.address();
     }
   }
@@ -96,7 +84,7 @@ final class IntegerProducts {
       }
     }
     int tiles = weights.tileCount();
-    int run = Math.max(1, tiles / (RUNS * workers.threads()));
+    int run = MachineKernels.run(tiles, workers.threads());
     workers.each(
         (tiles + run - 1) / run,
         (long) x.rows() * weights.out() * weights.in(),
@@ -109,8 +97,8 @@ final class IntegerProducts {
 
   private void multiply(Scratch my, int first, int end, PackedMatrix weights, Matrix result) {
     int atOnce = 1;
-    if (MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(result.rows())) {
-      atOnce = Math.clamp(CALL_BYTES / weights.tileOffset(1), 1, TILES);
+    if (MachineKernels.AVAILABLE && !MachineKernels.byMatrixUnit(weights.type(), result.rows())) {
+      atOnce = MachineKernels.tilesAtOnce(weights);
     }
     for (int tile = first; tile < end; tile += atOnce) {
       long address = weights.tiles().address() + weights.tileOffset(tile);
@@ -129,91 +117,106 @@ final class IntegerProducts {
     } else {
       byVectors(my, address, weights);
     }
+    int first = tile * TILE;
+    int valid = Math.min(TILE, weights.out() - first);
     for (int row = 0; row < result.rows(); row++) {
-      System.arraycopy(
-          my.sums, row * TILE, result.values(), at(row, tile, weights), valid(tile, weights));
+      System.arraycopy(my.sums, row * TILE, result.values(), row * weights.out() + first, valid);
     }
   }
 
   private void byMachineCode(
       Scratch my, long address, int tile, int tiles, PackedMatrix weights, Matrix result) {
     int rows = quantised.rows();
-    boolean wantsBytes = MachineKernels.wantsBytes(rows);
+    boolean wantsBytes = MachineKernels.wantsBytes(weights.type(), rows);
     long from = wantsBytes ? my.bytes(address, quantised.blocks(), weights.type()) : address;
     WeightType type = wantsBytes ? WeightType.Q8_0 : weights.type();
-    int atOnce = MachineKernels.atOnce(rows);
+    int atOnce = MachineKernels.atOnce(type, rows);
     for (int first = 0; first < rows; first += atOnce) {
       int count = Math.min(atOnce, rows - first);
       MachineKernels.multiply(my.parameters, type, from, tiles, quantised, first, count);
       for (int i = 0; i < tiles; i++) {
-        copy(my, i * count, first, count, tile + i, weights, result);
+        MachineKernels.copySums(my.unitSums, i, first, count, tile + i, weights, result);
       }
     }
   }
 
-  private static void copy(
-      Scratch my, int from, int first, int count, int tile, PackedMatrix weights, Matrix result) {
-    for (int row = 0; row < count; row++) {
-      MemorySegment.copy(
-          my.unitSums,
-          ValueLayout.JAVA_FLOAT,
-          4L * TILE * (from + row),
-          result.values(),
-          at(first + row, tile, weights),
-          valid(tile, weights));
-    }
-  }
-
   private void oneByVectors(Scratch my, long address, PackedMatrix weights) {
-    if (weights.type() == WeightType.Q8_0) {
-      IntegerKernels.oneByte(
-          address,
-          quantised.blocks(),
-          quantised.broadcasts(),
-          quantised.scales(),
-          weights.unit(),
-          my.sums);
-    } else {
-      IntegerKernels.oneNibble(
-          address,
-          quantised.blocks(),
-          quantised.broadcasts(),
-          quantised.totals(),
-          quantised.scales(),
-          weights.unit(),
-          my.sums);
+    int blocks = quantised.blocks();
+    int[] x = quantised.broadcasts();
+    float[] scales = quantised.scales();
+    float unit = weights.unit();
+    switch (weights.type()) {
+      case Q8_0 -> IntegerKernels.oneByte(address, blocks, x, scales, unit, my.sums);
+      case Q4_0 ->
+          IntegerKernels.oneNibble(address, blocks, x, quantised.totals(), scales, unit, my.sums);
+      case Q4_K, Q5_K ->
+          IntegerKernels.oneWithMinima(
+              weights.type(),
+              address,
+              blocks,
+              x,
+              scales,
+              quantised.minimumFactors(),
+              unit,
+              my.sums);
+      case Q6_K ->
+          IntegerKernels.oneQ6(address, blocks, x, quantised.totals(), scales, unit, my.sums);
+      default -> throw new IllegalStateException(weights.type() + " is not quantised");
     }
   }
 
   private void byVectors(Scratch my, long address, PackedMatrix weights) {
-    int rows = quantised.rows();
-    int blocks = quantised.blocks();
-    float[] sums = my.zeroedSums(rows);
-    for (int block = 0; block < blocks; block++) {
-      long at = address + (long) TILE * weights.type().blockBytes() * block;
-      long bytes = my.bytes(at, 1, weights.type());
-      IntegerKernels.scales(bytes, weights.unit(), my.scales);
-      IntegerKernels.bytesToFloats(bytes + 2L * TILE, my.panel);
-      IntegerKernels.addBlock(
-          my.panel,
-          quantised.quants(),
-          32 * block,
-          32 * blocks,
-          my.scales,
-          quantised.scales(),
-          block,
-          blocks,
-          rows,
-          sums);
+    float[] sums = my.zeroedSums(quantised.rows());
+    WeightType type = weights.type();
+    for (int block = 0; block < quantised.blocks(); block++) {
+      if (type == WeightType.Q8_0 || type == WeightType.Q4_0) {
+        long at = address + (long) TILE * type.blockBytes() * block;
+        long bytes = my.bytes(at, 1, type);
+        Conversions.scales(bytes, weights.unit(), my.scales);
+        Conversions.bytesToFloats(bytes + 2L * TILE, my.panel);
+        addBlock(my, block, 0, 32, sums);
+      } else {
+        long head =
+            address + (long) PackedMatrix.superBytes(type) * (block / SuperBlocks.SUB_BLOCKS);
+        addSubBlock(my, type, head, block, weights.unit(), sums);
+      }
     }
   }
 
-  /** Where a row's elements of a tile begin in the result. */
-  private static int at(int row, int tile, PackedMatrix weights) {
-    return row * weights.out() + tile * TILE;
+  private void addSubBlock(
+      Scratch my, WeightType type, long head, int block, float unit, float[] sums) {
+    long sub =
+        head
+            + PackedMatrix.headBytes(type)
+            + (long) PackedMatrix.subBytes(type) * (block % SuperBlocks.SUB_BLOCKS);
+    Conversions.subBlockToFloats(type, sub, my.panel);
+    Conversions.subScales(head, sub, unit, my.scales);
+    if (type == WeightType.Q6_K) {
+      addBlock(my, block, 0, 16, sums);
+      Conversions.subScales(head, sub + TILE, unit, my.scales);
+      addBlock(my, block, 16, 16, sums);
+    } else {
+      addBlock(my, block, 0, 32, sums);
+      Conversions.subScales(head + 2L * TILE, sub + TILE, unit, my.scales);
+      IntegerKernels.addMinima(
+          my.scales, quantised.minimumFactors(), block, quantised.blocks(), quantised.rows(), sums);
+    }
   }
 
-  private static int valid(int tile, PackedMatrix weights) {
-    return Math.min(TILE, weights.out() - tile * TILE);
+  private void addBlock(Scratch my, int block, int firstColumn, int columns, float[] sums) {
+    int blocks = quantised.blocks();
+    IntegerKernels.addBlock(
+        my.panel,
+        firstColumn,
+        columns,
+        quantised.quants(),
+        32 * block + firstColumn,
+        32 * blocks,
+        my.scales,
+        quantised.scales(),
+        block,
+        blocks,
+        quantised.rows(),
+        sums);
   }
 }

@@ -4,7 +4,6 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 import java.lang.foreign.MemorySegment;
-import jdk.incubator.vector.ByteVector;
 import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.ShortVector;
@@ -34,10 +33,6 @@ final class Kernels {
   static final VectorSpecies<Short> I16 =
       VectorSpecies.of(short.class, VectorShape.forBitSize(16 * LANES));
 
-  /** Both vectors of a pair at once: the narrowest shape is 64 bits. */
-  private static final VectorSpecies<Byte> I8 =
-      VectorSpecies.of(byte.class, VectorShape.forBitSize(16 * LANES));
-
   private static final int PAIR = 2 * LANES;
 
   /** As many floats as a sum has chains, or half of them. */
@@ -62,7 +57,7 @@ final class Kernels {
 
   private Kernels() {}
 
-  /** A tile of 32 rows must be a whole number of vector pairs of at least 64-bit bytes. */
+  /** A tile of 32 rows must be a whole number of vector pairs. */
   private static VectorSpecies<Float> floats() {
     int bits = FloatVector.SPECIES_PREFERRED.vectorBitSize();
     return bits >= 512
@@ -248,192 +243,6 @@ final class Kernels {
           .lanewise(VectorOperators.LSHL, 16)
           .reinterpretAsFloats()
           .intoMemorySegment(plain, 4L * i, LITTLE_ENDIAN);
-    }
-  }
-
-  /**
-   * Decodes columns of a Q4_K or Q5_K tile, a whole number of sub-blocks of 32, to plain ones; see
-   * {@link PackedMatrix} for where everything lies.
-   */
-  static void decodeWithMinima(
-      WeightType type,
-      MemorySegment tile,
-      long tileOffset,
-      int firstColumn,
-      int columns,
-      MemorySegment plain) {
-    boolean five = type == WeightType.Q5_K;
-    for (int first = 0; first < columns; first += 32) {
-      int column = firstColumn + first;
-      long block = tileOffset + (long) PackedMatrix.superBytes(type) * (column / 256);
-      long sub =
-          block
-              + PackedMatrix.headBytes(type)
-              + (long) PackedMatrix.subBytes(type) * (column % 256 / 32);
-      for (int lane = 0; lane < TILE; lane += PAIR) {
-        ByteVector scales = ByteVector.fromMemorySegment(I8, tile, sub + lane, LITTLE_ENDIAN);
-        ByteVector minima =
-            ByteVector.fromMemorySegment(I8, tile, sub + TILE + lane, LITTLE_ENDIAN);
-        FloatVector aScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * lane, LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector aMinimum =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (TILE + lane), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bMinimum =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (TILE + lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        aScale = aScale.mul(scales.convertShape(VectorOperators.B2F, F32, 0));
-        bScale = bScale.mul(scales.convertShape(VectorOperators.B2F, F32, 1));
-        aMinimum = aMinimum.mul(minima.convertShape(VectorOperators.B2F, F32, 0));
-        bMinimum = bMinimum.mul(minima.convertShape(VectorOperators.B2F, F32, 1));
-        long quants = sub + 2L * TILE + lane;
-        long above = sub + 18L * TILE + lane;
-        for (int i = 0; i < 16; i++) {
-          ByteVector both =
-              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) i, LITTLE_ENDIAN);
-          ByteVector low = both.and((byte) 15);
-          ByteVector high = both.lanewise(VectorOperators.LSHR, 4);
-          if (five) {
-            long bits = above + TILE * (long) (i / 8);
-            ByteVector lowBits = ByteVector.fromMemorySegment(I8, tile, bits, LITTLE_ENDIAN);
-            ByteVector highBits =
-                ByteVector.fromMemorySegment(I8, tile, bits + 2L * TILE, LITTLE_ENDIAN);
-            low =
-                lowBits
-                    .lanewise(VectorOperators.LSHR, i % 8)
-                    .and((byte) 1)
-                    .lanewise(VectorOperators.LSHL, 4)
-                    .or(low);
-            high =
-                highBits
-                    .lanewise(VectorOperators.LSHR, i % 8)
-                    .and((byte) 1)
-                    .lanewise(VectorOperators.LSHL, 4)
-                    .or(high);
-          }
-          long to = 4L * ((first + i) * (long) TILE + lane);
-          long upper = to + 4L * 16 * TILE;
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 0))
-              .mul(aScale)
-              .sub(aMinimum)
-              .intoMemorySegment(plain, to, LITTLE_ENDIAN);
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 1))
-              .mul(bScale)
-              .sub(bMinimum)
-              .intoMemorySegment(plain, to + 4L * LANES, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 0))
-              .mul(aScale)
-              .sub(aMinimum)
-              .intoMemorySegment(plain, upper, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 1))
-              .mul(bScale)
-              .sub(bMinimum)
-              .intoMemorySegment(plain, upper + 4L * LANES, LITTLE_ENDIAN);
-        }
-      }
-    }
-  }
-
-  /** Decodes columns of a Q6_K tile, a whole number of 32, to plain ones. */
-  static void decodeQ6(
-      MemorySegment tile, long tileOffset, int firstColumn, int columns, MemorySegment plain) {
-    for (int first = 0; first < columns; first += 32) {
-      int column = firstColumn + first;
-      long block = tileOffset + (long) PackedMatrix.superBytes(WeightType.Q6_K) * (column / 256);
-      long sub =
-          block
-              + PackedMatrix.headBytes(WeightType.Q6_K)
-              + (long) PackedMatrix.subBytes(WeightType.Q6_K) * (column % 256 / 32);
-      for (int lane = 0; lane < TILE; lane += PAIR) {
-        ByteVector lowScales = ByteVector.fromMemorySegment(I8, tile, sub + lane, LITTLE_ENDIAN);
-        ByteVector highScales =
-            ByteVector.fromMemorySegment(I8, tile, sub + TILE + lane, LITTLE_ENDIAN);
-        FloatVector aScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(I16, tile, block + 2L * lane, LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector bScale =
-            ((IntVector)
-                    ShortVector.fromMemorySegment(
-                            I16, tile, block + 2L * (lane + LANES), LITTLE_ENDIAN)
-                        .convertShape(VectorOperators.S2I, I32, 0))
-                .lanewise(VectorOperators.LSHL, 13)
-                .and(0x8fffe000)
-                .reinterpretAsFloats()
-                .mul(0x1p112f);
-        FloatVector aLow = aScale.mul(lowScales.convertShape(VectorOperators.B2F, F32, 0));
-        FloatVector bLow = bScale.mul(lowScales.convertShape(VectorOperators.B2F, F32, 1));
-        FloatVector aHigh = aScale.mul(highScales.convertShape(VectorOperators.B2F, F32, 0));
-        FloatVector bHigh = bScale.mul(highScales.convertShape(VectorOperators.B2F, F32, 1));
-        long quants = sub + 2L * TILE + lane;
-        long above = sub + 18L * TILE + lane;
-        for (int i = 0; i < 16; i++) {
-          ByteVector both =
-              ByteVector.fromMemorySegment(I8, tile, quants + TILE * (long) i, LITTLE_ENDIAN);
-          long bits = above + TILE * (long) (i / 4);
-          ByteVector low =
-              ByteVector.fromMemorySegment(I8, tile, bits, LITTLE_ENDIAN)
-                  .lanewise(VectorOperators.LSHR, 2L * (i % 4))
-                  .and((byte) 3)
-                  .lanewise(VectorOperators.LSHL, 4)
-                  .or(both.and((byte) 15));
-          ByteVector high =
-              ByteVector.fromMemorySegment(I8, tile, bits + 4L * TILE, LITTLE_ENDIAN)
-                  .lanewise(VectorOperators.LSHR, 2L * (i % 4))
-                  .and((byte) 3)
-                  .lanewise(VectorOperators.LSHL, 4)
-                  .or(both.lanewise(VectorOperators.LSHR, 4));
-          long to = 4L * ((first + i) * (long) TILE + lane);
-          long upper = to + 4L * 16 * TILE;
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 0))
-              .sub(32)
-              .mul(aLow)
-              .intoMemorySegment(plain, to, LITTLE_ENDIAN);
-          ((FloatVector) low.convertShape(VectorOperators.B2F, F32, 1))
-              .sub(32)
-              .mul(bLow)
-              .intoMemorySegment(plain, to + 4L * LANES, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 0))
-              .sub(32)
-              .mul(aHigh)
-              .intoMemorySegment(plain, upper, LITTLE_ENDIAN);
-          ((FloatVector) high.convertShape(VectorOperators.B2F, F32, 1))
-              .sub(32)
-              .mul(bHigh)
-              .intoMemorySegment(plain, upper + 4L * LANES, LITTLE_ENDIAN);
-        }
-      }
     }
   }
 

@@ -17,7 +17,7 @@ import jdk.incubator.vector.VectorOperators;
  */
 public record MachineLimits(double bytesPerSecond, double multiplicationsPerSecond) {
 
-  /** More than the caches that a core has to itself. */
+  /** Memory to be read, if nothing else is said: more than caches that a core has to itself. */
   private static final long READ_BYTES = 256L << 20;
 
   private static final int PIECES = 64;
@@ -29,32 +29,36 @@ public record MachineLimits(double bytesPerSecond, double multiplicationsPerSeco
 
   private static final int CHAINS = 8;
 
+  /** As below, of memory that does not fit in the caches that a core has to itself. */
+  public static MachineLimits measure(int threads, LongSupplier nanoTime) {
+    return measure(threads, READ_BYTES, nanoTime);
+  }
+
   /**
    * Measures; takes about a second.
    *
    * @param threads how many, the caller's among them
+   * @param bytes that are read again and again; of few, the rate may be that of a cache
    */
-  public static MachineLimits measure(int threads, LongSupplier nanoTime) {
+  public static MachineLimits measure(int threads, long bytes, LongSupplier nanoTime) {
     float[] sink = new float[PIECES];
     try (Workers workers = new Workers(threads);
         Arena arena = Arena.ofShared()) {
-      MemorySegment memory = SystemCalls.allocate(READ_BYTES, arena);
+      MemorySegment memory = SystemCalls.allocate(bytes, arena);
       memory.fill((byte) 1);
-      long piece = READ_BYTES / PIECES;
+      long piece = bytes / PIECES;
       double read =
           best(
               nanoTime,
               () ->
-                  workers.each(
-                      PIECES, READ_BYTES, (_, i) -> sink[i] = read(memory, i * piece, piece)));
+                  workers.each(PIECES, bytes, (_, i) -> sink[i] = read(memory, i * piece, piece)));
       double multiplied =
           best(
               nanoTime,
               () ->
-                  workers.each(
-                      PIECES, READ_BYTES, (_, i) -> sink[i] += multiply(ROUNDS, 1 + sink[i])));
+                  workers.each(PIECES, bytes, (_, i) -> sink[i] += multiply(ROUNDS, 1 + sink[i])));
       double multiplications = (double) PIECES * ROUNDS * CHAINS * Kernels.lanes();
-      return new MachineLimits(READ_BYTES / read, multiplications / multiplied);
+      return new MachineLimits(bytes / read, multiplications / multiplied);
     }
   }
 

@@ -15,16 +15,18 @@ import java.util.function.IntUnaryOperator;
  * order of the columns, whatever the vector width or the number of activations. The size is that of
  * the file, but for the filling and some bytes of Q4_K and Q5_K.
  *
- * <p>Q8_0 and Q4_0 are multiplied as integers ({@link IntegerKernels}). Every 32 columns begin with
- * the rows' scales; then come their numbers, four columns of a row side by side, for that is what
- * integer units take. Numbers of 4 bits lie two in a byte: columns 0 to 15 of a block in the lower
- * halves, 16 to 31 in the upper ones. Scales are halves, multiplied by a power of two that makes
- * the largest one of the matrix nearly the largest half: small ones would be denormal, and slow.
+ * <p>Quantised weights are multiplied as integers ({@link IntegerKernels}). Every 32 columns of
+ * Q8_0 and Q4_0 begin with the rows' scales; then come their numbers, four columns of a row side by
+ * side, for that is what integer units take. Numbers of 4 bits lie two in a byte: columns 0 to 15
+ * of a block in the lower halves, 16 to 31 in the upper ones. Scales are halves, multiplied by a
+ * power of two that makes the largest one of the matrix nearly the largest half: small ones would
+ * be denormal, and slow.
  *
  * <p>In the K-quants, every 256 columns begin with the rows' half-precision scales (and minima);
  * then every 32 columns have the rows' small scales, their minima (the scales of the second 16
- * columns in Q6_K), the lower 4 bits, and the bits above those: eight columns to a byte in Q5_K,
- * four in Q6_K.
+ * columns in Q6_K), the lower 4 bits as in Q4_0, and the bits above those, of columns that are four
+ * apart in a byte: of eight columns in Q5_K; in Q6_K of four, the first 16 columns' before the
+ * others'.
  */
 public final class PackedMatrix implements Weights {
 
@@ -32,7 +34,7 @@ public final class PackedMatrix implements Weights {
   static final int TILE = 32;
 
   /** What packing an element costs, in multiplications. */
-  private static final long WORK = 4;
+  private static final long WORK = 16;
 
   /** Largest exponent of a half. */
   private static final int HALF_EXPONENT = 15;
@@ -48,7 +50,7 @@ public final class PackedMatrix implements Weights {
   private final long tileBytes;
   private final MemorySegment tiles;
 
-  /** The exponent that scales of Q8_0 and Q4_0 are raised by. */
+  /** The exponent that scales are raised by. */
   private final int raised;
 
   private PackedMatrix(
@@ -94,7 +96,7 @@ public final class PackedMatrix implements Weights {
       throw new IllegalArgumentException(
           source.byteSize() + " bytes for " + type + " [" + out + ", " + in + "]");
     }
-    long tileBytes = packedBytes(type) * TILE * (in / type.blockElements());
+    long tileBytes = tileBytes(type, in);
     MemorySegment tiles = SystemCalls.allocate(tileBytes * ((out + TILE - 1) / TILE), arena);
     int raised = type.integers() ? raised(type, source) : 0;
     PackedMatrix packed = new PackedMatrix(type, out, in, tileBytes, tiles, raised);
@@ -111,17 +113,25 @@ public final class PackedMatrix implements Weights {
 
   private static int raised(WeightType type, MemorySegment source) {
     float largest = 0;
+    boolean blocks = type == WeightType.Q8_0 || type == WeightType.Q4_0;
     for (long at = 0; at < source.byteSize(); at += type.blockBytes()) {
-      largest = Math.max(largest, Math.abs(Blocks.halfToFloat(source.get(SHORT, at))));
+      short scale = blocks ? source.get(SHORT, at) : SuperBlocks.scale(type, source, at);
+      largest = Math.max(largest, Math.abs(Blocks.halfToFloat(scale)));
+      if (type == WeightType.Q4_K || type == WeightType.Q5_K) {
+        float minimum = Blocks.halfToFloat(SuperBlocks.minimum(source, at));
+        largest = Math.max(largest, Math.abs(minimum));
+      }
     }
     return largest == 0 ? 0 : HALF_EXPONENT - Math.getExponent(largest);
   }
 
-  /** Bytes of a block of one row. */
-  private static long packedBytes(WeightType type) {
-    return type.blockElements() == SuperBlocks.ELEMENTS
-        ? superBytes(type) / TILE
-        : type.blockBytes();
+  /** Bytes of so many columns, whole blocks, of all rows of a tile. */
+  static long tileBytes(WeightType type, int columns) {
+    long blockBytes =
+        type.blockElements() == SuperBlocks.ELEMENTS
+            ? superBytes(type)
+            : (long) TILE * type.blockBytes();
+    return blockBytes * (columns / type.blockElements());
   }
 
   /** Bytes of 32 columns of a K-quant, for all rows of a tile. */
@@ -167,14 +177,14 @@ public final class PackedMatrix implements Weights {
       case Q8_0 -> {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 34L * block;
-          packScale(source.get(SHORT, read), tile, block, lane);
+          packScale(source.get(SHORT, read), scales(tile, block) + 2L * lane);
           copyFours(source, read + 2, 8, numbers(tile, block) + 4L * lane);
         }
       }
       case Q4_0 -> {
         for (int block = 0; block < in / 32; block++) {
           long read = from + 18L * block;
-          packScale(source.get(SHORT, read), tile, block, lane);
+          packScale(source.get(SHORT, read), scales(tile, block) + 2L * lane);
           copyFours(source, read + 2, 4, numbers(tile, block) + 4L * lane);
         }
       }
@@ -194,9 +204,9 @@ public final class PackedMatrix implements Weights {
     }
   }
 
-  private void packScale(short half, long tile, int block, int lane) {
+  private void packScale(short half, long at) {
     float raisedScale = Math.scalb(Blocks.halfToFloat(half), raised);
-    tiles.set(SHORT, scales(tile, block) + 2L * lane, Float.floatToFloat16(raisedScale));
+    tiles.set(SHORT, at, Float.floatToFloat16(raisedScale));
   }
 
   /** Where in a block a column's bytes begin. */
@@ -216,29 +226,38 @@ public final class PackedMatrix implements Weights {
 
   private void packSuper(MemorySegment source, long read, long write, int lane) {
     boolean six = type == WeightType.Q6_K;
-    tiles.set(SHORT, write + 2L * lane, SuperBlocks.scale(type, source, read));
+    packScale(SuperBlocks.scale(type, source, read), write + 2L * lane);
     if (!six) {
-      tiles.set(SHORT, write + 2L * (TILE + lane), SuperBlocks.minimum(source, read));
+      packScale(SuperBlocks.minimum(source, read), write + 2L * (TILE + lane));
     }
     for (int sub = 0; sub < 8; sub++) {
-      long at = write + headBytes(type) + (long) subBytes(type) * sub + lane;
+      long at = write + headBytes(type) + (long) subBytes(type) * sub;
       int scale = SuperBlocks.subScale(type, source, read, six ? 2 * sub : sub);
       int second =
           six
               ? SuperBlocks.subScale(type, source, read, 2 * sub + 1)
               : SuperBlocks.subMinimum(source, read, sub);
-      tiles.set(ValueLayout.JAVA_BYTE, at, (byte) scale);
-      tiles.set(ValueLayout.JAVA_BYTE, at + TILE, (byte) second);
+      tiles.set(ValueLayout.JAVA_BYTE, at + lane, (byte) scale);
+      tiles.set(ValueLayout.JAVA_BYTE, at + TILE + lane, (byte) second);
+      at += 4L * lane;
       for (int i = 0; i < 32; i++) {
         int quant = SuperBlocks.quant(type, source, read, 32 * sub + i);
-        or(at + TILE * (2L + i % 16), (quant & 15) << (4 * (i / 16)));
-        if (six) {
-          or(at + TILE * (18L + i / 4), (quant >> 4) << (2 * (i % 4)));
-        } else if (type == WeightType.Q5_K) {
-          or(at + TILE * (18L + i / 8), (quant >> 4) << (i % 8));
+        or(at + 2L * TILE + inBlock(i % 16), (quant & 15) << (4 * (i / 16)));
+        if (type != WeightType.Q4_K) {
+          or(at + above(type, i), (quant >> 4) << aboveShift(type, i));
         }
       }
     }
+  }
+
+  /** Where in a sub-block, lane 0, the byte with a column's bits above the lower 4 is. */
+  private static long above(WeightType type, int column) {
+    int ints = type == WeightType.Q6_K ? column / 16 : 0;
+    return TILE * (18L + 4L * ints) + column % 4;
+  }
+
+  private static int aboveShift(WeightType type, int column) {
+    return type == WeightType.Q6_K ? column % 16 / 4 * 2 : column / 4;
   }
 
   private void or(long at, int bits) {
@@ -279,38 +298,32 @@ public final class PackedMatrix implements Weights {
   }
 
   private float scale(long tile, int lane, int column) {
-    short half = tiles.get(SHORT, scales(tile, column / 32) + 2L * lane);
+    return lowered(tiles.get(SHORT, scales(tile, column / 32) + 2L * lane));
+  }
+
+  private float lowered(short half) {
     return Math.scalb(Blocks.halfToFloat(half), -raised);
   }
 
   private float unpackSuper(long tile, int lane, int column) {
     long block = tile + (long) superBytes(type) * (column / SuperBlocks.ELEMENTS);
     long at =
-        block
-            + headBytes(type)
-            + (long) subBytes(type) * (column % SuperBlocks.ELEMENTS / 32)
-            + lane;
+        block + headBytes(type) + (long) subBytes(type) * (column % SuperBlocks.ELEMENTS / 32);
     int i = column % 32;
-    int low = fourBits(at + 2L * TILE, i);
-    float scale = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * lane));
-    int first = tiles.get(ValueLayout.JAVA_BYTE, at);
-    int second = tiles.get(ValueLayout.JAVA_BYTE, at + TILE);
-    if (type == WeightType.Q6_K) {
-      int bits = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 4));
-      int high = (bits >> (2 * (i % 4))) & 3;
-      return ((low | (high << 4)) - 32) * (scale * (i < 16 ? first : second));
+    int pair = tiles.get(ValueLayout.JAVA_BYTE, at + 2L * TILE + 4L * lane + inBlock(i % 16));
+    int quant = (i < 16 ? pair : pair >> 4) & 15;
+    if (type != WeightType.Q4_K) {
+      int bits = tiles.get(ValueLayout.JAVA_BYTE, at + 4L * lane + above(type, i));
+      quant |= ((bits >> aboveShift(type, i)) & (type == WeightType.Q6_K ? 3 : 1)) << 4;
     }
-    int high =
-        type == WeightType.Q5_K
-            ? (tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (18L + i / 8)) >> (i % 8)) & 1
-            : 0;
-    float minimum = Blocks.halfToFloat(tiles.get(SHORT, block + 2L * (TILE + lane))) * second;
-    return (low | (high << 4)) * (scale * first) - minimum;
-  }
-
-  private int fourBits(long at, int i) {
-    int pair = tiles.get(ValueLayout.JAVA_BYTE, at + TILE * (long) (i % 16));
-    return (i < 16 ? pair : pair >> 4) & 15;
+    float scale = lowered(tiles.get(SHORT, block + 2L * lane));
+    int first = tiles.get(ValueLayout.JAVA_BYTE, at + lane);
+    int second = tiles.get(ValueLayout.JAVA_BYTE, at + TILE + lane);
+    if (type == WeightType.Q6_K) {
+      return (quant - 32) * (scale * (i < 16 ? first : second));
+    }
+    float minimum = lowered(tiles.get(SHORT, block + 2L * (TILE + lane))) * second;
+    return quant * (scale * first) - minimum;
   }
 
   /** How elements are stored. */

@@ -17,7 +17,13 @@ import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
+import java.util.ArrayList;
+import java.util.EnumMap;
+import java.util.EnumSet;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -49,15 +55,20 @@ final class PromptKernels {
   private static final int ROW_BLOCKS = 40;
   private static final int SUMS = 48;
   private static final int MASK = 56;
-  private static final int EIGHTS = 60;
   private static final int ZEROS = 64;
   private static final int TILES = 128;
   private static final int ORDER = 192;
   private static final int HALF_MASK = 256;
   private static final int UNIT = 260;
+  private static final int LESS = 264;
+  private static final int HIGH_MASK = 268;
+  private static final int HEADS = 320;
 
   /** Bytes of it. */
-  static final int PARAMETERS = 320;
+  static final int PARAMETERS = HEADS + 4 * 64;
+
+  /** The types that are decoded to bf16: all but F32, which would lose by it. */
+  private static final Set<WeightType> TYPES = EnumSet.complementOf(EnumSet.of(WeightType.F32));
 
   private static final int UNIT_ROWS = 16;
 
@@ -73,15 +84,19 @@ final class PromptKernels {
    * @param goOn to go on with those that are there
    */
   private record Code(
-      MemorySegment bytes, MemorySegment nibbles, MemorySegment multiply, MemorySegment goOn) {}
+      Map<WeightType, MemorySegment> decode, MemorySegment multiply, MemorySegment goOn) {}
 
   private PromptKernels() {}
+
+  /** Whether products with such weights are done here. */
+  static boolean take(PackedMatrix weights) {
+    return AVAILABLE && TYPES.contains(weights.type()) && weights.in() % BLOCK == 0;
+  }
 
   /** Fills a block of parameters with what stays the same. */
   static void prepare(MemorySegment parameters) {
     parameters.fill((byte) 0);
     parameters.set(ValueLayout.JAVA_INT, MASK, 0x0f0f0f0f);
-    parameters.set(ValueLayout.JAVA_INT, EIGHTS, 0x08080808);
     parameters.set(ValueLayout.JAVA_INT, HALF_MASK, MachineKernels.HALF_BITS);
     parameters.set(ValueLayout.JAVA_BYTE, TILES, (byte) 1); // palette
     for (int tile = 0; tile < 8; tile++) {
@@ -97,17 +112,29 @@ final class PromptKernels {
   /**
    * Decodes blocks of a tile: {@code [blocks, 16, 32, 2]} bf16, two columns of a row side by side.
    *
-   * @param from address of the first block
+   * @param tile address
+   * @param first block; of K-quants the first of a super-block
+   * @param blocks how many; of K-quants whole super-blocks
    * @param chunk address
    */
   static void decode(
-      MemorySegment parameters, PackedMatrix weights, long from, int blocks, long chunk) {
-    parameters.set(ValueLayout.JAVA_LONG, WEIGHTS, from);
-    parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks);
+      MemorySegment parameters,
+      PackedMatrix weights,
+      long tile,
+      int first,
+      int blocks,
+      long chunk) {
+    WeightType type = weights.type();
+    int unit = Math.max(1, type.blockElements() / BLOCK);
+    parameters.set(
+        ValueLayout.JAVA_LONG, WEIGHTS, tile + PackedMatrix.tileBytes(type, BLOCK * first));
+    parameters.set(ValueLayout.JAVA_LONG, BLOCKS, blocks / unit);
     parameters.set(ValueLayout.JAVA_LONG, CHUNK, chunk);
     parameters.set(ValueLayout.JAVA_FLOAT, UNIT, weights.unit());
-    Code code = code();
-    run(weights.type() == WeightType.Q8_0 ? code.bytes : code.nibbles, parameters);
+    parameters.set(ValueLayout.JAVA_INT, LESS, type == WeightType.Q4_0 ? 0x08080808 : 0x20202020);
+    parameters.set(
+        ValueLayout.JAVA_INT, HIGH_MASK, type == WeightType.Q6_K ? 0x30303030 : 0x10101010);
+    run(Objects.requireNonNull(code().decode.get(type)), parameters);
   }
 
   /**
@@ -156,6 +183,47 @@ final class PromptKernels {
   // ------------------------------------------------------------------ the code
 
   private static byte[] decode(WeightType type) {
+    return switch (type) {
+      case F32, F16, BF16 -> decodePlain(type);
+      case Q8_0, Q4_0 -> decodeBlocks(type);
+      case Q4_K, Q5_K, Q6_K -> decodeSuperBlocks(type);
+    };
+  }
+
+  private static byte[] decodePlain(WeightType type) {
+    int columnBytes = TILE * type.blockBytes();
+    int order = 27;
+    Assembler a = new Assembler();
+    a.load(RAX, at(RDI, WEIGHTS));
+    a.load(R10, at(RDI, BLOCKS));
+    a.load(RCX, at(RDI, CHUNK));
+    a.loadVector(order, at(RDI, ORDER));
+    int block = a.here();
+    for (int column = 0; column < BLOCK; column += 2) {
+      a.prefetch(at(RAX, MachineKernels.AHEAD + column * columnBytes));
+      a.prefetch(at(RAX, MachineKernels.AHEAD + (column + 1) * columnBytes));
+      for (int half = 0; half < 2; half++) {
+        for (int i = 0; i < 2; i++) {
+          Assembler.Address from = at(RAX, (column + i) * columnBytes + columnBytes / 2 * half);
+          if (type == WeightType.F16) {
+            a.loadHalves(i, from);
+          } else {
+            a.loadUnsignedShorts(i, from);
+            a.shiftLeft(i, i, 16);
+          }
+        }
+        storePair(a, 0, 1, column, half, order);
+      }
+    }
+    a.addConstant(RAX, BLOCK * columnBytes);
+    a.addConstant(RCX, BLOCK_BYTES);
+    a.addConstant(R10, -1);
+    a.jumpIfNotZero(block);
+    a.leave();
+    return a.code();
+  }
+
+  private static byte[] decodeBlocks(WeightType type) {
     boolean nibbles = type == WeightType.Q4_0;
     int blockBytes = TILE * type.blockBytes();
     int scale = 24;
@@ -173,14 +241,14 @@ final class PromptKernels {
     a.broadcast(halfBits, at(RDI, HALF_MASK));
     a.broadcast(unit, at(RDI, UNIT));
     a.broadcast(mask, at(RDI, MASK));
-    a.broadcast(eights, at(RDI, EIGHTS));
+    a.broadcast(eights, at(RDI, LESS));
     a.loadVector(order, at(RDI, ORDER));
     int block = a.here();
     for (int line = 0; line < blockBytes; line += 64) {
       a.prefetch(at(RAX, MachineKernels.AHEAD + line));
     }
     for (int half = 0; half < 2; half++) {
-      MachineKernels.scale(a, scale, at(RAX, 32 * half), halfBits, unit);
+      VectorCode.scale(a, scale, at(RAX, 32 * half), halfBits, unit);
       for (int at = 2 * TILE + 64 * half; at < blockBytes; at += 4 * TILE) {
         int column = (at - 2 * TILE) / (4 * TILE) * 4;
         a.loadVector(four, at(RAX, at));
@@ -190,9 +258,9 @@ final class PromptKernels {
           a.and(upper, upper, mask);
           a.subtractBytes(four, four, eights);
           a.subtractBytes(upper, upper, eights);
-          decodeFour(a, upper, column + 16, half, scale, order);
+          decodeFour(a, upper, column + 16, half, scale, 0, order);
         }
-        decodeFour(a, four, column, half, scale, order);
+        decodeFour(a, four, column, half, scale, 0, order);
       }
     }
     a.addConstant(RAX, blockBytes);
@@ -203,9 +271,91 @@ final class PromptKernels {
     return a.code();
   }
 
-  /** Four columns of 16 rows of weights, a byte each. */
+  private static byte[] decodeSuperBlocks(WeightType type) {
+    boolean six = type == WeightType.Q6_K;
+    int bits = 22;
+    int shifted = 23;
+    int scale = 24;
+    int four = 25;
+    int minimum = 26;
+    int order = 27;
+    int less = 28;
+    int mask = 29;
+    int highMask = 30;
+    int unit = 31;
+    Assembler a = new Assembler();
+    a.load(RAX, at(RDI, WEIGHTS));
+    a.load(R10, at(RDI, BLOCKS));
+    a.load(RCX, at(RDI, CHUNK));
+    a.broadcast(unit, at(RDI, UNIT));
+    a.broadcast(mask, at(RDI, MASK));
+    a.broadcast(highMask, at(RDI, HIGH_MASK));
+    a.broadcast(less, at(RDI, LESS));
+    a.loadVector(order, at(RDI, ORDER));
+    int block = a.here();
+    a.broadcast(bits, at(RDI, HALF_MASK));
+    int headBytes = PackedMatrix.headBytes(type);
+    for (int vector = 0; vector < headBytes / 32; vector++) {
+      VectorCode.scale(a, scale, at(RAX, 32 * vector), bits, unit);
+      a.storeVector(at(RDI, HEADS + 64 * vector), scale);
+    }
+    a.addConstant(RAX, headBytes);
+    a.loadConstant(R8, SuperBlocks.SUB_BLOCKS);
+    int sub = a.here();
+    int subBytes = PackedMatrix.subBytes(type);
+    for (int line = 0; line < subBytes; line += 64) {
+      a.prefetch(at(RAX, MachineKernels.AHEAD + line));
+    }
+    for (int half = 0; half < 2; half++) {
+      if (!six) {
+        loadSubScale(a, minimum, TILE, half, 2);
+      }
+      for (int upper = 0; upper < 2; upper++) {
+        if (six || upper == 0) {
+          loadSubScale(a, scale, TILE * upper, half, 0);
+        }
+        if (six || (type == WeightType.Q5_K && upper == 0)) {
+          a.loadVector(bits, at(RAX, 18 * TILE + 4 * TILE * upper + 64 * half));
+        }
+        for (int group = 0; group < 4; group++) {
+          a.loadVector(four, at(RAX, 2 * TILE + 4 * TILE * group + 64 * half));
+          if (upper == 1) {
+            a.shiftRight(four, four, 4);
+          }
+          a.and(four, four, mask);
+          int from = six ? 2 * group : 4 * upper + group;
+          VectorCode.setHighBits(a, type, four, bits, shifted, highMask, from);
+          if (six) {
+            a.subtractBytes(four, four, less);
+          }
+          decodeFour(a, four, 16 * upper + 4 * group, half, scale, six ? 0 : minimum, order);
+        }
+      }
+    }
+    a.addConstant(RAX, subBytes);
+    a.addConstant(RCX, BLOCK_BYTES);
+    a.addConstant(R8, -1);
+    a.jumpIfNotZero(sub);
+    a.addConstant(R10, -1);
+    a.jumpIfNotZero(block);
+    a.leave();
+    return a.code();
+  }
+
+  /** A sub-block's scales or minima of 16 rows. */
+  private static void loadSubScale(Assembler a, int to, int from, int half, int head) {
+    a.loadBytes(to, at(RAX, from + 16 * half));
+    a.intsToFloats(to, to);
+    a.multiply(to, to, at(RDI, HEADS + 64 * (head + half)));
+  }
+
+  /**
+   * Four columns of 16 rows of weights, a byte each.
+   *
+   * @param minimum register of what is taken off, or 0
+   */
   private static void decodeFour(
-      Assembler a, int four, int column, int half, int scale, int order) {
+      Assembler a, int four, int column, int half, int scale, int minimum, int order) {
     for (int i = 0; i < 4; i++) {
       int from = four;
       if (i < 3) {
@@ -215,12 +365,21 @@ final class PromptKernels {
       a.shiftRightSigned(i, from, 24);
       a.intsToFloats(i, i);
       a.multiply(i, i, scale);
+      if (minimum != 0) {
+        a.subtract(i, i, minimum);
+      }
     }
-    for (int pair = 0; pair < 2; pair++) {
-      a.floatsToBf16(4 + pair, 2 * pair, 2 * pair + 1);
-      a.permuteShorts(4 + pair, order, 4 + pair);
-      a.storeVector(at(RCX, 4 * TILE * (column / 2 + pair) + 64 * half), 4 + pair);
-    }
+    storePair(a, 0, 1, column, half, order);
+    storePair(a, 2, 3, column + 2, half, order);
+  }
+
+  /** Two columns of 16 rows, side by side. */
+  private static void storePair(
+      Assembler a, int first, int second, int column, int half, int order) {
+    int pair = 4 + first;
+    a.floatsToBf16(pair, first, second);
+    a.permuteShorts(pair, order, pair);
+    a.storeVector(at(RCX, 2 * TILE * column + 64 * half), pair);
   }
 
   private static byte[] multiply(boolean goOn) {
@@ -280,13 +439,15 @@ final class PromptKernels {
         || !Processor.hasMatrixUnit("amx_bf16")) {
       return null;
     }
-    List<MemorySegment> placed =
-        SystemCalls.executable(
-            List.of(
-                decode(WeightType.Q8_0), decode(WeightType.Q4_0), multiply(false), multiply(true)));
-    return placed.isEmpty()
-        ? null
-        : new Code(placed.get(0), placed.get(1), placed.get(2), placed.get(3));
+    List<byte[]> functions = new ArrayList<>(List.of(multiply(false), multiply(true)));
+    TYPES.forEach(type -> functions.add(decode(type)));
+    List<MemorySegment> placed = SystemCalls.executable(functions);
+    if (placed.isEmpty()) {
+      return null;
+    }
+    Map<WeightType, MemorySegment> decode = new EnumMap<>(WeightType.class);
+    TYPES.forEach(type -> decode.put(type, placed.get(2 + decode.size())));
+    return new Code(decode, placed.get(0), placed.get(1));
   }
 
   @SuppressWarnings("restricted") // the launcher grants native access

@@ -109,12 +109,12 @@ final class PromptProducts {
         x.rows(),
         List.of(part.gate(), part.up()),
         (my, tile, firstRow, rows, sums, next) -> {
-          IntegerKernels.copy(sums, my.gate, 0, ROWS * TILE);
-          IntegerKernels.copy(sums + next, my.up, 0, ROWS * TILE);
+          Conversions.copy(sums, my.gate, 0, ROWS * TILE);
+          Conversions.copy(sums + next, my.up, 0, ROWS * TILE);
           Gates.apply(gate, my.gate, my.up, my.power, 0, ROWS * TILE);
           long block = place(to, firstRow, tile, blocks);
           for (int row = 0; row < rows; row++) {
-            IntegerKernels.toBf16(my.power, TILE * row, block + 2L * BLOCK * row);
+            Conversions.toBf16(my.power, TILE * row, block + 2L * BLOCK * row);
           }
         });
     return multiply(to, x.rows(), part.down());
@@ -129,7 +129,7 @@ final class PromptProducts {
         WORK * x.rows() * x.width(),
         (_, row) -> {
           for (int block = 0; block < blocks; block++) {
-            IntegerKernels.toBf16(
+            Conversions.toBf16(
                 x.values(),
                 row * x.width() + BLOCK * block,
                 place(to, row, block, blocks) + 2L * BLOCK * (row % ROWS));
@@ -148,7 +148,7 @@ final class PromptProducts {
           int valid = Math.min(TILE, weights.out() - tile * TILE);
           for (int row = 0; row < count; row++) {
             int at = (firstRow + row) * weights.out() + tile * TILE;
-            IntegerKernels.copy(sums + 4L * TILE * row, result.values(), at, valid);
+            Conversions.copy(sums + 4L * TILE * row, result.values(), at, valid);
           }
         });
     return result;
@@ -206,15 +206,10 @@ final class PromptProducts {
       int endBlock,
       long sums) {
     int blocks = weights.in() / BLOCK;
-    long from = weights.tiles().address() + weights.tileOffset(tile);
+    long address = weights.tiles().address() + weights.tileOffset(tile);
     for (int block = firstBlock; block < endBlock; block += CHUNK_BLOCKS) {
       int count = Math.min(CHUNK_BLOCKS, endBlock - block);
-      PromptKernels.decode(
-          my.parameters,
-          weights,
-          from + (long) TILE * weights.type().blockBytes() * block,
-          count,
-          my.chunk.address());
+      PromptKernels.decode(my.parameters, weights, address, block, count, my.chunk.address());
       PromptKernels.multiply(
           my.parameters,
           left + (long) BLOCK_BYTES * block,

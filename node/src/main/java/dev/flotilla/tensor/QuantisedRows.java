@@ -34,6 +34,8 @@ final class QuantisedRows {
   private float[] quants = new float[0];
   private float[] scales = new float[0];
   private int[] totals = new int[0];
+  private float[] minimumFactors = new float[0];
+  private WeightType type = WeightType.Q8_0;
   private int[] broadcasts = new int[0];
   private MemorySegment panel = MemorySegment.NULL;
 
@@ -44,6 +46,7 @@ final class QuantisedRows {
    * @param workers share out the rows
    */
   void set(Matrix x, WeightType type, Workers workers) {
+    this.type = type;
     rows = x.rows();
     blocks = x.width() / BLOCK;
     if (quants.length < x.values().length) {
@@ -51,17 +54,17 @@ final class QuantisedRows {
     }
     if (scales.length < rows * blocks) {
       scales = new float[rows * blocks];
-      totals = new int[rows * blocks];
+      totals = new int[2 * rows * blocks];
+      minimumFactors = new float[rows * blocks];
     }
     if (MachineKernels.AVAILABLE) {
-      allotted = MachineKernels.allotted(rows);
-      long size = (BLOCK + 8L) * blocks * allotted;
+      allotted = MachineKernels.allotted(type, rows);
+      long size = (BLOCK + 12L) * blocks * allotted;
       if (panel.byteSize() < size) {
         panel = Arena.ofAuto().allocate(size, 64);
       }
     }
     float[] values = x.values();
-    int start = type == WeightType.Q8_0 ? -128 : -8;
     workers.each(
         rows,
         WORK * values.length,
@@ -70,22 +73,33 @@ final class QuantisedRows {
             quantise(values, block);
           }
           if (MachineKernels.AVAILABLE) {
-            place(row, start);
+            place(row);
           }
         });
     if (rows == 1 && !MachineKernels.AVAILABLE) {
-      broadcast(type);
+      broadcast();
     }
   }
 
   /** Puts a row where the machine code reads it. */
-  private void place(int row, int start) {
+  private void place(int row) {
     for (int block = 0; block < blocks; block++) {
       int from = row * blocks + block;
       long to = (long) block * allotted + row;
-      IntegerKernels.toBytes(quants, BLOCK * from, bytesAddress() + BLOCK * to);
-      IntegerKernels.set(scalesAddress() + 4 * to, Float.floatToRawIntBits(scales[from]));
-      IntegerKernels.set(startsAddress() + 4 * to, start * totals[from]);
+      Conversions.toBytes(quants, BLOCK * from, bytesAddress() + BLOCK * to);
+      Conversions.set(scalesAddress() + 4 * to, Float.floatToRawIntBits(scales[from]));
+      int first = totals[2 * from];
+      int second = totals[2 * from + 1];
+      long starts = startsAddress(0) + startBytes() * to;
+      switch (type) {
+        case Q8_0 -> Conversions.set(starts, -128 * (first + second));
+        case Q4_0 -> Conversions.set(starts, -8 * (first + second));
+        case Q6_K -> {
+          Conversions.set(starts, -32 * first);
+          Conversions.set(starts + 4, -32 * second);
+        }
+        default -> Conversions.set(starts, Float.floatToRawIntBits(minimumFactors[from]));
+      }
     }
   }
 
@@ -103,14 +117,20 @@ final class QuantisedRows {
     boolean zero = magnitude <= LEAST;
     float inverse = zero ? 0 : 127 / magnitude;
     scales[block] = zero ? 0 : magnitude / 127;
-    IntVector total = IntVector.zero(Kernels.I32);
-    for (int i = first; i < first + BLOCK; i += species.length()) {
-      FloatVector rounded =
-          FloatVector.fromArray(species, values, i).mul(inverse).add(ROUNDER).sub(ROUNDER);
-      rounded.intoArray(quants, i);
-      total = total.add((IntVector) rounded.convert(VectorOperators.F2I, 0));
+    int all = 0;
+    for (int half = 0; half < 2; half++) {
+      int from = first + BLOCK / 2 * half;
+      IntVector total = IntVector.zero(Kernels.I32);
+      for (int i = from; i < from + BLOCK / 2; i += species.length()) {
+        FloatVector rounded =
+            FloatVector.fromArray(species, values, i).mul(inverse).add(ROUNDER).sub(ROUNDER);
+        rounded.intoArray(quants, i);
+        total = total.add((IntVector) rounded.convert(VectorOperators.F2I, 0));
+      }
+      totals[2 * block + half] = total.reduceLanes(VectorOperators.ADD);
+      all += totals[2 * block + half];
     }
-    totals[block] = total.reduceLanes(VectorOperators.ADD);
+    minimumFactors[block] = -(scales[block] * all);
   }
 
   /** Numbers as floats: {@code [rows, columns]}. */
@@ -123,9 +143,17 @@ final class QuantisedRows {
     return scales;
   }
 
-  /** Sums of the numbers of each block: {@code [rows, columns / 32]}. */
+  /** Sums of the numbers of each 16 columns: {@code [rows, columns / 16]}. */
   int[] totals() {
     return totals;
+  }
+
+  /**
+   * What a weight's minimum is multiplied with, {@code -(scale · sum of the numbers)}: {@code
+   * [rows, columns / 32]}.
+   */
+  float[] minimumFactors() {
+    return minimumFactors;
   }
 
   int blocks() {
@@ -136,22 +164,19 @@ final class QuantisedRows {
     return rows;
   }
 
-  /**
-   * The only row as {@link IntegerKernels#oneByte} and {@link IntegerKernels#oneNibble} broadcast
-   * it.
-   */
+  /** The only row as kernels for one row broadcast it. */
   int[] broadcasts() {
     return broadcasts;
   }
 
-  private void broadcast(WeightType type) {
+  private void broadcast() {
     if (broadcasts.length < 16 * blocks) {
       broadcasts = new int[16 * blocks];
     }
-    if (type == WeightType.Q8_0) {
-      broadcastForBytes();
-    } else {
+    if (type == WeightType.Q4_0) {
       broadcastForNibbles();
+    } else {
+      broadcastForBytes();
     }
   }
 
@@ -212,8 +237,20 @@ final class QuantisedRows {
     return panel.address() + (long) BLOCK * blocks * allotted;
   }
 
-  /** Where it finds what its sums start at: {@code [blocks, allotted]} ints. */
-  long startsAddress() {
-    return scalesAddress() + 4L * blocks * allotted;
+  /**
+   * Where it finds, for the given row and those after it, what its sums start at, {@code [blocks,
+   * allotted]} ints, two of them side by side in Q6_K; or the factors of minima.
+   */
+  long startsAddress(int row) {
+    return scalesAddress() + 4L * blocks * allotted + startBytes() * row;
+  }
+
+  /** From one block's to the next one's. */
+  long startsStride() {
+    return startBytes() * allotted;
+  }
+
+  private long startBytes() {
+    return type == WeightType.Q6_K ? 8 : 4;
   }
 }

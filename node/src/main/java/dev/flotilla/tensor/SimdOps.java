@@ -1,11 +1,8 @@
 package dev.flotilla.tensor;
 
-import static dev.flotilla.tensor.PackedMatrix.TILE;
-
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayDeque;
-import java.util.Arrays;
 import java.util.List;
 import java.util.function.IntUnaryOperator;
 import java.util.function.UnaryOperator;
@@ -20,9 +17,6 @@ import java.util.stream.IntStream;
  */
 public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
-  /** Columns decoded at a time when several rows share them: 16 KiB, so they stay in L1. */
-  private static final int PANEL_COLUMNS = 128;
-
   private static final int ROPE_TABLES = 2;
 
   /** Elements that a thread works on at a time, element by element. */
@@ -35,9 +29,8 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
 
   private final Workers workers;
   private final Arena arena = Arena.ofShared();
-  private final MemorySegment[] panels;
-  private final float[][] sums;
-  private final IntegerProducts products;
+  private final IntegerProducts integers;
+  private final PlainProducts plain;
   private final PromptProducts prompts;
   private boolean[] promptRows = new boolean[0];
   private final ArrayDeque<RopeTable> ropeTables = new ArrayDeque<>();
@@ -48,13 +41,9 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   public SimdOps(int threads) {
     workers = new Workers(threads);
     try {
-      panels = new MemorySegment[threads];
-      sums = new float[threads][0];
-      products = new IntegerProducts(workers, arena);
+      integers = new IntegerProducts(workers, arena);
+      plain = new PlainProducts(workers, arena);
       prompts = new PromptProducts(workers, arena);
-      for (int i = 0; i < threads; i++) {
-        panels[i] = arena.allocate(4L * PANEL_COLUMNS * TILE, 64);
-      }
     } catch (RuntimeException | Error e) {
       workers.close();
       arena.close();
@@ -106,19 +95,13 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
   public Matrix linear(Matrix x, Weights weight) {
     PackedMatrix packed = matrix(weight);
     requireWidth(x, packed.in());
-    if (packed.type().integers()) {
-      return byRoutes(
-          x, part -> prompts.multiply(part, packed), part -> products.multiply(part, packed));
-    }
-    Matrix result = new Matrix(x.rows(), packed.out());
-    if (x.rows() > 0) {
-      long multiplications = (long) x.rows() * packed.out() * packed.in();
-      workers.each(
-          packed.tileCount(),
-          multiplications,
-          (worker, tile) -> multiplyTile(worker, tile, x, packed, result));
-    }
-    return result;
+    UnaryOperator<Matrix> multiply =
+        packed.type().integers()
+            ? rows -> integers.multiply(rows, packed)
+            : rows -> plain.multiply(rows, packed);
+    return PromptKernels.take(packed)
+        ? byRoutes(x, rows -> prompts.multiply(rows, packed), multiply)
+        : multiply.apply(x);
   }
 
   @Override
@@ -126,9 +109,9 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     FeedForward<PackedMatrix> packed =
         new FeedForward<>(matrix(part.gate()), matrix(part.up()), matrix(part.down()));
     requireWidth(x, packed.gate().in());
-    if (packed.gate().type().integers()
-        && packed.up().type().integers()
-        && packed.down().type().integers()) {
+    if (PromptKernels.take(packed.gate())
+        && PromptKernels.take(packed.up())
+        && PromptKernels.take(packed.down())) {
       return byRoutes(
           x,
           rows -> prompts.feedForward(rows, packed, gate),
@@ -137,10 +120,10 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     return Ops.super.feedForward(x, part, gate);
   }
 
-  /** Prompts' rows go by their kernels, where this machine has them, and the others by theirs. */
+  /** Prompts' rows go by their kernels and the others by theirs. */
   private Matrix byRoutes(
       Matrix x, UnaryOperator<Matrix> byPrompts, UnaryOperator<Matrix> byOthers) {
-    int[] prompt = PromptKernels.AVAILABLE ? rowsThatAre(true) : new int[0];
+    int[] prompt = rowsThatAre(true);
     if (prompt.length == 0) {
       return byOthers.apply(x);
     }
@@ -168,62 +151,6 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     for (int i = 0; i < rows.length; i++) {
       System.arraycopy(part.values(), i * width, result.values(), rows[i] * width, width);
     }
-  }
-
-  private void multiplyTile(int worker, int tile, Matrix x, PackedMatrix packed, Matrix result) {
-    int rows = x.rows();
-    float[] scratch = sums(worker, rows * TILE);
-    long offset = packed.tileOffset(tile);
-    MemorySegment tiles = packed.tiles();
-    int in = packed.in();
-    switch (packed.type()) {
-      case F32 -> {
-        Arrays.fill(scratch, 0, rows * TILE, 0);
-        Kernels.addTile(tiles, offset, in, x.values(), 0, in, rows, scratch, 0, TILE);
-      }
-      case BF16, Q4_K, Q5_K, Q6_K ->
-          multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
-      case F16 -> {
-        if (rows == 1) {
-          Kernels.oneF16(tiles, offset, in, x.values(), 0, scratch, 0);
-        } else {
-          multiplyDecoded(worker, tiles, offset, x, packed.type(), scratch);
-        }
-      }
-      case Q8_0, Q4_0 -> throw new IllegalStateException("multiplied as integers");
-    }
-    int first = tile * TILE;
-    int valid = Math.min(TILE, packed.out() - first);
-    for (int row = 0; row < rows; row++) {
-      System.arraycopy(scratch, row * TILE, result.values(), row * packed.out() + first, valid);
-    }
-  }
-
-  /** Decodes each weight once for all rows; the bits are those of decoding it for each. */
-  private void multiplyDecoded(
-      int worker, MemorySegment tiles, long offset, Matrix x, WeightType type, float[] scratch) {
-    MemorySegment panel = panels[worker];
-    int in = x.width();
-    Arrays.fill(scratch, 0, x.rows() * TILE, 0);
-    for (int column = 0; column < in; column += PANEL_COLUMNS) {
-      int columns = Math.min(PANEL_COLUMNS, in - column);
-      switch (type) {
-        case F32 -> throw new IllegalStateException("plain columns need no decoding");
-        case F16 -> Kernels.decodeF16(tiles, offset, column, columns, panel);
-        case BF16 -> Kernels.decodeBf16(tiles, offset, column, columns, panel);
-        case Q8_0, Q4_0 -> throw new IllegalStateException("multiplied as integers");
-        case Q4_K, Q5_K -> Kernels.decodeWithMinima(type, tiles, offset, column, columns, panel);
-        case Q6_K -> Kernels.decodeQ6(tiles, offset, column, columns, panel);
-      }
-      Kernels.addTile(panel, 0, columns, x.values(), column, in, x.rows(), scratch, 0, TILE);
-    }
-  }
-
-  private float[] sums(int worker, int length) {
-    if (sums[worker].length < length) {
-      sums[worker] = new float[length];
-    }
-    return sums[worker];
   }
 
   @Override

@@ -20,7 +20,8 @@ final class SuperBlocks {
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
-  private static final int SUB_BLOCKS = 8;
+  /** Runs of 32 elements. */
+  static final int SUB_BLOCKS = 8;
 
   /** Where parts of a block begin: Q4_K and Q5_K. */
   private static final int MINIMUM = 2;

@@ -34,7 +34,7 @@ public enum WeightType {
 
   /** Whether products are those of integers, with activations rounded to 8 bits. */
   public boolean integers() {
-    return this == Q8_0 || this == Q4_0;
+    return blockElements > 1;
   }
 
   /** Bytes of a block. */

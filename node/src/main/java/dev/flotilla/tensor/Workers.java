@@ -18,7 +18,7 @@ import org.jspecify.annotations.Nullable;
 final class Workers implements AutoCloseable {
 
   /** Below this many multiplications, waking a thread costs more than it saves. */
-  private static final long WORTH_SHARING = 1 << 18;
+  private static final long WORTH_SHARING = 1 << 20;
 
   /** How long a thread looks out for work, or for its end, before it parks. */
   private static final long LOOKOUT_NS = 50_000;

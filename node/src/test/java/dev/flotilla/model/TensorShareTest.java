@@ -212,7 +212,7 @@ final class TensorShareTest {
     assertThat(
             difference(
                 shared(file, List.of(1, 1), List.of(512, 256), prompt, new int[] {5}), whole))
-        .isLessThan(type == WeightType.Q8_0 || type == WeightType.Q4_0 ? 0.1 : 1e-3);
+        .isLessThan(type.integers() ? 0.1 : 1e-3);
     if (type.blockElements() > 1) {
       assertThatThrownBy(() -> shared(file, List.of(1, 1), List.of(760, 8), prompt, new int[] {5}))
           .isInstanceOfSatisfying(

@@ -29,25 +29,34 @@ final class ScalarReference {
   /** Products of quantised weights as {@link IntegerKernels} promises them. */
   static Matrix integerLinear(Matrix x, WeightType type, MemorySegment weights, int out) {
     Matrix result = new Matrix(x.rows(), out);
-    int blocks = x.width() / 32;
-    int blockBytes = type.blockBytes();
+    int length = type == WeightType.Q6_K ? 16 : 32;
     for (int row = 0; row < x.rows(); row++) {
       for (int o = 0; o < out; o++) {
         float sum = 0;
-        for (int block = 0; block < blocks; block++) {
-          int first = row * x.width() + 32 * block;
+        for (int column = 0; column < x.width(); column += length) {
           float largest = 0;
-          for (int i = 0; i < 32; i++) {
-            largest = Math.max(largest, Math.abs(x.values()[first + i]));
+          for (int i = column / 32 * 32; i < column / 32 * 32 + 32; i++) {
+            largest = Math.max(largest, Math.abs(x.values()[row * x.width() + i]));
           }
-          long at = (long) blockBytes * (o * blocks + block);
+          int element = o * x.width() + column;
+          long block = (long) type.blockBytes() * (element / type.blockElements());
+          int first = element % type.blockElements();
           int products = 0;
-          for (int i = 0; i < 32; i++) {
-            float scaled = largest == 0 ? 0 : x.values()[first + i] * (127 / largest);
-            products += (int) Math.rint(scaled) * number(type, weights, at, i);
+          int total = 0;
+          for (int i = 0; i < length; i++) {
+            float value = x.values()[row * x.width() + column + i];
+            int rounded = largest == 0 ? 0 : (int) Math.rint(value * (127 / largest));
+            products += rounded * number(type, weights, block, first + i);
+            total += rounded;
           }
-          float scale = Float.float16ToFloat(weights.get(ValueLayout.JAVA_SHORT_UNALIGNED, at));
-          sum = Math.fma((float) products, scale * (largest / 127), sum);
+          float xScale = largest / 127;
+          sum = Math.fma((float) products, scale(type, weights, block, first) * xScale, sum);
+          if (type == WeightType.Q4_K || type == WeightType.Q5_K) {
+            float minimum =
+                Float.float16ToFloat(SuperBlocks.minimum(weights, block))
+                    * SuperBlocks.subMinimum(weights, block, first / 32);
+            sum = Math.fma(minimum, -(xScale * total), sum);
+          }
         }
         result.values()[row * out + o] = sum;
       }
@@ -55,11 +64,23 @@ final class ScalarReference {
     return result;
   }
 
+  private static float scale(WeightType type, MemorySegment weights, long block, int first) {
+    return switch (type) {
+      case Q8_0, Q4_0 -> Float.float16ToFloat(weights.get(ValueLayout.JAVA_SHORT_UNALIGNED, block));
+      default ->
+          Float.float16ToFloat(SuperBlocks.scale(type, weights, block))
+              * SuperBlocks.subScale(
+                  type, weights, block, first / (type == WeightType.Q6_K ? 16 : 32));
+    };
+  }
+
   private static int number(WeightType type, MemorySegment weights, long block, int i) {
-    if (type == WeightType.Q8_0) {
-      return weights.get(ValueLayout.JAVA_BYTE, block + 2 + i);
-    }
-    return Blocks.fourBits(weights, block + 2, i) - 8;
+    return switch (type) {
+      case Q8_0 -> weights.get(ValueLayout.JAVA_BYTE, block + 2 + i);
+      case Q4_0 -> Blocks.fourBits(weights, block + 2, i) - 8;
+      case Q6_K -> SuperBlocks.quant(type, weights, block, i) - 32;
+      default -> SuperBlocks.quant(type, weights, block, i);
+    };
   }
 
   /** What {@code SimdOps.linear} must equal. */
