@@ -170,8 +170,9 @@ public final class Profiler implements AutoCloseable {
     long seen = work.getAsLong();
     try {
       boolean warm = new LayerProbe(threads, () -> idle(seen), nanoTime).warmUp();
-      if (warm) {
-        log.info("warm after {} ms", TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs));
+      long tookMs = TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs);
+      if (warm && tookMs > 0) { // else it was warm already
+        log.info("warm after {} ms", tookMs);
       }
       return warm;
     } catch (RuntimeException | Error e) {

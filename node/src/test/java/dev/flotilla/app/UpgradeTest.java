@@ -214,6 +214,12 @@ class UpgradeTest {
         said.append(Files.readString(each.folder().resolve("stderr.txt")));
       }
       assertThat(said).contains("runs version 0.9.0").contains("going back to the build in " + old);
+      for (NodeProcess each : nodes) {
+        assertThat(each.folder().resolve("logs").resolve("node.log"))
+            .content()
+            .as("also who never started stops as it should")
+            .doesNotContain("did not stop cleanly");
+      }
       assertThat(all("incarnation")).as("one node tried").isNotEqualTo(lives);
       assertThat(all("state")).containsOnly("up");
 
