@@ -11,6 +11,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import java.util.function.Consumer;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /** What happens to the nodes of a run, one fault at a time, each mended before the next. */
 final class Faults {
@@ -24,6 +26,9 @@ final class Faults {
   /** What every cluster of processes can be put through. */
   private static final List<String> OF_PROCESSES = List.of("kill", "pause");
 
+  /** What leaves too few nodes to decide, or none: who reads from them then may lose its stream. */
+  private static final List<String> OF_MAJORITIES = List.of("majority", "all");
+
   /** What needs hosts of their own. */
   private static final List<String> OF_CUTS = List.of("isolate", "pair", "one-way");
 
@@ -34,11 +39,17 @@ final class Faults {
    * One that happened.
    *
    * @param kind its name
-   * @param node whom it happened to, counted from 0
+   * @param node whom it happened to, counted from 0; the first of several
    * @param beganNs by {@link System#nanoTime}
    * @param mendedNs the same: when the node was back, or the network or the disk as before
    */
-  record Fault(String kind, int node, long beganNs, long mendedNs) {}
+  record Fault(String kind, int node, long beganNs, long mendedNs) {
+
+    /** Whether too few nodes were left to keep what nodes keep for each other. */
+    boolean tookMajority() {
+      return OF_MAJORITIES.contains(kind);
+    }
+  }
 
   private final Nodes nodes;
   private final int count;
@@ -50,7 +61,8 @@ final class Faults {
   private int turn;
 
   /**
-   * @param wanted only these kinds of those possible here; all that cut, kill and pause if empty
+   * @param wanted only these kinds of those possible here; all that cut, kill one and pause if
+   *     empty
    * @param say hears of each, before it happens
    */
   Faults(Nodes nodes, int count, Random random, List<String> wanted, Consumer<String> say) {
@@ -64,12 +76,34 @@ final class Faults {
     }
     if (!wanted.isEmpty()) {
       here.add("restart");
+      here.addAll(OF_MAJORITIES);
       if (nodes.spoilable()) {
         here.addAll(OF_HOSTS);
       }
       here.retainAll(wanted);
     }
     this.possible = here;
+  }
+
+  /**
+   * Refuses names that are none.
+   *
+   * @throws FlotillaException {@code INVALID}
+   */
+  static void check(List<String> wanted) {
+    List<String> known = new ArrayList<>(OF_PROCESSES);
+    known.add("restart");
+    Stream.of(OF_MAJORITIES, OF_HOSTS, OF_CUTS).forEach(known::addAll);
+    wanted.stream()
+        .filter(kind -> !known.contains(kind))
+        .findFirst()
+        .ifPresent(
+            kind -> {
+              throw new FlotillaException(
+                  FlotillaException.Code.INVALID,
+                  "there is no fault " + kind,
+                  "Those that there are: " + String.join(", ", known) + ".");
+            });
   }
 
   /** What may happen here. */
@@ -106,6 +140,17 @@ final class Faults {
         node.kill();
         Thread.sleep(forMs);
         back(node);
+      }
+      case "majority", "all" -> {
+        int many = kind.equals("all") ? count : count / 2 + 1;
+        int first = victim;
+        List<NodeProcess> killed =
+            IntStream.range(0, many).mapToObj(i -> nodes.node((first + i) % count)).toList();
+        say(kind, node, "and %d more for %d ms".formatted(many - 1, forMs));
+        beganNs = System.nanoTime();
+        killed.forEach(NodeProcess::kill);
+        Thread.sleep(forMs);
+        back(killed);
       }
       case "restart" -> {
         say(kind, node, "");
@@ -182,17 +227,25 @@ final class Faults {
     say.accept(helped.getLast());
   }
 
-  /** Starts a node that has ended, and waits until it serves. */
   private void back(NodeProcess node) throws IOException, InterruptedException {
+    back(List.of(node));
+  }
+
+  /** Starts nodes that have ended, all at once, and waits until they serve. */
+  private void back(List<NodeProcess> ended) throws IOException, InterruptedException {
     long startedNs = System.nanoTime();
-    node.restart();
-    try {
-      node.awaitReady(RETURN_LIMIT);
-    } catch (FlotillaException e) {
-      help(node, "did not come back, and was started once more: " + e.getMessage());
-      node.kill();
+    for (NodeProcess node : ended) {
       node.restart();
-      node.awaitReady(RETURN_LIMIT);
+    }
+    for (NodeProcess node : ended) {
+      try {
+        node.awaitReady(RETURN_LIMIT);
+      } catch (FlotillaException e) {
+        help(node, "did not come back, and was started once more: " + e.getMessage());
+        node.kill();
+        node.restart();
+        node.awaitReady(RETURN_LIMIT);
+      }
     }
     slowestReturnNs = Math.max(slowestReturnNs, System.nanoTime() - startedNs);
   }

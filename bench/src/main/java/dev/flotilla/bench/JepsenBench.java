@@ -63,6 +63,7 @@ final class JepsenBench implements Callable<Integer> {
 
   @Override
   public Integer call() throws Exception {
+    Faults.check(faults.stream().filter(fault -> !fault.equals("none")).toList());
     List<String> jvm = new ArrayList<>();
     planted.forEach(bug -> jvm.add("-Dflotilla.fault." + bug + "=true"));
     List<Workload> workloads =

@@ -30,7 +30,9 @@ final class Pauses {
   /** A stream from its first event to its last, with its longer gaps. */
   static final class Track {
     private final String what;
+    private final long askedNs;
     private final List<Gap> gaps = new ArrayList<>();
+    private long endedNs;
     private long firstNs;
     private long lastNs;
 
@@ -38,9 +40,11 @@ final class Pauses {
      * One that has not begun.
      *
      * @param what it is, for people
+     * @param askedNs when it is asked for
      */
-    Track(String what) {
+    Track(String what, long askedNs) {
       this.what = what;
+      this.askedNs = askedNs;
     }
 
     /** The next event came. */
@@ -56,6 +60,18 @@ final class Pauses {
     /** Whether there was any event. */
     boolean begun() {
       return firstNs != 0;
+    }
+
+    /** Whether it was asked for, or under way, in one of these. */
+    boolean met(List<Faults.Fault> faults) {
+      return faults.stream()
+          .anyMatch(
+              fault -> askedNs < fault.mendedNs() && Math.max(endedNs, lastNs) > fault.beganNs());
+    }
+
+    /** It came to an end, whether good or bad. */
+    void ended(long nowNs) {
+      endedNs = nowNs;
     }
 
     private boolean underWay(Faults.Fault fault) {

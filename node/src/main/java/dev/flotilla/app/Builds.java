@@ -5,11 +5,17 @@ import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.IoReason;
 import dev.flotilla.gateway.Restarts.Build;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFileAttributes;
 import java.nio.file.attribute.PosixFilePermission;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -27,6 +33,10 @@ final class Builds {
   private static final String FALLBACK = "FLOTILLA_FALLBACK";
 
   private static final Pattern VERSION = Pattern.compile("flotilla ([0-9.]+),.*", Pattern.DOTALL);
+
+  /** Of a build's folder: the launcher, and what it starts and compiles. */
+  private static final List<String> PARTS = List.of("flotilla", "pom.xml", "node", "bench");
+
   private static final long LOOK_MINUTES = 10;
   private static final Duration START_PATIENCE = Duration.ofMinutes(5);
 
@@ -56,7 +66,7 @@ final class Builds {
     if (!Files.isExecutable(launcher)) {
       throw unusable(home, "there is no program " + launcher, "");
     }
-    checkOwner(home, launcher);
+    checkOwner(home);
     try {
       ProcessBuilder builder = new ProcessBuilder(launcher.toString(), "--version");
       builder.environment().remove(FALLBACK);
@@ -93,19 +103,48 @@ final class Builds {
         "Put a build of Flotilla there, and run its `flotilla --version` by hand.");
   }
 
-  /** Whoever may change the program could run anything as this node. */
-  private static void checkOwner(Path home, Path launcher) {
+  /**
+   * Whoever may change the program, or what it is compiled from, could run anything as this node.
+   */
+  private static void checkOwner(Path home) {
+    String self = System.getProperty("user.name");
+    List<String> trusted = List.of(self, "root");
     try {
-      List<String> trusted = List.of(System.getProperty("user.name"), "root");
-      for (Path each : List.of(home, launcher)) {
-        Set<PosixFilePermission> permissions = Files.getPosixFilePermissions(each);
-        if (!trusted.contains(Files.getOwner(each).getName())
-            || permissions.contains(PosixFilePermission.OTHERS_WRITE)) {
-          throw unusable(home, each + " belongs to another user, or anyone may change it", "");
+      List<Path> all = new ArrayList<>(List.of(home));
+      for (String part : PARTS) {
+        if (Files.exists(home.resolve(part), LinkOption.NOFOLLOW_LINKS)) {
+          try (Stream<Path> below = Files.walk(home.resolve(part))) {
+            below.forEach(all::add);
+          }
         }
       }
-    } catch (IOException e) {
-      throw unusable(home, IoReason.of(e), "");
+      for (Path path : all) {
+        // What a link points to counts: the link itself anyone may follow.
+        Path real = path.toRealPath();
+        PosixFileAttributes file = Files.readAttributes(real, PosixFileAttributes.class);
+        Set<PosixFilePermission> permissions = file.permissions();
+        boolean othersWrite =
+            permissions.contains(PosixFilePermission.OTHERS_WRITE)
+                || (permissions.contains(PosixFilePermission.GROUP_WRITE)
+                    && !trusted.contains(file.group().getName()));
+        if (othersWrite || !trusted.contains(file.owner().getName())) {
+          throw unusable(
+              home,
+              real
+                  + " belongs to "
+                  + file.owner().getName()
+                  + " with the rights "
+                  + PosixFilePermissions.toString(permissions)
+                  + ", so that others than "
+                  + self
+                  + " may change it",
+              "");
+        }
+      }
+    } catch (NoSuchFileException e) {
+      throw unusable(home, e.getFile() + " is a link to nothing, or was just deleted", "");
+    } catch (UncheckedIOException | IOException e) {
+      throw unusable(home, "it cannot be looked through: " + e.getMessage(), "");
     }
   }
 

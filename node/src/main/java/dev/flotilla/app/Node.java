@@ -137,6 +137,7 @@ final class Node {
             profile,
             threads,
             serving::work,
+            () -> !serving.deployments().list().isEmpty(),
             System::nanoTime);
     training =
         new TrainingService(
@@ -194,6 +195,9 @@ final class Node {
   /** Opens the ports, and returns once this node serves. */
   void start() {
     imports.tidy(InstantSource.system());
+    if (serving.models().hasFiles()) {
+      profiler.warmUpAtOnce();
+    }
     gateway.start();
     starting("waiting for a majority of the cluster's nodes to decide with");
     cluster.start();

@@ -219,7 +219,8 @@ final class UpgradeCommand extends ClientCommand {
               return true;
             } catch (FlotillaException e) {
               if (e.code() == Code.CONFLICT) {
-                return false;
+                // It is asked again, and said if nothing changes.
+                throw new FlotillaException(Code.UNAVAILABLE, e.explanation(), "", e);
               }
               throw e;
             }

@@ -181,6 +181,9 @@ public final class Client {
         others = found;
       } catch (FlotillaException e) {
         // What was known must do; the request itself says what is wrong.
+        if (others.isEmpty()) {
+          othersNs = 0; // asked again for the next stream, which would have nowhere else to go
+        }
       }
     }
     return others;

@@ -158,6 +158,9 @@ final class EventReader {
   /** What came cannot be told from what would come again. */
   private boolean withoutId;
 
+  /** Some node took the request. */
+  private boolean taken;
+
   /** A node took a request to go on and did not answer in time. */
   private boolean hung;
 
@@ -209,7 +212,8 @@ final class EventReader {
    *
    * @return the node that it came from last
    * @throws FlotillaException as a node says; {@code UNAVAILABLE} when none goes on with it for a
-   *     minute
+   *     minute; {@code FAILED} when it was taken and broke before its first event, and no node took
+   *     it then
    */
   URI read() throws InterruptedException {
     long pauseMs = PAUSE_MS_MIN;
@@ -247,7 +251,7 @@ final class EventReader {
       boolean begun = !lastId.isEmpty();
       boolean allTried = attempt + 1 >= nodes.size();
       if (begun ? System.nanoTime() - progressNs > PATIENCE_NS : allTried) {
-        throw failure;
+        throw taken && !begun ? brokenBeforeItBegan(failure) : failure;
       }
       if (!before.equals(lastId)) {
         pauseMs = PAUSE_MS_MIN;
@@ -257,6 +261,14 @@ final class EventReader {
         pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
       }
     }
+  }
+
+  private static FlotillaException brokenBeforeItBegan(FlotillaException failure) {
+    return new FlotillaException(
+        Code.FAILED,
+        "the stream broke off before its first event: " + failure.getMessage(),
+        "Try again.",
+        failure);
   }
 
   private void read(URI node) throws Broken, InterruptedException {
@@ -277,6 +289,7 @@ final class EventReader {
         String refusal = new String(bytes.readAllBytes(), StandardCharsets.UTF_8);
         throw refusals.of(response.statusCode(), refusal);
       }
+      taken = true;
       heardNs = System.nanoTime();
       Thread watch = Thread.startVirtualThread(() -> watch(bytes));
       try {

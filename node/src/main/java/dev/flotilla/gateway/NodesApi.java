@@ -74,6 +74,11 @@ final class NodesApi {
     Fields fields = exchange.json();
     Restarts restarts = services.restarts();
     Restarts.Build now = restarts.running();
+    boolean check = fields.flag("check", false);
+    if (!check) {
+      // First, for who is told to wait asks again, and to look at a build may take long.
+      checkOthersAreFilled(node);
+    }
     Restarts.Build next =
         restarts.look(fields.text("home").map(NodesApi::folder).orElse(now.home()));
     for (NodeInfo other : services.cluster().nodes()) {
@@ -97,8 +102,7 @@ final class NodesApi {
     ObjectNode answer = answer(node);
     answer.put("home", now.home().toString()).put("version", now.version());
     answer.putObject("next").put("home", next.home().toString()).put("version", next.version());
-    if (!fields.flag("check", false)) {
-      checkOthersAreFilled(node);
+    if (!check) {
       restarts.restart(next);
     }
     exchange.send(200, answer);

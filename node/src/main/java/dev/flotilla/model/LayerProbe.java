@@ -93,15 +93,19 @@ public final class LayerProbe {
   /**
    * Runs steps of all kinds until the compiler has seen their code; what is served first would else
    * take seconds. Once in a process, however often it is called.
+   *
+   * @return false if it was broken off
    */
-  public void warmUp() {
+  public boolean warmUp() {
     if (!WARM.compareAndSet(false, true)) {
-      return;
+      return true;
     }
     try (LayerSlice slice = slice(narrow(), WeightType.Q8_0)) {
       warmUp(slice);
+      return true;
     } catch (BrokenOff e) {
       WARM.set(false);
+      return false;
     }
   }
 

@@ -270,6 +270,7 @@ final class Cuts {
     double round = 0;
     double slowest = 0;
     double prompt = 0;
+    double slowestPrompt = 0;
     int next = 0;
     int last = cut.shares().size() - 1;
     for (int i = 0; i <= last; i++) {
@@ -280,8 +281,9 @@ final class Cuts {
       one += cost.one(count, i == 0, i == last);
       round += cost.many(count, i == last) + hops * cost.manyHop();
       slowest = Math.max(slowest, cost.many(count, i == last));
-      prompt +=
-          count * cost.promptLayer() + hops * cost.promptHop() + (i == last ? cost.oneHead() : 0);
+      double promptStep = count * cost.promptLayer();
+      prompt += promptStep + hops * cost.promptHop() + (i == last ? cost.oneHead() : 0);
+      slowestPrompt = Math.max(slowestPrompt, promptStep);
       long kv = count * model.kvBytesPerLayer();
       stages.add(
           new PlannedStage(
@@ -292,6 +294,9 @@ final class Cuts {
               count * cost.oneLayer() + (i == last ? cost.oneHead() : 0)));
       next += count;
     }
+    // Its steps follow one another: the others behind the first, as fast as the slowest stage is.
+    int promptSteps = Planner.PROMPT / Planner.promptRows(stages.size());
+    prompt += (promptSteps - 1) * slowestPrompt;
     // Of several groups each goes round the stages; a stage works on one at a time.
     int groups = Planner.groups(stages.size());
     double cycle = Math.max(groups * slowest, round);

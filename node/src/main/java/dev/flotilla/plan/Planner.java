@@ -2,6 +2,7 @@ package dev.flotilla.plan;
 
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerSpeeds;
+import dev.flotilla.model.Rows;
 import dev.flotilla.plan.Cuts.Cut;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -44,9 +45,9 @@ public final class Planner {
 
   private Planner() {}
 
-  /** A prompt of that length that comes alone is computed in one step. */
-  static int promptRows() {
-    return PROMPT;
+  /** A prompt that comes alone is computed in steps of so many rows, which follow one another. */
+  static int promptRows(int stages) {
+    return stages == 1 ? PROMPT : Rows.CHUNK;
   }
 
   /** Groups that streams are shared out in: one for each stage, and none is empty. */

@@ -46,9 +46,12 @@ record StageCost(
     return (first ? 0 : 0.5) + (last ? 0 : 0.5);
   }
 
+  /**
+   * @param groups that several streams are shared out in: one only where there is one stage
+   */
   static StageCost of(Footprint model, Machine machine, int groups) {
     int rows = Math.ceilDiv(Planner.STREAMS, groups);
-    int chunk = Planner.promptRows();
+    int chunk = Planner.promptRows(groups);
     return new StageCost(
         layer(model, machine, 1, false),
         machine.speeds().weights(1, model.headRead()),
@@ -61,7 +64,7 @@ record StageCost(
   }
 
   private static double layer(Footprint model, Machine machine, int rows, boolean prompt) {
-    int seen = prompt ? rows / 2 : Planner.PROMPT;
+    int seen = prompt ? Planner.PROMPT / 2 : Planner.PROMPT;
     return machine.speeds().layer(rows, model.layerRead(rows))
         + machine.speeds().attention(rows, seen, model.queryWidth(), prompt);
   }

@@ -114,7 +114,7 @@ final class TensorShares {
   private TensorPlan predict(int[] heads, int[] inner) {
     double one = seconds(heads, inner, 1, false, 1);
     double many = seconds(heads, inner, Planner.STREAMS, false, Planner.STREAMS);
-    double prompt = seconds(heads, inner, Planner.promptRows(), true, 1);
+    double prompt = seconds(heads, inner, Planner.promptRows(1), true, 1);
     List<Rank> ranks = new ArrayList<>();
     for (int rank = 0; rank < machines.size(); rank++) {
       double step =

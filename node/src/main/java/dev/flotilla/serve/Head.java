@@ -118,10 +118,12 @@ final class Head implements AutoCloseable {
     ModelConfig config = stage.slice().config();
     int blocks = stage.slice().blocks();
     long chunkBytes = 4L * config.width() * Rows.CHUNK;
+    // Where there are several stages, one works on a chunk while the next one has that before it.
+    int chunks = stages > 1 ? 1 : CHUNKS;
     return new Scheduler.Limits(
         DECODE_ROWS,
         GUESS_ROWS,
-        Rows.CHUNK * Math.clamp(MESSAGE_BYTES / chunkBytes, 1, CHUNKS),
+        Rows.CHUNK * Math.clamp(MESSAGE_BYTES / chunkBytes, 1, chunks),
         Rows.CHUNK,
         MAX_RUNNING,
         MAX_WAITING,

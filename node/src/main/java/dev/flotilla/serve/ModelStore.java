@@ -133,6 +133,11 @@ public final class ModelStore implements AutoCloseable {
 
   // Adding and removing.
 
+  /** Whether this node has any part of any model on its disk. */
+  public boolean hasFiles() {
+    return Files.isDirectory(folder) && !entries().isEmpty();
+  }
+
   /**
    * Copies a GGUF file into the cluster under a name. It is checked completely first; when this
    * returns, the copy is on this node's disk and the registry knows it.

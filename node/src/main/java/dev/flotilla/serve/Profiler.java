@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import com.google.protobuf.ByteString;
+import com.sun.management.HotSpotDiagnosticMXBean;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.cluster.NodeInfo;
@@ -25,6 +26,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BooleanSupplier;
 import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -32,9 +34,10 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Warms the code of layers up, and measures this node in the background: once, how fast it runs
- * layers, and for each node that comes, the link to it. Works at low priority; measures only while
- * the node serves nothing, and, for a while, only while the machine does nothing else: what is
- * measured is kept for long.
+ * layers, and for each node that comes, the link to it. Works at low priority, and only while the
+ * node serves nothing: warms up as soon as the cluster has a model that this node may have to take
+ * over; measures, for a while, only while the machine does nothing else, for what is measured is
+ * kept for long.
  */
 public final class Profiler implements AutoCloseable {
 
@@ -47,6 +50,10 @@ public final class Profiler implements AutoCloseable {
 
   private static final double BUSY_LOAD = 0.3;
   private static final int NICE = 10;
+
+  /** The level of compilation that knows vectors. */
+  private static final int OPTIMIZING = 4;
+
   private static final int ECHOES = 15;
   private static final int HIDDEN_BYTES = 8 << 10;
   private static final int LARGE_BYTES = 1 << 20;
@@ -57,6 +64,7 @@ public final class Profiler implements AutoCloseable {
   private final String version;
   private final int threads;
   private final LongSupplier work;
+  private final BooleanSupplier models;
   private final LongSupplier nanoTime;
   private final Map<String, Link> links = new HashMap<>();
   private final Map<String, Double> profile;
@@ -72,6 +80,7 @@ public final class Profiler implements AutoCloseable {
    * @param profile what is known of this node at its start
    * @param threads that slices compute with
    * @param work grows with all that this node serves
+   * @param models whether the cluster serves any
    */
   public Profiler(
       Cluster cluster,
@@ -80,6 +89,7 @@ public final class Profiler implements AutoCloseable {
       Map<String, Double> profile,
       int threads,
       LongSupplier work,
+      BooleanSupplier models,
       LongSupplier nanoTime) {
     this.cluster = cluster;
     this.folder = folder;
@@ -87,6 +97,7 @@ public final class Profiler implements AutoCloseable {
     this.profile = new TreeMap<>(profile);
     this.threads = threads;
     this.work = work;
+    this.models = models;
     this.nanoTime = nanoTime;
     cluster.addService(service());
   }
@@ -103,6 +114,16 @@ public final class Profiler implements AutoCloseable {
     };
   }
 
+  /**
+   * Warms up at once and at the usual priority, while the node is still starting: for a node that
+   * has models, to which others' streams may come as soon as it serves.
+   */
+  public void warmUpAtOnce() {
+    if (compilerOptimizes()) {
+      Thread.ofPlatform().name("warm-up").daemon().start(this::warmUp);
+    }
+  }
+
   /** Begins; the cluster has started. */
   public void start() {
     thread = Thread.ofPlatform().name("profiler").daemon().start(this::loop);
@@ -110,13 +131,16 @@ public final class Profiler implements AutoCloseable {
 
   private void loop() {
     lowerPriority();
-    warmUp();
+    boolean warm = !compilerOptimizes();
     long startNs = nanoTime.getAsLong();
     long idleSinceNs = startNs;
     long seen = work.getAsLong();
     while (!closed) {
       try {
         Thread.sleep(POLL_MS);
+        if (!warm && models.getAsBoolean()) {
+          warm = warmUp();
+        }
         boolean patient = nanoTime.getAsLong() - startNs < PATIENCE_NS;
         if (work.getAsLong() != seen || (patient && systemLoad() > BUSY_LOAD)) {
           seen = work.getAsLong();
@@ -135,15 +159,33 @@ public final class Profiler implements AutoCloseable {
     }
   }
 
-  /** A node that has just started is the one that others' streams go to when the next one goes. */
-  private void warmUp() {
+  /**
+   * A node that has just started is the one that others' streams go to when the next one goes. What
+   * it serves meanwhile warms it as well, and is not held up.
+   *
+   * @return whether that needs no other try
+   */
+  private boolean warmUp() {
     long startNs = nanoTime.getAsLong();
+    long seen = work.getAsLong();
     try {
-      new LayerProbe(threads, () -> !closed, nanoTime).warmUp();
-      log.info("warm after {} ms", TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs));
+      boolean warm = new LayerProbe(threads, () -> idle(seen), nanoTime).warmUp();
+      long tookMs = TimeUnit.NANOSECONDS.toMillis(nanoTime.getAsLong() - startNs);
+      if (warm && tookMs > 0) { // else it was warm already
+        log.info("warm after {} ms", tookMs);
+      }
+      return warm;
     } catch (RuntimeException | Error e) {
       log.warn("kernels could not be warmed up: {}; the first requests take longer", e.toString());
+      return true;
     }
+  }
+
+  /** Without the optimizing compiler there is nothing to warm up for, and all of it takes long. */
+  private static boolean compilerOptimizes() {
+    HotSpotDiagnosticMXBean java =
+        ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class);
+    return Integer.parseInt(java.getVMOption("TieredStopAtLevel").getValue()) >= OPTIMIZING;
   }
 
   private void publish() {

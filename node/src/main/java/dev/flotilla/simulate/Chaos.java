@@ -22,10 +22,12 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
@@ -187,6 +189,7 @@ public final class Chaos {
   private final List<Stream> streams = new ArrayList<>();
   private final List<Vector> vectors = new ArrayList<>();
   private final List<String> story = new ArrayList<>();
+  private final Set<String> drained = new LinkedHashSet<>();
   private final Tally tally = new Tally();
   private final boolean poor;
   private final int nodes;
@@ -282,7 +285,13 @@ public final class Chaos {
     world.run(FAULTS_NS);
     trouble = false;
     mend();
-    world.run(5 * World.S); // what operators were about to do is done
+    world.run(10 * World.S); // what operators were about to do is done
+    for (Network.Machine machine : network.machines()) {
+      SimulatedNode process = machine.running();
+      if (process != null) {
+        var _ = process.threads().start("operator", () -> takeAllBack(process));
+      }
+    }
     if (!offered()) {
       for (Network.Machine machine : network.machines()) {
         SimulatedNode process = machine.running();
@@ -438,6 +447,9 @@ public final class Chaos {
             end(machine, true);
             world.after(lastsNs + world.between(0, 2 * World.S), null, () -> back(machine));
           }
+        } else if (world.chance(0.3)) {
+          drain(one, lasts);
+          world.after(lastsNs, null, () -> takeBack(one));
         } else {
           change();
         }
@@ -460,6 +472,68 @@ public final class Chaos {
     Network.Way way = network.way(from.name, to.name);
     worse.accept(way);
     world.after(lastsNs, null, () -> better.accept(way));
+  }
+
+  /** An operator wants a machine free; whoever restarts it ends that, too. */
+  private void drain(Network.Machine one, String lasts) {
+    SimulatedNode process = anyone().running();
+    if (process != null && process.started()) {
+      tell("drain " + one.name + " for " + lasts);
+      drained.add(one.name);
+      var _ =
+          process
+              .threads()
+              .start(
+                  "operator",
+                  () -> {
+                    try {
+                      List<String> _ =
+                          process.serving().deployments().drain(one.name, Duration.ofSeconds(5));
+                    } catch (FlotillaException e) {
+                      checkRefusal(e);
+                    } catch (InterruptedException e) {
+                      throw new Violation("interrupted", e);
+                    }
+                  });
+    }
+  }
+
+  private void takeBack(Network.Machine one) {
+    SimulatedNode process = anyone().running();
+    if (process != null && process.started()) {
+      var _ =
+          process
+              .threads()
+              .start(
+                  "operator",
+                  () -> {
+                    try {
+                      process.drain(one.name, false);
+                    } catch (FlotillaException e) {
+                      checkRefusal(e);
+                    }
+                  });
+    }
+  }
+
+  /** As often as it takes. */
+  private void takeAllBack(SimulatedNode process) {
+    try {
+      for (String name : drained) {
+        boolean back = false;
+        while (!back) {
+          try {
+            process.drain(name, false);
+            back = true;
+          } catch (FlotillaException e) {
+            checkRefusal(e);
+            process.threads().sleep(World.S);
+          }
+        }
+      }
+    } catch (InterruptedException e) {
+      throw new Violation("interrupted", e);
+    }
   }
 
   private void back(Network.Machine machine) {

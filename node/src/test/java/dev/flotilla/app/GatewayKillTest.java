@@ -197,7 +197,7 @@ class GatewayKillTest {
 
   @Test
   void streamsOfNodesThatStopOrAreKilledAreReadToTheirEndAtOthers() throws Exception {
-    try (TestProcesses nodes = new TestProcesses(folder)) {
+    try (TestProcesses nodes = TestProcesses.thatCompute(folder)) {
       for (String name : List.of("first", "second", "third")) {
         nodes.add(name);
       }

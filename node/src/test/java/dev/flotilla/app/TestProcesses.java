@@ -15,6 +15,7 @@ final class TestProcesses implements AutoCloseable {
 
   private final Path folder;
   private final Class<?> program;
+  private final List<String> jvm;
   private final int port = NodeProcess.freePorts(18_000);
   private final List<NodeProcess> nodes = new ArrayList<>();
 
@@ -23,14 +24,25 @@ final class TestProcesses implements AutoCloseable {
     this(folder, Main.class);
   }
 
+  /** Nodes that have so much to compute that it is worth to compile it well. */
+  static TestProcesses thatCompute(Path folder) {
+    return new TestProcesses(folder, Main.class, List.of());
+  }
+
   /**
    * Nodes of a program that embeds one.
    *
    * @param program takes the arguments of {@code up} and prints {@code ready}
    */
   TestProcesses(Path folder, Class<?> program) {
+    // The optimizing compiler takes more than it gives to nodes that live for seconds.
+    this(folder, program, List.of("-XX:TieredStopAtLevel=1"));
+  }
+
+  private TestProcesses(Path folder, Class<?> program, List<String> jvm) {
     this.folder = folder;
     this.program = program;
+    this.jvm = jvm;
   }
 
   /** One more node, the first or one that joins it; when this returns, it serves. */
@@ -48,13 +60,13 @@ final class TestProcesses implements AutoCloseable {
   /** One that may be refused. */
   NodeProcess begin(String name, int itsPort, List<String> more) throws IOException {
     List<String> command =
-        List.of(
-            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-            "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
-            "-Xmx512m",
-            "-cp",
-            System.getProperty("java.class.path"),
-            program.getName());
+        new ArrayList<>(
+            List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "@" + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options"),
+                "-Xmx512m"));
+    command.addAll(jvm);
+    command.addAll(List.of("-cp", System.getProperty("java.class.path"), program.getName()));
     NodeProcess node = new NodeProcess(command, name, folder.resolve(name), itsPort, more);
     nodes.add(node);
     return node;

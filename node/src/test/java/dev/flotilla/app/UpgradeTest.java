@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.client.Client;
-import dev.flotilla.cluster.TestNodes;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.RandomModel;
 import dev.flotilla.tensor.WeightType;
@@ -25,11 +24,17 @@ import org.junit.jupiter.api.io.TempDir;
 
 /**
  * Real nodes, one after the other, become other builds and go back, while streams run. The builds
- * are this one under other version strings, and one whose nodes the others refuse.
+ * are this one under other version strings, and one whose nodes the others refuse. They run without
+ * the optimizing compiler: it takes more time at each of the many starts than it could give back,
+ * and slow streams are the ones that a restart meets.
  */
 class UpgradeTest {
 
   private static final Duration START = Duration.ofMinutes(3);
+
+  /** A client reads its answer before it asks again; else clients alone would fill the machine. */
+  private static final int READS_MS = 500;
+
   private static final Map<String, Object> REQUEST =
       Map.of(
           "model",
@@ -37,7 +42,7 @@ class UpgradeTest {
           "prompt",
           "The ship's log says",
           "max_tokens",
-          700,
+          100,
           "temperature",
           1,
           "seed",
@@ -74,7 +79,7 @@ class UpgradeTest {
             "exec '" + Path.of(System.getProperty("java.home"), "bin", "java") + "' \\",
             "  '@"
                 + Path.of(System.getProperty("flotilla.home"), "node", "jvm.options")
-                + "' -Xmx512m \\",
+                + "' -Xmx512m -XX:TieredStopAtLevel=1 \\",
             "  '-Dflotilla.home=" + home + "' -Dflotilla.version=$version \\",
             "  -cp '" + System.getProperty("java.class.path") + "' dev.flotilla.app.Main \"$@\"",
             ""));
@@ -177,8 +182,11 @@ class UpgradeTest {
                           if (!text.equals(undisturbed)) {
                             wrong.add(text);
                           }
+                          Thread.sleep(READS_MS);
                         } catch (RuntimeException e) {
                           wrong.add(e.toString());
+                        } catch (InterruptedException e) {
+                          return;
                         }
                       }
                     }));
@@ -206,6 +214,12 @@ class UpgradeTest {
         said.append(Files.readString(each.folder().resolve("stderr.txt")));
       }
       assertThat(said).contains("runs version 0.9.0").contains("going back to the build in " + old);
+      for (NodeProcess each : nodes) {
+        assertThat(each.folder().resolve("logs").resolve("node.log"))
+            .content()
+            .as("also who never started stops as it should")
+            .doesNotContain("did not stop cleanly");
+      }
       assertThat(all("incarnation")).as("one node tried").isNotEqualTo(lives);
       assertThat(all("state")).containsOnly("up");
 
@@ -225,20 +239,6 @@ class UpgradeTest {
       }
       assertThat(wrong).as("of %d streams", streams.get()).isEmpty();
       assertThat(streams.get()).isGreaterThan(4);
-
-      // Two minor versions are too many, whoever comes back with them.
-      nodes.get(2).close();
-      Path farther = build("farther", "0.4.0");
-      NodeProcess stranger = node(farther, 2, List.of());
-      nodes.set(2, stranger);
-      assertThat(stranger.awaitEnd()).isEqualTo(1);
-      assertThat(Files.readString(stranger.folder().resolve("stderr.txt")))
-          .contains("runs version 0.4.0", "runs 0.2.0", "one minor version apart");
-      NodeProcess again = node(next, 2, List.of());
-      nodes.set(2, again);
-      again.awaitReady(START);
-      TestNodes.await(
-          "all up", Duration.ofSeconds(60), () -> all("state").equals(List.of("up", "up", "up")));
     } finally {
       nodes.forEach(NodeProcess::kill);
     }
@@ -250,6 +250,18 @@ class UpgradeTest {
     Path open = build("open", "0.1.0");
     Files.setPosixFilePermissions(
         open.resolve("flotilla"), PosixFilePermissions.fromString("rwxrwxrwx"));
-    assertThatThrownBy(() -> Builds.look(open)).hasMessageContaining("anyone may change it");
+    assertThatThrownBy(() -> Builds.look(open)).hasMessageContaining("may change it");
+    Path inside = build("inside", "0.1.0");
+    Path jar =
+        Files.createDirectories(inside.resolve("node").resolve("target")).resolve("flotilla.jar");
+    Files.write(jar, new byte[1]);
+    assertThat(Builds.look(inside).version()).isEqualTo("0.1.0");
+    Files.setPosixFilePermissions(jar, PosixFilePermissions.fromString("rw-r--rw-"));
+    assertThatThrownBy(() -> Builds.look(inside)).hasMessageContaining(jar + " belongs to");
+    Path elsewhere = Files.move(jar, folder.resolve("elsewhere.jar"));
+    Files.createSymbolicLink(jar, elsewhere);
+    assertThatThrownBy(() -> Builds.look(inside)).hasMessageContaining(elsewhere + " belongs to");
+    Files.setPosixFilePermissions(elsewhere, PosixFilePermissions.fromString("rw-r--r--"));
+    assertThat(Builds.look(inside).version()).isEqualTo("0.1.0");
   }
 }

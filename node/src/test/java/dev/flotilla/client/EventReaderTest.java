@@ -237,6 +237,15 @@ class EventReaderTest {
     assertThatThrownBy(() -> read(gone)).hasMessageContaining("cannot reach a node at");
   }
 
+  @Test
+  void aStreamThatBreaksBeforeItsFirstEventHasFailedAndWasNotRefused() throws Exception {
+    Node broken = node("200CUT");
+    refused(Code.FAILED, broken, node("503{}"));
+    refused(Code.UNAVAILABLE, node("503{}"));
+    read(broken, node(events(0, 1) + DONE));
+    assertThat(events).containsExactly(0);
+  }
+
   private static String numbered(int from, int to) {
     StringBuilder text = new StringBuilder("200");
     for (int i = from; i < to; i++) {

@@ -56,4 +56,33 @@ class FullLogTest {
       assertThat(value(c, key(329))).isEqualTo("v329");
     }
   }
+
+  /** Of the two voters that are left one has no room for its vote, so nobody is elected. */
+  @Test
+  void aNodeWhoseVoteFoundNoRoomStartsAgainWithoutHelp() throws Exception {
+    try (TinyDisk disk = TinyDisk.mount(folder.resolve("c"), 64);
+        TestNodes nodes = new TestNodes(folder, SMALL)) {
+      ClusterConfig configA = nodes.config("a");
+      ClusterNode a = nodes.start(configA);
+      ClusterNode b = nodes.joinAndStart(nodes.config("b"), configA, a.invite());
+      ClusterConfig configC = nodes.config("c");
+      ClusterNode c = nodes.joinAndStart(configC, configA, a.invite());
+      write(a, 0, 20);
+      c.registry().sync();
+      long before = term(a);
+      disk.leave(0);
+      a.kill();
+      TestNodes.await("a vote that is asked for", SOON, () -> term(b) > before);
+      c.kill();
+      disk.free();
+      c = nodes.start(configC);
+      write(c, 20, 40);
+      assertThat(value(c, key(19))).isEqualTo("v19");
+      assertThat(value(c, key(39))).isEqualTo("v39");
+    }
+  }
+
+  private static long term(ClusterNode node) {
+    return node.raft().division().getInfo().getCurrentTerm();
+  }
 }

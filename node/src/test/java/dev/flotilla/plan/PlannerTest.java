@@ -364,6 +364,12 @@ final class PlannerTest {
     // A prompt's step: 50 ms and 33 ns.
     double layer = 0.05 + 10e6 * 33e-9;
     assertThat(one.firstTokenSeconds()).isCloseTo(4 * layer + 0.005, withPercentage(0.01));
+    // On two stages four steps of 128 rows, which lie between 8 and 512, follow one another.
+    double share = (128 - 8) / (512 - 8.0);
+    double chunk = 0.003 + share * 0.047 + 10e6 * (3e-9 + share * 30e-9);
+    double chunkHop = 2 * 0.001 + 128 * 1024 / 1e9;
+    assertThat(two.firstTokenSeconds())
+        .isCloseTo((4 + 3 * 2) * chunk + chunkHop + 0.005, withPercentage(0.01));
   }
 
   @Test

@@ -42,6 +42,7 @@ final class BlobKeeper implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(BlobKeeper.class);
   private static final int COPIES_AT_ONCE = 4;
   private static final int DROPS_AT_ONCE = 1_000;
+  private static final long CLOSE_PATIENCE_MS = 2_000;
 
   private final Cluster cluster;
   private final BlobCatalog catalog;
@@ -342,7 +343,7 @@ final class BlobKeeper implements AutoCloseable {
     closed = true;
     thread.interrupt();
     try {
-      var _ = thread.join(Duration.ofSeconds(2));
+      thread.join(CLOSE_PATIENCE_MS); // it may never have started
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
