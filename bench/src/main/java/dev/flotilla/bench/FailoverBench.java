@@ -17,7 +17,7 @@ import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
@@ -36,10 +36,14 @@ final class FailoverBench implements Callable<Integer> {
   private static final String MODEL = "random";
   private static final int FIRST_PORT = 24_000;
 
-  /** Tokens of a stream before its node is killed, and after. */
-  private static final int BEFORE = 100;
+  /** Events of a stream before its node is killed: some tokens are a part of a character. */
+  private static final int BEFORE = 60;
 
-  private static final int TOKENS = 160;
+  private static final int TOKENS = 250;
+
+  /** Of each stream whose speed is measured. */
+  private static final int RATE_TOKENS = 400;
+
   private static final Duration PATIENCE = Duration.ofMinutes(2);
 
   @Option(
@@ -234,32 +238,26 @@ final class FailoverBench implements Callable<Integer> {
     return new Pause(length, copies, pauseNs / 1e6, replayed);
   }
 
-  /** Tokens of all streams together, per second, once all have begun. */
+  /** The sum over streams of tokens per second, each from its first event to its end. */
   private double rate(Nodes nodes, int count) throws Exception {
     List<Integer> on = replicas(nodes);
     int gateway = 3 - on.get(0) - on.get(1);
-    AtomicInteger tokens = new AtomicInteger();
-    List<AtomicInteger> each = new ArrayList<>();
-    List<CompletableFuture<Void>> ends = new ArrayList<>();
+    List<AtomicLong> firstsNs = new ArrayList<>();
+    List<CompletableFuture<Long>> endsNs = new ArrayList<>();
     for (int i = 0; i < count; i++) {
-      AtomicInteger own = new AtomicInteger();
-      each.add(own);
-      ends.add(
+      AtomicLong firstNs = new AtomicLong();
+      firstsNs.add(firstNs);
+      endsNs.add(
           stream(
-              client(nodes, gateway),
-              request(500, 600),
-              () -> {
-                int _ = own.incrementAndGet();
-                int _ = tokens.incrementAndGet();
-              }));
+                  client(nodes, gateway),
+                  request(500, RATE_TOKENS),
+                  () -> firstNs.compareAndSet(0, System.nanoTime()))
+              .thenApply(_ -> System.nanoTime()));
     }
-    until("streams under way", () -> each.stream().allMatch(own -> own.get() >= 20));
-    long startNs = System.nanoTime();
-    int first = tokens.get();
-    until("some hundred tokens of each", () -> each.stream().anyMatch(own -> own.get() >= 550));
-    double rate = (tokens.get() - first) / ((System.nanoTime() - startNs) / 1e9);
-    for (CompletableFuture<Void> end : ends) {
-      end.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+    double rate = 0;
+    for (int i = 0; i < count; i++) {
+      long endNs = endsNs.get(i).get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+      rate += RATE_TOKENS * 1e9 / (endNs - firstsNs.get(i).get());
     }
     return rate;
   }
