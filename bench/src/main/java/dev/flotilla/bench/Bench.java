@@ -12,6 +12,7 @@ import picocli.CommandLine.Command;
     subcommands = {
       JepsenBench.class,
       ChaosBench.class,
+      FailoverBench.class,
       ShardingBench.class,
       BlobBench.class,
       SearchBench.class,

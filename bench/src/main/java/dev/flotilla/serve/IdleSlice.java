@@ -4,6 +4,7 @@ import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
+import java.nio.ByteBuffer;
 
 /** Layers that leave hidden states as they are: what is measured with them is the way. */
 class IdleSlice implements LayerSlice {
@@ -43,6 +44,19 @@ class IdleSlice implements LayerSlice {
 
   @Override
   public void forward(float[] hidden, Rows rows) {}
+
+  @Override
+  public int blockBytesOfLayer() {
+    return 0;
+  }
+
+  @Override
+  public ByteBuffer readBlock(int block, LayerRange layers) {
+    return ByteBuffer.allocate(0);
+  }
+
+  @Override
+  public void writeBlock(int block, LayerRange layers, ByteBuffer content) {}
 
   @Override
   public float[] logits(float[] hidden, int[] rows) {

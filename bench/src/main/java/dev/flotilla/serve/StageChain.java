@@ -122,7 +122,7 @@ public final class StageChain implements AutoCloseable {
               1,
               new Chain.Listener() {
                 @Override
-                public void opened() {
+                public void opened(boolean copies) {
                   arrived.add("opened");
                 }
 
@@ -161,7 +161,7 @@ public final class StageChain implements AutoCloseable {
     Batch batch = new Batch(++number, new int[rows], new Rows(runs), draws, List.of(), new long[0]);
     float[] hidden = new float[rows * width];
     long startNs = System.nanoTime();
-    chain.send(Wire.step(batch, hidden, wire));
+    chain.send(Wire.step(batch, hidden, List.of(), wire));
     Object answer = arrived.poll(PATIENCE_S, TimeUnit.SECONDS);
     long ns = System.nanoTime() - startNs;
     if (!(answer instanceof StepResult result) || result.getTokensCount() != rows) {

@@ -106,7 +106,7 @@ public final class SumChain implements AutoCloseable {
       followers.open(
           new Chain.Listener() {
             @Override
-            public void opened() {
+            public void opened(boolean copies) {
               heard.add("opened");
             }
 
@@ -141,7 +141,7 @@ public final class SumChain implements AutoCloseable {
     Batch batch =
         new Batch(++number, new int[rows], new Rows(runs), List.of(), List.of(), new long[0]);
     float[] hidden = new float[rows * width];
-    followers.send(Wire.step(batch, hidden, WireType.F32));
+    followers.send(Wire.step(batch, hidden, List.of(), WireType.F32));
     List<Long> each = new ArrayList<>();
     for (int i = 0; i < sumsInStep; i++) {
       long startNs = System.nanoTime();

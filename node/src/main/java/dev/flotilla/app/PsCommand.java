@@ -67,9 +67,13 @@ final class PsCommand extends ClientCommand {
         deployment.path("state").asText(),
         reason.isEmpty() ? "" : " (" + reason + ")");
     for (JsonNode replica : deployment.path("replicas")) {
+      String copiedTo = replica.path("copied_to").asText();
       System.out.printf(
-          "  %s %s: %s%n",
-          replica.path("id").asText(), replica.path("state").asText(), placement(replica));
+          "  %s %s: %s%s%n",
+          replica.path("id").asText(),
+          replica.path("state").asText(),
+          placement(replica),
+          copiedTo.isEmpty() ? "" : "; KV cache copied to " + copiedTo);
     }
   }
 

@@ -88,6 +88,16 @@ final class ServeCommand extends ClientCommand {
   private String draft = "";
 
   @Option(
+      names = "--kv-replicas",
+      paramLabel = "C",
+      defaultValue = "0",
+      description =
+          "1 to copy what running requests have in the KV cache to another replica, so that they go"
+              + " on there without computing it again; needs 2 replicas (default"
+              + " ${DEFAULT-VALUE}).")
+  private int kvReplicas;
+
+  @Option(
       names = "--force",
       description = "Deploy also a split that is predicted to be slower than one node.")
   private boolean force;
@@ -98,17 +108,18 @@ final class ServeCommand extends ClientCommand {
     JsonNode ready =
         Waiting.deployed(
             client,
-            Map.of(
-                "model", model,
-                "replicas", replicas,
-                "stages", stages,
-                "tensor", tensor,
-                "routing", routing,
-                "kv", kv.name(),
-                "wire", wire.name(),
-                "speculate", speculate,
-                "draft", draft,
-                "force", force),
+            Map.ofEntries(
+                Map.entry("model", model),
+                Map.entry("replicas", replicas),
+                Map.entry("stages", stages),
+                Map.entry("tensor", tensor),
+                Map.entry("routing", routing),
+                Map.entry("kv", kv.name()),
+                Map.entry("wire", wire.name()),
+                Map.entry("speculate", speculate),
+                Map.entry("draft", draft),
+                Map.entry("kv_replicas", kvReplicas),
+                Map.entry("force", force)),
             System.err::println);
     if (asJson) {
       return print(ready);

@@ -95,13 +95,15 @@ final class ClusterApi {
         .put("kv", deployment.wanted().engine().kvLabel())
         .put("wire", deployment.wanted().engine().wireLabel())
         .put("speculate", deployment.wanted().engine().speculate())
-        .put("draft", deployment.wanted().engine().draft());
+        .put("draft", deployment.wanted().engine().draft())
+        .put("kv_replicas", deployment.wanted().kvReplicas());
     ArrayNode replicas = node.putArray("replicas");
     for (ReplicaView replica : deployment.replicas()) {
       ObjectNode r = replicas.addObject();
       r.put("id", replica.id());
       r.put("state", replica.state());
       r.put("epoch", replica.epoch());
+      r.put("copied_to", replica.copiedTo());
       ArrayNode stages = r.putArray("stages");
       for (StageView stage : replica.stages()) {
         stages
@@ -131,7 +133,8 @@ final class ClusterApi {
                 fields.integer("tensor", 1, 1, COUNT_MAX),
                 routing,
                 fields.flag("force", false),
-                engine(fields)),
+                engine(fields),
+                fields.integer("kv_replicas", 0, 0, 1)),
             LocksApi.fence(fields));
     List<ModelView> models = services.deployments().models();
     exchange.send(

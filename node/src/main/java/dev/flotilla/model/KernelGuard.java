@@ -4,11 +4,8 @@ import dev.flotilla.tensor.MachineLimits;
 import dev.flotilla.tensor.SimdOps;
 import dev.flotilla.tensor.WeightType;
 import java.util.ArrayList;
-import java.util.EnumMap;
 import java.util.List;
 import java.util.Locale;
-import java.util.Map;
-import java.util.Objects;
 import java.util.function.LongSupplier;
 
 /**
@@ -17,24 +14,20 @@ import java.util.function.LongSupplier;
  */
 public final class KernelGuard {
 
-  /** A prompt's share where machine code does its products, and elsewhere. */
-  private static final double PROMPT = SimdOps.promptsHaveTheirOwnKernels() ? 1.5 : 0.25;
-
   /**
-   * About half of what our machine has, by {@link LayerSpeeds#ROWS}; less for K-quants by one row,
-   * which are slow today.
+   * Shares by {@link LayerSpeeds#ROWS}: in machine code about a third of what our machine has, for
+   * what else a machine does may take half.
    */
-  private static final Map<WeightType, List<Double>> LEAST =
-      new EnumMap<>(
-          Map.of(
-              WeightType.F32, List.of(0.2, 0.35, 0.3, 0.3),
-              WeightType.F16, List.of(0.12, 0.2, 0.18, 0.25),
-              WeightType.BF16, List.of(0.08, 0.2, 0.15, 0.25),
-              WeightType.Q8_0, List.of(0.5, 0.4, 0.35, PROMPT),
-              WeightType.Q4_0, List.of(0.45, 0.35, 0.35, PROMPT),
-              WeightType.Q4_K, List.of(0.025, 0.08, 0.12, 0.25),
-              WeightType.Q5_K, List.of(0.025, 0.05, 0.09, 0.25),
-              WeightType.Q6_K, List.of(0.025, 0.05, 0.09, 0.25)));
+  private static final List<Double> QUANTISED =
+      SimdOps.inMachineCode() ? List.of(0.3, 0.3, 0.3) : List.of(0.08, 0.12, 0.15);
+
+  private static final List<Double> PLAIN =
+      SimdOps.inMachineCode() ? List.of(0.3, 0.25, 0.12) : List.of(0.08, 0.12, 0.15);
+
+  /** A prompt's where it has the matrix unit, and elsewhere. */
+  private static final double UNIT_PROMPT = 1;
+
+  private static final double PROMPT = 0.2;
 
   private KernelGuard() {}
 
@@ -103,6 +96,9 @@ public final class KernelGuard {
   }
 
   private static double least(WeightType type, int rows) {
-    return Objects.requireNonNull(LEAST.get(type)).get(LayerSpeeds.ROWS.indexOf(rows));
+    if (rows == LayerSpeeds.PROMPT) {
+      return SimdOps.promptsHaveTheirOwnKernels() && type != WeightType.F32 ? UNIT_PROMPT : PROMPT;
+    }
+    return (type.integers() ? QUANTISED : PLAIN).get(LayerSpeeds.ROWS.indexOf(rows));
   }
 }

@@ -5,6 +5,7 @@ import dev.flotilla.tensor.KvBlocks;
 import dev.flotilla.tensor.KvLayout;
 import dev.flotilla.tensor.Matrix;
 import dev.flotilla.tensor.SimdOps;
+import java.nio.ByteBuffer;
 
 /**
  * The keys and values of a slice, in blocks of 32 positions. It knows no sequences: whoever drives
@@ -17,13 +18,15 @@ final class KvCache implements AutoCloseable {
   private final ModelConfig config;
   private final int firstLayer;
   private final int blocks;
+  private final KvLayout layout;
   private final KvBlocks memory;
 
   KvCache(SimdOps ops, ModelConfig config, LayerRange range, KvFormat format, int positions) {
     this.config = config;
     firstLayer = range.first();
     blocks = Math.ceilDiv(positions, BLOCK);
-    memory = new KvBlocks(ops, layout(config, range.count(), format), config.heads(), blocks);
+    layout = layout(config, range.count(), format);
+    memory = new KvBlocks(ops, layout, config.heads(), blocks);
   }
 
   static KvLayout layout(ModelConfig config, int layers, KvFormat format) {
@@ -33,6 +36,27 @@ final class KvCache implements AutoCloseable {
   /** How many blocks there are; they are numbered from 0. */
   int blocks() {
     return blocks;
+  }
+
+  /** Bytes that a layer takes of a block. */
+  int layerBytes() {
+    return Math.toIntExact(layout.layerBytes());
+  }
+
+  /** What some layers keep in a block: layer after layer. */
+  ByteBuffer read(int block, LayerRange layers) {
+    ByteBuffer content = ByteBuffer.allocate(Math.multiplyExact(layerBytes(), layers.count()));
+    memory.read(block, layers.first() - firstLayer, layers.count(), content);
+    return content.flip();
+  }
+
+  /** Takes up what {@link #read} gave. */
+  void write(int block, LayerRange layers, ByteBuffer content) {
+    if (content.remaining() != (long) layerBytes() * layers.count()) {
+      throw new IllegalArgumentException(
+          content.remaining() + " bytes for " + layers + " of " + layerBytes() + " each");
+    }
+    memory.write(block, layers.first() - firstLayer, layers.count(), content);
   }
 
   /** Takes up a step's rows, layer by layer, and attends over what each of them may see. */

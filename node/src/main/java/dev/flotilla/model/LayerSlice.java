@@ -1,5 +1,7 @@
 package dev.flotilla.model;
 
+import java.nio.ByteBuffer;
+
 /**
  * A run of a model's layers, ready to run on this machine, with the blocks of a KV cache. Which
  * sequence has which blocks, each step's rows say. The slice with layer 0 also embeds; the one with
@@ -38,6 +40,25 @@ public interface LayerSlice extends AutoCloseable {
    * @param hidden {@code [rows, width]}, overwritten with the result
    */
   void forward(float[] hidden, Rows rows);
+
+  /** Bytes that one layer's keys and values take of a block. */
+  int blockBytesOfLayer();
+
+  /**
+   * Reads what some layers of this slice keep in a block that has been written to.
+   *
+   * @return layer after layer, {@link #blockBytesOfLayer()} of each
+   */
+  ByteBuffer readBlock(int block, LayerRange layers);
+
+  /**
+   * Writes what another slice of the same model, with the same form of keys and values, kept in a
+   * block: its rows are then here as if they had been run here.
+   *
+   * @param layers of this slice
+   * @param content as {@link #readBlock} gives it
+   */
+  void writeBlock(int block, LayerRange layers, ByteBuffer content);
 
   /**
    * Logits of the rows asked for.

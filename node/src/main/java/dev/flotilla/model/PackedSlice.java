@@ -11,6 +11,7 @@ import dev.flotilla.tensor.SimdOps;
 import dev.flotilla.tensor.Weights;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -183,6 +184,21 @@ public final class PackedSlice implements LayerSlice {
     } finally {
       ops.promptRows(new boolean[0]);
     }
+  }
+
+  @Override
+  public int blockBytesOfLayer() {
+    return cache.layerBytes();
+  }
+
+  @Override
+  public ByteBuffer readBlock(int block, LayerRange layers) {
+    return cache.read(block, layers);
+  }
+
+  @Override
+  public void writeBlock(int block, LayerRange layers, ByteBuffer content) {
+    cache.write(block, layers, content);
   }
 
   @Override

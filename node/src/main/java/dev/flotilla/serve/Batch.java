@@ -13,9 +13,31 @@ import java.util.List;
  * @param draws the rows whose successor is to be drawn
  * @param pools the rows that add to embeddings
  * @param releases texts to embed that the last stage forgets before it pools
+ * @param imports parts of blocks from another replica, by their block here: each stage writes what
+ *     of them is its layers', before it runs the rows
+ * @param exports blocks that each stage reads, after it has run the rows
  */
 record Batch(
-    long number, int[] tokens, Rows rows, List<Draw> draws, List<Pool> pools, long[] releases) {
+    long number,
+    int[] tokens,
+    Rows rows,
+    List<Draw> draws,
+    List<Pool> pools,
+    long[] releases,
+    List<BlockPart> imports,
+    List<Export> exports) {
+
+  /** Rows, and nothing of other replicas. */
+  Batch(long number, int[] tokens, Rows rows, List<Draw> draws, List<Pool> pools, long[] releases) {
+    this(number, tokens, rows, draws, pools, releases, List.of(), List.of());
+  }
+
+  /**
+   * A block to read.
+   *
+   * @param id of the export
+   */
+  record Export(int block, long id) {}
 
   /**
    * A token to draw.

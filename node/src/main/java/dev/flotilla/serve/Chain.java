@@ -20,11 +20,18 @@ final class Chain {
   /** Hears of the chain, one call at a time, on a thread of the transport. */
   interface Listener {
 
-    /** All stages behind are loaded and empty. */
-    void opened();
+    /**
+     * All stages behind are loaded and empty.
+     *
+     * @param copies whether all of them know imports and exports
+     */
+    void opened(boolean copies);
 
     /** A step came back from the last stage. */
     void result(StepResult result);
+
+    /** A part of a block that was to be exported came back. */
+    default void exported(BlockPart part) {}
 
     /** A rank's part of a sum came back. */
     default void partial(float[] values) {}
@@ -106,8 +113,9 @@ final class Chain {
         return;
       }
       switch (reply.getKindCase()) {
-        case OPENED -> listener.opened();
+        case OPENED -> listener.opened(reply.getOpened().getCopies());
         case RESULT -> listener.result(reply.getResult());
+        case EXPORTED -> listener.exported(Wire.part(reply.getExported()));
         case PARTIAL -> listener.partial(Wire.floats(reply.getPartial().getValues()));
         case KIND_NOT_SET -> {} // a newer version's
       }

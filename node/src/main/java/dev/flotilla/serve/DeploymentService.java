@@ -36,8 +36,8 @@ import org.slf4j.LoggerFactory;
  *
  * <p>The controller places what has no placement; places anew, on the nodes that answer, what has a
  * stage on a node that does not; and returns to the wanted number of stages when enough nodes have
- * answered for ten seconds on end. A placement whose nodes all answer is never moved for speed, so
- * it cannot swing to and fro.
+ * answered for ten seconds on end, or to nodes of its own where copies of its KV cache are wanted.
+ * A placement whose nodes all answer is never moved for speed, so it cannot swing to and fro.
  *
  * <p>What answers is moved by a second placement beside it, where memory allows: the first one is
  * taken away only when the second is ready. So a drained node, another engine or another split
@@ -186,6 +186,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
           "stages and tensor are both wanted; a replica is split one way or the other",
           "Leave --stages or --tensor out.");
     }
+    checkCopies(wanted);
     Footprint footprint = footprint(model.name(), wanted.engine());
     try {
       if (wanted.tensor() > 1) {
@@ -312,6 +313,28 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
         .footprint(ModelRecord.existing(cluster.registry(), model), engine);
   }
 
+  /** Refuses copies of KV caches that nobody could keep. */
+  private static void checkCopies(Wanted wanted) {
+    if (wanted.kvReplicas() < 0 || wanted.kvReplicas() > 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          wanted.kvReplicas() + " copies of the KV cache are out of range",
+          "Ask for 0, or for 1, on another replica.");
+    }
+    if (wanted.kvReplicas() > 0 && wanted.replicas() < 2) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "a copy of the KV cache is kept by another replica, and 1 replica is wanted",
+          "Ask for 2 replicas or more, or for no copy.");
+    }
+    if (wanted.kvReplicas() > 0 && wanted.tensor() > 1) {
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "the KV cache of a replica whose layers are shared out (tensor) is not copied",
+          "Leave --kv-replicas or --tensor out.");
+    }
+  }
+
   /** Refuses a draft model that cannot guess for another. */
   private void checkDraft(ModelRecord model, String name) {
     ModelRecord draft = ModelRecord.existing(cluster.registry(), name);
@@ -384,6 +407,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     int failed = 0;
     boolean shorter = false;
     boolean other = false;
+    List<Placed> answering = new ArrayList<>();
     for (int i = 0; i < wanted.replicas(); i++) {
       String id = Placement.replicaId(wanted.model(), i);
       List<Placed> slots = Placement.ofReplica(registry, id);
@@ -422,6 +446,7 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       if (status.state().equals(ReplicaStatus.READY)) {
         ready++;
+        answering.add(placed);
         if (placement.stages().size() < wanted.nodesOfReplica()) {
           shorter = true;
           reasons.add(
@@ -442,12 +467,25 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
                 + (status.reason().isEmpty() ? "" : ": " + status.reason()));
       }
     }
+    boolean bare = false;
+    for (Placed placed : wanted.kvReplicas() > 0 ? answering : List.<Placed>of()) {
+      String id = Placement.replicaOf(placed.placement().replica());
+      Optional<Placed> target = CopyTarget.of(placed.placement(), answering);
+      if (target.isPresent()) {
+        String keeper = Placement.replicaOf(target.get().placement().replica());
+        replicas.replaceAll(view -> view.id().equals(id) ? view.copiedTo(keeper) : view);
+      } else {
+        bare = true;
+        reasons.add(
+            id + ": its KV cache is copied nowhere, for no other replica is ready on other nodes");
+      }
+    }
     String state =
         ready == 0 && failed == replicas.size() && failed > 0
             ? "failed"
             : ready == 0
                 ? "loading"
-                : ready < wanted.replicas() || shorter || other ? "degraded" : "ready";
+                : ready < wanted.replicas() || shorter || other || bare ? "degraded" : "ready";
     return new DeploymentView(wanted.model(), state, String.join("; ", reasons), wanted, replicas);
   }
 
@@ -623,7 +661,11 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       boolean longer = stays(now) && !anew;
       String beside = Placement.otherSlot(slot);
       Optional<Layout> second =
-          !answers(now) ? Optional.empty() : longer ? longerPlan(beside, now) : bestPlan(beside);
+          !answers(now)
+              ? Optional.empty()
+              : longer
+                  ? longerPlan(beside, now).or(() -> apartPlan(beside, now))
+                  : bestPlan(beside);
       if (second.isPresent()) {
         write(beside, Optional.empty(), second.get());
         return;
@@ -690,6 +732,38 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
     }
 
     /**
+     * A plan on nodes that no other replica has, for one that is where another one is, so that
+     * neither can keep copies for the other: the one with the greater number goes.
+     */
+    private Optional<Layout> apartPlan(String slot, Placed now) {
+      if (wanted.kvReplicas() == 0) {
+        return Optional.empty();
+      }
+      List<Placed> others = new ArrayList<>();
+      for (int i = 0; i < wanted.replicas(); i++) {
+        if (i != now.placement().number()) {
+          others.addAll(
+              Placement.ofReplica(cluster.registry(), Placement.replicaId(model.name(), i)));
+        }
+      }
+      boolean last =
+          others.stream().anyMatch(o -> o.placement().number() < now.placement().number());
+      if (!last || CopyTarget.of(now.placement(), others).isPresent()) {
+        return Optional.empty();
+      }
+      Set<String> taken =
+          others.stream()
+              .flatMap(other -> other.placement().stages().stream().map(StageView::node))
+              .collect(Collectors.toSet());
+      List<NodeInfo> candidates =
+          pass.nodes().stream().filter(n -> !taken.contains(n.id()) && steady(n)).toList();
+      int stages = possibleStages(wanted, candidates.size());
+      return candidates.isEmpty() || stages < wanted.nodesOfReplica()
+          ? Optional.empty()
+          : tryPlan(slot, model, wanted, pass, candidates, stages);
+    }
+
+    /**
      * A plan with more of the wanted stages, over nodes that have answered for a while; over all if
      * an operator has just changed what is wanted.
      */
@@ -700,20 +774,20 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       boolean wantedChanged = wantedEpoch > now.epoch();
       Set<String> there = present.stream().map(StageView::node).collect(Collectors.toSet());
-      long nowNs = nanoTime.getAsLong();
       List<NodeInfo> candidates =
           pass.nodes().stream()
-              .filter(
-                  n ->
-                      wantedChanged
-                          || there.contains(n.id())
-                          || nowNs - answeringSinceNs.getOrDefault(n.id(), nowNs) >= STABLE_NS)
+              .filter(n -> wantedChanged || there.contains(n.id()) || steady(n))
               .toList();
       int stages = possibleStages(wanted, candidates.size());
       return stages > present.size()
           ? tryPlan(slot, model, wanted, pass, candidates, stages)
           : Optional.empty();
     }
+  }
+
+  private boolean steady(NodeInfo node) {
+    long nowNs = nanoTime.getAsLong();
+    return nowNs - answeringSinceNs.getOrDefault(node.id(), nowNs) >= STABLE_NS;
   }
 
   /** Whether a placement can stay: every node answers, and it is not longer than wanted. */

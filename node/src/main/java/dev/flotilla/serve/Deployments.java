@@ -23,6 +23,8 @@ public interface Deployments {
    * @param routing {@code least_load} or {@code round_robin}
    * @param force deploy even a split that the planner predicts to be slower than one machine
    * @param engine how it computes
+   * @param kvReplicas how many other replicas have a copy of what a request has in the KV cache: 0
+   *     or 1
    */
   record Wanted(
       String model,
@@ -31,7 +33,8 @@ public interface Deployments {
       int tensor,
       String routing,
       boolean force,
-      Engine engine) {
+      Engine engine,
+      int kvReplicas) {
 
     /** Fills in what records of earlier versions do not have. */
     public Wanted {
@@ -39,10 +42,10 @@ public interface Deployments {
       tensor = Math.max(1, tensor);
     }
 
-    /** Without sharing out layers. */
+    /** Without sharing out layers, and without copies. */
     public Wanted(
         String model, int replicas, int stages, String routing, boolean force, Engine engine) {
-      this(model, replicas, stages, 1, routing, force, engine);
+      this(model, replicas, stages, 1, routing, force, engine, 0);
     }
 
     /** What of it may change the text of an answer. */
@@ -62,8 +65,20 @@ public interface Deployments {
   /**
    * One copy: {@code loading}, {@code ready} or {@code failed}; the epoch grows at each new
    * placement.
+   *
+   * @param copiedTo the replica to which its KV cache is copied; empty for none
    */
-  record ReplicaView(String id, String state, long epoch, List<StageView> stages) {}
+  record ReplicaView(String id, String state, long epoch, List<StageView> stages, String copiedTo) {
+
+    /** Without copies. */
+    public ReplicaView(String id, String state, long epoch, List<StageView> stages) {
+      this(id, state, epoch, stages, "");
+    }
+
+    ReplicaView copiedTo(String replica) {
+      return new ReplicaView(id, state, epoch, stages, replica);
+    }
+  }
 
   /**
    * A deployment: {@code loading}, {@code ready}, {@code degraded} or {@code failed}, with the

@@ -47,9 +47,9 @@ final class Followers {
               rank,
               new Chain.Listener() {
                 @Override
-                public void opened() {
+                public void opened(boolean copies) {
                   if (missing.decrementAndGet() == 0) {
-                    listener.opened();
+                    listener.opened(false); // what ranks have is not what others have
                   }
                 }
 

@@ -5,8 +5,12 @@ import dev.flotilla.Inbox;
 import dev.flotilla.Threads;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
+import dev.flotilla.serve.proto.CopyBegin;
+import dev.flotilla.serve.proto.CopyMessage;
 import dev.flotilla.serve.proto.StepResult;
+import io.grpc.ManagedChannel;
 import io.grpc.Status;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
@@ -48,6 +52,8 @@ final class Head implements AutoCloseable {
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
   private final Scheduler scheduler;
+  private final Copier.Form form;
+  private final Copier copier;
   private final Inbox<Runnable> inbox;
   private final Threads.Started thread;
   private boolean closed;
@@ -55,6 +61,8 @@ final class Head implements AutoCloseable {
   // Of the head's thread:
   private boolean stopped;
   private boolean open;
+  private boolean keepsCopies;
+  private final List<CopyReceiver> receivers = new ArrayList<>();
   private @Nullable Chain chain;
   private @Nullable ChainEvents events;
   private long reopenAtNs;
@@ -63,6 +71,8 @@ final class Head implements AutoCloseable {
    * @param wire how hidden states go to the second stage
    * @param onward opens the chain to the second stage; not used if the first is also the last
    * @param followers the other ranks, where they share out the layers with this node
+   * @param form of its cache, for copies of it
+   * @param channels to other nodes
    * @param status hears the replica's state and the reason for it, in the terms of {@link
    *     ReplicaStatus}
    */
@@ -74,6 +84,8 @@ final class Head implements AutoCloseable {
       Drafter drafter,
       Function<Chain.Listener, Chain> onward,
       Optional<Followers> followers,
+      Copier.Form form,
+      Function<String, ManagedChannel> channels,
       BiConsumer<String, String> status,
       ServingMetrics metrics,
       LongSupplier nanoTime,
@@ -86,7 +98,17 @@ final class Head implements AutoCloseable {
     this.status = status;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
-    this.scheduler = new Scheduler(limits(stage, stages), drafter);
+    this.scheduler = new Scheduler(limits(stage, stages), drafter, form.layers());
+    this.form = form;
+    this.copier =
+        new Copier(
+            replica,
+            form,
+            scheduler.copies(),
+            channels,
+            this::post,
+            bytes -> metrics.copied(replica, bytes),
+            nanoTime);
     this.reopenAtNs = nanoTime.getAsLong();
     this.inbox = new Inbox<>(threads);
     this.thread = threads.start("head-" + replica, this::loop);
@@ -129,6 +151,47 @@ final class Head implements AutoCloseable {
     post(() -> scheduler.cancel(id));
   }
 
+  /** Where copies of the requests' part of the cache are to go. */
+  void copyTo(Optional<Copier.Target> target) {
+    post(() -> copier.want(target));
+  }
+
+  /** Another replica's head wants to have copies kept here. */
+  void receive(CopyReceiver receiver, CopyBegin begin) {
+    boolean taken =
+        post(
+            () -> {
+              if (!form.fits(begin)) {
+                receiver.fail(
+                    Status.FAILED_PRECONDITION.withDescription(
+                        "the KV cache of " + replica + " has another form"));
+              } else if (open && keepsCopies) {
+                receivers.add(receiver);
+                receiver.open(scheduler.kept());
+              } else {
+                receiver.fail(
+                    Status.UNAVAILABLE.withDescription("replica " + replica + " takes no copies"));
+              }
+            });
+    if (!taken) {
+      receiver.fail(Status.UNAVAILABLE.withDescription("replica " + replica + " was moved"));
+    }
+  }
+
+  /** What comes of such a stream. */
+  void receive(CopyReceiver receiver, CopyMessage message) {
+    post(() -> receiver.message(message, form));
+  }
+
+  /** Such a stream ends. */
+  void ended(CopyReceiver receiver) {
+    post(
+        () -> {
+          receivers.remove(receiver);
+          receiver.end();
+        });
+  }
+
   private synchronized boolean post(Runnable event) {
     if (closed) {
       return false;
@@ -167,27 +230,34 @@ final class Head implements AutoCloseable {
 
   private void run(Batch batch) {
     long startNs = nanoTime.getAsLong();
+    stage.write(batch.imports());
     float[] hidden = stage.embed(batch.tokens());
     if (followers.isPresent()) {
       // Always whole: all ranks must begin with the same bits.
-      followers.get().send(Wire.step(batch, hidden, WireType.F32));
+      followers.get().send(Wire.step(batch, hidden, List.of(), WireType.F32));
     }
     stage.forward(hidden, batch.rows());
     if (chain != null) {
-      chain.send(Wire.step(batch, hidden, wire));
+      chain.send(Wire.step(batch, hidden, stage.behind(batch.imports()), wire));
     } else {
       scheduler.deliver(
           batch.number(),
           stage.draw(hidden, batch.draws()),
           stage.pool(hidden, batch.pools(), batch.releases()));
     }
-    metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows().count());
+    stage.read(batch.exports()).forEach(copier::exported);
+    if (batch.rows().count() > 0) {
+      metrics.step(replica, nanoTime.getAsLong() - startNs, batch.rows().count());
+    }
   }
 
   private void deliver(boolean busy) throws InterruptedException {
     Optional<Runnable> event = busy ? inbox.poll() : inbox.poll(open ? IDLE_NS : CLOSED_NS);
     for (; event.isPresent(); event = inbox.poll()) {
       event.get().run();
+    }
+    if (open) {
+      copier.turn();
     }
     metrics.queue(replica, scheduler);
   }
@@ -201,7 +271,7 @@ final class Head implements AutoCloseable {
       if (followers.isPresent()) {
         followers.get().open(opening);
       } else if (stage.last()) {
-        opened();
+        opened(true);
       } else {
         chain = onward.apply(opening);
       }
@@ -209,8 +279,9 @@ final class Head implements AutoCloseable {
     return Optional.empty();
   }
 
-  private void opened() {
+  private void opened(boolean copies) {
     open = true;
+    keepsCopies = copies;
     status.accept(ReplicaStatus.READY, "");
     log.info("replica {} is ready", replica);
   }
@@ -230,7 +301,16 @@ final class Head implements AutoCloseable {
             ? ReplicaStatus.FAILED
             : ReplicaStatus.LOADING,
         reason);
-    scheduler.fail(unavailable("replica " + replica + " lost a stage: " + reason));
+    lose(unavailable("replica " + replica + " lost a stage: " + reason));
+  }
+
+  /** The caches are gone: this one's requests go on elsewhere, and so do others' copies. */
+  private void lose(FlotillaException error) {
+    copier.close();
+    receivers.forEach(
+        receiver -> receiver.fail(Status.UNAVAILABLE.withDescription(error.getMessage())));
+    receivers.clear();
+    scheduler.fail(error);
   }
 
   private void closeChains() {
@@ -260,7 +340,7 @@ final class Head implements AutoCloseable {
     }
     closeChains();
     open = false;
-    scheduler.fail(unavailable("replica " + replica + " was moved"));
+    lose(unavailable("replica " + replica + " was moved"));
     metrics.gone(replica);
   }
 
@@ -268,11 +348,21 @@ final class Head implements AutoCloseable {
   private final class ChainEvents implements Chain.Listener {
 
     @Override
-    public void opened() {
+    public void opened(boolean copies) {
       post(
           () -> {
             if (this == events) {
-              Head.this.opened();
+              Head.this.opened(copies);
+            }
+          });
+    }
+
+    @Override
+    public void exported(BlockPart part) {
+      post(
+          () -> {
+            if (this == events) {
+              copier.exported(part);
             }
           });
     }

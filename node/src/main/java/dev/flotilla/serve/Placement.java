@@ -107,6 +107,12 @@ record Placement(
     return stages.get(0).node();
   }
 
+  /** Which of its deployment's replicas it is, counted from 0. */
+  int number() {
+    String id = replicaOf(replica);
+    return Integer.parseInt(id.substring(id.lastIndexOf('-') + 1));
+  }
+
   /** This node's place in the chain, if it has one. */
   Optional<Integer> stageOn(String node) {
     for (int i = 0; i < stages.size(); i++) {

@@ -2,6 +2,9 @@ package dev.flotilla.serve;
 
 import dev.flotilla.Json;
 import dev.flotilla.cluster.Registry;
+import dev.flotilla.serve.Placement.Placed;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Optional;
 
 /**
@@ -25,6 +28,21 @@ record ReplicaStatus(long epoch, String state, String reason) {
 
   static Optional<ReplicaStatus> of(Registry registry, String replica) {
     return registry.get(key(replica)).map(e -> Json.read(e.value(), ReplicaStatus.class));
+  }
+
+  /** A deployment's replicas that are ready, looked up by their names: there may be many others. */
+  static List<Placed> ready(Registry registry, String model) {
+    int replicas =
+        DeploymentService.wanted(registry, model).map(Deployments.Wanted::replicas).orElse(0);
+    List<Placed> ready = new ArrayList<>();
+    for (int i = 0; i < replicas; i++) {
+      // While it moves, the newer of two that are ready is the one that stays.
+      Placement.ofReplica(registry, Placement.replicaId(model, i)).reversed().stream()
+          .filter(p -> ready(registry, p.placement().replica(), p.epoch()))
+          .findFirst()
+          .ifPresent(ready::add);
+    }
+    return ready;
   }
 
   /** Whether the placement of that epoch answers. */

@@ -15,7 +15,6 @@ import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
@@ -167,14 +166,23 @@ final class Router implements Generator, Embedder, AutoCloseable {
     }
   }
 
-  /** A replica that is ready, by the deployment's policy; those that just failed come last. */
-  private Optional<Target> choose(String model, Set<Target> avoided) {
+  /**
+   * A replica that is ready, by the deployment's policy; those that just failed come last.
+   *
+   * @param copiedTo the one that is taken before all others; empty for none
+   */
+  private Optional<Target> choose(String model, Set<Target> avoided, String copiedTo) {
     Registry registry = cluster.registry();
     List<Target> ready = ready(model);
     List<Target> preferred = ready.stream().filter(t -> !avoided.contains(t)).toList();
     List<Target> choices = preferred.isEmpty() ? ready : preferred;
     if (choices.isEmpty()) {
       return Optional.empty();
+    }
+    Optional<Target> copy =
+        choices.stream().filter(target -> target.replica().equals(copiedTo)).findFirst();
+    if (copy.isPresent()) {
+      return copy;
     }
     int start = (int) Math.floorMod(turn.getAndIncrement(), (long) choices.size());
     Target best = choices.get(start);
@@ -187,21 +195,10 @@ final class Router implements Generator, Embedder, AutoCloseable {
     return Optional.of(best);
   }
 
-  /** The replicas that are ready, looked up by their names: there may be many of other models. */
   private List<Target> ready(String model) {
-    Registry registry = cluster.registry();
-    int replicas =
-        DeploymentService.wanted(registry, model).map(Deployments.Wanted::replicas).orElse(0);
-    List<Target> ready = new ArrayList<>();
-    for (int i = 0; i < replicas; i++) {
-      // While it moves, the newer of two that are ready is the one that stays.
-      Placement.ofReplica(registry, Placement.replicaId(model, i)).reversed().stream()
-          .filter(p -> ReplicaStatus.ready(registry, p.placement().replica(), p.epoch()))
-          .findFirst()
-          .map(p -> new Target(p.placement().replica(), p.epoch(), p.placement().head()))
-          .ifPresent(ready::add);
-    }
-    return ready;
+    return ReplicaStatus.ready(cluster.registry(), model).stream()
+        .map(p -> new Target(p.placement().replica(), p.epoch(), p.placement().head()))
+        .toList();
   }
 
   private static String routing(Registry registry, String model) {
@@ -243,6 +240,9 @@ final class Router implements Generator, Embedder, AutoCloseable {
     long progressNs = nanoTime.getAsLong();
     private final Set<Target> avoided = new HashSet<>();
 
+    /** The replica that has a copy of what was computed of it. */
+    private String copiedTo = "";
+
     Running(String id, String model) {
       this.id = id;
       this.model = model;
@@ -272,7 +272,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
           fail(notDeployed(model));
           return;
         }
-        Optional<Target> target = choose(model, avoided);
+        Optional<Target> target = choose(model, avoided, copiedTo);
         if (target.isEmpty()) {
           later("no replica of " + model + " is ready");
           return;
@@ -333,6 +333,12 @@ final class Router implements Generator, Embedder, AutoCloseable {
         avoided.clear();
       }
       accepted.complete(true);
+    }
+
+    synchronized void copied(Attempt from, String replica) {
+      if (attempt == from) {
+        copiedTo = replica;
+      }
     }
 
     void failed(Attempt from, FlotillaException error) {
@@ -645,6 +651,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
       switch (event.getKindCase()) {
         case ACCEPTED -> owner.accepted(this);
         case TOKEN, FINISHED, EMBEDDED -> owner.event(this, event);
+        case COPIED -> owner.copied(this, event.getCopied().getReplica());
         case FAILED -> owner.failed(this, Wire.error(event.getFailed()));
         case KIND_NOT_SET -> {} // a newer version's
       }

@@ -83,6 +83,12 @@ final class Scheduler {
 
     /** The end, because it cannot go on here. */
     void failed(FlotillaException error);
+
+    /**
+     * A replica has begun to keep a copy of what is computed of it, or another one has, and can go
+     * on with it best.
+     */
+    default void copied(String replica) {}
   }
 
   /** What is to be done with a sequence. */
@@ -110,13 +116,19 @@ final class Scheduler {
    * @param draftedTokens guessed
    * @param acceptedTokens of these, those that were right
    * @param evictions sequences that lost their blocks to others
+   * @param replayedTokens of sequences that came with generated tokens, those that were computed
+   *     again
    */
   record Counts(
       long promptTokens,
       long foundTokens,
       long draftedTokens,
       long acceptedTokens,
-      long evictions) {}
+      long evictions,
+      long replayedTokens) {
+
+    static final Counts NONE = new Counts(0, 0, 0, 0, 0, 0);
+  }
 
   private static final class Sequence {
     final Submission submission;
@@ -136,6 +148,12 @@ final class Scheduler {
     int known;
 
     long text = BlockLedger.ROOT;
+
+    /** The text of its first block. */
+    long beginning = BlockLedger.ROOT;
+
+    /** The replica of which its listener knows that it has a copy. */
+    String copiedTo = "";
 
     /** Positions in the cache or on their way there; guesses are not counted. */
     int computed;
@@ -174,6 +192,18 @@ final class Scheduler {
       return Math.max(0, Math.ceilDiv(positions, BLOCK) - blockCount);
     }
 
+    /** Its next block is known. */
+    void knows(long name) {
+      text = name;
+      beginning = known++ == 0 ? name : beginning;
+    }
+
+    /** Of the next so many rows, those that were computed before it came here. */
+    int replayed(int count) {
+      int before = submission.tokens().length - 1;
+      return before < prompt ? 0 : Math.clamp(before - computed, 0, count);
+    }
+
     void add(int block) {
       if (blockCount == blocks.length) {
         blocks = Arrays.copyOf(blocks, blockCount * 2);
@@ -193,6 +223,17 @@ final class Scheduler {
   /** Positions that a cache hands out at once, to one sequence. */
   static final int BLOCK = KvBlocks.POSITIONS;
 
+  /** Of copies' content, a step takes up so much at most. */
+  private static final long IMPORT_BYTES = 16 << 20;
+
+  /** So many blocks a step exports, or so many times what it computes: to catch up, slowly. */
+  private static final int EXPORTS_LEAST = 2;
+
+  private static final int EXPORTS_PER_COMPUTED = 2;
+
+  /** Copies leave one in so many blocks to those who run here, at least. */
+  private static final int RESERVE_SHARE = 16;
+
   private static final int GUESSES_FIRST = 3;
   private static final int GUESSES_MOST = 7;
   private static final int PAUSE_DOUBLINGS_MOST = 5;
@@ -210,6 +251,8 @@ final class Scheduler {
   private final Limits limits;
   private final Drafter drafter;
   private final BlockLedger ledger;
+  private final BlockCopies copies;
+  private final KeptBlocks kept;
   private final FairShare<Sequence> fair = new FairShare<>();
 
   /** In order of admission. */
@@ -228,11 +271,20 @@ final class Scheduler {
   private long draftedTokens;
   private long acceptedTokens;
   private long evictions;
+  private long replayedTokens;
 
-  Scheduler(Limits limits, Drafter drafter) {
+  /** Whether somebody waits for memory. */
+  private boolean starved;
+
+  /**
+   * @param layers of the model
+   */
+  Scheduler(Limits limits, Drafter drafter, int layers) {
     this.limits = limits;
     this.drafter = drafter;
     this.ledger = new BlockLedger(limits.blocks());
+    this.copies = new BlockCopies(ledger);
+    this.kept = new KeptBlocks(ledger, layers, this::roomForCopies);
   }
 
   int running() {
@@ -253,8 +305,29 @@ final class Scheduler {
     return ledger;
   }
 
+  /** What of the requests here another replica has. */
+  BlockCopies copies() {
+    return copies;
+  }
+
+  /** What of other replicas' requests is here. */
+  KeptBlocks kept() {
+    return kept;
+  }
+
+  /** Blocks that copies may take: what is left when all who run here have a good deal more. */
+  private int roomForCopies() {
+    int reserve = Math.max(2 * running.size(), limits.blocks() / RESERVE_SHARE);
+    return starved ? 0 : ledger.spare() - promised() - reserve;
+  }
+
+  private int promised() {
+    return running.stream().mapToInt(s -> s.lacks(s.length)).sum();
+  }
+
   Counts counts() {
-    return new Counts(promptTokens, foundTokens, draftedTokens, acceptedTokens, evictions);
+    return new Counts(
+        promptTokens, foundTokens, draftedTokens, acceptedTokens, evictions, replayedTokens);
   }
 
   /** Queues a request, or tells its listener why not. */
@@ -311,6 +384,8 @@ final class Scheduler {
     turns.clear();
     inFlight.clear();
     releases.clear();
+    copies.close();
+    kept.clear();
     ledger.clear();
     drafter.clear();
     all.forEach(s -> s.listener.failed(error));
@@ -321,15 +396,21 @@ final class Scheduler {
     if (inFlight.size() >= limits.depth()) {
       return Optional.empty();
     }
+    List<BlockPart> imports = kept.imports(IMPORT_BYTES);
     admit();
+    kept.offerRoom();
     Step step = new Step(Math.ceilDiv(running.size(), limits.depth()));
     decode(step, s -> s.missing() == 1);
     decode(step, s -> s.missing() > 1);
     prefill(step);
-    if (step.members.isEmpty() && releases.isEmpty()) {
+    if (step.members.isEmpty() && releases.isEmpty() && imports.isEmpty() && !copies.exporting()) {
       return Optional.empty();
     }
-    Batch batch = step.batch(++lastNumber);
+    Batch batch =
+        step.batch(
+            ++lastNumber,
+            imports,
+            copies.exports(Math.max(EXPORTS_LEAST, EXPORTS_PER_COMPUTED * step.rows / BLOCK)));
     releases.clear();
     inFlight.put(batch.number(), new InFlight(step.drawn, step.embedded));
     return Optional.of(batch);
@@ -379,6 +460,10 @@ final class Scheduler {
     }
     if (sequence.stay != 0) {
       publish(sequence);
+      if (!sequence.copiedTo.equals(copies.where()) && copies.has(sequence.beginning)) {
+        sequence.copiedTo = copies.where();
+        sequence.listener.copied(sequence.copiedTo);
+      }
     }
   }
 
@@ -444,6 +529,7 @@ final class Scheduler {
    * Admits who waits, in fair order, while there is room for the prompt and some tokens of each.
    */
   private void admit() {
+    starved = false;
     while (running.size() < limits.maxRunning()) {
       Optional<Sequence> first = fair.next();
       if (first.isEmpty()) {
@@ -451,9 +537,9 @@ final class Scheduler {
       }
       Sequence next = first.get();
       find(next);
-      int promised = running.stream().mapToInt(s -> s.lacks(s.length)).sum();
       int spare = running.isEmpty() ? 0 : running.size() / 2 + 1;
-      if (ledger.available() < promised + next.lacks(next.length) + spare) {
+      if (ledger.available() < promised() + next.lacks(next.length) + spare) {
+        starved = true;
         leaveBlocks(next);
         return;
       }
@@ -480,8 +566,7 @@ final class Scheduler {
         return;
       }
       sequence.add(found.get().block());
-      sequence.text = found.get().text();
-      sequence.known++;
+      sequence.knows(found.get().text());
       sequence.computed += BLOCK;
     }
   }
@@ -490,14 +575,14 @@ final class Scheduler {
     if (sequence.submission.goal() instanceof Embed) {
       return;
     }
-    for (; (sequence.known + 1) * BLOCK <= sequence.computed; sequence.known++) {
-      sequence.text =
+    while ((sequence.known + 1) * BLOCK <= sequence.computed) {
+      sequence.knows(
           ledger.publish(
               sequence.text,
               sequence.blocks[sequence.known],
               sequence.tokens,
               sequence.known * BLOCK,
-              sequence.prompt);
+              sequence.prompt));
     }
   }
 
@@ -696,6 +781,7 @@ final class Scheduler {
         members.add(sequence);
       }
       rows += count;
+      replayedTokens += sequence.replayed(count);
       sequence.computed += count;
       sequence.drawing = sequence.missing() == 0;
       fair.charge(sequence.claim(), count);
@@ -712,7 +798,7 @@ final class Scheduler {
       }
     }
 
-    Batch batch(long number) {
+    Batch batch(long number, List<BlockPart> imports, List<Batch.Export> exports) {
       int[] tokens = new int[rows];
       List<Rows.Run> runs = new ArrayList<>();
       List<Batch.Draw> draws = new ArrayList<>();
@@ -756,7 +842,9 @@ final class Scheduler {
           new Rows(runs),
           Collections.unmodifiableList(draws),
           Collections.unmodifiableList(pools),
-          releases.stream().mapToLong(Long::longValue).toArray());
+          releases.stream().mapToLong(Long::longValue).toArray(),
+          imports,
+          exports);
     }
   }
 }

@@ -28,14 +28,17 @@ final class ServingMetrics {
     volatile int waiting;
     volatile int heldBlocks;
     volatile int idleBlocks;
+    volatile int keptBlocks;
     volatile int blankBlocks;
-    volatile Scheduler.Counts counts = new Scheduler.Counts(0, 0, 0, 0, 0);
+    volatile int lagBlocks;
+    volatile Scheduler.Counts counts = Scheduler.Counts.NONE;
     private Map<String, Integer> waitingByTenant = Map.of();
     private final String id;
     private final MeterRegistry registry;
     private final MultiGauge byTenant;
     final Timer step;
     final Counter rows;
+    final Counter copiedBytes;
     private final List<Meter> meters = new ArrayList<>();
 
     Replica(MeterRegistry registry, String id) {
@@ -58,10 +61,21 @@ final class ServingMetrics {
       gauge(
           "kv.free.positions",
           "Positions of the KV cache that no request holds",
-          r -> (r.idleBlocks + r.blankBlocks) * Scheduler.BLOCK);
+          r -> (r.idleBlocks + r.keptBlocks + r.blankBlocks) * Scheduler.BLOCK);
       blocks("held", r -> r.heldBlocks);
       blocks("idle", r -> r.idleBlocks);
+      blocks("kept", r -> r.keptBlocks);
       blocks("blank", r -> r.blankBlocks);
+      gauge(
+          "kv.copies.lag.blocks",
+          "Full blocks of running requests of which another replica is to have a copy, and has none",
+          r -> r.lagBlocks);
+      copiedBytes =
+          Counter.builder("flotilla.serve.kv.copied.bytes")
+              .description("Content of blocks that was sent to another replica, as copies")
+              .tag("replica", id)
+              .register(registry);
+      meters.add(copiedBytes);
       count("prefix.tokens", "Prompt tokens begun", Scheduler.Counts::promptTokens);
       count(
           "prefix.found.tokens",
@@ -70,6 +84,10 @@ final class ServingMetrics {
       count("drafted.tokens", "Tokens guessed", Scheduler.Counts::draftedTokens);
       count("accepted.tokens", "Guesses that were right", Scheduler.Counts::acceptedTokens);
       count("evictions", "Requests that lost their blocks", Scheduler.Counts::evictions);
+      count(
+          "replayed.tokens",
+          "Tokens of continued requests that were computed again",
+          Scheduler.Counts::replayedTokens);
       byTenant =
           MultiGauge.builder("flotilla.serve.tenant.waiting")
               .description("Requests that wait, of each tenant that has some here")
@@ -89,8 +107,8 @@ final class ServingMetrics {
       meters.add(
           Gauge.builder("flotilla.serve.kv.blocks", this, value)
               .description(
-                  "Blocks of the KV cache: held by requests, idle with text that may come again, or"
-                      + " blank")
+                  "Blocks of the KV cache: held by requests, idle with text that may come again,"
+                      + " kept as copies for another replica's requests, or blank")
               .tag("replica", id)
               .tag("state", state)
               .register(registry));
@@ -111,7 +129,9 @@ final class ServingMetrics {
       BlockLedger ledger = scheduler.ledger();
       heldBlocks = ledger.held();
       idleBlocks = ledger.idle();
-      blankBlocks = ledger.blocks() - ledger.held() - ledger.idle();
+      keptBlocks = ledger.kept();
+      blankBlocks = ledger.blocks() - ledger.held() - ledger.idle() - ledger.kept();
+      lagBlocks = scheduler.copies().lag();
       counts = scheduler.counts();
       Map<String, Integer> now = scheduler.waitingByTenant();
       if (!now.equals(waitingByTenant)) {
@@ -170,6 +190,11 @@ final class ServingMetrics {
     Replica replica = replica(id);
     replica.step.record(elapsedNs, TimeUnit.NANOSECONDS);
     replica.rows.increment(rows);
+  }
+
+  /** Content of blocks was sent to another replica. */
+  void copied(String id, long bytes) {
+    replica(id).copiedBytes.increment((double) bytes);
   }
 
   /** The state of a replica's queue and cache; on the head's thread. */

@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.Rows;
 import java.util.ArrayList;
@@ -13,6 +14,8 @@ import java.util.stream.IntStream;
  * A loaded slice at work: runs, and at the end of the chain draws and pools. Driven by one thread.
  */
 final class Stage implements AutoCloseable {
+
+  private static final int PART_BYTES = 1 << 20;
 
   private final LayerSlice slice;
   private final Runnable stepped;
@@ -51,6 +54,37 @@ final class Stage implements AutoCloseable {
       stepped.run();
       slice.forward(hidden, rows);
     }
+  }
+
+  /** Writes what of other caches' blocks is of this stage's layers. */
+  void write(List<BlockPart> parts) {
+    for (BlockPart part : parts) {
+      part.within(slice.range())
+          .ifPresent(p -> slice.writeBlock((int) p.id(), p.layers(), p.content()));
+    }
+  }
+
+  /** What of other caches' blocks is of the layers behind this stage's. */
+  List<BlockPart> behind(List<BlockPart> parts) {
+    if (last) {
+      return List.of();
+    }
+    LayerRange behind = new LayerRange(slice.range().last() + 1, slice.config().layers() - 1);
+    return parts.stream().flatMap(part -> part.within(behind).stream()).toList();
+  }
+
+  /** Reads blocks: this stage's layers, in pieces that are no burden to whoever waits behind. */
+  List<BlockPart> read(List<Batch.Export> exports) {
+    LayerRange range = slice.range();
+    int most = Math.max(1, PART_BYTES / Math.max(1, slice.blockBytesOfLayer()));
+    List<BlockPart> parts = new ArrayList<>();
+    for (Batch.Export export : exports) {
+      for (int first = range.first(); first <= range.last(); first += most) {
+        LayerRange layers = new LayerRange(first, Math.min(range.last(), first + most - 1));
+        parts.add(new BlockPart(export.id(), layers, slice.readBlock(export.block(), layers)));
+      }
+    }
+    return parts;
   }
 
   /** Draws the tokens asked for, in order; -1 where the output is not a number. */

@@ -13,6 +13,11 @@ import dev.flotilla.serve.Placement.Placed;
 import dev.flotilla.serve.proto.Accepted;
 import dev.flotilla.serve.proto.ChainMessage;
 import dev.flotilla.serve.proto.ChainReply;
+import dev.flotilla.serve.proto.Copied;
+import dev.flotilla.serve.proto.CopiesGrpc;
+import dev.flotilla.serve.proto.CopyBegin;
+import dev.flotilla.serve.proto.CopyMessage;
+import dev.flotilla.serve.proto.CopyReply;
 import dev.flotilla.serve.proto.EmbedRequest;
 import dev.flotilla.serve.proto.Embedded;
 import dev.flotilla.serve.proto.Finished;
@@ -22,6 +27,7 @@ import dev.flotilla.serve.proto.GenerationGrpc;
 import dev.flotilla.serve.proto.Open;
 import dev.flotilla.serve.proto.StagesGrpc;
 import dev.flotilla.serve.proto.Token;
+import dev.flotilla.tensor.KvLayout;
 import io.grpc.BindableService;
 import io.grpc.Status;
 import io.grpc.stub.ServerCallStreamObserver;
@@ -76,6 +82,9 @@ final class StageHost implements AutoCloseable {
     volatile String failure = "";
     long retryAtNs;
 
+    /** What the head knows of where its copies go; of the thread that tells it. */
+    Optional<Copier.Target> copyTarget = Optional.empty();
+
     Local(Placed placed, int index, long nowNs) {
       this.placed = placed;
       this.index = index;
@@ -112,6 +121,7 @@ final class StageHost implements AutoCloseable {
   private final AtomicLong work = new AtomicLong();
   private final Signal changed;
   private final Signal statusChanged;
+  private final Signal copiesChanged;
   private final List<Threads.Started> threads = new ArrayList<>();
   private volatile boolean closed;
   private @Nullable AutoCloseable subscription;
@@ -123,6 +133,7 @@ final class StageHost implements AutoCloseable {
     this.nanoTime = nanoTime;
     this.changed = new Signal(cluster.threads());
     this.statusChanged = new Signal(cluster.threads());
+    this.copiesChanged = new Signal(cluster.threads());
   }
 
   /** Grows with every step and every loading of layers here. */
@@ -131,13 +142,21 @@ final class StageHost implements AutoCloseable {
   }
 
   List<BindableService> services() {
-    return List.of(new StageService(), new GenerationService());
+    return List.of(new StageService(), new GenerationService(), new CopyService());
   }
 
   void start() {
-    subscription = cluster.registry().subscribe(changed::raise);
+    subscription =
+        cluster
+            .registry()
+            .subscribe(
+                () -> {
+                  changed.raise();
+                  copiesChanged.raise();
+                });
     threads.add(start("stage-loader", changed, this::reconcile));
     threads.add(start("replica-status", statusChanged, this::report));
+    threads.add(start("copy-targets", copiesChanged, this::copies));
   }
 
   private Threads.Started start(String name, Signal signal, Runnable pass) {
@@ -267,6 +286,13 @@ final class StageHost implements AutoCloseable {
               listener -> onward(local, index + 1, listener),
               local.sums.map(
                   sums -> new Followers(sums, (rank, listener) -> onward(local, rank, listener))),
+              new Copier.Form(
+                  placement.digest(),
+                  placement.engine().kvLabel(),
+                  KvLayout.VERSION,
+                  stage.slice().config().layers(),
+                  stage.slice().blockBytesOfLayer()),
+              cluster::channel,
               (state, reason) ->
                   status(placement.replica(), new ReplicaStatus(epoch, state, reason)),
               metrics,
@@ -342,6 +368,26 @@ final class StageHost implements AutoCloseable {
         });
   }
 
+  /** Tells the heads here where copies of their requests' KV cache go. */
+  private void copies() {
+    for (Local local : locals.values()) {
+      Head head = local.head;
+      Optional<Copier.Target> target = copyTarget(local.placement());
+      if (head != null && !target.equals(local.copyTarget)) {
+        local.copyTarget = target;
+        head.copyTo(target);
+      }
+    }
+  }
+
+  private Optional<Copier.Target> copyTarget(Placement source) {
+    Registry registry = cluster.registry();
+    return DeploymentService.wanted(registry, source.model())
+        .filter(wanted -> wanted.kvReplicas() > 0)
+        .flatMap(_ -> CopyTarget.of(source, ReplicaStatus.ready(registry, source.model())))
+        .map(p -> new Copier.Target(p.placement().replica(), p.epoch(), p.placement().head()));
+  }
+
   /** The work here of exactly that placement, or why there is none. */
   private Local current(String replica, long epoch) {
     Local local = locals.get(replica);
@@ -374,6 +420,7 @@ final class StageHost implements AutoCloseable {
     Closing.unsubscribe(subscription);
     changed.raise();
     statusChanged.raise();
+    copiesChanged.raise();
     for (Threads.Started thread : threads) {
       Closing.join(thread);
     }
@@ -431,6 +478,70 @@ final class StageHost implements AutoCloseable {
     void end() {
       if (worker != null) {
         worker.end(session);
+      }
+    }
+
+    @Override
+    public void onError(Throwable error) {
+      end();
+    }
+
+    @Override
+    public void onCompleted() {
+      end();
+      replies.complete();
+    }
+  }
+
+  private final class CopyService extends CopiesGrpc.CopiesImplBase {
+
+    @Override
+    public StreamObserver<CopyMessage> copy(StreamObserver<CopyReply> responses) {
+      ServerCallStreamObserver<CopyReply> call = (ServerCallStreamObserver<CopyReply>) responses;
+      IncomingCopies incoming = new IncomingCopies(new Replies<>(call));
+      call.setOnCancelHandler(incoming::end);
+      return incoming;
+    }
+  }
+
+  private final class IncomingCopies implements StreamObserver<CopyMessage> {
+    private final Replies<CopyReply> replies;
+    private final CopyReceiver receiver;
+    private volatile @Nullable Head head;
+
+    IncomingCopies(Replies<CopyReply> replies) {
+      this.replies = replies;
+      this.receiver = new CopyReceiver(replies);
+    }
+
+    @Override
+    public void onNext(CopyMessage message) {
+      Head begun = head;
+      if (begun != null) {
+        begun.receive(receiver, message);
+      } else if (message.hasBegin()) {
+        begin(message.getBegin());
+      }
+    }
+
+    private void begin(CopyBegin begin) {
+      try {
+        Head found = current(begin.getReplica(), begin.getEpoch()).head;
+        if (found == null) {
+          replies.fail(Status.INVALID_ARGUMENT.withDescription("it is not the replica's head"));
+          return;
+        }
+        head = found;
+        found.receive(receiver, begin);
+      } catch (FlotillaException e) {
+        replies.fail(Wire.status(e).getStatus());
+      }
+    }
+
+    void end() {
+      Head begun = head;
+      if (begun != null) {
+        begun.ended(receiver);
       }
     }
 
@@ -528,6 +639,12 @@ final class StageHost implements AutoCloseable {
           GenerateEvent.newBuilder()
               .setToken(Token.newBuilder().setPosition(position).setToken(token))
               .build());
+    }
+
+    @Override
+    public void copied(String replica) {
+      replies.send(
+          GenerateEvent.newBuilder().setCopied(Copied.newBuilder().setReplica(replica)).build());
     }
 
     @Override

@@ -3,9 +3,11 @@ package dev.flotilla.serve;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.Draw;
+import dev.flotilla.serve.proto.Export;
 import dev.flotilla.serve.proto.Failed;
 import dev.flotilla.serve.proto.Pool;
 import dev.flotilla.serve.proto.Run;
@@ -73,8 +75,15 @@ final class Wire {
     return (short) (Float.isNaN(value) ? (bits >>> 16) | 0x40 : (bits + 0x7fff + odd) >>> 16);
   }
 
-  static Step step(Batch batch, float[] hidden, WireType type) {
-    Step.Builder step = Step.newBuilder().setNumber(batch.number()).setHidden(hidden(hidden, type));
+  /**
+   * @param imports of the batch's, those that are for whoever gets it
+   */
+  static Step step(Batch batch, float[] hidden, List<BlockPart> imports, WireType type) {
+    Step.Builder step =
+        Step.newBuilder()
+            .setNumber(batch.number())
+            .setHidden(hidden(hidden, type))
+            .addAllImports(parts(imports));
     for (Rows.Run run : batch.rows().runs()) {
       step.addRuns(
           Run.newBuilder()
@@ -82,6 +91,9 @@ final class Wire {
               .setCount(run.count())
               .setPrompt(run.prompt())
               .addAllBlocks(() -> Arrays.stream(run.blocks()).iterator()));
+    }
+    for (Batch.Export export : batch.exports()) {
+      step.addExports(Export.newBuilder().setBlock(export.block()).setId(export.id()));
     }
     for (long release : batch.releases()) {
       step.addReleases(release);
@@ -108,6 +120,37 @@ final class Wire {
               .setPooling(pool.pooling().name()));
     }
     return step.build();
+  }
+
+  static dev.flotilla.serve.proto.BlockPart part(BlockPart part) {
+    return dev.flotilla.serve.proto.BlockPart.newBuilder()
+        .setId(part.id())
+        .setFirstLayer(part.layers().first())
+        .setLayers(part.layers().count())
+        .setContent(UnsafeByteOperations.unsafeWrap(part.content()))
+        .build();
+  }
+
+  static BlockPart part(dev.flotilla.serve.proto.BlockPart part) {
+    int first = part.getFirstLayer();
+    return new BlockPart(
+        part.getId(),
+        new LayerRange(first, first + part.getLayers() - 1),
+        part.getContent().asReadOnlyByteBuffer());
+  }
+
+  static List<dev.flotilla.serve.proto.BlockPart> parts(List<BlockPart> parts) {
+    return parts.stream().map(Wire::part).toList();
+  }
+
+  static List<BlockPart> imports(Step step) {
+    return step.getImportsList().stream().map(Wire::part).toList();
+  }
+
+  static List<Batch.Export> exports(Step step) {
+    return step.getExportsList().stream()
+        .map(e -> new Batch.Export(e.getBlock(), e.getId()))
+        .toList();
   }
 
   static Rows rows(Step step) {

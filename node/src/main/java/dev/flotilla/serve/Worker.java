@@ -140,20 +140,25 @@ final class Worker implements AutoCloseable {
     current = session;
     sums.ifPresent(all -> all.connect(List.of(session.root)));
     if (stage.last()) {
-      session.upstream.send(opened());
+      session.upstream.send(opened(true));
       return;
     }
     session.downstream =
         onward.apply(
             new Chain.Listener() {
               @Override
-              public void opened() {
-                session.upstream.send(Worker.opened());
+              public void opened(boolean copies) {
+                session.upstream.send(Worker.opened(copies));
               }
 
               @Override
               public void result(StepResult result) {
                 session.upstream.send(ChainReply.newBuilder().setResult(result).build());
+              }
+
+              @Override
+              public void exported(BlockPart part) {
+                send(session, part);
               }
 
               @Override
@@ -164,8 +169,12 @@ final class Worker implements AutoCloseable {
             });
   }
 
-  private static ChainReply opened() {
-    return ChainReply.newBuilder().setOpened(Opened.getDefaultInstance()).build();
+  private static ChainReply opened(boolean copies) {
+    return ChainReply.newBuilder().setOpened(Opened.newBuilder().setCopies(copies)).build();
+  }
+
+  private static void send(Session session, BlockPart part) {
+    session.upstream.send(ChainReply.newBuilder().setExported(Wire.part(part)).build());
   }
 
   private void run(Session session, Step step) {
@@ -174,12 +183,20 @@ final class Worker implements AutoCloseable {
     }
     Rows rows = Wire.rows(step);
     float[] hidden = Wire.hidden(step.getHidden(), wire);
+    List<BlockPart> imports = Wire.imports(step);
+    stage.write(imports);
     stage.forward(hidden, rows);
     if (sums.isPresent()) {
       return;
     }
     if (session.downstream != null) {
-      session.downstream.send(step.toBuilder().setHidden(Wire.hidden(hidden, wire)).build());
+      session.downstream.send(
+          step.toBuilder()
+              .setHidden(Wire.hidden(hidden, wire))
+              .clearImports()
+              .addAllImports(Wire.parts(stage.behind(imports)))
+              .build());
+      export(session, step);
       return;
     }
     StepResult.Builder result = StepResult.newBuilder().setNumber(step.getNumber());
@@ -191,6 +208,11 @@ final class Worker implements AutoCloseable {
       result.addVectors(Wire.bytes(vector));
     }
     session.upstream.send(ChainReply.newBuilder().setResult(result).build());
+    export(session, step);
+  }
+
+  private void export(Session session, Step step) {
+    stage.read(Wire.exports(step)).forEach(part -> send(session, part));
   }
 
   /** Stops the thread and ends the chain; the slice stays, for another placement to take over. */

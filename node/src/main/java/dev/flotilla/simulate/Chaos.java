@@ -581,9 +581,11 @@ public final class Chaos {
         model,
         replicas,
         Math.min(stages, nodes),
+        1,
         world.chance(0.5) ? "least_load" : "round_robin",
         true,
-        Engine.of("f32", "f32", world.chance(0.3), ""));
+        Engine.of("f32", "f32", world.chance(0.3), ""),
+        replicas * stages <= nodes && replicas > 1 && world.chance(0.7) ? 1 : 0);
   }
 
   /** An operator wants something else. */

@@ -13,6 +13,8 @@ import dev.flotilla.serve.Sampler;
 import dev.flotilla.serve.SamplingParameters;
 import dev.flotilla.serve.ServingCore;
 import dev.flotilla.tensor.KvBlocks;
+import java.nio.ByteBuffer;
+import java.nio.IntBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -243,6 +245,29 @@ final class ToyModel {
     private int at(Rows.Run run, int layer, int position) {
       return cache[run.blocks()[position / KvBlocks.POSITIONS]][layer][
           position % KvBlocks.POSITIONS];
+    }
+
+    @Override
+    public int blockBytesOfLayer() {
+      return Integer.BYTES * KvBlocks.POSITIONS;
+    }
+
+    @Override
+    public ByteBuffer readBlock(int block, LayerRange layers) {
+      ByteBuffer content = ByteBuffer.allocate(blockBytesOfLayer() * layers.count());
+      IntBuffer values = content.asIntBuffer();
+      for (int layer = layers.first(); layer <= layers.last(); layer++) {
+        values.put(cache[block][layer]);
+      }
+      return content;
+    }
+
+    @Override
+    public void writeBlock(int block, LayerRange layers, ByteBuffer content) {
+      IntBuffer values = content.asIntBuffer();
+      for (int layer = layers.first(); layer <= layers.last(); layer++) {
+        values.get(cache[block][layer]);
+      }
     }
 
     @Override

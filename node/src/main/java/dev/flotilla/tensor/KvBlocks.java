@@ -4,6 +4,7 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
 import java.util.Arrays;
 
 /**
@@ -159,6 +160,39 @@ public final class KvBlocks implements AutoCloseable {
         KvKernels.putQuants(memory, tile + 2L * slot, quants, 1, values, from, count);
       }
     }
+  }
+
+  /**
+   * Reads what some layers keep in a block that has been written to, as it lies in memory.
+   *
+   * @param layer the first, counted from 0 in this cache
+   * @param count how many layers
+   * @param to takes up {@code count} times {@link KvLayout#layerBytes()}
+   */
+  public void read(int block, int layer, int count, ByteBuffer to) {
+    MemorySegment layers = layers(block, layer, count);
+    MemorySegment.ofBuffer(to).copyFrom(layers);
+    to.position(to.position() + (int) layers.byteSize());
+  }
+
+  /**
+   * Writes what some layers are to keep in a block: what {@link #read} gave, of this or of another
+   * cache of the same shape and type.
+   *
+   * @param layer the first, counted from 0 in this cache
+   * @param count how many layers
+   * @param from has {@code count} times {@link KvLayout#layerBytes()}
+   */
+  public void write(int block, int layer, int count, ByteBuffer from) {
+    if (blocks[block].byteSize() == 0) {
+      blocks[block] = arena.allocate(layout.blockBytes(), 64);
+    }
+    layers(block, layer, count).copyFrom(MemorySegment.ofBuffer(from));
+  }
+
+  private MemorySegment layers(int block, int layer, int count) {
+    long bytes = layout.layerBytes();
+    return blocks[block].asSlice(bytes * layer, bytes * count);
   }
 
   /**

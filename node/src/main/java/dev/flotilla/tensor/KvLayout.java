@@ -15,6 +15,9 @@ import static dev.flotilla.tensor.PackedMatrix.TILE;
  */
 public record KvLayout(KvType type, int layers, int kvHeads, int headWidth) {
 
+  /** Which of the ways in which blocks have been laid out this is: another way has another. */
+  public static final int VERSION = 1;
+
   /** Scales and quants of 32 positions and 32 elements. */
   static final int SQUARE_BYTES = 2 * TILE + TILE * TILE;
 
@@ -45,7 +48,12 @@ public record KvLayout(KvType type, int layers, int kvHeads, int headWidth) {
 
   /** Bytes of a block. */
   public long blockBytes() {
-    return headBytes() * layers * kvHeads;
+    return layerBytes() * layers;
+  }
+
+  /** Bytes that a layer takes of a block; the layers lie one after the other. */
+  public long layerBytes() {
+    return headBytes() * kvHeads;
   }
 
   /** Bytes that a position takes. */

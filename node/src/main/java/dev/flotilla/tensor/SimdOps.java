@@ -55,6 +55,11 @@ public final class SimdOps implements Ops<Matrix, Weights>, AutoCloseable {
     return workers;
   }
 
+  /** Whether products of few rows are done in machine code here. */
+  public static boolean inMachineCode() {
+    return MachineKernels.AVAILABLE;
+  }
+
   /** Whether this machine has kernels made for a prompt's rows. */
   public static boolean promptsHaveTheirOwnKernels() {
     return PromptKernels.AVAILABLE;

@@ -63,7 +63,7 @@ class ClusterApiTest {
             "/api/deployments",
             """
             {"model":"tiny","replicas":2,"stages":3,"kv":"q8_0","wire":"bf16","speculate":true,
-            "draft":"small"}
+            "draft":"small","kv_replicas":1}
             """);
     assertThat(deployed.statusCode()).isEqualTo(202);
     JsonNode wanted = TestGateway.json(deployed).get("wanted");
@@ -71,6 +71,7 @@ class ClusterApiTest {
     assertThat(wanted.get("wire").asText()).isEqualTo("bf16");
     assertThat(wanted.get("speculate").asBoolean()).isTrue();
     assertThat(wanted.get("draft").asText()).isEqualTo("small");
+    assertThat(wanted.get("kv_replicas").asInt()).isEqualTo(1);
     assertThat(TestGateway.json(deployed).at("/wanted/stages").asInt()).isEqualTo(3);
     assertThat(gateway.delete("/api/deployments/tiny").statusCode()).isEqualTo(200);
     assertThat(gateway.delete("/api/deployments/tiny").statusCode()).isEqualTo(404);
@@ -94,6 +95,8 @@ class ClusterApiTest {
           wire     | {"model":"tiny","wire":"q8_0"}
           speculate | {"model":"tiny","speculate":"yes"}
           draft    | {"model":"tiny","draft":["m"]}
+          kv_replicas | {"model":"tiny","replicas":3,"kv_replicas":2}
+          kv_replicas | {"model":"tiny","replicas":2,"kv_replicas":-1}
           """)
   void aDeploymentsFieldsAreChecked(String field, String body) {
     HttpResponse<String> response = gateway.post("/api/deployments", body);

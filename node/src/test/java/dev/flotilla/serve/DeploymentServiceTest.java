@@ -10,6 +10,7 @@ import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.cluster.Registry;
 import dev.flotilla.model.KvFormat;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.InstantSource;
 import java.util.HashSet;
@@ -115,6 +116,61 @@ final class DeploymentServiceTest {
     service().deploy(new Deployments.Wanted("m", 1, 0, "least_load", false, Engine.DEFAULT));
     pass(0);
     assertThat(placedOn("m-0")).hasSize(1);
+  }
+
+  private static Deployments.Wanted copied(int replicas, int tensor, int copies) {
+    return new Deployments.Wanted(
+        "m", replicas, 0, tensor, "least_load", true, Engine.DEFAULT, copies);
+  }
+
+  @Test
+  void copiesOfTheKvCacheThatNobodyCouldKeepAreRefused() {
+    nodes(1000 * MB, "a", "b", "c");
+    assertThatThrownBy(() -> service().deploy(copied(2, 1, 2)))
+        .hasMessageContaining("2 copies of the KV cache are out of range");
+    assertThatThrownBy(() -> service().deploy(copied(1, 1, 1)))
+        .hasMessageContaining("kept by another replica, and 1 replica is wanted");
+    assertThatThrownBy(() -> service().deploy(copied(2, 2, 1)))
+        .hasMessageContaining("is not copied");
+    assertThat(world.registry().list(DeploymentService.KIND)).isEmpty();
+    service().deploy(copied(2, 1, 1));
+    // Records of earlier versions do not have it.
+    assertThat(
+            Json.read(
+                    "{\"model\":\"m\",\"replicas\":2,\"routing\":\"least_load\"}"
+                        .getBytes(StandardCharsets.UTF_8),
+                    Deployments.Wanted.class)
+                .kvReplicas())
+        .isZero();
+  }
+
+  @Test
+  void replicasThatAreOnOneNodeGoApartWhenAnotherIsThereSoThatTheyKeepEachOthersCopies() {
+    nodes(1000 * MB, "a");
+    service().deploy(copied(2, 1, 1));
+    pass(0);
+    assertThat(placedOn("m-0")).containsExactly("a");
+    assertThat(placedOn("m-1")).containsExactly("a");
+    ready("m-0");
+    ready("m-1");
+    assertThat(service().list().get(0).state()).isEqualTo("degraded");
+    assertThat(service().list().get(0).reason())
+        .contains("m-0: its KV cache is copied nowhere")
+        .contains("m-1: its KV cache is copied nowhere");
+    world.addWithoutController("b", 1000 * MB);
+    pass(1);
+    assertThat(Placement.of(world.registry(), "m-1b")).isEmpty();
+    pass(10);
+    assertThat(placedOn("m-1b")).containsExactly("b");
+    assertThat(Placement.of(world.registry(), "m-0b")).isEmpty();
+    ready("m-1b");
+    pass(1);
+    assertThat(Placement.of(world.registry(), "m-1")).isEmpty();
+    pass(20);
+    assertThat(placedOn("m-0")).containsExactly("a");
+    assertThat(placedOn("m-1b")).containsExactly("b");
+    assertThat(service().list().get(0).state()).isEqualTo("ready");
+    assertThat(service().list().get(0).replicas().get(1).copiedTo()).isEqualTo("m-0");
   }
 
   @Test

@@ -34,7 +34,7 @@ final class SchedulerTest {
     }
 
     Chain(Scheduler.Limits limits, Drafter drafter) {
-      scheduler = new Scheduler(limits, drafter);
+      scheduler = new Scheduler(limits, drafter, 6);
       int per = 6 / limits.depth();
       for (int i = 0; i < limits.depth(); i++) {
         int last = i == limits.depth() - 1 ? 5 : (i + 1) * per - 1;
@@ -564,7 +564,7 @@ final class SchedulerTest {
   @Test
   void theQueueIsBoundedAndTooLongPromptsAreRefusedWithBothNumbers() {
     Scheduler scheduler =
-        new Scheduler(new Scheduler.Limits(16, 16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE);
+        new Scheduler(new Scheduler.Limits(16, 16, 128, 32, 8, 4, 16, 200, 1), Drafter.NONE, 6);
     List<Heard> heard = new ArrayList<>();
     for (int i = 0; i < 7; i++) {
       heard.add(new Heard(1));

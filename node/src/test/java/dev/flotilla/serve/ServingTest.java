@@ -628,7 +628,7 @@ final class ServingTest {
             1,
             new Chain.Listener() {
               @Override
-              public void opened() {
+              public void opened(boolean copies) {
                 stale.complete(Status.OK);
               }
 
@@ -659,7 +659,7 @@ final class ServingTest {
         1,
         new Chain.Listener() {
           @Override
-          public void opened() {}
+          public void opened(boolean copies) {}
 
           @Override
           public void result(StepResult result) {}

@@ -88,7 +88,7 @@ final class TensorServingTest {
   }
 
   private static Deployments.Wanted wanted(int stages, int tensor, boolean force) {
-    return new Deployments.Wanted("m", 1, stages, tensor, "least_load", force, Engine.DEFAULT);
+    return new Deployments.Wanted("m", 1, stages, tensor, "least_load", force, Engine.DEFAULT, 0);
   }
 
   private void deploy(int tensor) throws InterruptedException {

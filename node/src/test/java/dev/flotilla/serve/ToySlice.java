@@ -8,6 +8,8 @@ import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.model.Sequences;
+import java.nio.ByteBuffer;
+import java.nio.IntBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -100,6 +102,31 @@ final class ToySlice implements LayerSlice {
         hidden[4 * row] = state;
         rows.incrementAndGet();
       }
+    }
+  }
+
+  @Override
+  public int blockBytesOfLayer() {
+    return 4 * 32;
+  }
+
+  @Override
+  public ByteBuffer readBlock(int block, LayerRange layers) {
+    ByteBuffer content = ByteBuffer.allocate(blockBytesOfLayer() * layers.count());
+    IntBuffer values = content.asIntBuffer();
+    for (int layer = layers.first(); layer <= layers.last(); layer++) {
+      values.put(cache[block][layer]);
+    }
+    return content;
+  }
+
+  @Override
+  public void writeBlock(int block, LayerRange layers, ByteBuffer content) {
+    IntBuffer values = content.asIntBuffer();
+    assertThat(values.remaining()).isEqualTo(32 * layers.count());
+    for (int layer = layers.first(); layer <= layers.last(); layer++) {
+      assertThat(layer).isBetween(range.first(), range.last());
+      values.get(cache[block][layer]);
     }
   }
 

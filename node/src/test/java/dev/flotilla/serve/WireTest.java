@@ -4,9 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
 import com.google.protobuf.ByteString;
+import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.Step;
+import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -69,8 +71,11 @@ final class WireTest {
                     new Rows.Run(new int[] {9}, 0, 2, true))),
             List.of(new Batch.Draw(0, 41, new SamplingParameters(0.5f, 0.9f, 3, -1))),
             List.of(new Batch.Pool(12, 1, 0, 2, 2, Pooling.LAST)),
-            new long[] {4, 5});
-    Step step = Wire.step(batch, new float[12], WireType.F32);
+            new long[] {4, 5},
+            List.of(
+                new BlockPart(3, new LayerRange(1, 2), ByteBuffer.wrap(new byte[] {1, 2, 3, 4}))),
+            List.of(new Batch.Export(9, 11)));
+    Step step = Wire.step(batch, new float[12], batch.imports(), WireType.F32);
     Rows rows = Wire.rows(step);
     assertThat(rows.positions()).containsExactly(40, 0, 1);
     assertThat(rows.runs().get(0).blocks()).containsExactly(5, 2);
@@ -79,5 +84,7 @@ final class WireTest {
     assertThat(Wire.draws(step)).isEqualTo(batch.draws());
     assertThat(Wire.pools(step)).isEqualTo(batch.pools());
     assertThat(Wire.longs(step.getReleasesList())).containsExactly(4, 5);
+    assertThat(Wire.imports(step)).isEqualTo(batch.imports());
+    assertThat(Wire.exports(step)).isEqualTo(batch.exports());
   }
 }

@@ -3,6 +3,7 @@ package dev.flotilla.tensor;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
+import java.nio.ByteBuffer;
 import java.util.Arrays;
 import java.util.Random;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -32,6 +33,45 @@ class KvBlocksTest {
       int heads, int kvHeads, int width, int length, int window, float cap) {
     for (KvType type : KvType.values()) {
       check(type, heads, kvHeads, width, length, window, cap);
+    }
+  }
+
+  /** What is copied of a block, layer by layer or all at once, is the block, to the last bit. */
+  @ParameterizedTest
+  @EnumSource(KvType.class)
+  void aBlockThatIsCopiedIsTheSame(KvType type) {
+    Random random = new Random(SEED);
+    KvLayout layout = new KvLayout(type, 3, 2, 48);
+    try (SimdOps ops = new SimdOps(1);
+        KvBlocks blocks = new KvBlocks(ops, layout, 4, 4);
+        KvBlocks others = new KvBlocks(ops, layout, 4, 4)) {
+      for (int layer = 0; layer < 3; layer++) {
+        for (int slot = 0; slot < 32; slot++) {
+          Matrix key = new Matrix(1, 96, ScalarReference.random(random, 96));
+          Matrix value = new Matrix(1, 96, ScalarReference.random(random, 96));
+          blocks.write(layer, 2, slot, key, value, 0);
+        }
+      }
+      int bytes = (int) layout.layerBytes();
+      ByteBuffer first = ByteBuffer.allocate(bytes);
+      blocks.read(2, 0, 1, first);
+      ByteBuffer rest = ByteBuffer.allocate(2 * bytes);
+      blocks.read(2, 1, 2, rest);
+      others.write(1, 1, 2, rest.flip().asReadOnlyBuffer());
+      others.write(1, 0, 1, first.flip());
+      ByteBuffer whole = ByteBuffer.allocate(3 * bytes);
+      ByteBuffer copied = ByteBuffer.allocate(3 * bytes);
+      blocks.read(2, 0, 3, whole);
+      others.read(1, 0, 3, copied);
+      assertThat(copied.array()).isEqualTo(whole.array());
+      assertThat(layout.blockBytes()).isEqualTo(3L * bytes);
+      Matrix query = new Matrix(1, 4 * 48, ScalarReference.random(random, 4 * 48));
+      Scoring scoring = new Scoring(0.1f, 0, 0);
+      for (int layer = 0; layer < 3; layer++) {
+        assertThat(others.attend(layer, query, new int[][] {{1}}, new int[] {32}, scoring).values())
+            .isEqualTo(
+                blocks.attend(layer, query, new int[][] {{2}}, new int[] {32}, scoring).values());
+      }
     }
   }
 
