@@ -29,13 +29,13 @@ import picocli.CommandLine.Option;
     name = "kernels",
     description = {
       "Each kernel's rate beside the machine's limits.",
-      "Fails if one is slower than it should be, three times in a row."
+      "Fails if one is slower than it should be, five times in a row."
     },
     mixinStandardHelpOptions = true)
 final class KernelsBench implements Callable<Integer> {
 
   /** A neighbour of this machine may take a figure's time. */
-  private static final int TRIES = 3;
+  private static final int TRIES = 5;
 
   private static final TimeValue ITERATION = TimeValue.milliseconds(200);
   private static final int WARM_UPS = 2;
