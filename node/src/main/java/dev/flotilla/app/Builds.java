@@ -7,6 +7,7 @@ import dev.flotilla.gateway.Restarts.Build;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.FileVisitOption;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
@@ -35,7 +36,7 @@ final class Builds {
   private static final Pattern VERSION = Pattern.compile("flotilla ([0-9.]+),.*", Pattern.DOTALL);
 
   /** Of a build's folder: the launcher, and what it starts and compiles. */
-  private static final List<String> PARTS = List.of("flotilla", "pom.xml", "node", "bench");
+  private static final List<String> PARTS = List.of("flotilla", "pom.xml", ".mvn", "node", "bench");
 
   private static final long LOOK_MINUTES = 10;
   private static final Duration START_PATIENCE = Duration.ofMinutes(5);
@@ -113,7 +114,7 @@ final class Builds {
       List<Path> all = new ArrayList<>(List.of(home));
       for (String part : PARTS) {
         if (Files.exists(home.resolve(part), LinkOption.NOFOLLOW_LINKS)) {
-          try (Stream<Path> below = Files.walk(home.resolve(part))) {
+          try (Stream<Path> below = Files.walk(home.resolve(part), FileVisitOption.FOLLOW_LINKS)) {
             below.forEach(all::add);
           }
         }

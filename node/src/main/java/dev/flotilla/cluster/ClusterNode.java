@@ -594,6 +594,9 @@ public final class ClusterNode implements Cluster {
             .intercept(new PeerInterceptor(versions))
             .handshakeTimeout(10, TimeUnit.SECONDS)
             .maxInboundMessageSize(PeerChannels.MAX_MESSAGE_BYTES)
+            // What a lost caller held here must not wait for the system's own hours.
+            .keepAliveTime(5, TimeUnit.SECONDS)
+            .keepAliveTimeout(5, TimeUnit.SECONDS)
             .permitKeepAliveTime(1, TimeUnit.SECONDS)
             .permitKeepAliveWithoutCalls(true)
             .addService(new MembershipService(self(), core::incarnation, config.clock(), registry));

@@ -103,6 +103,7 @@ final class NodesApi {
     answer.put("home", now.home().toString()).put("version", now.version());
     answer.putObject("next").put("home", next.home().toString()).put("version", next.version());
     if (!check) {
+      checkOthersAreFilled(node); // another node may have been lost meanwhile
       restarts.restart(next);
     }
     exchange.send(200, answer);

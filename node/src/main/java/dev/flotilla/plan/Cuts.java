@@ -283,7 +283,8 @@ final class Cuts {
       slowest = Math.max(slowest, cost.many(count, i == last));
       double promptStep = count * cost.promptLayer();
       prompt += promptStep + hops * cost.promptHop() + (i == last ? cost.oneHead() : 0);
-      slowestPrompt = Math.max(slowestPrompt, promptStep);
+      double behind = last == 0 ? 0 : cost.promptHop();
+      slowestPrompt = Math.max(slowestPrompt, Math.max(promptStep, behind));
       long kv = count * model.kvBytesPerLayer();
       stages.add(
           new PlannedStage(
@@ -294,7 +295,8 @@ final class Cuts {
               count * cost.oneLayer() + (i == last ? cost.oneHead() : 0)));
       next += count;
     }
-    // Its steps follow one another: the others behind the first, as fast as the slowest stage is.
+    // Its steps follow one another: the others behind the first, as fast as the slowest stage or
+    // link is.
     int promptSteps = Planner.PROMPT / Planner.promptRows(stages.size());
     prompt += (promptSteps - 1) * slowestPrompt;
     // Of several groups each goes round the stages; a stage works on one at a time.

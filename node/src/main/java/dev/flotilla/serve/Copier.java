@@ -13,6 +13,7 @@ import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
@@ -246,7 +247,12 @@ final class Copier {
     }
 
     private void answered(CopyVerdict verdict) {
-      copies.answered(verdict.getText(), BlockCopies.Verdict.valueOf(verdict.getVerdict()));
+      BlockCopies.Verdict known =
+          Arrays.stream(BlockCopies.Verdict.values())
+              .filter(each -> each.name().equals(verdict.getVerdict()))
+              .findFirst()
+              .orElse(BlockCopies.Verdict.UNKNOWN); // a newer version's
+      copies.answered(verdict.getText(), known);
     }
 
     @Override

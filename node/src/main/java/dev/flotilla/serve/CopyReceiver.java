@@ -51,7 +51,13 @@ final class CopyReceiver implements KeptBlocks.Source {
         }
       }
       case PART -> {
-        BlockPart part = Wire.part(message.getPart());
+        BlockPart part;
+        try {
+          part = Wire.part(message.getPart());
+        } catch (IllegalArgumentException e) {
+          fail(Status.INVALID_ARGUMENT.withDescription(e.getMessage()));
+          return;
+        }
         long bytes = (long) part.layers().count() * form.layerBytes();
         if (part.layers().last() >= form.layers() || part.content().remaining() != bytes) {
           fail(Status.INVALID_ARGUMENT.withDescription("not a part of a block: " + part));

@@ -33,6 +33,7 @@ final class CopyTarget {
     return other.number() != source.number()
         && other.digest().equals(source.digest())
         && other.engine().kv() == source.engine().kv()
+        && other.engine().wire() == source.engine().wire()
         // The sums of ranks are not those of whole layers, nor of other ranks.
         && source.tensor().isEmpty()
         && other.tensor().isEmpty()

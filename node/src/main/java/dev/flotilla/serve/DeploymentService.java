@@ -748,13 +748,15 @@ final class DeploymentService implements Deployments, Cluster.Reconciler {
       }
       boolean last =
           others.stream().anyMatch(o -> o.placement().number() < now.placement().number());
-      if (!last || CopyTarget.of(now.placement(), others).isPresent()) {
-        return Optional.empty();
-      }
       Set<String> taken =
           others.stream()
               .flatMap(other -> other.placement().stages().stream().map(StageView::node))
               .collect(Collectors.toSet());
+      boolean apart =
+          now.placement().stages().stream().map(StageView::node).noneMatch(taken::contains);
+      if (!last || apart || CopyTarget.of(now.placement(), others).isPresent()) {
+        return Optional.empty();
+      }
       List<NodeInfo> candidates =
           pass.nodes().stream().filter(n -> !taken.contains(n.id()) && steady(n)).toList();
       int stages = possibleStages(wanted, candidates.size());

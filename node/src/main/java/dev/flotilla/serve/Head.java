@@ -258,7 +258,7 @@ final class Head implements AutoCloseable {
     for (; event.isPresent(); event = inbox.poll()) {
       event.get().run();
     }
-    if (open) {
+    if (open && keepsCopies) {
       copier.turn();
     }
     metrics.queue(replica, scheduler);

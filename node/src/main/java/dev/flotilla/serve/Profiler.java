@@ -34,10 +34,10 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Warms the code of layers up, and measures this node in the background: once, how fast it runs
- * layers, and for each node that comes, the link to it. Works at low priority, and only while the
- * node serves nothing: warms up as soon as the cluster has a model that this node may have to take
- * over; measures, for a while, only while the machine does nothing else, for what is measured is
- * kept for long.
+ * layers, and for each node that comes, the link to it. Works at low priority (but for {@link
+ * #warmUpAtOnce}), and only while the node serves nothing: warms up as soon as the cluster has a
+ * model that this node may have to take over; measures, for a while, only while the machine does
+ * nothing else, for what is measured is kept for long.
  */
 public final class Profiler implements AutoCloseable {
 
@@ -70,6 +70,7 @@ public final class Profiler implements AutoCloseable {
   private final Map<String, Double> profile;
   private boolean unpublished;
   private volatile boolean closed;
+  private volatile @Nullable Thread atOnce;
   private @Nullable Thread thread;
 
   private record Link(double latencySeconds, double bytesPerSecond) {}
@@ -120,7 +121,7 @@ public final class Profiler implements AutoCloseable {
    */
   public void warmUpAtOnce() {
     if (compilerOptimizes()) {
-      Thread.ofPlatform().name("warm-up").daemon().start(this::warmUp);
+      atOnce = Thread.ofPlatform().name("warm-up").daemon().start(this::warmUp);
     }
   }
 
@@ -131,6 +132,14 @@ public final class Profiler implements AutoCloseable {
 
   private void loop() {
     lowerPriority();
+    try {
+      Thread first = atOnce;
+      if (first != null) {
+        first.join(); // it may have broken off, and is not measured beside
+      }
+    } catch (InterruptedException e) {
+      return; // only close() interrupts
+    }
     boolean warm = !compilerOptimizes();
     long startNs = nanoTime.getAsLong();
     long idleSinceNs = startNs;

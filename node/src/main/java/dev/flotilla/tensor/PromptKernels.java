@@ -67,7 +67,7 @@ final class PromptKernels {
   /** Bytes of it. */
   static final int PARAMETERS = HEADS + 4 * 64;
 
-  /** The types that are decoded to bf16: all but F32, which would lose by it. */
+  /** The types that are decoded to bf16: all but F32, whose precision is what it is taken for. */
   private static final Set<WeightType> TYPES = EnumSet.complementOf(EnumSet.of(WeightType.F32));
 
   private static final int UNIT_ROWS = 16;

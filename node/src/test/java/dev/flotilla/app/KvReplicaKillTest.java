@@ -99,7 +99,7 @@ class KvReplicaKillTest {
 
   @Test
   void streamsOfAKilledNodeGoOnWhereTheirCopiesAre() throws Exception {
-    try (TestProcesses nodes = new TestProcesses(folder)) {
+    try (TestProcesses nodes = TestProcesses.thatCompute(folder)) {
       for (String name : List.of("first", "second", "third")) {
         nodes.add(name);
       }

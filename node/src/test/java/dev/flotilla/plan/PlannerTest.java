@@ -370,6 +370,14 @@ final class PlannerTest {
     double chunkHop = 2 * 0.001 + 128 * 1024 / 1e9;
     assertThat(two.firstTokenSeconds())
         .isCloseTo((4 + 3 * 2) * chunk + chunkHop + 0.005, withPercentage(0.01));
+    // A link that is slower than a stage sets the pace.
+    List<Machine> far =
+        List.of(
+            new Machine("a", 1000 * MB, speeds, 0.001, 1e5),
+            new Machine("b", 1000 * MB, speeds, 0.001, 1e5));
+    double slowHop = 2 * 0.001 + 128 * 1024 / 1e5;
+    assertThat(Planner.plan(model, far, 2, true).firstTokenSeconds())
+        .isCloseTo(4 * chunk + 4 * slowHop + 0.005, withPercentage(0.01));
   }
 
   @Test

@@ -63,6 +63,7 @@ final class CopyTargetTest {
     Placement moving =
         new Placement("m-0b", "m", "00", 512, Engine.DEFAULT, placement(0, "b").stages());
     assertThat(target(zero, moving)).isEmpty();
+    assertThat(target(zero, placement(1, BF16, 3, "b"))).isEmpty();
     Engine other = new Engine(KvFormat.Q8_0, WireType.F32, false, "");
     assertThat(target(zero, placement(1, other, 3, "b"))).isEmpty();
     Placement otherModel =

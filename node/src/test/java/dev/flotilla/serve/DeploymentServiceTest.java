@@ -145,6 +145,39 @@ final class DeploymentServiceTest {
   }
 
   @Test
+  void replicasThatAreApartStayThoughNeitherCanKeepTheOthersCopies() {
+    nodes(1000 * MB, "a", "b", "c", "d");
+    Engine rounded = new Engine(KvFormat.F16, WireType.BF16, false, "");
+    service().deploy(new Deployments.Wanted("m", 2, 2, 1, "least_load", true, rounded, 1));
+    int last = ToySlice.CONFIG.layers() - 1;
+    place("m-0", rounded, 1, last, "a", "b");
+    place("m-1", rounded, 2, last, "c", "d");
+    ready("m-0");
+    ready("m-1");
+    for (int i = 0; i < 30; i++) {
+      pass(1);
+      assertThat(world.registry().list(Placement.KIND)).hasSize(2);
+      assertThat(placedOn("m-0")).containsExactly("a", "b");
+      assertThat(placedOn("m-1")).containsExactly("c", "d");
+    }
+  }
+
+  private void place(
+      String replica, Engine engine, int cut, int lastLayer, String first, String second) {
+    write(
+        Placement.key(replica),
+        new Placement(
+            replica,
+            "m",
+            "d".repeat(64),
+            0,
+            engine,
+            List.of(
+                new Deployments.StageView(first, 0, cut - 1),
+                new Deployments.StageView(second, cut, lastLayer))));
+  }
+
+  @Test
   void replicasThatAreOnOneNodeGoApartWhenAnotherIsThereSoThatTheyKeepEachOthersCopies() {
     nodes(1000 * MB, "a");
     service().deploy(copied(2, 1, 1));
