@@ -1,5 +1,6 @@
 package dev.flotilla.bench;
 
+import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.model.KernelGuard;
 import dev.flotilla.model.LayerSpeeds;
@@ -59,7 +60,10 @@ final class KernelsBench implements Callable<Integer> {
   @Override
   public Integer call() throws Exception {
     if (!LayerSpeeds.ROWS.containsAll(rows)) {
-      throw new IllegalArgumentException("--rows takes " + LayerSpeeds.ROWS + ", not " + rows);
+      throw new FlotillaException(
+          FlotillaException.Code.INVALID,
+          "there are no figures for rows " + rows,
+          "Those that there are: " + LayerSpeeds.ROWS + ".");
     }
     MachineLimits limits = MachineLimits.measure(threads, ProductBenchmark.BYTES, System::nanoTime);
     if (!asJson) {

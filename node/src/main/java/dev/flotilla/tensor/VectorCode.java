@@ -57,11 +57,7 @@ final class VectorCode {
     a.load(RAX, at(RDI, WEIGHTS));
     a.load(R11, at(RDI, SUMS));
     int tile = a.here();
-    a.load(R10, at(RDI, BLOCKS));
-    a.load(RSI, at(RDI, ROWS));
-    for (int sum = 0; sum < 2 * rows; sum++) {
-      a.zero(sum);
-    }
+    beginTile(a, rows);
     int column = a.here();
     for (int line = 0; line < columnBytes; line += 64) {
       a.prefetch(at(RAX, AHEAD + line));
@@ -120,13 +116,9 @@ final class VectorCode {
     }
     int blockBytes = TILE * type.blockBytes();
     int tile = a.here();
-    a.load(R10, at(RDI, BLOCKS));
-    a.load(RSI, at(RDI, ROWS));
+    beginTile(a, rows);
     a.load(RDX, at(RDI, ROW_SCALES));
     a.load(RCX, at(RDI, STARTS));
-    for (int sum = 0; sum < 2 * rows; sum++) {
-      a.zero(sum);
-    }
     int block = a.here();
     for (int line = 0; line < blockBytes; line += 64) {
       a.prefetch(at(RAX, AHEAD + line));
@@ -211,13 +203,9 @@ final class VectorCode {
     a.broadcast(mask, at(RDI, MASK));
     a.broadcast(highMask, at(RDI, HIGH_MASK));
     int tile = a.here();
-    a.load(R10, at(RDI, BLOCKS));
-    a.load(RSI, at(RDI, ROWS));
+    beginTile(a, rows);
     a.load(RDX, at(RDI, ROW_SCALES));
     a.load(RCX, at(RDI, STARTS));
-    for (int sum = 0; sum < 2 * rows; sum++) {
-      a.zero(sum);
-    }
     int block = a.here();
     int headBytes = PackedMatrix.headBytes(type);
     for (int line = 0; line < headBytes; line += 64) {
@@ -317,6 +305,14 @@ final class VectorCode {
       a.shiftRight(shifted, bits, from - 4);
     }
     a.orBoth(numbers, from == 4 ? bits : shifted, mask);
+  }
+
+  private static void beginTile(Assembler a, int rows) {
+    a.load(R10, at(RDI, BLOCKS));
+    a.load(RSI, at(RDI, ROWS));
+    for (int sum = 0; sum < 2 * rows; sum++) {
+      a.zero(sum);
+    }
   }
 
   private static void storeSums(Assembler a, int rows, int nextTile) {
