@@ -155,7 +155,13 @@ public final class Client {
             : new EventReader.ByLastEventId(this::request, path, Json.write(body));
     EventReader reader =
         new EventReader(
-            http, kind, this::refused, this::unreachable, nodes, EventReader.SILENCE_MAX, onEvent);
+            http,
+            kind,
+            this::refused,
+            Client::unreachable,
+            nodes,
+            EventReader.SILENCE_MAX,
+            onEvent);
     try {
       URI last = reader.read();
       if (path.startsWith(ANSWERS)) {
@@ -393,10 +399,14 @@ public final class Client {
   }
 
   private FlotillaException unreachable(IOException e) {
+    return unreachable(base, e);
+  }
+
+  private static FlotillaException unreachable(URI node, IOException e) {
     return new FlotillaException(
         Code.UNAVAILABLE,
         "cannot reach a node at "
-            + base
+            + node
             + " ("
             + (e.getMessage() == null ? "connection refused" : e.getMessage())
             + ")",

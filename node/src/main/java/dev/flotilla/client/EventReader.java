@@ -20,8 +20,8 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BiFunction;
 import java.util.function.Consumer;
-import java.util.function.Function;
 
 /**
  * Reads one stream of server-sent events to its end, through as many connections and nodes as that
@@ -149,7 +149,7 @@ final class EventReader {
   private final HttpClient http;
   private final Kind kind;
   private final Refusals refusals;
-  private final Function<IOException, FlotillaException> unreachable;
+  private final BiFunction<URI, IOException, FlotillaException> unreachable;
   private final List<URI> nodes;
   private final Duration silenceMax;
   private final Consumer<JsonNode> onEvent;
@@ -173,7 +173,7 @@ final class EventReader {
   private volatile boolean resumable;
 
   /**
-   * @param unreachable what is thrown when no node can be reached at all
+   * @param unreachable what is thrown when the last node that was tried cannot be reached
    * @param nodes where the request can be sent, in the order in which they are tried
    * @param silenceMax a stream that can be gone on with is given up after so long without a line
    */
@@ -181,7 +181,7 @@ final class EventReader {
       HttpClient http,
       Kind kind,
       Refusals refusals,
-      Function<IOException, FlotillaException> unreachable,
+      BiFunction<URI, IOException, FlotillaException> unreachable,
       Set<URI> nodes,
       Duration silenceMax,
       Consumer<JsonNode> onEvent) {
@@ -227,11 +227,11 @@ final class EventReader {
       } catch (Broken e) {
         hung |= e.reason() instanceof HttpTimeoutException;
         if (withoutId) {
-          throw unreachable.apply(e.reason());
+          throw unreachable.apply(node, e.reason());
         }
         failure =
             lastId.isEmpty()
-                ? unreachable.apply(e.reason())
+                ? unreachable.apply(node, e.reason())
                 : new FlotillaException(
                     Code.UNAVAILABLE,
                     "the stream from " + node + " broke off: " + e.getMessage(),

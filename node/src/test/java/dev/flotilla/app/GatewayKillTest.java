@@ -24,8 +24,10 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -302,6 +304,7 @@ class GatewayKillTest {
       throws Exception {
     AtomicBoolean enough = new AtomicBoolean();
     AtomicInteger streams = new AtomicInteger();
+    Set<NodeProcess> answered = ConcurrentHashMap.newKeySet();
     List<CompletableFuture<Void>> ends = new ArrayList<>();
     for (NodeProcess node : nodes.all()) {
       CompletableFuture<Void> end = new CompletableFuture<>();
@@ -318,6 +321,7 @@ class GatewayKillTest {
                     Map<String, Object> body = REQUESTS.get(which);
                     client.stream(path(body), body, answer::event);
                     assertThat(answer).hasToString(undisturbed.get(which));
+                    answered.add(node);
                     // Time for the node that starts: two cores may be all there is.
                     TimeUnit.MILLISECONDS.sleep(PAUSE_MS);
                   }
@@ -327,6 +331,11 @@ class GatewayKillTest {
                 }
               });
     }
+    // A client that never reached its node would know of no other.
+    TestNodes.await(
+        "each client's first answer",
+        Duration.ofSeconds(60),
+        () -> answered.size() == nodes.all().size());
     for (NodeProcess node : nodes.all().subList(1, nodes.all().size())) {
       int before = streams.get();
       node.terminate();

@@ -166,7 +166,7 @@ class EventReaderTest {
                     "/v1/chat",
                     new byte[0]),
                 (status, body) -> new FlotillaException(Code.FAILED, status + body, ""),
-                e -> new FlotillaException(Code.UNAVAILABLE, String.valueOf(e), "", e),
+                (node, e) -> new FlotillaException(Code.UNAVAILABLE, String.valueOf(e), "", e),
                 new LinkedHashSet<>(List.of(URI.create(first.url()), URI.create(second.url()))),
                 Duration.ofMillis(300),
                 e -> events.add(e.path("n").asInt()))
