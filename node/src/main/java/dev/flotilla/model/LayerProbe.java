@@ -37,7 +37,7 @@ public final class LayerProbe {
   private static final long WARM_UP_TYPE_NS = TimeUnit.MILLISECONDS.toNanos(400);
 
   private static final long PASSES_NS = TimeUnit.MILLISECONDS.toNanos(60);
-  private static final int PASSES_MIN = 1;
+  private static final int PASSES_MIN = 3;
 
   /** Passes are repeated until they get no faster than this, so many times at most. */
   private static final double STEADY = 0.9;

@@ -45,6 +45,9 @@ public final class Profiler implements AutoCloseable {
   private static final long POLL_MS = 500;
   private static final long IDLE_NS = TimeUnit.SECONDS.toNanos(3);
 
+  /** Between the steps of a long prompt there is less. */
+  private static final long UNUSED_NS = TimeUnit.SECONDS.toNanos(2);
+
   /** A machine that is busy for longer always is: then what it does besides belongs to it. */
   private static final long PATIENCE_NS = TimeUnit.MINUTES.toNanos(15);
 
@@ -142,17 +145,23 @@ public final class Profiler implements AutoCloseable {
     }
     boolean warm = !compilerOptimizes();
     long startNs = nanoTime.getAsLong();
+    long unusedSinceNs = startNs;
     long idleSinceNs = startNs;
     long seen = work.getAsLong();
     while (!closed) {
       try {
         Thread.sleep(POLL_MS);
-        if (!warm && models.getAsBoolean()) {
+        if (work.getAsLong() != seen) {
+          seen = work.getAsLong();
+          unusedSinceNs = nanoTime.getAsLong();
+          idleSinceNs = unusedSinceNs;
+        }
+        // Each try sets layers up first: beside streams it would only ever begin.
+        if (!warm && models.getAsBoolean() && nanoTime.getAsLong() - unusedSinceNs >= UNUSED_NS) {
           warm = warmUp();
         }
         boolean patient = nanoTime.getAsLong() - startNs < PATIENCE_NS;
-        if (work.getAsLong() != seen || (patient && systemLoad() > BUSY_LOAD)) {
-          seen = work.getAsLong();
+        if (patient && systemLoad() > BUSY_LOAD) {
           idleSinceNs = nanoTime.getAsLong();
         } else if (nanoTime.getAsLong() - idleSinceNs >= IDLE_NS) {
           measureLinks(seen);
