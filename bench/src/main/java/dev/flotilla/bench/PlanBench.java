@@ -57,11 +57,18 @@ final class PlanBench implements Callable<Integer> {
 
   private int prompts;
 
-  /** One figure. */
-  private record Row(String what, String figure, double predicted, double measured, double error) {
+  /** One figure; measured is the median of the rounds. */
+  private record Row(
+      String what,
+      String figure,
+      double predicted,
+      double measured,
+      double error,
+      List<Double> rounds) {
 
-    static Row of(String what, String figure, double predicted, double measured) {
-      return new Row(what, figure, predicted, measured, predicted / measured - 1);
+    static Row of(String what, String figure, double predicted, List<Double> rounds) {
+      double measured = InferenceBench.median(rounds);
+      return new Row(what, figure, predicted, measured, predicted / measured - 1, rounds);
     }
   }
 
@@ -73,7 +80,8 @@ final class PlanBench implements Callable<Integer> {
     }
     List<Row> rows = new ArrayList<>();
     if (!asJson) {
-      System.out.printf("%-22s %-22s %9s %9s %7s%n", "", "", "predicted", "measured", "error");
+      System.out.printf(
+          "%-22s %-22s %9s %9s %7s  %s%n", "", "", "predicted", "measured", "error", "each round");
     }
     try (PinnedNodes cluster = new PinnedNodes(nodes)) {
       measure(cluster, nodes.size(), rows);
@@ -91,12 +99,13 @@ final class PlanBench implements Callable<Integer> {
     rows.add(row);
     if (!asJson) {
       System.out.printf(
-          "%-22s %-22s %9.1f %9.1f %6.0f%%%s%n",
+          "%-22s %-22s %9.1f %9.1f %6.0f%%  %s%s%n",
           row.what(),
           row.figure(),
           row.predicted(),
           row.measured(),
           100 * row.error(),
+          row.rounds().stream().map(each -> String.format("%.1f", each)).toList(),
           Math.abs(row.error()) > TARGET ? "  beyond 20%" : "");
     }
   }
@@ -132,21 +141,21 @@ final class PlanBench implements Callable<Integer> {
             what,
             "one stream, tokens/s",
             predicted.path("predicted_tokens_per_second").asDouble(),
-            InferenceBench.median(one)));
+            one));
     add(
         rows,
         Row.of(
             what,
             streams + " streams, tokens/s",
             predicted.path("predicted_pipelined_tokens_per_second").asDouble(),
-            InferenceBench.median(many)));
+            many));
     add(
         rows,
         Row.of(
             what,
             "first token of " + length + ", ms",
             predicted.path("predicted_first_token_ms").asDouble(),
-            InferenceBench.median(first)));
+            first));
   }
 
   /** Prompts of so many bytes, which begin differently, so that no cache knows them. */
