@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.model.KernelGuard;
 import dev.flotilla.model.LayerSpeeds;
+import dev.flotilla.tensor.KvType;
 import dev.flotilla.tensor.MachineLimits;
 import dev.flotilla.tensor.WeightType;
 import java.util.ArrayList;
@@ -22,7 +23,7 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * How fast each weight type's products are, beside what the machine can do: by JMH, each in a
+ * How fast each weight type's products are, and attention over the KV cache, beside what the machine can do: by JMH, each in a
  * process of its own, so that none lives on what the compiler knows of another. The build runs it
  * as a guard.
  */
@@ -74,10 +75,13 @@ final class KernelsBench implements Callable<Integer> {
     List<KernelGuard.Figure> figures = new ArrayList<>();
     for (WeightType type : types) {
       for (int count : rows) {
-        KernelGuard.Figure figure = figure(type, count, limits);
-        figures.add(figure);
-        if (!asJson) {
-          System.out.println((figure.sound() ? "  " : "! ") + figure);
+        figures.add(printed(figure(() -> product(type, count, limits))));
+      }
+    }
+    for (KvType cache : List.of(KvType.F16, KvType.Q8_0)) {
+      for (int count : List.of(1, LayerSpeeds.PROMPT)) {
+        if (rows.contains(count)) {
+          figures.add(printed(figure(() -> attention(cache, count, limits))));
         }
       }
     }
@@ -90,29 +94,47 @@ final class KernelsBench implements Callable<Integer> {
     return figures.stream().allMatch(KernelGuard.Figure::sound) ? 0 : 1;
   }
 
-  private KernelGuard.Figure figure(WeightType type, int count, MachineLimits limits)
-      throws RunnerException {
-    KernelGuard.Figure best = measured(type, count, limits);
+  private KernelGuard.Figure printed(KernelGuard.Figure figure) {
+    if (!asJson) {
+      System.out.println((figure.sound() ? "  " : "! ") + figure);
+    }
+    return figure;
+  }
+
+  private static KernelGuard.Figure figure(Callable<KernelGuard.Figure> measured)
+      throws Exception {
+    KernelGuard.Figure best = measured.call();
     for (int i = 1; i < TRIES && !best.sound(); i++) {
-      KernelGuard.Figure again = measured(type, count, limits);
+      KernelGuard.Figure again = measured.call();
       best = again.share() > best.share() ? again : best;
     }
     return best;
   }
 
-  private KernelGuard.Figure measured(WeightType type, int count, MachineLimits limits)
+  private KernelGuard.Figure product(WeightType type, int count, MachineLimits limits)
       throws RunnerException {
-    double perByte = seconds(type, count) / ProductBenchmark.bytes(type);
-    return KernelGuard.figure(type, count, perByte, limits);
+    double seconds = seconds(ProductBenchmark.class, type.name(), count);
+    return KernelGuard.figure(type, count, seconds / ProductBenchmark.bytes(type), limits);
+  }
+
+  private KernelGuard.Figure attention(KvType cache, int count, MachineLimits limits)
+      throws RunnerException {
+    double seconds = seconds(AttentionBenchmark.class, cache.name(), count);
+    return KernelGuard.attention(
+        cache,
+        count,
+        AttentionBenchmark.bytesPerElement(cache),
+        seconds / AttentionBenchmark.elements(count),
+        limits);
   }
 
   /** The best iteration's. */
-  private double seconds(WeightType type, int count) throws RunnerException {
+  private double seconds(Class<?> benchmark, String type, int count) throws RunnerException {
     RunResult result =
         new Runner(
                 new OptionsBuilder()
-                    .include(ProductBenchmark.class.getName())
-                    .param("type", type.name())
+                    .include(benchmark.getName())
+                    .param("type", type)
                     .param("rows", String.valueOf(count))
                     .param("threads", String.valueOf(threads))
                     .mode(Mode.AverageTime)

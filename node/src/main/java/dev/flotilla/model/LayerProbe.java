@@ -131,6 +131,12 @@ public final class LayerProbe {
     return shape(256, 16, 4, 256, NARROW_LAYERS);
   }
 
+  /** Bytes of the cache that attention was measured over, for each position and query element. */
+  static double cacheBytesPerElement() {
+    return (double) KvCache.layout(narrow(), 1, KvFormat.F16).positionBytes()
+        / narrow().queryWidth();
+  }
+
   private LayerSpeeds speeds() {
     List<Double> fixed = new ArrayList<>();
     double decode;
