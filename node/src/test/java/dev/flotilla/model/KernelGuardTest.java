@@ -51,16 +51,14 @@ class KernelGuardTest {
   void attentionIsHeldToWhatTheCacheAndItsMultiplicationsTake() {
     // A byte for each element: 50 ps of memory for one row, 20 ps of multiplications for many.
     Map<String, List<Double>> sound = Map.of("q8_0", Collections.nCopies(4, 1e-11));
-    LayerSpeeds half =
-        new LayerSpeeds(Collections.nCopies(4, 0.0), sound, 100e-12, 40e-12, true);
+    LayerSpeeds half = new LayerSpeeds(Collections.nCopies(4, 0.0), sound, 100e-12, 40e-12, true);
     List<KernelGuard.Figure> figures = KernelGuard.figures(half, LIMITS);
     assertThat(figures.subList(4, 6))
         .allSatisfy(figure -> assertThat(figure.share()).isCloseTo(0.5, within(1e-9)))
         .allMatch(KernelGuard.Figure::sound)
         .extracting(KernelGuard.Figure::kernel)
         .containsOnly("attention over f16");
-    LayerSpeeds lost =
-        new LayerSpeeds(Collections.nCopies(4, 0.0), sound, 1000e-12, 800e-12, true);
+    LayerSpeeds lost = new LayerSpeeds(Collections.nCopies(4, 0.0), sound, 1000e-12, 800e-12, true);
     assertThat(KernelGuard.figures(lost, LIMITS).subList(4, 6))
         .noneMatch(KernelGuard.Figure::sound)
         .extracting(KernelGuard.Figure::rows)
