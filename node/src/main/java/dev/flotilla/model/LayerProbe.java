@@ -45,7 +45,7 @@ public final class LayerProbe {
   private static final int REPEATS_MAX = 12;
 
   /** Of the passes: what else the machine does makes some of them slower. */
-  private static final double QUANTILE = 0.25;
+  private static final double QUANTILE = 0.5;
 
   /** Compiled code is the process's. */
   private static final AtomicBoolean WARM = new AtomicBoolean();

@@ -57,7 +57,11 @@ public final class Profiler implements AutoCloseable {
   /** The level of compilation that knows vectors. */
   private static final int OPTIMIZING = 4;
 
-  private static final int ECHOES = 15;
+  private static final int ECHOES_MIN = 15;
+  private static final int ECHOES_MAX = 300;
+  private static final long ROUND_NS = TimeUnit.MILLISECONDS.toNanos(300);
+  private static final int ROUNDS_MAX = 12;
+  private static final double STEADY = 0.9;
   private static final int HIDDEN_BYTES = 8 << 10;
   private static final int LARGE_BYTES = 1 << 20;
   private static final int ECHO_S = 5;
@@ -287,19 +291,30 @@ public final class Profiler implements AutoCloseable {
     return new Link(small / 2, LARGE_BYTES / seconds);
   }
 
-  /** Median seconds there and back; the first few make the connection and compile. */
+  /** Median seconds there and back, once it gets no faster: at first it is code that takes time. */
   private double echo(ManagedChannel channel, int bytes) {
     Echoed message = Echoed.newBuilder().setContent(ByteString.copyFrom(new byte[bytes])).build();
+    double before = echoes(channel, message);
+    double now = echoes(channel, message);
+    for (int i = 2; i < ROUNDS_MAX && now < before * STEADY; i++) {
+      before = now;
+      now = echoes(channel, message);
+    }
+    return Math.min(before, now);
+  }
+
+  /** As many as a round's time lets through, within bounds. */
+  private double echoes(ManagedChannel channel, Echoed message) {
     List<Double> seconds = new ArrayList<>();
-    for (int i = 0; i < 2 * ECHOES; i++) {
+    long endNs = nanoTime.getAsLong() + ROUND_NS;
+    while (seconds.size() < ECHOES_MIN
+        || (seconds.size() < ECHOES_MAX && nanoTime.getAsLong() < endNs)) {
       long startNs = nanoTime.getAsLong();
       Echoed _ =
           LinksGrpc.newBlockingStub(channel)
               .withDeadlineAfter(ECHO_S, TimeUnit.SECONDS)
               .echo(message);
-      if (i >= ECHOES) {
-        seconds.add((nanoTime.getAsLong() - startNs) / 1e9);
-      }
+      seconds.add((nanoTime.getAsLong() - startNs) / 1e9);
     }
     return median(seconds.stream().mapToDouble(Double::doubleValue).sorted().toArray());
   }
