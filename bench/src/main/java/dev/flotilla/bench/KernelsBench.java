@@ -23,9 +23,9 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * How fast each weight type's products are, and attention over the KV cache, beside what the machine can do: by JMH, each in a
- * process of its own, so that none lives on what the compiler knows of another. The build runs it
- * as a guard.
+ * How fast each weight type's products are, and attention over the KV cache, beside what the
+ * machine can do: by JMH, each in a process of its own, so that none lives on what the compiler
+ * knows of another. The build runs it as a guard.
  */
 @Command(
     name = "kernels",
@@ -101,8 +101,7 @@ final class KernelsBench implements Callable<Integer> {
     return figure;
   }
 
-  private static KernelGuard.Figure figure(Callable<KernelGuard.Figure> measured)
-      throws Exception {
+  private static KernelGuard.Figure figure(Callable<KernelGuard.Figure> measured) throws Exception {
     KernelGuard.Figure best = measured.call();
     for (int i = 1; i < TRIES && !best.sound(); i++) {
       KernelGuard.Figure again = measured.call();

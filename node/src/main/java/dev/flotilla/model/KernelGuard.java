@@ -30,10 +30,10 @@ public final class KernelGuard {
 
   private static final double PROMPT = 0.2;
 
-  /** Attention's by itself: half or less of what our machine has. */
-  private static final double ATTENTION_F16 = 0.25;
+  /** Attention's by itself: half or less of the least that our machine has had. */
+  private static final double ATTENTION_F16 = 0.12;
 
-  private static final double ATTENTION = 0.1;
+  private static final double ATTENTION = 0.05;
   private static final double PROMPT_ATTENTION = 0.2;
 
   /** The same as {@link LayerProbe} has it, which is a difference of two short steps. */
@@ -53,8 +53,7 @@ public final class KernelGuard {
    *     where the machine has better units
    * @param least what the share should be at least
    */
-  public record Figure(
-      String kernel, int rows, double bytesPerSecond, double share, double least) {
+  public record Figure(String kernel, int rows, double bytesPerSecond, double share, double least) {
 
     /** Whether it is as fast as it should be. */
     public boolean sound() {
@@ -126,7 +125,9 @@ public final class KernelGuard {
       double least,
       MachineLimits limits) {
     double limit =
-        Math.max(bytesPerElement / rows / limits.bytesPerSecond(), 2 / limits.multiplicationsPerSecond());
+        Math.max(
+            bytesPerElement / rows / limits.bytesPerSecond(),
+            2 / limits.multiplicationsPerSecond());
     double seconds = Math.max(secondsPerElement, limit / 100); // as below
     return new Figure(
         "attention over " + cache.name().toLowerCase(Locale.ROOT),
@@ -150,7 +151,8 @@ public final class KernelGuard {
             1 / limits.bytesPerSecond(), rows * weightsPerByte / limits.multiplicationsPerSecond());
     // It may be a difference of two times, and nothing.
     double seconds = Math.max(secondsPerByte, limit / 100);
-    return new Figure(LayerSpeeds.label(type), rows, 1 / seconds, limit / seconds, least(type, rows));
+    return new Figure(
+        LayerSpeeds.label(type), rows, 1 / seconds, limit / seconds, least(type, rows));
   }
 
   private static double least(WeightType type, int rows) {
