@@ -59,7 +59,8 @@ public final class StageChain implements AutoCloseable {
               cluster,
               new StageHost.Slices() {
                 @Override
-                public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
+                public LayerSlice load(
+                    Placement placement, int stage, AllReduce allReduce, LoadProgress progress) {
                   return new IdleSlice(
                       new ModelConfig(
                           8,

@@ -56,7 +56,8 @@ public final class SumChain implements AutoCloseable {
               cluster,
               new StageHost.Slices() {
                 @Override
-                public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
+                public LayerSlice load(
+                    Placement placement, int stage, AllReduce allReduce, LoadProgress progress) {
                   return new Summing(width, allReduce, sumsInStep);
                 }
 

@@ -380,7 +380,7 @@ public final class ModelStore implements AutoCloseable {
     }
     Manifest manifest = manifest(model);
     Path head = place(model.digest()).resolve(PARTS).resolve("head");
-    fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256());
+    fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256(), LoadProgress.NONE);
     try {
       return GgufHeader.parse(model.name(), Files.readAllBytes(head), model.bytes());
     } catch (IOException e) {
@@ -443,7 +443,7 @@ public final class ModelStore implements AutoCloseable {
   }
 
   /** Loads one stage's layers; what this node lacks of them it fetches, verified, and keeps. */
-  LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
+  LayerSlice load(Placement placement, int stage, AllReduce allReduce, LoadProgress progress) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), placement.model());
     if (!model.digest().equals(placement.digest())) {
       throw new FlotillaException(
@@ -455,7 +455,7 @@ public final class ModelStore implements AutoCloseable {
     KvFormat kv = placement.engine().kv();
     int positions = placement.cachePositions();
     Optional<TensorShare> share = placement.share(stage);
-    try (TensorSource source = source(model, layers)) {
+    try (TensorSource source = source(model, layers, progress)) {
       return share.isPresent()
           ? PackedSlice.load(source, layers, threads, kv, positions, share.get(), allReduce)
           : PackedSlice.load(source, layers, threads, kv, positions);
@@ -466,37 +466,50 @@ public final class ModelStore implements AutoCloseable {
   LayerSlice draft(Placement placement) {
     ModelRecord model = ModelRecord.existing(cluster.registry(), placement.engine().draft());
     LayerRange all = new LayerRange(0, model.config().layers() - 1);
-    try (TensorSource source = source(model, all)) {
+    try (TensorSource source = source(model, all, LoadProgress.NONE)) {
       return PackedSlice.load(source, all, threads, KvFormat.DEFAULT, model.cachePositions());
     }
   }
 
-  private TensorSource source(ModelRecord model, LayerRange layers) {
+  private TensorSource source(ModelRecord model, LayerRange layers, LoadProgress progress) {
     Set<String> needed =
         header(model).sliceTensors(layers).stream()
             .map(TensorInfo::name)
             .collect(Collectors.toSet());
     List<TensorPart> tensors =
         manifest(model).tensors().stream().filter(t -> needed.contains(t.name())).toList();
-    return verifiedSource(model, tensors);
+    return verifiedSource(model, tensors, progress);
   }
 
-  private TensorSource verifiedSource(ModelRecord model, List<TensorPart> tensors) {
+  private TensorSource verifiedSource(
+      ModelRecord model, List<TensorPart> tensors, LoadProgress progress) {
     Path whole = place(model.digest()).resolve(WHOLE);
+    long all = tensors.stream().mapToLong(TensorPart::bytes).sum();
     if (Files.exists(whole)) {
-      Optional<TensorPart> damaged =
-          tensors.stream()
-              .filter(t -> !verified(whole, t.offset(), t.bytes(), t.sha256()))
-              .findFirst();
+      long here = 0;
+      Optional<TensorPart> damaged = Optional.empty();
+      for (TensorPart tensor : tensors) {
+        if (!verified(whole, tensor.offset(), tensor.bytes(), tensor.sha256())) {
+          damaged = Optional.of(tensor);
+          break;
+        }
+        here += tensor.bytes();
+        progress.at(here, all);
+      }
       if (damaged.isEmpty()) {
         return GgufFile.open(whole);
       }
       discardWhole(whole, damaged.get());
     }
     Map<String, TensorFiles.Location> locations = new HashMap<>();
+    long before = 0;
     for (TensorPart tensor : tensors) {
       Path file = place(model.digest()).resolve(PARTS).resolve("tensor-" + tensor.sha256());
-      fetch(model, file, tensor.offset(), tensor.bytes(), tensor.sha256());
+      long others = before;
+      LoadProgress ofTensor = (bytes, _) -> progress.at(others + bytes, all);
+      fetch(model, file, tensor.offset(), tensor.bytes(), tensor.sha256(), ofTensor);
+      before += tensor.bytes();
+      progress.at(before, all);
       locations.put(tensor.name(), new TensorFiles.Location(file, 0));
     }
     return new TensorFiles(
@@ -548,7 +561,8 @@ public final class ModelStore implements AutoCloseable {
    * Fetches a range of the model's file into a file of its own, unless it is there and whole. What
    * an earlier try left in {@code FILE.part} is gone on with.
    */
-  private void fetch(ModelRecord model, Path file, long offset, long bytes, String sha256) {
+  private void fetch(
+      ModelRecord model, Path file, long offset, long bytes, String sha256, LoadProgress progress) {
     boolean _ =
         alone(
             file,
@@ -562,7 +576,7 @@ public final class ModelStore implements AutoCloseable {
               return fromAnyHolder(
                   model,
                   holder -> {
-                    fetchFrom(holder, model, file, offset, bytes, sha256);
+                    fetchFrom(holder, model, file, offset, bytes, sha256, progress);
                     return true;
                   });
             });
@@ -577,7 +591,13 @@ public final class ModelStore implements AutoCloseable {
   }
 
   private void fetchFrom(
-      String holder, ModelRecord model, Path file, long offset, long bytes, String sha256) {
+      String holder,
+      ModelRecord model,
+      Path file,
+      long offset,
+      long bytes,
+      String sha256,
+      LoadProgress progress) {
     Path part = file.resolveSibling(file.getFileName() + ".part");
     try {
       Files.createDirectories(place(model.digest()).resolve(PARTS));
@@ -606,6 +626,7 @@ public final class ModelStore implements AutoCloseable {
             out.write(chunk);
           }
           at += length;
+          progress.at(at, bytes);
         }
         if (!DurableFiles.hex(digest).equals(sha256)) {
           out.truncate(0);
@@ -695,7 +716,13 @@ public final class ModelStore implements AutoCloseable {
       boolean here = Files.exists(place(model.digest()).resolve(WHOLE));
       if (!here && up.contains(cluster.self()) && isNext(model, up)) {
         Manifest _ = manifest(model); // whoever asks for the file asks for this first
-        fetch(model, place(model.digest()).resolve(WHOLE), 0, model.bytes(), model.digest());
+        fetch(
+            model,
+            place(model.digest()).resolve(WHOLE),
+            0,
+            model.bytes(),
+            model.digest(),
+            LoadProgress.NONE);
         log.info("node {} has a copy of model {}", cluster.self(), model.name());
         here = true;
       }

@@ -41,8 +41,9 @@ public final class Serving implements AutoCloseable {
             cluster,
             new StageHost.Slices() {
               @Override
-              public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
-                return models.load(placement, stage, allReduce);
+              public LayerSlice load(
+                  Placement placement, int stage, AllReduce allReduce, LoadProgress progress) {
+                return models.load(placement, stage, allReduce, progress);
               }
 
               @Override

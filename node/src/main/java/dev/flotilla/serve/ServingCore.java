@@ -48,7 +48,8 @@ public final class ServingCore implements AutoCloseable {
         cluster,
         new StageHost.Slices() {
           @Override
-          public LayerSlice load(Placement placement, int stage, AllReduce allReduce) {
+          public LayerSlice load(
+              Placement placement, int stage, AllReduce allReduce, LoadProgress progress) {
             return layers.load(placement.layers(stage), placement.cachePositions());
           }
 

@@ -35,6 +35,7 @@ import io.grpc.stub.StreamObserver;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
@@ -56,6 +57,8 @@ final class StageHost implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(StageHost.class);
   private static final long PASS_NS = TimeUnit.MILLISECONDS.toNanos(500);
   private static final long RETRY_NS = TimeUnit.SECONDS.toNanos(1);
+  private static final long PROGRESS_NS = TimeUnit.SECONDS.toNanos(1);
+  private static final long PROGRESS_PERCENT = 5;
 
   /** Where slices come from. */
   interface Slices {
@@ -64,7 +67,7 @@ final class StageHost implements AutoCloseable {
      * Loads one stage's layers, or a rank's share of them; may take long, and fetch from other
      * nodes.
      */
-    LayerSlice load(Placement placement, int stage, AllReduce allReduce);
+    LayerSlice load(Placement placement, int stage, AllReduce allReduce, LoadProgress progress);
 
     /** Loads the whole of a placement's draft model. */
     LayerSlice draft(Placement placement);
@@ -80,6 +83,10 @@ final class StageHost implements AutoCloseable {
     volatile @Nullable Head head;
     volatile @Nullable Worker worker;
     volatile String failure = "";
+
+    /** How far the loading is; empty before the first report. */
+    volatile String progress = "";
+
     long retryAtNs;
 
     /** What the head knows of where its copies go; of the thread that tells it. */
@@ -323,9 +330,43 @@ final class StageHost implements AutoCloseable {
     work.incrementAndGet();
     AllReduce allReduce = local.sums.isPresent() ? local.sums.get() : AllReduce.ALONE;
     Stage stage =
-        new Stage(slices.load(local.placement(), local.index, allReduce), work::incrementAndGet);
+        new Stage(
+            slices.load(local.placement(), local.index, allReduce, new Progress(local)),
+            work::incrementAndGet);
     work.incrementAndGet();
     return stage;
+  }
+
+  /** Says how far a loading is, now and then: what the head says of it goes to the registry. */
+  private final class Progress implements LoadProgress {
+    private final Local local;
+    private long saidNs = nanoTime.getAsLong();
+    private long saidPercent;
+
+    Progress(Local local) {
+      this.local = local;
+    }
+
+    @Override
+    public void at(long bytes, long of) {
+      long percent = of == 0 ? 100 : 100 * bytes / of;
+      long nowNs = nanoTime.getAsLong();
+      if (percent - saidPercent < PROGRESS_PERCENT || nowNs - saidNs < PROGRESS_NS) {
+        return;
+      }
+      saidNs = nowNs;
+      saidPercent = percent;
+      String replica = replica(local);
+      local.progress =
+          String.format(
+              Locale.ROOT, "node %s has %d%% of %.2f GB", cluster.self(), percent, of / 1e9);
+      log.info("{} for its layers of replica {}", local.progress, replica);
+      if (local.index == 0) {
+        status(
+            replica,
+            new ReplicaStatus(local.placed.epoch(), ReplicaStatus.LOADING, local.progress));
+      }
+    }
   }
 
   private static Drafter drafter(Local local) {
@@ -408,7 +449,9 @@ final class StageHost implements AutoCloseable {
               + cluster.self()
               + (failed
                   ? " cannot load its layers of replica " + replica + ": " + failure
-                  : " is loading its layers of replica " + replica),
+                  : " is loading its layers of replica "
+                      + replica
+                      + (local == null || local.progress.isEmpty() ? "" : ": " + local.progress)),
           "");
     }
     return local;

@@ -116,9 +116,19 @@ final class ModelStoreTest {
     stores.get("a").add("m", gguf);
     await(() -> model().holders().size() == 2);
     String third = third();
-    try (LayerSlice slice = stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE)) {
+    List<Long> here = new ArrayList<>();
+    List<Long> wanted = new ArrayList<>();
+    LoadProgress progress =
+        (bytes, of) -> {
+          here.add(bytes);
+          wanted.add(of);
+        };
+    try (LayerSlice slice =
+        stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE, progress)) {
       assertThat(slice.range()).isEqualTo(new LayerRange(2, 3));
     }
+    assertThat(wanted).hasSizeGreaterThanOrEqualTo(18).containsOnly(here.getLast());
+    assertThat(here).isSorted();
     List<String> files = filesOf(third);
     assertThat(files).filteredOn(f -> f.startsWith("tensor-")).hasSize(18);
     assertThat(files).doesNotContain("model.gguf").noneMatch(f -> f.endsWith(".part"));
@@ -130,7 +140,7 @@ final class ModelStoreTest {
     stores.get("a").add("m", gguf);
     await(() -> model().holders().size() == 2);
     String third = third();
-    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE, LoadProgress.NONE).close();
     Path parts = folder.resolve(third).resolve("data/models/" + model().digest() + "/parts");
     List<Path> tensors = new ArrayList<>();
     try (Stream<Path> files = Files.list(parts)) {
@@ -141,7 +151,7 @@ final class ModelStoreTest {
     Path part = parts.resolve(tensors.get(0).getFileName() + ".part");
     Files.write(part, Arrays.copyOf(whole, whole.length / 2));
     flipBit(tensors.get(1), 9);
-    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE, LoadProgress.NONE).close();
     assertThat(Files.readAllBytes(tensors.get(0))).isEqualTo(whole);
     assertThat(part).doesNotExist();
 
@@ -150,7 +160,7 @@ final class ModelStoreTest {
     byte[] half = Arrays.copyOf(whole, whole.length / 2);
     half[0] ^= 1;
     Files.write(part, half);
-    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE).close();
+    stores.get(third).load(placement(third, 2, 3), 0, AllReduce.ALONE, LoadProgress.NONE).close();
     assertThat(Files.readAllBytes(tensors.get(0))).isEqualTo(whole);
   }
 
@@ -170,7 +180,7 @@ final class ModelStoreTest {
     await(() -> model().holders().size() == 2);
     Path copy = folder.resolve("a/data/models/" + model().digest() + "/model.gguf");
     flipBit(copy, (int) Files.size(copy) - 200);
-    stores.get("a").load(placement("a", 0, 5), 0, AllReduce.ALONE).close();
+    stores.get("a").load(placement("a", 0, 5), 0, AllReduce.ALONE, LoadProgress.NONE).close();
     // Whichever node is quicker makes up for it.
     await(
         () ->
