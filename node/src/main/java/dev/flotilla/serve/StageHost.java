@@ -357,14 +357,11 @@ final class StageHost implements AutoCloseable {
       saidNs = nowNs;
       saidPercent = percent;
       String replica = replica(local);
-      local.progress =
-          String.format(
-              Locale.ROOT, "node %s has %d%% of %.2f GB", cluster.self(), percent, of / 1e9);
-      log.info("{} for its layers of replica {}", local.progress, replica);
+      local.progress = String.format(Locale.ROOT, "%d%% of %.2f GB", percent, of / 1e9);
+      String said = "node " + cluster.self() + " has " + local.progress + " of its layers";
+      log.info("{} of replica {}", said, replica);
       if (local.index == 0) {
-        status(
-            replica,
-            new ReplicaStatus(local.placed.epoch(), ReplicaStatus.LOADING, local.progress));
+        status(replica, new ReplicaStatus(local.placed.epoch(), ReplicaStatus.LOADING, said));
       }
     }
   }
