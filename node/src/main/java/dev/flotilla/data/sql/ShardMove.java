@@ -134,9 +134,8 @@ final class ShardMove {
   private record Begun(Stored mirroring, long epoch) {}
 
   private Begun begin(Entry entry, List<Shard> shards) {
-    Entry now = entry;
+    Stored stored = entry.stored();
     while (true) {
-      Stored stored = now.stored();
       long chosen = sharding.chosen();
       Stored mirroring =
           stored.with(
@@ -150,19 +149,15 @@ final class ShardMove {
       GridSharding.affinity(mirroring.moved());
       // The new table first: once the registry names it, every write goes there too.
       createTarget(mirroring);
-      Optional<Long> epoch = sharding.putChosen(mirroring, now.epoch(), chosen);
+      Optional<Long> epoch = sharding.putChosen(mirroring, entry.epoch(), chosen);
       if (epoch.isPresent()) {
         return new Begun(mirroring, epoch.get());
       }
       destroy(mirroring.target().orElseThrow());
       cluster.registry().sync();
-      // What the move before left may have been dropped meanwhile: the shards are the same then.
-      now =
-          sharding
-              .entry(stored.table())
-              .filter(e -> e.stored().moving().isEmpty())
-              .filter(e -> e.stored().shards().equals(stored.shards()))
-              .orElseThrow(() -> GridSharding.beingMoved(stored.table()));
+      if (sharding.entry(stored.table()).filter(e -> e.epoch() == entry.epoch()).isEmpty()) {
+        throw GridSharding.beingMoved(stored.table());
+      }
     }
   }
 
