@@ -12,9 +12,11 @@ import dev.flotilla.text.GrammarExpression.Repeat;
 import dev.flotilla.text.GrammarExpression.Rule;
 import dev.flotilla.text.GrammarExpression.Sequence;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 
 /**
  * Reads GBNF, the notation of llama.cpp's grammars ("GBNF Guide", {@code grammars/README.md} there).
@@ -33,6 +35,7 @@ final class GbnfParser {
   private static final List<Range> NOTHING = List.of();
 
   private final String source;
+  private final int[] lineStarts;
   private final Map<String, Rule> rules = new LinkedHashMap<>();
   private int at;
   private int depth;
@@ -42,6 +45,13 @@ final class GbnfParser {
 
   private GbnfParser(String source) {
     this.source = source;
+    this.lineStarts =
+        IntStream.concat(
+                IntStream.of(0),
+                IntStream.range(0, source.length())
+                    .filter(i -> source.charAt(i) == '\n')
+                    .map(i -> i + 1))
+            .toArray();
   }
 
   /**
@@ -50,10 +60,10 @@ final class GbnfParser {
    * @throws FlotillaException {@code INVALID} with the rule and the place, if it is malformed
    */
   static Map<String, Rule> rules(String source) {
-    GbnfParser parser = new GbnfParser(source);
     if (source.length() > SOURCE_LENGTH_MAX) {
       throw refused("it is longer than " + SOURCE_LENGTH_MAX + " characters");
     }
+    GbnfParser parser = new GbnfParser(source);
     parser.skip(true);
     while (parser.at < source.length()) {
       parser.rule();
@@ -77,15 +87,9 @@ final class GbnfParser {
   }
 
   private Place place(int offset) {
-    int line = 1;
-    int lineStart = 0;
-    for (int i = 0; i < offset; i++) {
-      if (source.charAt(i) == '\n') {
-        line++;
-        lineStart = i + 1;
-      }
-    }
-    return new Place(line, offset - lineStart + 1);
+    int found = Arrays.binarySearch(lineStarts, offset);
+    int line = found >= 0 ? found : -found - 2;
+    return new Place(line + 1, offset - lineStarts[line] + 1);
   }
 
   /** The next UTF-16 unit, or 0 at the end (a 0 in the text is refused wherever it matters). */
