@@ -165,6 +165,9 @@ public final class JsonSchema {
   /** The rules of {@link #shared} by what they are. */
   private final Map<String, String> sharedRules = new HashMap<>();
 
+  /** How many rules have been named after the same hint. */
+  private final Map<String, Integer> counters = new HashMap<>();
+
   private int depth;
 
   private JsonSchema(JsonNode root) {
@@ -193,7 +196,13 @@ public final class JsonSchema {
   private Grammar grammar() {
     StringBuilder text = new StringBuilder();
     rules.forEach((name, body) -> text.append(name).append(" ::= ").append(body).append('\n'));
-    return Grammar.parse(text.toString());
+    try {
+      return Grammar.parse(text.toString());
+    } catch (FlotillaException e) {
+      // Rules have the names of the places that they come from.
+      throw new FlotillaException(
+          e.code(), "the JSON schema cannot be held to: " + e.getMessage(), e.remedy(), e);
+    }
   }
 
   private static FlotillaException refused(String path, String what) {
@@ -234,8 +243,8 @@ public final class JsonSchema {
       name = "x";
     }
     String unique = name;
-    for (int i = 2; rules.containsKey(unique) || RULES.containsKey(unique); i++) {
-      unique = name + "-" + i;
+    while (rules.containsKey(unique) || RULES.containsKey(unique)) {
+      unique = name + "-" + counters.merge(name, 1, Integer::sum);
     }
     rules.put(unique, "");
     return unique;
@@ -392,6 +401,9 @@ public final class JsonSchema {
     Set<String> texts = new LinkedHashSet<>();
     Set<String> types = schema.has("type") ? types(schema, path) : Set.copyOf(TYPES);
     for (JsonNode value : values) {
+      if (value.isNumber() && !isFinite(value)) {
+        throw refused(path, "one of its numbers is too large");
+      }
       if (types.contains(typeOf(value))
           || (types.contains("number") && value.isNumber())
           || (types.contains("integer") && isWhole(value))) {
@@ -404,8 +416,14 @@ public final class JsonSchema {
     return String.join(" | ", texts);
   }
 
+  /** Whether it is a number; 1e999 is one to the reader, but has no value. */
+  private static boolean isFinite(JsonNode value) {
+    return value.isNumber()
+        && (!value.isFloatingPointNumber() || Double.isFinite(value.doubleValue()));
+  }
+
   private static boolean isWhole(JsonNode value) {
-    return value.isNumber() && value.decimalValue().stripTrailingZeros().scale() <= 0;
+    return isFinite(value) && value.decimalValue().stripTrailingZeros().scale() <= 0;
   }
 
   private static String typeOf(JsonNode value) {
@@ -463,6 +481,9 @@ public final class JsonSchema {
     }
     for (JsonNode part : parts) {
       JsonNode object = resolved(part);
+      if (!object.isObject()) {
+        throw refused(below(path, "allOf"), "only objects can be put together");
+      }
       for (Map.Entry<String, JsonNode> entry : object.properties()) {
         String keyword = entry.getKey();
         boolean simple =
@@ -761,8 +782,10 @@ public final class JsonSchema {
         schema.has("prefixItems")
             ? list(schema.path("prefixItems"), below(path, "prefixItems"))
             : List.of();
-    if (isNever(items) || (items.isMissingNode() && !prefix.isEmpty() && least <= prefix.size())) {
+    if (isNever(items)) {
       most = Math.min(most, prefix.size());
+    } else if (items.isMissingNode() && !prefix.isEmpty()) {
+      most = Math.min(most, Math.max(least, prefix.size()));
     }
     if (most < least) {
       throw refused(path, "an array of at least " + least + " and at most " + most + " is none");
@@ -877,7 +900,7 @@ public final class JsonSchema {
       if (value.isMissingNode()) {
         continue;
       }
-      if (!value.isNumber() || value.decimalValue().abs().compareTo(end) > 0) {
+      if (!isFinite(value) || value.decimalValue().abs().compareTo(end) > 0) {
         throw refused(
             below(path, keyword), "it is a number of at most " + INTEGER_DIGITS + " digits");
       }
