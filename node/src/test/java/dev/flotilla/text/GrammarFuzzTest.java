@@ -46,6 +46,7 @@ class GrammarFuzzTest {
       follow(Grammar.parse(new String(file, StandardCharsets.UTF_8)));
     } catch (FlotillaException e) {
       assertThat(e.code()).isEqualTo(Code.INVALID);
+      assertThat(e).hasMessageNotContaining("no token with which");
     }
   }
 
@@ -61,7 +62,7 @@ class GrammarFuzzTest {
       follow(JsonSchema.grammar(schema));
     } catch (FlotillaException e) {
       assertThat(e.code()).isEqualTo(Code.INVALID);
-      assertThat(e).hasMessageNotContaining("the grammar is malformed");
+      assertThat(e).hasMessageNotContainingAny("the grammar is malformed", "no token with which");
     }
   }
 }

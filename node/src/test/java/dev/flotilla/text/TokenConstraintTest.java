@@ -6,7 +6,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
-import dev.flotilla.Json;
 import dev.flotilla.text.TokenConstraint.State;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -100,7 +99,7 @@ class TokenConstraintTest {
       if (mask.contains(vocabulary.ends[0])) {
         return vocabulary.ends[0];
       }
-      for (char c : "}]\"le0".toCharArray()) {
+      for (char c : "\"}]le0".toCharArray()) {
         if (mask.contains(c)) {
           return c;
         }
@@ -281,7 +280,6 @@ class TokenConstraintTest {
 
   @Test
   void aMaskThatWouldCostTooMuchIsRefusedWhateverIsRemembered() {
-    // Two thousand ways at once, over a vocabulary of all pairs and triples of these letters.
     List<byte[]> tokens = new ArrayList<>();
     tokens.add(new byte[0]);
     for (int i = 0; i < 400_000; i++) {
@@ -289,13 +287,11 @@ class TokenConstraintTest {
     }
     TokenConstraint constraint =
         new TokenConstraint(
-            Grammar.parse("root ::= d? (d? d{1000}){0,2} d*\nd ::= d1?\nd1 ::= [0-9]"),
+            Grammar.parse("root ::= ([0-9]?){900}"),
             new TokenTrie(tokens),
             0);
     assertThatThrownBy(
-            () -> {
-              constraint.allowed(constraint.start());
-            })
+            () -> constraint.allowed(constraint.start()))
         .hasMessageContaining("too many ways");
   }
 
@@ -309,7 +305,6 @@ class TokenConstraintTest {
       String text = walk(constraint, vocabulary, random, random.nextInt(80)).text();
       JsonNode value = JsonSchemaTest.LENIENT.readTree(text);
       assertThat(value.isObject()).as("seed %d: %s", seed, text).isTrue();
-      assertThat(Json.MAPPER.writeValueAsString(text)).as("no character was cut").doesNotContain("\uFFFD");
     }
   }
 }
