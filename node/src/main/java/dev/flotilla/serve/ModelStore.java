@@ -380,12 +380,44 @@ public final class ModelStore implements AutoCloseable {
     }
     Manifest manifest = manifest(model);
     Path head = place(model.digest()).resolve(PARTS).resolve("head");
-    fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256(), LoadProgress.NONE);
+    try {
+      fetch(model, head, 0, manifest.headerBytes(), manifest.headerSha256(), LoadProgress.NONE);
+    } catch (FlotillaException e) {
+      if (e.code() != FlotillaException.Code.STORAGE) {
+        throw e;
+      }
+      log.warn(
+          "node {} has the beginning of {} in memory only: {}",
+          cluster.self(),
+          model.name(),
+          e.explanation());
+      return headerInMemory(model, manifest);
+    }
     try {
       return GgufHeader.parse(model.name(), Files.readAllBytes(head), model.bytes());
     } catch (IOException e) {
       throw DurableFiles.failure("cannot read " + head, e);
     }
+  }
+
+  /** A request for a model takes its beginning, not its layers: no room on the disk is needed. */
+  private GgufHeader headerInMemory(ModelRecord model, Manifest manifest) {
+    byte[] content =
+        fromAnyHolder(
+            model,
+            holder -> {
+              byte[] read =
+                  read(
+                      holder,
+                      model.digest(),
+                      ReadRequest.Part.FILE,
+                      Math.toIntExact(manifest.headerBytes()));
+              if (!DurableFiles.sha256(read).equals(manifest.headerSha256())) {
+                throw damaged("the beginning of " + model.name(), holder);
+              }
+              return read;
+            });
+    return GgufHeader.parse(model.name(), content, model.bytes());
   }
 
   private Manifest manifest(ModelRecord model) {
@@ -414,21 +446,24 @@ public final class ModelStore implements AutoCloseable {
         log.warn("node {}: {} is damaged and fetched again", cluster.self(), file);
       }
       byte[] content = fromAnyHolder(model, holder -> readManifest(holder, model));
-      DurableFiles.write(file, content);
+      keep(file, content);
       return Json.read(content, Manifest.class);
     } catch (IOException e) {
       throw DurableFiles.failure("cannot read " + file, e);
     }
   }
 
+  /** For the next start; without, it is fetched again. */
+  private void keep(Path file, byte[] content) {
+    try {
+      DurableFiles.write(file, content);
+    } catch (FlotillaException e) {
+      log.warn("node {} goes on without {}: {}", cluster.self(), file, e.explanation());
+    }
+  }
+
   private byte[] readManifest(String holder, ModelRecord model) {
-    ByteArrayOutputStream content = new ByteArrayOutputStream();
-    ByteString chunk;
-    do {
-      chunk = read(holder, model.digest(), ReadRequest.Part.MANIFEST, content.size(), CHUNK_BYTES);
-      content.writeBytes(chunk.toByteArray());
-    } while (chunk.size() == CHUNK_BYTES);
-    byte[] bytes = content.toByteArray();
+    byte[] bytes = read(holder, model.digest(), ReadRequest.Part.MANIFEST, Integer.MAX_VALUE);
     if (!DurableFiles.sha256(bytes).equals(model.manifestDigest())) {
       throw damaged("the manifest of " + model.name(), holder);
     }
@@ -666,6 +701,18 @@ public final class ModelStore implements AutoCloseable {
       }
     }
     throw last;
+  }
+
+  /** The beginning of a part, all of it at most. */
+  private byte[] read(String holder, String digest, ReadRequest.Part part, int max) {
+    ByteArrayOutputStream content = new ByteArrayOutputStream();
+    ByteString chunk;
+    do {
+      int length = Math.min(CHUNK_BYTES, max - content.size());
+      chunk = read(holder, digest, part, content.size(), length);
+      content.writeBytes(chunk.toByteArray());
+    } while (chunk.size() == CHUNK_BYTES && content.size() < max);
+    return content.toByteArray();
   }
 
   private ByteString read(

@@ -135,6 +135,26 @@ final class ModelStoreTest {
     assertThat(stores.get(third).metadata("m")).containsEntry("general.name", "random");
   }
 
+  /** Its streams come from other nodes; only what it would compute itself needs its disk. */
+  @Test
+  void aNodeThatCannotWriteKnowsTheModelAllTheSame() throws Exception {
+    stores.get("a").add("m", gguf);
+    await(() -> model().holders().size() == 2);
+    String third = third();
+    Path models = folder.resolve(third).resolve("data/models");
+    Files.createDirectories(models);
+    Files.writeString(models.resolve(model().digest()), "where the folder should be");
+    assertThat(stores.get(third).metadata("m")).containsEntry("general.name", "random");
+    assertThatThrownBy(
+            () ->
+                stores
+                    .get(third)
+                    .load(placement(third, 2, 3), 0, AllReduce.ALONE, LoadProgress.NONE))
+        .isInstanceOfSatisfying(
+            FlotillaException.class,
+            e -> assertThat(e.code()).isEqualTo(FlotillaException.Code.STORAGE));
+  }
+
   @Test
   void aFetchThatWasCutGoesOnAndADamagedPartIsFetchedAgain() throws Exception {
     stores.get("a").add("m", gguf);

@@ -705,6 +705,7 @@ public final class GridSharding implements Sharding {
 
   @Override
   public void split(String table, String at) {
+    cluster.registry().sync(); // a move that another node has just ended is seen
     Entry entry = required(table);
     Stored stored = entry.stored();
     if (stored.strategy() != Strategy.RANGE) {
@@ -730,6 +731,7 @@ public final class GridSharding implements Sharding {
 
   @Override
   public void move(String table, int shard, List<String> nodes) {
+    cluster.registry().sync();
     Entry entry = required(table);
     List<Shard> shards = new ArrayList<>(entry.stored().shards());
     if (shard < 0 || shard >= shards.size()) {

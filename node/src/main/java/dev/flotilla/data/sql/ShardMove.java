@@ -134,8 +134,9 @@ final class ShardMove {
   private record Begun(Stored mirroring, long epoch) {}
 
   private Begun begin(Entry entry, List<Shard> shards) {
-    Stored stored = entry.stored();
+    Entry now = entry;
     while (true) {
+      Stored stored = now.stored();
       long chosen = sharding.chosen();
       Stored mirroring =
           stored.with(
@@ -149,15 +150,19 @@ final class ShardMove {
       GridSharding.affinity(mirroring.moved());
       // The new table first: once the registry names it, every write goes there too.
       createTarget(mirroring);
-      Optional<Long> epoch = sharding.putChosen(mirroring, entry.epoch(), chosen);
+      Optional<Long> epoch = sharding.putChosen(mirroring, now.epoch(), chosen);
       if (epoch.isPresent()) {
         return new Begun(mirroring, epoch.get());
       }
       destroy(mirroring.target().orElseThrow());
       cluster.registry().sync();
-      if (sharding.entry(stored.table()).filter(e -> e.epoch() == entry.epoch()).isEmpty()) {
-        throw GridSharding.beingMoved(stored.table());
-      }
+      // What the move before left may have been dropped meanwhile: the shards are the same then.
+      now =
+          sharding
+              .entry(stored.table())
+              .filter(e -> e.stored().moving().isEmpty())
+              .filter(e -> e.stored().shards().equals(stored.shards()))
+              .orElseThrow(() -> GridSharding.beingMoved(stored.table()));
     }
   }
 
