@@ -137,7 +137,7 @@ final class GrammarBench implements Callable<Integer> {
     if (model.isPresent()) {
       try (GgufFile file = GgufFile.open(model.get());
           Tokenizer tokenizer =
-              Tokenizer.fromGguf(file.metadata(), model.get().toString())) {
+              Tokenizer.fromGguf(file.header().metadata(), model.get().toString())) {
         TokenTrie trie = tokenizer.tokenTrie();
         for (int b = 0; b < 128; b++) {
           int[] ids = tokenizer.encode(Character.toString(b));
