@@ -123,44 +123,37 @@ final class SchemaPattern {
   private String atom() {
     int start = at;
     int c = take();
-    switch (c) {
-      case '.' -> {
-        return characters(LINE_ENDS, true);
-      }
-      case '[' -> {
-        return characterClass();
-      }
-      case '(' -> {
-        if (peek() == '?') {
-          if (!pattern.startsWith("?:", at)) {
-            at = start;
-            throw unsupported();
-          }
-          at += 2;
-        }
-        if (++depth > DEPTH_MAX) {
-          throw refused.apply("more than " + DEPTH_MAX + " groups are open");
-        }
-        String inside = choice();
-        if (peek() != ')') {
-          throw peek() < 0 ? refused.apply("a group has no end") : unsupported();
-        }
-        at++;
-        depth--;
-        return "(" + inside + ")";
-      }
-      case '\\' -> {
-        List<Range> set = set();
-        return characters(set, false);
-      }
+    return switch (c) {
+      case '.' -> characters(LINE_ENDS, true);
+      case '[' -> characterClass();
+      case '(' -> group(start);
+      case '\\' -> characters(set(), false);
       case '^', '*', '+', '?', '{', '}', ']' -> {
         at = start;
         throw unsupported();
       }
-      default -> {
-        return characters(List.of(new Range(c, c)), false);
+      default -> characters(one(c), false);
+    };
+  }
+
+  private String group(int start) {
+    if (peek() == '?') {
+      if (!pattern.startsWith("?:", at)) {
+        at = start;
+        throw unsupported();
       }
+      at += 2;
     }
+    if (++depth > DEPTH_MAX) {
+      throw refused.apply("more than " + DEPTH_MAX + " groups are open");
+    }
+    String inside = choice();
+    if (peek() != ')') {
+      throw peek() < 0 ? refused.apply("a group has no end") : unsupported();
+    }
+    at++;
+    depth--;
+    return "(" + inside + ")";
   }
 
   private String characters(List<Range> ranges, boolean negated) {
