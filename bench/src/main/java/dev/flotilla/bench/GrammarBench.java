@@ -22,8 +22,8 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
 /**
- * What holding answers to a grammar costs: its compilation, and the mask of a token, made (cold) and
- * remembered, at places of a JSON answer.
+ * What holding answers to a grammar costs: its compilation, and the mask of a token, made (cold)
+ * and remembered, at places of a JSON answer.
  */
 @Command(
     name = "grammar",

@@ -19,9 +19,9 @@ import java.util.Map;
 import java.util.stream.IntStream;
 
 /**
- * Reads GBNF, the notation of llama.cpp's grammars ("GBNF Guide", {@code grammars/README.md} there).
- * Whatever that guide says of characters is here; its tokens ({@code <think>}, {@code <[1000]>})
- * are refused, for a grammar here knows no vocabulary.
+ * Reads GBNF, the notation of llama.cpp's grammars ("GBNF Guide", {@code grammars/README.md}
+ * there). Whatever that guide says of characters is here; its tokens ({@code <think>}, {@code
+ * <[1000]>}) are refused, for a grammar here knows no vocabulary.
  */
 final class GbnfParser {
 

@@ -45,7 +45,9 @@ final class GrammarAutomaton {
 
   private static final int EDGES_MAX = 400_000;
 
-  /** Below the 200 that our own reader of JSON takes: each level of JSON is one of these at least. */
+  /**
+   * Below the 200 that our own reader of JSON takes: each level of JSON is one of these at least.
+   */
   static final int DEPTH_MAX = 128;
 
   /** How many ways a text may be going at once. */
@@ -615,7 +617,7 @@ final class GrammarAutomaton {
     /**
      * How many frames the shallowest way from each node to its rule's end pushes; unknown where
      * there is no way. Level by level, backwards from the ends: a call counts as an edge as soon as
-     * the rule that it calls can be ended one level below.
+     * the rule that it calls can be ended one level below, on the same level if it pushes nothing.
      */
     int[] needs() {
       int[] levels = new int[built.nodes];
@@ -631,6 +633,12 @@ final class GrammarAutomaton {
           int node = work.removeLast();
           if (startOf[node] >= 0) {
             endable.add(startOf[node]);
+            for (int e = firstCall[startOf[node]]; e >= 0; e = nextCall[e]) {
+              if (onlyReturns[built.target[e]] && levels[built.from[e]] == UNKNOWN) {
+                levels[built.from[e]] = level;
+                work.add(built.from[e]);
+              }
+            }
           }
           for (int e = firstInto[node]; e >= 0; e = nextInto[e]) {
             boolean passable =

@@ -53,14 +53,12 @@ sealed interface GrammarExpression {
    */
   static List<Range> normalised(List<Range> ranges, boolean negated) {
     List<Range> sorted = new ArrayList<>(ranges);
-    sorted.sort(
-        java.util.Comparator.comparingInt(Range::first).thenComparingInt(Range::last));
+    sorted.sort(java.util.Comparator.comparingInt(Range::first).thenComparingInt(Range::last));
     List<Range> merged = new ArrayList<>();
     for (Range range : sorted) {
       Range last = merged.isEmpty() ? null : merged.getLast();
       if (last != null && range.first() <= last.last() + 1) {
-        merged.set(
-            merged.size() - 1, new Range(last.first(), Math.max(last.last(), range.last())));
+        merged.set(merged.size() - 1, new Range(last.first(), Math.max(last.last(), range.last())));
       } else {
         merged.add(range);
       }

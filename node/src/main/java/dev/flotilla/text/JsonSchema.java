@@ -43,9 +43,9 @@ import org.jspecify.annotations.Nullable;
  * </ul>
  *
  * <p>A keyword that would change the answer and is not supported is refused with its place in the
- * schema, as is {@code oneOf} unless its branches obviously exclude one another. A {@code format} of
- * strings is held to, as OpenAI does, or refused. A grammar cannot count names, so where names are
- * free one may come twice.
+ * schema, as is {@code oneOf} unless its branches obviously exclude one another. A {@code format}
+ * of strings is held to, as OpenAI does, or refused. A grammar cannot count names, so where names
+ * are free one may come twice.
  */
 public final class JsonSchema {
 
@@ -98,8 +98,7 @@ public final class JsonSchema {
           Map.entry("json-string", "\"\\\"\" json-char* \"\\\"\""),
           // RFC 8259, section 7; escapes of halves of surrogate pairs only as pairs.
           Map.entry(
-              "json-char",
-              "[^\"\\\\\\x00-\\x1F] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" json-escape)"),
+              "json-char", "[^\"\\\\\\x00-\\x1F] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" json-escape)"),
           Map.entry(
               "json-escape",
               "[0-9a-cA-CefEF] json-hex{3} | [dD] [0-7] json-hex{2}"
@@ -141,7 +140,8 @@ public final class JsonSchema {
                   + " json-hex{12}"),
           Map.entry("format-ipv4", "format-byte (\".\" format-byte){3}"),
           Map.entry(
-              "format-byte", "[0-9] | [1-9] [0-9] | \"1\" [0-9]{2} | \"2\" [0-4] [0-9] | \"25\" [0-5]"),
+              "format-byte",
+              "[0-9] | [1-9] [0-9] | \"1\" [0-9]{2} | \"2\" [0-4] [0-9] | \"25\" [0-5]"),
           Map.entry("format-ipv6", "json-hex{1,4} (\":\" json-hex{1,4}){7}"),
           Map.entry("format-hostname", "format-label (\".\" format-label){0,3}"),
           Map.entry("format-label", "[a-z] ([a-z0-9] | \"-\" [a-z0-9]){0,30}"),
@@ -151,8 +151,7 @@ public final class JsonSchema {
           Map.entry("format-atom", "[A-Za-z0-9_+-]{1,20}"));
 
   private static final Set<String> FORMATS =
-      Set.of(
-          "date-time", "date", "time", "duration", "uuid", "ipv4", "ipv6", "hostname", "email");
+      Set.of("date-time", "date", "time", "duration", "uuid", "ipv4", "ipv6", "hostname", "email");
 
   private final JsonNode root;
 
@@ -177,8 +176,8 @@ public final class JsonSchema {
   /**
    * The grammar of the texts that validate against a schema.
    *
-   * @throws FlotillaException {@code INVALID}, with the place in the schema, if it is malformed, has
-   *     a keyword that is not supported, allows no value, or is larger than a grammar may be
+   * @throws FlotillaException {@code INVALID}, with the place in the schema, if it is malformed,
+   *     has a keyword that is not supported, allows no value, or is larger than a grammar may be
    */
   public static Grammar grammar(JsonNode schema) {
     JsonSchema conversion = new JsonSchema(schema);

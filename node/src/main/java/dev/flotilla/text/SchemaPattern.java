@@ -18,8 +18,7 @@ final class SchemaPattern {
   private static final int DEPTH_MAX = 20;
   private static final List<Range> DIGITS = List.of(new Range('0', '9'));
   private static final List<Range> WORD =
-      List.of(
-          new Range('0', '9'), new Range('A', 'Z'), new Range('_', '_'), new Range('a', 'z'));
+      List.of(new Range('0', '9'), new Range('A', 'Z'), new Range('_', '_'), new Range('a', 'z'));
   private static final List<Range> SPACE =
       List.of(
           new Range('\t', '\r'),
@@ -287,8 +286,7 @@ final class SchemaPattern {
     }
     String number = pattern.substring(start, at);
     if (number.isEmpty() || number.length() > 5 || toInt(number) > GbnfParser.REPETITION_MAX) {
-      throw refused.apply(
-          "what is in braces is a number from 0 to " + GbnfParser.REPETITION_MAX);
+      throw refused.apply("what is in braces is a number from 0 to " + GbnfParser.REPETITION_MAX);
     }
     return number;
   }

@@ -13,9 +13,10 @@ import org.jspecify.annotations.Nullable;
  * Which tokens may come next, so that a text is one of a grammar. Safe on all threads; one at a
  * time is at work.
  *
- * <p>States and masks follow from the grammar, the vocabulary and the tokens so far alone, so a text
- * that goes on elsewhere is held to the same. Whatever tokens are allowed, the text can be ended
- * behind them, if the vocabulary has each byte as a token (as all have that can spell any text).
+ * <p>States and masks follow from the grammar, the vocabulary and the tokens so far alone, so a
+ * text that goes on elsewhere is held to the same. Whatever tokens are allowed, the text can be
+ * ended behind them, if the vocabulary has each byte as a token (as all have that can spell any
+ * text).
  *
  * <p>The grammar's automaton is made deterministic as it is used: a state remembers the states that
  * the classes of bytes lead to. In a string of JSON nearly all bytes lead to the state itself, so
@@ -28,8 +29,8 @@ public final class TokenConstraint {
   private static final int MASK_BYTES_MAX = 8 << 20;
 
   /**
-   * What a mask may cost, in ways followed over nodes of the vocabulary: a second or so. Counted
-   * as if nothing was remembered, so that it does not depend on what was.
+   * What a mask may cost, in ways followed over nodes of the vocabulary: a second or so. Counted as
+   * if nothing was remembered, so that it does not depend on what was.
    */
   private static final long COST_MAX = 256L << 20;
 

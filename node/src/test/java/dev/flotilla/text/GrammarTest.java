@@ -117,12 +117,14 @@ class GrammarTest {
 
   @Test
   void rulesNestToABoundAndCanAlwaysBeEnded() {
-    Grammar grammar = Grammar.parse("root ::= \"(\" (root | \"[\" odd \"]\") \")\" | \"x\"\nodd ::= root");
+    Grammar grammar =
+        Grammar.parse("root ::= \"(\" (root | \"[\" odd \"]\") \")\" | \"x\"\nodd ::= root");
     int deepest = GrammarAutomaton.DEPTH_MAX;
     String open = "(".repeat(deepest);
     assertThat(is(grammar, open + "x" + ")".repeat(deepest))).isTrue();
     assertThat(is(grammar, "(" + open + "x" + ")".repeat(deepest + 1))).isFalse();
-    Grammar needsTwo = Grammar.parse("root ::= \"(\" root \")\" | a \"!\"\na ::= b \"?\"\nb ::= \"x\"");
+    Grammar needsTwo =
+        Grammar.parse("root ::= \"(\" root \")\" | a \"!\"\na ::= b \"?\"\nb ::= \"x\"");
     assertThat(is(needsTwo, "(".repeat(deepest - 2) + "x?!" + ")".repeat(deepest - 2))).isTrue();
     GrammarAutomaton automaton = needsTwo.automaton();
     GrammarAutomaton.Configurations at = automaton.start();
@@ -185,7 +187,8 @@ class GrammarTest {
   }
 
   private static int codePoint(Random random, int[] borders) {
-    int c = random.nextBoolean() ? borders[random.nextInt(borders.length)] : random.nextInt(0x110000);
+    int c =
+        random.nextBoolean() ? borders[random.nextInt(borders.length)] : random.nextInt(0x110000);
     return c >= 0xD800 && c <= 0xDFFF ? 'x' : c;
   }
 

@@ -233,8 +233,7 @@ class TokenConstraintTest {
     Vocabulary vocabulary = new Vocabulary(random);
     TokenConstraint here = vocabulary.constraint(JsonSchema.anyObject());
     Walk walk = walk(here, vocabulary, random, 60);
-    TokenConstraint there =
-        vocabulary.constraint(Grammar.parse(JsonSchema.anyObject().source()));
+    TokenConstraint there = vocabulary.constraint(Grammar.parse(JsonSchema.anyObject().source()));
     State a = here.start();
     State b = there.start();
     for (int token : walk.tokens()) {
@@ -269,7 +268,8 @@ class TokenConstraintTest {
   @Test
   void aVocabularyThatCannotSpellTheTextIsAnError() {
     TokenTrie letters =
-        new TokenTrie(List.of(new byte[] {'a'}, new byte[] {'b'}, new byte[0], new byte[] {'a', 'b'}));
+        new TokenTrie(
+            List.of(new byte[] {'a'}, new byte[] {'b'}, new byte[0], new byte[] {'a', 'b'}));
     TokenConstraint constraint = new TokenConstraint(Grammar.parse("root ::= \"ac\""), letters, 2);
     State state = constraint.after(constraint.start(), 0);
     assertThatThrownBy(() -> constraint.allowed(state))
@@ -286,12 +286,8 @@ class TokenConstraintTest {
       tokens.add(Integer.toString(i + 1_000_000).getBytes(StandardCharsets.UTF_8));
     }
     TokenConstraint constraint =
-        new TokenConstraint(
-            Grammar.parse("root ::= ([0-9]?){900}"),
-            new TokenTrie(tokens),
-            0);
-    assertThatThrownBy(
-            () -> constraint.allowed(constraint.start()))
+        new TokenConstraint(Grammar.parse("root ::= ([0-9]?){900}"), new TokenTrie(tokens), 0);
+    assertThatThrownBy(() -> constraint.allowed(constraint.start()))
         .hasMessageContaining("too many ways");
   }
 
