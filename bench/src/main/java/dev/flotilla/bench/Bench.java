@@ -28,6 +28,7 @@ import picocli.CommandLine.Command;
       LoadBench.class,
       KernelsBench.class,
       AgreeBench.class,
+      GrammarBench.class,
       CommandLine.HelpCommand.class
     },
     mixinStandardHelpOptions = true)

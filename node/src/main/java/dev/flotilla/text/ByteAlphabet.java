@@ -29,6 +29,11 @@ final class ByteAlphabet {
     return CHARACTER_OF_BYTE[unsignedByte];
   }
 
+  /** The byte that a character stands for; of those that {@link #spells} takes only. */
+  static byte byteOf(char character) {
+    return (byte) BYTE_OF_CHARACTER[character];
+  }
+
   /** Whether every character of the token stands for a byte. */
   static boolean spells(String token) {
     for (int i = 0; i < token.length(); i++) {

@@ -38,6 +38,7 @@ public final class Tokenizer implements AutoCloseable {
   private final HuggingFaceTokenizer continuing;
   private final SpecialTokens specialTokens;
   private final int vocabularySize;
+  private final Optional<List<byte[]>> tokenBytes;
 
   /** Held for reading by every use, for writing by close: native memory must outlive its users. */
   private final ReentrantReadWriteLock lifetime = new ReentrantReadWriteLock();
@@ -48,6 +49,7 @@ public final class Tokenizer implements AutoCloseable {
     TokenizerCheck.Checked checked = TokenizerCheck.check(json, source);
     vocabularySize = checked.vocabularySize();
     specialTokens = new SpecialTokens(checked.specialTokens());
+    tokenBytes = TokenBytes.of(json, vocabularySize);
     json.putNull("truncation");
     json.putNull("padding");
     whole = load(json, source);
@@ -136,6 +138,22 @@ public final class Tokenizer implements AutoCloseable {
   /** One more than the highest id. */
   public int vocabularySize() {
     return vocabularySize;
+  }
+
+  /**
+   * The tokens by the bytes that they add to a text, for {@link TokenConstraint}; made anew by each
+   * call, in the time of some masks.
+   *
+   * @throws FlotillaException {@code INVALID} if bytes depend on a token's neighbours (WordPiece)
+   */
+  public TokenTrie tokenTrie() {
+    return new TokenTrie(
+        tokenBytes.orElseThrow(
+            () ->
+                new FlotillaException(
+                    Code.INVALID,
+                    "this model's tokens have no bytes of their own, so no grammar can be held to",
+                    "Leave out the grammar, or use a model that generates text.")));
   }
 
   /** The id of a special (or otherwise added) token by its text. */

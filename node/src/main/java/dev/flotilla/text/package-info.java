@@ -1,5 +1,6 @@
 /**
- * From text to token ids and back: tokenizers, BPE training, chat templates.
+ * From text to token ids and back: tokenizers, BPE training, chat templates; and which tokens may
+ * come next in a text that is held to a grammar or a JSON schema.
  *
  * <p>Knows nothing of weights, files of weights, HTTP or other machines.
  */
