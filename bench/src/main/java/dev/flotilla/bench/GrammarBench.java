@@ -138,7 +138,7 @@ final class GrammarBench implements Callable<Integer> {
       try (GgufFile file = GgufFile.open(model.get());
           Tokenizer tokenizer =
               Tokenizer.fromGguf(file.header().metadata(), model.get().toString())) {
-        TokenTrie trie = tokenizer.tokenTrie();
+        TokenTrie trie = Tokenizer.tokenTrie(file.header().metadata(), model.get().toString());
         for (int b = 0; b < 128; b++) {
           int[] ids = tokenizer.encode(Character.toString(b));
           idOf[b] = ids[ids.length - 1];

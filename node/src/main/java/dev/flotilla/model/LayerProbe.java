@@ -16,6 +16,7 @@ import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.BooleanSupplier;
+import java.util.function.DoubleSupplier;
 import java.util.function.LongSupplier;
 import java.util.stream.IntStream;
 
@@ -214,11 +215,16 @@ public final class LayerProbe {
 
   /** Seconds of a step of so many rows behind so many positions, once it gets no faster. */
   private double seconds(LayerSlice slice, int rows, int position) {
-    double before = passes(slice, rows, position);
-    double now = passes(slice, rows, position);
+    return steady(() -> passes(slice, rows, position));
+  }
+
+  /** The least of what is measured again and again, until it gets no faster: code warms up. */
+  public static double steady(DoubleSupplier seconds) {
+    double before = seconds.getAsDouble();
+    double now = seconds.getAsDouble();
     for (int i = 2; i < REPEATS_MAX && now < before * STEADY; i++) {
       before = now;
-      now = passes(slice, rows, position);
+      now = seconds.getAsDouble();
     }
     return Math.min(before, now);
   }

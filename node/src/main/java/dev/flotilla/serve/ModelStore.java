@@ -51,6 +51,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.LongConsumer;
 import java.util.function.Supplier;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -521,16 +522,7 @@ public final class ModelStore implements AutoCloseable {
     Path whole = place(model.digest()).resolve(WHOLE);
     long all = tensors.stream().mapToLong(TensorPart::bytes).sum();
     if (Files.exists(whole)) {
-      long here = 0;
-      Optional<TensorPart> damaged = Optional.empty();
-      for (TensorPart tensor : tensors) {
-        if (!verified(whole, tensor.offset(), tensor.bytes(), tensor.sha256())) {
-          damaged = Optional.of(tensor);
-          break;
-        }
-        here += tensor.bytes();
-        progress.at(here, all);
-      }
+      Optional<TensorPart> damaged = firstDamaged(whole, tensors, here -> progress.at(here, all));
       if (damaged.isEmpty()) {
         return GgufFile.open(whole);
       }
@@ -552,6 +544,20 @@ public final class ModelStore implements AutoCloseable {
         name ->
             Optional.ofNullable(locations.get(name))
                 .orElseThrow(() -> new IllegalStateException("tensor " + name + " not foreseen")));
+  }
+
+  /** Reads tensors of a whole file until one does not match its hash. */
+  private static Optional<TensorPart> firstDamaged(
+      Path whole, List<TensorPart> tensors, LongConsumer onVerified) {
+    long here = 0;
+    for (TensorPart tensor : tensors) {
+      if (!verified(whole, tensor.offset(), tensor.bytes(), tensor.sha256())) {
+        return Optional.of(tensor);
+      }
+      here += tensor.bytes();
+      onVerified.accept(here);
+    }
+    return Optional.empty();
   }
 
   private void discardWhole(Path whole, TensorPart tensor) {

@@ -60,8 +60,6 @@ public final class Profiler implements AutoCloseable {
   private static final int ECHOES_MIN = 15;
   private static final int ECHOES_MAX = 300;
   private static final long ROUND_NS = TimeUnit.MILLISECONDS.toNanos(300);
-  private static final int ROUNDS_MAX = 12;
-  private static final double STEADY = 0.9;
   private static final int HIDDEN_BYTES = 8 << 10;
   private static final int LARGE_BYTES = 1 << 20;
   private static final int ECHO_S = 5;
@@ -294,13 +292,7 @@ public final class Profiler implements AutoCloseable {
   /** Median seconds there and back, once it gets no faster: at first it is code that takes time. */
   private double echo(ManagedChannel channel, int bytes) {
     Echoed message = Echoed.newBuilder().setContent(ByteString.copyFrom(new byte[bytes])).build();
-    double before = echoes(channel, message);
-    double now = echoes(channel, message);
-    for (int i = 2; i < ROUNDS_MAX && now < before * STEADY; i++) {
-      before = now;
-      now = echoes(channel, message);
-    }
-    return Math.min(before, now);
+    return LayerProbe.steady(() -> echoes(channel, message));
   }
 
   /** As many as a round's time lets through, within bounds. */

@@ -38,7 +38,6 @@ public final class Tokenizer implements AutoCloseable {
   private final HuggingFaceTokenizer continuing;
   private final SpecialTokens specialTokens;
   private final int vocabularySize;
-  private final Optional<List<byte[]>> tokenBytes;
 
   /** Held for reading by every use, for writing by close: native memory must outlive its users. */
   private final ReentrantReadWriteLock lifetime = new ReentrantReadWriteLock();
@@ -49,7 +48,6 @@ public final class Tokenizer implements AutoCloseable {
     TokenizerCheck.Checked checked = TokenizerCheck.check(json, source);
     vocabularySize = checked.vocabularySize();
     specialTokens = new SpecialTokens(checked.specialTokens());
-    tokenBytes = TokenBytes.of(json, vocabularySize);
     json.putNull("truncation");
     json.putNull("padding");
     whole = load(json, source);
@@ -82,9 +80,13 @@ public final class Tokenizer implements AutoCloseable {
    * @throws FlotillaException {@code BAD_FILE} if it is malformed
    */
   public static Tokenizer fromJson(String json, String source) {
+    return new Tokenizer(parsed(json, source), source);
+  }
+
+  private static ObjectNode parsed(String json, String source) {
     try {
       if (Json.MAPPER.readTree(json) instanceof ObjectNode object) {
-        return new Tokenizer(object, source);
+        return object;
       }
       throw new FlotillaException(
           Code.BAD_FILE, "the tokenizer of " + source + " is no JSON object", "Fetch it again.");
@@ -105,10 +107,35 @@ public final class Tokenizer implements AutoCloseable {
    * @throws FlotillaException {@code BAD_FILE} if it is malformed or of an unknown kind
    */
   public static Tokenizer fromGguf(Map<String, Object> metadata, String source) {
-    if (metadata.get(GGUF_JSON) instanceof String json) {
-      return fromJson(json, source);
-    }
-    return new Tokenizer(GgufVocabulary.tokenizerJson(metadata, source), source);
+    return new Tokenizer(ggufJson(metadata, source), source);
+  }
+
+  private static ObjectNode ggufJson(Map<String, Object> metadata, String source) {
+    return metadata.get(GGUF_JSON) instanceof String json
+        ? parsed(json, source)
+        : GgufVocabulary.tokenizerJson(metadata, source);
+  }
+
+  /**
+   * The tokens of a GGUF file by the bytes that they add to a text, for {@link TokenConstraint}.
+   * Some MB, and as long as some masks to make: for models whose answers are held to grammars.
+   *
+   * @param source what to call the file in messages
+   * @throws FlotillaException as {@link #fromGguf}, and {@code INVALID} if bytes depend on a
+   *     token's neighbours (WordPiece)
+   */
+  public static TokenTrie tokenTrie(Map<String, Object> metadata, String source) {
+    ObjectNode json = ggufJson(metadata, source);
+    return new TokenTrie(
+        TokenBytes.of(json, TokenizerCheck.check(json, source).vocabularySize())
+            .orElseThrow(
+                () ->
+                    new FlotillaException(
+                        Code.INVALID,
+                        "the tokens of "
+                            + source
+                            + " have no bytes of their own, so no grammar can be held to",
+                        "Leave out the grammar, or use a model that generates text.")));
   }
 
   /**
@@ -138,22 +165,6 @@ public final class Tokenizer implements AutoCloseable {
   /** One more than the highest id. */
   public int vocabularySize() {
     return vocabularySize;
-  }
-
-  /**
-   * The tokens by the bytes that they add to a text, for {@link TokenConstraint}; made anew by each
-   * call, in the time of some masks.
-   *
-   * @throws FlotillaException {@code INVALID} if bytes depend on a token's neighbours (WordPiece)
-   */
-  public TokenTrie tokenTrie() {
-    return new TokenTrie(
-        tokenBytes.orElseThrow(
-            () ->
-                new FlotillaException(
-                    Code.INVALID,
-                    "this model's tokens have no bytes of their own, so no grammar can be held to",
-                    "Leave out the grammar, or use a model that generates text.")));
   }
 
   /** The id of a special (or otherwise added) token by its text. */
