@@ -30,12 +30,12 @@ class HouseTest {
           Map.entry("cluster", Set.of()),
           Map.entry("data", Set.of("cluster")),
           Map.entry("plan", Set.of("model")),
-          Map.entry("serve", Set.of("model", "plan", "cluster")),
+          Map.entry("serve", Set.of("text", "model", "plan", "cluster")),
           Map.entry("train", Set.of("tensor", "text", "model", "plan", "cluster", "data")),
           Map.entry("gateway", Set.of("serve", "train", "data", "text", "model", "cluster")),
           Map.entry("client", Set.of("cluster", "data")),
           Map.entry("ops", Set.of("cluster", "data", "serve")),
-          Map.entry("simulate", Set.of("tensor", "model", "plan", "cluster", "serve")));
+          Map.entry("simulate", Set.of("tensor", "text", "model", "plan", "cluster", "serve")));
 
   /** The parts of the data plane, each a package under {@code data}. */
   private static final Set<String> PARTS =

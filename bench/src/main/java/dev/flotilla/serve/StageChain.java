@@ -157,7 +157,7 @@ public final class StageChain implements AutoCloseable {
     List<Batch.Draw> draws = new ArrayList<>();
     for (int row = 0; row < rows; row++) {
       runs.add(new Rows.Run(new int[] {0}, 0, 1, false));
-      draws.add(new Batch.Draw(row, 1, SamplingParameters.GREEDY));
+      draws.add(new Batch.Draw(row, 1, SamplingParameters.GREEDY, Optional.empty()));
     }
     Batch batch = new Batch(++number, new int[rows], new Rows(runs), draws, List.of(), new long[0]);
     float[] hidden = new float[rows * width];

@@ -78,6 +78,7 @@ final class AnswerService {
                 options.samplingOf(choice % options.choices()),
                 maxTokens,
                 options.ignoreEnd() ? new int[0] : model.text().endIds(),
+                options.grammar(),
                 claim));
       }
       return requests;

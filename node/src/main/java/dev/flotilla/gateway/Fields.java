@@ -82,6 +82,11 @@ final class Fields {
     return only(List.of(known));
   }
 
+  /** What to call a field of it in complaints. */
+  String path(String name) {
+    return path + name;
+  }
+
   /** All of it. */
   JsonNode tree() {
     return object;

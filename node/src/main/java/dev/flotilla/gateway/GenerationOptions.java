@@ -17,6 +17,7 @@ import java.util.function.Predicate;
  * @param maxTokens what the client asked for; empty where it did not
  * @param stops texts that end the answer
  * @param choices how many answers to give
+ * @param grammar that each answer is held to, in GBNF
  * @param priority how much it may press ahead of others
  * @param ignoreEnd go on past the model's own end tokens, until another limit is reached
  */
@@ -25,6 +26,7 @@ record GenerationOptions(
     Optional<Integer> maxTokens,
     List<String> stops,
     int choices,
+    Optional<String> grammar,
     Priority priority,
     boolean ignoreEnd,
     boolean stream,
@@ -44,7 +46,6 @@ record GenerationOptions(
           Map.entry("tool_choice", GenerationOptions::isAutoOrNone),
           Map.entry("functions", JsonNode::isEmpty),
           Map.entry("function_call", GenerationOptions::isAutoOrNone),
-          Map.entry("response_format", v -> v.path("type").asText().equals("text")),
           Map.entry("logprobs", v -> v.isBoolean() && !v.booleanValue()),
           Map.entry("top_logprobs", v -> false),
           Map.entry("prompt_logprobs", v -> false),
@@ -64,8 +65,6 @@ record GenerationOptions(
           Map.entry("modalities", v -> v.size() == 1 && v.path(0).asText().equals("text")),
           Map.entry("prediction", v -> false),
           Map.entry("web_search_options", v -> false),
-          Map.entry("grammar", v -> false),
-          Map.entry("json_schema", v -> false),
           Map.entry("structured_outputs", v -> false),
           Map.entry("guided_json", v -> false),
           Map.entry("guided_regex", v -> false),
@@ -101,13 +100,20 @@ record GenerationOptions(
       topK = 1;
     }
     boolean stream = fields.flag("stream", false);
+    Optional<String> grammar = AnswerGrammar.read(fields);
+    boolean ignoreEnd = fields.flag("ignore_eos", false);
+    if (ignoreEnd && grammar.isPresent()) {
+      throw ApiError.invalid(
+          "ignore_eos", "ignore_eos cannot go with a grammar: its texts have an end.");
+    }
     return new GenerationOptions(
         new SamplingParameters((float) temperature, (float) topP, topK, seed),
         maxTokens(fields, model),
         stops(fields),
         fields.integer("n", 1, 1, CHOICES_MAX),
+        grammar,
         priority(fields),
-        fields.flag("ignore_eos", false),
+        ignoreEnd,
         stream,
         includeUsage(fields, stream));
   }

@@ -25,8 +25,8 @@ import org.slf4j.LoggerFactory;
  *
  * <p>The key is a digest of everything that determines the tokens: the digest of the model's file
  * (other weights under the same name are another model), how its deployment computes, the prompts'
- * token ids, the sampling, the limits and the texts that stop it. What is kept are the tokens,
- * which are then sent like those of a generation: streamed or at once, as this client asks.
+ * token ids, the sampling, the limits, the grammar and the texts that stop it. What is kept are the
+ * tokens, which are then sent like those of a generation: streamed or at once, as this client asks.
  *
  * <p>A client opts out with the field {@code "cache": false}, or the header {@code Cache-Control:
  * no-cache} or {@code no-store}; the answer's header {@value #HEADER} says {@code hit} or {@code
@@ -87,7 +87,8 @@ final class ResponseCache {
       int topK,
       long seed,
       int maxTokens,
-      int[] endTokens) {
+      int[] endTokens,
+      String grammar) {
 
     static Question of(GenerationRequest request) {
       var sampling = request.sampling();
@@ -99,7 +100,8 @@ final class ResponseCache {
           greedy ? 1 : sampling.topK(),
           greedy ? 0 : sampling.seed(),
           request.maxTokens(),
-          request.endTokens());
+          request.endTokens(),
+          request.grammar().orElse(""));
     }
   }
 

@@ -13,11 +13,13 @@ import java.util.function.Predicate;
  * The fields of a request to {@code POST /v1/responses}.
  *
  * @param sampling what {@link GenerationOptions} reads, under the names that it knows
+ * @param format what {@code text.format} asks for
  * @param messages of this request, without those of the response that it goes on from
  */
 record ResponseRequest(
     String model,
     Optional<String> instructions,
+    JsonNode format,
     List<Map<String, String>> messages,
     Optional<String> previous,
     Optional<Integer> maxTokens,
@@ -41,7 +43,6 @@ record ResponseRequest(
           Map.entry("tool_choice", v -> isText(v, "auto") || isText(v, "none")),
           Map.entry("truncation", v -> isText(v, "disabled")),
           Map.entry("reasoning", ResponseRequest::isWithoutValues),
-          Map.entry("text", ResponseRequest::isPlainText),
           Map.entry("top_logprobs", v -> v.isInt() && v.intValue() == 0),
           Map.entry("n", v -> v.isInt() && v.intValue() == 1));
 
@@ -55,15 +56,6 @@ record ResponseRequest(
 
   private static boolean isWithoutValues(JsonNode value) {
     return value.isObject() && value.properties().stream().allMatch(f -> f.getValue().isNull());
-  }
-
-  private static boolean isPlainText(JsonNode value) {
-    return value.isObject()
-        && value.properties().stream()
-            .allMatch(
-                field ->
-                    field.getKey().equals("format")
-                        && isText(field.getValue().path("type"), "text"));
   }
 
   /** What {@link GenerationOptions} may read as it is. */
@@ -90,16 +82,37 @@ record ResponseRequest(
         fields.integer("max_output_tokens", 1, Integer.MAX_VALUE).map(Long::intValue);
     ObjectNode sampling = Json.MAPPER.createObjectNode();
     SHARED.forEach(name -> fields.node(name).ifPresent(value -> sampling.set(name, value)));
+    Optional<Fields> format =
+        fields.object("text").flatMap(text -> onlyFormat(text).object("format"));
+    format
+        .flatMap(f -> AnswerGrammar.ofFormat(f, format))
+        .ifPresent(gbnf -> sampling.put("grammar", gbnf));
     Optional<String> previous = fields.text("previous_response_id");
     return new ResponseRequest(
         fields.requiredText("model"),
         fields.text("instructions"),
+        format
+            .map(Fields::tree)
+            .orElseGet(() -> Json.MAPPER.createObjectNode().put("type", "text")),
         input(fields),
         previous,
         maxTokens,
         metadata(fields),
         fields.flag("store", true),
         Fields.whole(sampling));
+  }
+
+  private static Fields onlyFormat(Fields text) {
+    text.tree()
+        .fieldNames()
+        .forEachRemaining(
+            name -> {
+              if (!name.equals("format")) {
+                throw ApiError.unsupported(
+                    text.path(name), text.path(name) + " is not supported; leave it out.");
+              }
+            });
+    return text;
   }
 
   private static ObjectNode metadata(Fields fields) {
@@ -167,7 +180,7 @@ record ResponseRequest(
     asked.putObject("reasoning").putNull("effort").putNull("summary");
     asked.put("store", store);
     asked.put("temperature", options.sampling().temperature());
-    asked.putObject("text").putObject("format").put("type", "text");
+    asked.putObject("text").set("format", format);
     asked.put("tool_choice", "auto");
     asked.putArray("tools");
     asked.put("top_p", options.sampling().topP());

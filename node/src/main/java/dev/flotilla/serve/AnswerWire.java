@@ -31,6 +31,7 @@ final class AnswerWire {
             .setTenant(first.claim().tenant())
             .setPriority(first.claim().priority().label())
             .setMaxTokens(first.maxTokens())
+            .setGrammar(first.grammar().orElse(""))
             .addAllEndTokens(() -> IntStream.of(first.endTokens()).iterator());
     IdentityHashMap<int[], Integer> prompts = new IdentityHashMap<>();
     for (GenerationRequest request : value.requests()) {
@@ -56,6 +57,7 @@ final class AnswerWire {
     List<int[]> prompts =
         start.getPromptsList().stream().map(prompt -> Wire.ints(prompt.getTokensList())).toList();
     int[] endTokens = Wire.ints(start.getEndTokensList());
+    Optional<String> grammar = Wire.grammar(start.getGrammar());
     Claim claim = Wire.claim(start.getTenant(), start.getPriority());
     List<GenerationRequest> requests = new ArrayList<>();
     for (ChoiceStart choice : start.getChoicesList()) {
@@ -68,6 +70,7 @@ final class AnswerWire {
                   choice.getTemperature(), choice.getTopP(), choice.getTopK(), choice.getSeed()),
               start.getMaxTokens(),
               endTokens,
+              grammar,
               claim));
     }
     return new AnswerValue(

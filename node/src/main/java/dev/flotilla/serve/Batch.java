@@ -2,7 +2,9 @@ package dev.flotilla.serve;
 
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
+import dev.flotilla.text.TokenMask;
 import java.util.List;
+import java.util.Optional;
 
 /**
  * One step's rows, as the scheduler gives them to a replica's stages.
@@ -44,8 +46,9 @@ record Batch(
    *
    * @param row whose logits count
    * @param position of the drawn token in its sequence
+   * @param allowed the tokens that it may be, where a grammar says so
    */
-  record Draw(int row, int position, SamplingParameters sampling) {}
+  record Draw(int row, int position, SamplingParameters sampling, Optional<TokenMask> allowed) {}
 
   /**
    * Rows of one sequence that add to its embedding.

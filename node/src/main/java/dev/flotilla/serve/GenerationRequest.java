@@ -1,5 +1,7 @@
 package dev.flotilla.serve;
 
+import java.util.Optional;
+
 /**
  * A request as a value: with it and the tokens generated so far, any replica can continue it with
  * the same result.
@@ -10,6 +12,8 @@ package dev.flotilla.serve;
  * @param sampling how tokens are drawn
  * @param maxTokens at most so many are generated
  * @param endTokens generation ends at any of these; it is not delivered
+ * @param grammar that what is generated is held to, as {@link dev.flotilla.text.Grammar#source};
+ *     needs an end token
  * @param claim in whose name; decides when it runs, not what comes of it
  */
 public record GenerationRequest(
@@ -19,4 +23,5 @@ public record GenerationRequest(
     SamplingParameters sampling,
     int maxTokens,
     int[] endTokens,
+    Optional<String> grammar,
     Claim claim) {}

@@ -35,6 +35,7 @@ final class GrowingAnswer {
     startBytes =
         OVERHEAD_BYTES
             + value.rendering().length
+            + 2L * value.requests().getFirst().grammar().map(String::length).orElse(0)
             + prompts.keySet().stream().mapToLong(prompt -> 4L * prompt.length).sum();
   }
 

@@ -428,6 +428,7 @@ final class Router implements Generator, Embedder, AutoCloseable {
               .setSeed(request.sampling().seed())
               .setMaxTokens(request.maxTokens() - generated())
               .setPrompt(request.prompt().length)
+              .setGrammar(request.grammar().orElse(""))
               .setTenant(request.claim().tenant())
               .setPriority(request.claim().priority().label());
       for (int i = 0; i < length; i++) {

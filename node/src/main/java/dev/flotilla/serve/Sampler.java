@@ -1,6 +1,7 @@
 package dev.flotilla.serve;
 
 import dev.flotilla.FlotillaException;
+import dev.flotilla.text.TokenMask;
 import java.util.Arrays;
 
 /**
@@ -12,8 +13,9 @@ import java.util.Arrays;
  * StrictMath#exp}, in double precision and summed in one fixed order, because {@code Math.exp} may
  * differ between machines in its last bit.
  *
- * <p>Tokens are ranked by logit, the lower id first among equals. Top-k cuts before top-p; top-p
- * keeps the shortest head of the ranking whose share of the probability that top-k left reaches it.
+ * <p>A logit that is not a number is never drawn. Tokens are ranked by logit, the lower id first
+ * among equals. Top-k cuts before top-p; top-p keeps the shortest head of the ranking whose share
+ * of the probability that top-k left reaches it.
  */
 public final class Sampler {
 
@@ -67,6 +69,16 @@ public final class Sampler {
       }
     }
     return id(ranked[kept - 1]);
+  }
+
+  /** Makes logits of tokens that may not be drawn no numbers, and so never drawn. */
+  public static void restrict(float[] logits, int row, int vocabularySize, TokenMask allowed) {
+    int offset = row * vocabularySize;
+    for (int id = 0; id < vocabularySize; id++) {
+      if (!allowed.contains(id)) {
+        logits[offset + id] = Float.NaN;
+      }
+    }
   }
 
   private static int mostLikely(float[] logits, int offset, int count) {

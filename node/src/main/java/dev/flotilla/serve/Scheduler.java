@@ -4,6 +4,7 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.tensor.KvBlocks;
+import dev.flotilla.text.TokenMask;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -94,8 +95,14 @@ final class Scheduler {
   /** What is to be done with a sequence. */
   sealed interface Goal {}
 
-  /** To go on with it. */
-  record Continue(SamplingParameters sampling, int maxTokens, int[] endTokens) implements Goal {}
+  /**
+   * To go on with it.
+   *
+   * @param grammar that it is held to, behind what was generated before
+   */
+  record Continue(
+      SamplingParameters sampling, int maxTokens, int[] endTokens, Optional<GrammarState> grammar)
+      implements Goal {}
 
   /** To embed it. */
   record Embed(Pooling pooling) implements Goal {}
@@ -138,6 +145,9 @@ final class Scheduler {
     int length;
     int generated;
 
+    /** Behind its last token. */
+    Optional<GrammarState> grammar;
+
     /** Names its stay in the cache; a new one after each eviction. */
     long stay;
 
@@ -173,6 +183,7 @@ final class Scheduler {
       this.prompt = submission.prompt();
       this.tokens = submission.tokens().clone();
       this.length = tokens.length;
+      this.grammar = submission.goal() instanceof Continue goal ? goal.grammar() : Optional.empty();
     }
 
     Claim claim() {
@@ -237,6 +248,43 @@ final class Scheduler {
   private static final int GUESSES_FIRST = 3;
   private static final int GUESSES_MOST = 7;
   private static final int PAUSE_DOUBLINGS_MOST = 5;
+
+  /**
+   * Tokens guessed behind a sequence's last one.
+   *
+   * @param grammars behind each of them, where it is held to one
+   */
+  private record Guesses(int[] tokens, List<GrammarState> grammars) {
+
+    static final Guesses NONE = new Guesses(new int[0], List.of());
+
+    /** Those of the guesses that the sequence may go on with. */
+    static Guesses allowed(Sequence sequence, int[] tokens) {
+      if (sequence.grammar.isEmpty()) {
+        return new Guesses(tokens, List.of());
+      }
+      List<GrammarState> grammars = new ArrayList<>();
+      GrammarState state = sequence.grammar.get();
+      for (int token : tokens) {
+        if (!state.allowed().contains(token)) {
+          break;
+        }
+        try {
+          state = state.after(token);
+        } catch (FlotillaException e) {
+          break; // it is said if the token is really drawn
+        }
+        grammars.add(state);
+      }
+      return new Guesses(Arrays.copyOf(tokens, grammars.size()), grammars);
+    }
+
+    /** The tokens that may come behind the sequence and so many of the guesses. */
+    Optional<TokenMask> allowed(Sequence sequence, int count) {
+      return (count == 0 ? sequence.grammar : sequence.grammar.map(_ -> grammars.get(count - 1)))
+          .map(GrammarState::allowed);
+    }
+  }
 
   /** Results that a step is to bring: one token, and one for each guess; or a vector. */
   private record Due(Sequence sequence, long stay, int[] guesses) {
@@ -488,6 +536,13 @@ final class Scheduler {
     if (contains(goal.endTokens(), token)) {
       end(sequence);
       listener.finished(Generator.FinishReason.STOP);
+      return false;
+    }
+    try {
+      sequence.grammar = sequence.grammar.map(state -> state.after(token));
+    } catch (FlotillaException e) {
+      end(sequence);
+      listener.failed(e);
       return false;
     }
     sequence.append(token);
@@ -754,7 +809,7 @@ final class Scheduler {
     private final int share;
     final List<Sequence> members = new ArrayList<>();
     private final List<Part> parts = new ArrayList<>();
-    private final Map<Sequence, int[]> guesses = new HashMap<>();
+    private final Map<Sequence, Guesses> guesses = new HashMap<>();
     final List<Due> drawn = new ArrayList<>();
     final List<Due> embedded = new ArrayList<>();
     int rows;
@@ -792,10 +847,9 @@ final class Scheduler {
 
     /** Adds rows behind the last one of a sequence in this step. */
     void guess(Sequence sequence, int[] tokens) {
-      if (tokens.length > 0) {
-        guesses.put(sequence, tokens);
-        rows += tokens.length;
-      }
+      Guesses allowed = Guesses.allowed(sequence, tokens);
+      guesses.put(sequence, allowed);
+      rows += allowed.tokens().length;
     }
 
     Batch batch(long number, List<BlockPart> imports, List<Batch.Export> exports) {
@@ -807,7 +861,8 @@ final class Scheduler {
       for (Part part : parts) {
         Sequence sequence = part.sequence();
         boolean whole = part.start() + part.count() == sequence.length;
-        int[] guessed = guesses.getOrDefault(sequence, new int[0]);
+        Guesses behind = guesses.getOrDefault(sequence, Guesses.NONE);
+        int[] guessed = behind.tokens();
         int count = part.count() + guessed.length;
         System.arraycopy(sequence.tokens, part.start(), tokens, row, part.count());
         System.arraycopy(guessed, 0, tokens, row + part.count(), guessed.length);
@@ -816,11 +871,15 @@ final class Scheduler {
             new Rows.Run(
                 Arrays.copyOf(sequence.blocks, blocks), part.start(), count, part.prompt()));
         switch (sequence.submission.goal()) {
-          case Continue(SamplingParameters sampling, int _, int[] _) -> {
+          case Continue goal -> {
             if (whole) {
               for (int i = 0; i <= guessed.length; i++) {
-                int from = row + part.count() - 1 + i;
-                draws.add(new Batch.Draw(from, sequence.length + i, sampling));
+                draws.add(
+                    new Batch.Draw(
+                        row + part.count() - 1 + i,
+                        sequence.length + i,
+                        goal.sampling(),
+                        behind.allowed(sequence, i)));
               }
               drawn.add(new Due(sequence, sequence.stay, guessed));
             }

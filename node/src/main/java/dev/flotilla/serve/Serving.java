@@ -3,6 +3,7 @@ package dev.flotilla.serve;
 import dev.flotilla.cluster.Cluster;
 import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerSlice;
+import dev.flotilla.text.Tokenizer;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -52,6 +53,7 @@ public final class Serving implements AutoCloseable {
               }
             },
             models::metadata,
+            model -> Tokenizer.tokenTrie(models.metadata(model), model),
             meters,
             metrics,
             nanoTime);

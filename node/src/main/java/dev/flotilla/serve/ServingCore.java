@@ -4,6 +4,7 @@ import dev.flotilla.cluster.Cluster;
 import dev.flotilla.model.AllReduce;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.LayerSlice;
+import dev.flotilla.text.TokenTrie;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.util.Map;
 import java.util.function.Function;
@@ -42,8 +43,16 @@ public final class ServingCore implements AutoCloseable {
     LayerSlice load(LayerRange layers, int cachePositions);
   }
 
-  /** Of a node that has nothing but layers: no files, no drafts. */
-  public ServingCore(Cluster cluster, Layers layers, MeterRegistry meters) {
+  /**
+   * Of a node that has nothing but layers: no files, no drafts.
+   *
+   * @param vocabulary of a model, by its name
+   */
+  public ServingCore(
+      Cluster cluster,
+      Layers layers,
+      Function<String, TokenTrie> vocabulary,
+      MeterRegistry meters) {
     this(
         cluster,
         new StageHost.Slices() {
@@ -59,6 +68,7 @@ public final class ServingCore implements AutoCloseable {
           }
         },
         model -> Map.of(),
+        vocabulary,
         meters,
         new ServingMetrics(meters),
         cluster.threads()::nanoTime);
@@ -66,15 +76,17 @@ public final class ServingCore implements AutoCloseable {
 
   /**
    * @param metadata of a model, by its name
+   * @param vocabulary likewise
    */
   ServingCore(
       Cluster cluster,
       StageHost.Slices slices,
       Function<String, Map<String, Object>> metadata,
+      Function<String, TokenTrie> vocabulary,
       MeterRegistry meters,
       ServingMetrics metrics,
       LongSupplier nanoTime) {
-    stages = new StageHost(cluster, slices, metrics, nanoTime);
+    stages = new StageHost(cluster, slices, new Grammars(vocabulary), metrics, nanoTime);
     router = new Router(cluster, metrics, nanoTime);
     deployments = new DeploymentService(cluster, metadata, nanoTime);
     answers = new KeptAnswers(cluster, meters);

@@ -94,13 +94,14 @@ final class Stage implements AutoCloseable {
     }
     int[] rows = draws.stream().mapToInt(Batch.Draw::row).toArray();
     float[] logits = slice.logits(hidden, rows);
+    int vocabulary = slice.config().vocabularySize();
     int[] tokens = new int[rows.length];
     for (int i = 0; i < rows.length; i++) {
       Batch.Draw draw = draws.get(i);
+      int row = i;
+      draw.allowed().ifPresent(allowed -> Sampler.restrict(logits, row, vocabulary, allowed));
       try {
-        tokens[i] =
-            Sampler.sample(
-                logits, i, slice.config().vocabularySize(), draw.sampling(), draw.position());
+        tokens[i] = Sampler.sample(logits, i, vocabulary, draw.sampling(), draw.position());
       } catch (FlotillaException e) {
         tokens[i] = -1;
       }

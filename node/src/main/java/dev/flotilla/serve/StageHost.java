@@ -41,6 +41,7 @@ import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -120,6 +121,7 @@ final class StageHost implements AutoCloseable {
 
   private final Cluster cluster;
   private final Slices slices;
+  private final Grammars grammars;
   private final ServingMetrics metrics;
   private final LongSupplier nanoTime;
   private final Map<String, Local> locals = new ConcurrentHashMap<>();
@@ -133,9 +135,15 @@ final class StageHost implements AutoCloseable {
   private volatile boolean closed;
   private @Nullable AutoCloseable subscription;
 
-  StageHost(Cluster cluster, Slices slices, ServingMetrics metrics, LongSupplier nanoTime) {
+  StageHost(
+      Cluster cluster,
+      Slices slices,
+      Grammars grammars,
+      ServingMetrics metrics,
+      LongSupplier nanoTime) {
     this.cluster = cluster;
     this.slices = slices;
+    this.grammars = grammars;
     this.metrics = metrics;
     this.nanoTime = nanoTime;
     this.changed = new Signal(cluster.threads());
@@ -601,22 +609,28 @@ final class StageHost implements AutoCloseable {
 
     @Override
     public void generate(GenerateRequest request, StreamObserver<GenerateEvent> responses) {
+      int[] tokens = Wire.ints(request.getTokensList());
+      int[] endTokens = Wire.ints(request.getEndTokensList());
       submit(
           request.getReplica(),
           request.getEpoch(),
-          new Scheduler.Submission(
-              request.getId(),
-              Wire.ints(request.getTokensList()),
-              request.getPrompt(),
-              Wire.claim(request.getTenant(), request.getPriority()),
-              new Scheduler.Continue(
-                  new SamplingParameters(
-                      request.getTemperature(),
-                      request.getTopP(),
-                      request.getTopK(),
-                      request.getSeed()),
-                  request.getMaxTokens(),
-                  Wire.ints(request.getEndTokensList()))),
+          placement ->
+              new Scheduler.Submission(
+                  request.getId(),
+                  tokens,
+                  request.getPrompt(),
+                  Wire.claim(request.getTenant(), request.getPriority()),
+                  new Scheduler.Continue(
+                      new SamplingParameters(
+                          request.getTemperature(),
+                          request.getTopP(),
+                          request.getTopK(),
+                          request.getSeed()),
+                      request.getMaxTokens(),
+                      endTokens,
+                      Wire.grammar(request.getGrammar())
+                          .map(grammar -> grammars.of(placement, grammar, endTokens))
+                          .map(held -> GrammarState.of(held, tokens, request.getPrompt())))),
           (ServerCallStreamObserver<GenerateEvent>) responses);
     }
 
@@ -625,24 +639,27 @@ final class StageHost implements AutoCloseable {
       submit(
           request.getReplica(),
           request.getEpoch(),
-          new Scheduler.Submission(
-              request.getId(),
-              Wire.ints(request.getTokensList()),
-              request.getTokensCount(),
-              Wire.claim(request.getTenant(), request.getPriority()),
-              new Scheduler.Embed(Pooling.valueOf(request.getPooling()))),
+          _ ->
+              new Scheduler.Submission(
+                  request.getId(),
+                  Wire.ints(request.getTokensList()),
+                  request.getTokensCount(),
+                  Wire.claim(request.getTenant(), request.getPriority()),
+                  new Scheduler.Embed(Pooling.valueOf(request.getPooling()))),
           (ServerCallStreamObserver<GenerateEvent>) responses);
     }
 
     private void submit(
         String replica,
         long epoch,
-        Scheduler.Submission submission,
+        Function<Placement, Scheduler.Submission> request,
         ServerCallStreamObserver<GenerateEvent> call) {
       Outgoing outgoing = new Outgoing(new Replies<>(call));
+      Local local;
       Head head;
       try {
-        head = current(replica, epoch).head;
+        local = current(replica, epoch);
+        head = local.head;
         if (head == null) {
           throw new FlotillaException(
               FlotillaException.Code.CONFLICT,
@@ -653,6 +670,13 @@ final class StageHost implements AutoCloseable {
         // Whatever is wrong here, the request may well go on elsewhere.
         outgoing.failed(
             new FlotillaException(FlotillaException.Code.UNAVAILABLE, e.explanation(), ""));
+        return;
+      }
+      Scheduler.Submission submission;
+      try {
+        submission = request.apply(local.placement());
+      } catch (FlotillaException e) {
+        outgoing.failed(e);
         return;
       }
       // A request may come back before its cancelled predecessor is gone: the call names it here.

@@ -13,6 +13,7 @@ import dev.flotilla.serve.proto.Pool;
 import dev.flotilla.serve.proto.Run;
 import dev.flotilla.serve.proto.Step;
 import dev.flotilla.serve.proto.StepResult;
+import dev.flotilla.text.TokenMask;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.nio.ByteBuffer;
@@ -20,6 +21,7 @@ import java.nio.ByteOrder;
 import java.nio.ShortBuffer;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
 
 /** Between our values and the messages that carry them. */
 final class Wire {
@@ -107,7 +109,11 @@ final class Wire {
               .setTemperature(sampling.temperature())
               .setTopP(sampling.topP())
               .setTopK(sampling.topK())
-              .setSeed(sampling.seed()));
+              .setSeed(sampling.seed())
+              .setAllowed(
+                  draw.allowed()
+                      .map(mask -> UnsafeByteOperations.unsafeWrap(mask.toByteArray()))
+                      .orElse(ByteString.EMPTY)));
     }
     for (Batch.Pool pool : batch.pools()) {
       step.addPools(
@@ -192,7 +198,10 @@ final class Wire {
                     d.getRow(),
                     d.getPosition(),
                     new SamplingParameters(
-                        d.getTemperature(), d.getTopP(), d.getTopK(), d.getSeed())))
+                        d.getTemperature(), d.getTopP(), d.getTopK(), d.getSeed()),
+                    Optional.of(d.getAllowed())
+                        .filter(bits -> !bits.isEmpty())
+                        .map(bits -> TokenMask.of(bits.toByteArray()))))
         .toList();
   }
 
@@ -202,6 +211,11 @@ final class Wire {
 
   static int[] ints(List<Integer> values) {
     return values.stream().mapToInt(Integer::intValue).toArray();
+  }
+
+  /** Of a field that is empty where there is none. */
+  static Optional<String> grammar(String field) {
+    return Optional.of(field).filter(source -> !source.isEmpty());
   }
 
   static Claim claim(String tenant, String priority) {

@@ -2,7 +2,8 @@
  * Runs models on token ids: sampler, scheduler, stages, replicas, routing, and resuming a request
  * elsewhere when a machine is lost.
  *
- * <p>Knows nothing of text or HTTP, and never imports training.
+ * <p>Of text it knows which tokens a grammar allows next, and no more; nothing of HTTP, and it
+ * never imports training.
  */
 @NullMarked
 package dev.flotilla.serve;

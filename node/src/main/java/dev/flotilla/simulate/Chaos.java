@@ -50,6 +50,16 @@ public final class Chaos {
 
   private static final int VOTERS = 3;
 
+  /** Texts of the toy's characters that nest, go more than one way at once, and may end. */
+  private static final String GRAMMAR =
+      """
+      root ::= list "z"?
+      list ::= "[" (item ("_" item)*)? "]"
+      item ::= [a-m]{1,5} | [a-f]+ "^" | [A-Z]+ | list
+      """;
+
+  private static final int GRAMMAR_END = '}' - 'A';
+
   /** As long as the gateway waits for a stream's copy. */
   private static final long COPY_NS = 500 * World.MS;
 
@@ -694,21 +704,21 @@ public final class Chaos {
         world.chance(0.5)
             ? SamplingParameters.GREEDY
             : new SamplingParameters(0.8f, 0.9f, 20, world.random.nextLong());
-    int[] ends = world.chance(0.2) ? new int[] {world.random.nextInt(ToyModel.WORDS)} : new int[0];
+    Optional<String> grammar = world.chance(0.25) ? Optional.of(GRAMMAR) : Optional.empty();
+    int[] ends =
+        grammar.isPresent()
+            ? new int[] {GRAMMAR_END}
+            : world.chance(0.2) ? new int[] {world.random.nextInt(ToyModel.WORDS)} : new int[0];
     int tokens = 1 + world.random.nextInt(world.chance(0.2) ? 120 : 40);
     Priority priority = world.chance(0.2) ? Priority.HIGH : Priority.NORMAL;
     Claim claim = new Claim("t" + world.random.nextInt(3), priority);
     String id = "r" + requests++;
-    Stream stream =
-        new Stream(
-            process,
-            id,
-            claim.tenant(),
-            ToyModel.text(prompt, sampling, tokens, ends),
-            world.chance(0.05));
-    streams.add(stream);
     GenerationRequest request =
-        new GenerationRequest(id + "-0", anyModel(), prompt, sampling, tokens, ends, claim);
+        new GenerationRequest(
+            id + "-0", anyModel(), prompt, sampling, tokens, ends, grammar, claim);
+    Stream stream =
+        new Stream(process, id, claim.tenant(), ToyModel.text(request), world.chance(0.05));
+    streams.add(stream);
     boolean leaves = world.chance(0.1);
     Connection connection = new Connection(stream);
     stream.connection = connection;

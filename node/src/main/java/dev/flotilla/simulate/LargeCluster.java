@@ -299,6 +299,7 @@ public final class LargeCluster {
                     SamplingParameters.GREEDY,
                     1,
                     new int[0],
+                    Optional.empty(),
                     Claim.NOBODY),
                 new Generator.Sink() {
                   @Override

@@ -78,7 +78,7 @@ final class SimulatedNode extends World.Scope implements Cluster {
             threads);
     SimpleMeterRegistry meters = new SimpleMeterRegistry();
     this.locks = Locks.embedded(this, threads::nanoTime, meters);
-    this.serving = new ServingCore(this, model.on(this), meters);
+    this.serving = new ServingCore(this, model.on(this), _ -> ToyModel.VOCABULARY, meters);
   }
 
   private void changed() {

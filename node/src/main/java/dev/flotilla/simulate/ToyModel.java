@@ -9,10 +9,13 @@ import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
+import dev.flotilla.serve.GenerationRequest;
 import dev.flotilla.serve.Sampler;
-import dev.flotilla.serve.SamplingParameters;
 import dev.flotilla.serve.ServingCore;
 import dev.flotilla.tensor.KvBlocks;
+import dev.flotilla.text.Grammar;
+import dev.flotilla.text.TokenConstraint;
+import dev.flotilla.text.TokenTrie;
 import java.nio.ByteBuffer;
 import java.nio.IntBuffer;
 import java.util.ArrayList;
@@ -40,6 +43,11 @@ final class ToyModel {
   private static final ModelConfig CONFIG =
       new ModelConfig(WORDS, WIDTH, LAYERS, 1, 1, WIDTH, 8, CONTEXT, 10_000f, 1e-5f, false);
   private static final int MASK = 0xfffff;
+
+  /** Each word is a letter or another character of ASCII, from 'A' on. */
+  static final TokenTrie VOCABULARY =
+      new TokenTrie(
+          IntStream.range(0, WORDS).mapToObj(id -> new byte[] {(byte) ('A' + id)}).toList());
 
   private final World world;
   private final int blocks;
@@ -107,26 +115,31 @@ final class ToyModel {
     }
   }
 
-  /**
-   * What a prompt gives on one machine that nothing happens to.
-   *
-   * @param endTokens ends at any of these, without it
-   */
-  static List<Integer> text(
-      int[] prompt, SamplingParameters sampling, int tokens, int[] endTokens) {
+  /** What a request gives on one machine that nothing happens to. */
+  static List<Integer> text(GenerationRequest request) {
+    int[] prompt = request.prompt();
+    Optional<TokenConstraint> held =
+        request
+            .grammar()
+            .map(gbnf -> new TokenConstraint(Grammar.parse(gbnf), VOCABULARY, request.endTokens()));
+    Optional<TokenConstraint.State> state = held.map(TokenConstraint::start);
     Slice whole = whole();
     int[] blocks = IntStream.range(0, whole.blocks()).toArray();
     List<Integer> text = new ArrayList<>();
     float[] hidden = whole.embed(prompt);
     whole.forward(hidden, new Rows(chunks(prompt.length)));
     int row = prompt.length - 1;
-    while (text.size() < tokens && prompt.length + text.size() < CONTEXT) {
+    while (text.size() < request.maxTokens() && prompt.length + text.size() < CONTEXT) {
       int position = prompt.length + text.size();
-      int token =
-          Sampler.sample(whole.logits(hidden, new int[] {row}), 0, WORDS, sampling, position);
-      if (IntStream.of(endTokens).anyMatch(end -> end == token)) {
+      float[] logits = whole.logits(hidden, new int[] {row});
+      if (held.isPresent()) {
+        Sampler.restrict(logits, 0, WORDS, held.get().allowed(state.orElseThrow()));
+      }
+      int token = Sampler.sample(logits, 0, WORDS, request.sampling(), position);
+      if (IntStream.of(request.endTokens()).anyMatch(end -> end == token)) {
         break;
       }
+      state = state.map(before -> held.get().after(before, token));
       text.add(token);
       hidden = whole.embed(new int[] {token});
       whole.forward(hidden, new Rows(List.of(new Rows.Run(blocks, position, 1, false))));

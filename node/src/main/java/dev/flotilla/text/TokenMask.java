@@ -1,5 +1,8 @@
 package dev.flotilla.text;
 
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+
+import java.nio.ByteBuffer;
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 
@@ -13,6 +16,15 @@ public final class TokenMask {
    */
   TokenMask(long[] words) {
     this.words = words;
+  }
+
+  /** One that {@link #toByteArray} wrote. */
+  public static TokenMask of(byte[] bits) {
+    ByteBuffer padded = ByteBuffer.allocate((bits.length + 7) / 8 * 8).order(LITTLE_ENDIAN);
+    padded.put(bits).clear();
+    long[] words = new long[padded.capacity() / 8];
+    padded.asLongBuffer().get(words);
+    return new TokenMask(words);
   }
 
   /** Whether the id is in it. */
@@ -29,9 +41,11 @@ public final class TokenMask {
     return count;
   }
 
-  /** Bit {@code id & 63} of word {@code id >> 6} stands for the id. */
-  public long[] toLongArray() {
-    return words.clone();
+  /** Bit {@code id & 7} of byte {@code id >> 3} stands for the id. */
+  public byte[] toByteArray() {
+    ByteBuffer bits = ByteBuffer.allocate(8 * words.length).order(LITTLE_ENDIAN);
+    bits.asLongBuffer().put(words);
+    return bits.array();
   }
 
   @Override

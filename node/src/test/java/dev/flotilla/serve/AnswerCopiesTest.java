@@ -34,6 +34,7 @@ class AnswerCopiesTest {
               new SamplingParameters(0.7f, 0.9f, 40, i == 0 ? Long.MIN_VALUE : i),
               500,
               new int[] {2, 7},
+              Optional.of("root ::= [a-z]+"),
               new Claim(tenant, Priority.HIGH)));
     }
     return AnswerValue.of(id, RENDERING, requests);

@@ -73,7 +73,7 @@ final class BlockCopiesTest {
               tokens.stream().mapToInt(Integer::intValue).toArray(),
               prompt,
               Claim.NOBODY,
-              new Scheduler.Continue(SEEDED, more, new int[0])),
+              new Scheduler.Continue(SEEDED, more, new int[0], Optional.empty())),
           new Sent(texts.get(id)));
     }
 

@@ -13,6 +13,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
@@ -169,7 +170,8 @@ final class ClusterServingTest {
             .serving()
             .generator()
             .start(
-                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+                new GenerationRequest(
+                    id, "m", prompt, sampling, tokens, new int[0], Optional.empty(), Claim.NOBODY),
                 collected);
     return collected;
   }

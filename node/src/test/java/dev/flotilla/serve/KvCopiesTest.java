@@ -18,6 +18,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
@@ -141,7 +142,8 @@ final class KvCopiesTest {
             .get(node)
             .generator()
             .start(
-                new GenerationRequest(id, "m", prompt, SEEDED, TOKENS, new int[0], Claim.NOBODY),
+                new GenerationRequest(
+                    id, "m", prompt, SEEDED, TOKENS, new int[0], Optional.empty(), Claim.NOBODY),
                 collected);
     return collected;
   }

@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.Pooling;
+import dev.flotilla.text.Grammar;
+import dev.flotilla.text.TokenConstraint;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -20,6 +22,16 @@ import org.junit.jupiter.api.Test;
 final class SchedulerTest {
 
   private static final List<Priority> PRIORITIES = List.of(Priority.values());
+
+  private static final TokenConstraint HELD =
+      new TokenConstraint(
+          Grammar.parse(
+              """
+              root ::= "(" (item (", " item)*)? ")"
+              item ::= [a-h]+ [0-9]{0,3} | root
+              """),
+          ToySlice.VOCABULARY,
+          ToySlice.END);
 
   /** Runs batches through one stage after another, and delivers with the delay of a chain. */
   private static final class Chain {
@@ -130,7 +142,11 @@ final class SchedulerTest {
       int maxTokens,
       int... endTokens) {
     return new Scheduler.Submission(
-        id, prompt, prompt.length, claim, new Scheduler.Continue(sampling, maxTokens, endTokens));
+        id,
+        prompt,
+        prompt.length,
+        claim,
+        new Scheduler.Continue(sampling, maxTokens, endTokens, Optional.empty()));
   }
 
   private static int free(Scheduler scheduler) {
@@ -144,6 +160,8 @@ final class SchedulerTest {
     final List<Heard> heard = new ArrayList<>();
     final List<Integer> lengths = new ArrayList<>();
     final List<Integer> given = new ArrayList<>();
+    final List<Optional<TokenConstraint>> grammars = new ArrayList<>();
+    final List<List<Integer>> expected = new ArrayList<>();
 
     Round(Random random, int count) {
       int[] common = random.ints(120, 0, 97).toArray();
@@ -159,22 +177,29 @@ final class SchedulerTest {
                 ? SamplingParameters.GREEDY
                 : new SamplingParameters(0.8f, 0.95f, 50, random.nextInt(3)));
         lengths.add(1 + random.nextInt(60));
-        given.add(random.nextInt(4) == 0 ? random.nextInt(lengths.get(i)) : 0);
+        grammars.add(random.nextInt(3) == 0 ? Optional.of(HELD) : Optional.empty());
+        expected.add(ToySlice.expected(prompt, samplings.get(i), lengths.get(i), grammars.get(i)));
+        given.add(random.nextInt(4) == 0 ? random.nextInt(expected.get(i).size()) : 0);
         heard.add(new Heard(prompt.length + given.get(i)));
       }
     }
 
-    List<Integer> expected(int i) {
-      return ToySlice.expected(prompts.get(i), samplings.get(i), lengths.get(i));
+    boolean stops(int i) {
+      return grammars.get(i).isPresent() && expected.get(i).getLast() == ToySlice.END;
+    }
+
+    /** All that its listener hears. */
+    List<Integer> text(int i) {
+      List<Integer> all = expected.get(i);
+      return all.subList(given.get(i), stops(i) ? all.size() - 1 : all.size());
     }
 
     /** Some come with what another replica has generated before it was lost. */
     Scheduler.Submission submission(int i, Random random) {
       int[] prompt = prompts.get(i);
       int[] tokens = Arrays.copyOf(prompt, prompt.length + given.get(i));
-      List<Integer> expected = expected(i);
       for (int j = 0; j < given.get(i); j++) {
-        tokens[prompt.length + j] = expected.get(j);
+        tokens[prompt.length + j] = expected.get(i).get(j);
       }
       Priority priority = PRIORITIES.get(random.nextInt(3));
       return new Scheduler.Submission(
@@ -182,17 +207,23 @@ final class SchedulerTest {
           tokens,
           prompt.length,
           new Claim("tenant " + random.nextInt(3), priority),
-          new Scheduler.Continue(samplings.get(i), lengths.get(i) - given.get(i), new int[0]));
+          new Scheduler.Continue(
+              samplings.get(i),
+              lengths.get(i) - given.get(i),
+              grammars.get(i).isPresent() ? new int[] {ToySlice.END} : new int[0],
+              grammars.get(i).map(held -> GrammarState.of(held, tokens, prompt.length))));
     }
   }
 
   @Test
-  void tokensDoNotDependOnBatchesDepthPrefixesEvictionsReplaysGuessesOrCancels() {
+  void
+      tokensDoNotDependOnBatchesDepthPrefixesEvictionsReplaysGuessesOrCancelsWithGrammarsOrWithout() {
     long seed = System.nanoTime();
     Random random = new Random(seed);
     long found = 0;
     long evictions = 0;
     long accepted = 0;
+    long stopped = 0;
     for (int round = 0; round < 120; round++) {
       int depth = 1 + random.nextInt(4);
       // From ample caches to ones in which sequences evict each other.
@@ -223,13 +254,13 @@ final class SchedulerTest {
         }
       }
       for (int i = 0; i < count; i++) {
-        int given = requests.given.get(i);
-        List<Integer> expected = requests.expected(i).subList(given, requests.lengths.get(i));
+        List<Integer> expected = requests.text(i);
         Heard heard = requests.heard.get(i);
         if (cancelled.contains(i)) {
           expected = expected.subList(0, heard.tokens.size());
         } else {
-          assertThat(heard.end).as(what).isEqualTo("LENGTH");
+          assertThat(heard.end).as(what).isEqualTo(requests.stops(i) ? "STOP" : "LENGTH");
+          stopped += requests.stops(i) ? 1 : 0;
         }
         assertThat(heard.tokens).as("%s request %d", what, i).isEqualTo(expected);
       }
@@ -242,6 +273,7 @@ final class SchedulerTest {
     assertThat(found).isPositive();
     assertThat(evictions).isPositive();
     assertThat(accepted).isPositive();
+    assertThat(stopped).isPositive();
   }
 
   /** Guesses that are now right, now wrong from somewhere on. */
@@ -259,7 +291,7 @@ final class SchedulerTest {
         if (known >= 0
             && context.sampling().equals(requests.samplings.get(i))
             && Arrays.equals(prompt, Arrays.copyOf(context.tokens(), prompt.length))) {
-          List<Integer> expected = requests.expected(i);
+          List<Integer> expected = requests.expected.get(i);
           int count =
               Math.min(random.nextInt(context.most() + 1), Math.max(0, expected.size() - known));
           int wrong = random.nextInt(4);
@@ -350,6 +382,32 @@ final class SchedulerTest {
   }
 
   @Test
+  void whatTheGrammarDoesNotAllowIsNeverHeard() {
+    Chain chain = new Chain(limits(16, 512, 1));
+    int[] prompt = {1, 2};
+    Heard heard = new Heard(2);
+    chain.scheduler.submit(
+        new Scheduler.Submission(
+            "a",
+            prompt,
+            2,
+            Claim.NOBODY,
+            new Scheduler.Continue(
+                SamplingParameters.GREEDY,
+                20,
+                new int[] {ToySlice.END},
+                Optional.of(GrammarState.of(HELD, prompt, 2)))),
+        heard);
+    Batch batch = chain.scheduler.schedule().orElseThrow();
+    assertThat(batch.draws().getFirst().allowed().orElseThrow().count()).isEqualTo(1);
+    // As from a last stage that does not heed it.
+    chain.scheduler.deliver(batch.number(), new int[] {'x' - ' '}, List.of());
+    assertThat(heard.tokens).isEmpty();
+    assertThat(heard.end).isEqualTo("INVALID");
+    assertThat(free(chain.scheduler)).isEqualTo(512);
+  }
+
+  @Test
   void anEndTokenEndsWithoutBeingDelivered() {
     List<Integer> expected = ToySlice.expected(new int[] {1, 2}, SamplingParameters.GREEDY, 20);
     int end = expected.get(7);
@@ -424,7 +482,8 @@ final class SchedulerTest {
     for (int i = 0; i < 70; i++) {
       both[64 + i] = generated.get(i);
     }
-    Scheduler.Goal ten = new Scheduler.Continue(SamplingParameters.GREEDY, 10, new int[0]);
+    Scheduler.Goal ten =
+        new Scheduler.Continue(SamplingParameters.GREEDY, 10, new int[0], Optional.empty());
     for (int prompts : new int[] {64, 134}) {
       Chain chain = new Chain(limits(16, 512, 1));
       chain.scheduler.submit(

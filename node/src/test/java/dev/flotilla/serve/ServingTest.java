@@ -22,6 +22,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
@@ -176,7 +177,8 @@ final class ServingTest {
             .get(node)
             .generator()
             .start(
-                new GenerationRequest(id, "m", prompt, sampling, tokens, new int[0], Claim.NOBODY),
+                new GenerationRequest(
+                    id, "m", prompt, sampling, tokens, new int[0], Optional.empty(), Claim.NOBODY),
                 collected);
     return collected;
   }
@@ -528,7 +530,8 @@ final class ServingTest {
             .get("c")
             .generator()
             .start(
-                new GenerationRequest("x", "m", PROMPT, SEEDED, 240, new int[0], Claim.NOBODY),
+                new GenerationRequest(
+                    "x", "m", PROMPT, SEEDED, 240, new int[0], Optional.empty(), Claim.NOBODY),
                 collected);
     collected.some.await();
     generation.cancel();
@@ -559,23 +562,28 @@ final class ServingTest {
     for (Bad bad :
         List.of(
             new Bad(
-                new GenerationRequest("1", "none", PROMPT, SEEDED, 1, none, Claim.NOBODY),
+                new GenerationRequest(
+                    "1", "none", PROMPT, SEEDED, 1, none, Optional.empty(), Claim.NOBODY),
                 FlotillaException.Code.NOT_FOUND,
                 "none"),
             new Bad(
-                new GenerationRequest("2", "m", new int[1200], SEEDED, 1, none, Claim.NOBODY),
+                new GenerationRequest(
+                    "2", "m", new int[1200], SEEDED, 1, none, Optional.empty(), Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "1200 tokens, and the context holds 1024"),
             new Bad(
-                new GenerationRequest("3", "m", none, SEEDED, 1, none, Claim.NOBODY),
+                new GenerationRequest(
+                    "3", "m", none, SEEDED, 1, none, Optional.empty(), Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "0 tokens"),
             new Bad(
-                new GenerationRequest("4", "m", new int[] {259}, SEEDED, 1, none, Claim.NOBODY),
+                new GenerationRequest(
+                    "4", "m", new int[] {259}, SEEDED, 1, none, Optional.empty(), Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "259"),
             new Bad(
-                new GenerationRequest("5", "m", PROMPT, SEEDED, 0, none, Claim.NOBODY),
+                new GenerationRequest(
+                    "5", "m", PROMPT, SEEDED, 0, none, Optional.empty(), Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "max_tokens"),
             new Bad(
@@ -586,6 +594,7 @@ final class ServingTest {
                     new SamplingParameters(Float.NaN, 1, 0, 1),
                     1,
                     none,
+                    Optional.empty(),
                     Claim.NOBODY),
                 FlotillaException.Code.INVALID,
                 "temperature"))) {

@@ -23,6 +23,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -149,7 +150,8 @@ final class TensorServingTest {
             .get(node)
             .generator()
             .start(
-                new GenerationRequest(id, "m", PROMPT, sampling, tokens, new int[0], Claim.NOBODY),
+                new GenerationRequest(
+                    id, "m", PROMPT, sampling, tokens, new int[0], Optional.empty(), Claim.NOBODY),
                 collected);
     return collected;
   }

@@ -8,12 +8,18 @@ import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.model.Sequences;
+import dev.flotilla.text.TokenConstraint;
+import dev.flotilla.text.TokenMask;
+import dev.flotilla.text.TokenTrie;
 import java.nio.ByteBuffer;
 import java.nio.IntBuffer;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.IntStream;
 
 /**
  * A slice whose output depends on every earlier token of its own sequence, as its blocks have them,
@@ -24,6 +30,17 @@ final class ToySlice implements LayerSlice {
 
   static final ModelConfig CONFIG =
       new ModelConfig(97, 4, 6, 1, 1, 4, 8, 200, 10_000f, 1e-5f, false);
+
+  /** Ends a text that is held to a grammar. */
+  static final int END = 96;
+
+  /** Printable ASCII, a word or two of it, and the end. */
+  static final TokenTrie VOCABULARY =
+      new TokenTrie(
+          IntStream.range(0, 97)
+              .mapToObj(id -> id < 90 ? Character.toString(' ' + id) : id < END ? "ab" + id : "")
+              .map(text -> text.getBytes(StandardCharsets.UTF_8))
+              .toList());
 
   private final LayerRange range;
   private final int chunk;
@@ -186,6 +203,17 @@ final class ToySlice implements LayerSlice {
 
   /** What one sequence alone gives: a prompt, then token after token. */
   static List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
+    return expected(prompt, sampling, tokens, Optional.empty());
+  }
+
+  /**
+   * The same, held to a grammar.
+   *
+   * @return with an end token as the last one, if it came to one
+   */
+  static List<Integer> expected(
+      int[] prompt, SamplingParameters sampling, int tokens, Optional<TokenConstraint> held) {
+    Optional<TokenConstraint.State> state = held.map(TokenConstraint::start);
     ToySlice whole = new ToySlice(new LayerRange(0, 5), 1024, Rows.CHUNK, 0);
     Sequences sequences = new Sequences(whole.blocks());
     List<Integer> generated = new ArrayList<>();
@@ -195,11 +223,18 @@ final class ToySlice implements LayerSlice {
     while (true) {
       float[] logits = whole.logits(hidden, new int[] {row});
       int position = prompt.length + generated.size();
+      if (held.isPresent()) {
+        TokenMask allowed = held.get().allowed(state.orElseThrow());
+        for (int i = 0; i < 97; i++) {
+          logits[i] = allowed.contains(i) ? logits[i] : Float.NEGATIVE_INFINITY;
+        }
+      }
       int token = Sampler.sample(logits, 0, 97, sampling, position);
       generated.add(token);
-      if (generated.size() == tokens) {
+      if (generated.size() == tokens || (held.isPresent() && token == END)) {
         return generated;
       }
+      state = state.map(before -> held.get().after(before, token));
       hidden = whole.embed(new int[] {token});
       whole.forward(hidden, sequences.rows(new long[] {1}, new int[] {position}));
       row = 0;

@@ -8,8 +8,12 @@ import dev.flotilla.model.LayerRange;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.Step;
+import dev.flotilla.text.Grammar;
+import dev.flotilla.text.TokenConstraint;
+import dev.flotilla.text.TokenMask;
 import java.nio.ByteBuffer;
 import java.util.List;
+import java.util.Optional;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 
@@ -61,6 +65,9 @@ final class WireTest {
 
   @Test
   void aStepArrivesAsItWasSent() {
+    TokenConstraint held =
+        new TokenConstraint(Grammar.parse("root ::= [a-f]"), ToySlice.VOCABULARY, ToySlice.END);
+    TokenMask allowed = held.allowed(held.start());
     Batch batch =
         new Batch(
             7,
@@ -69,7 +76,9 @@ final class WireTest {
                 List.of(
                     new Rows.Run(new int[] {5, 2}, 40, 1, false),
                     new Rows.Run(new int[] {9}, 0, 2, true))),
-            List.of(new Batch.Draw(0, 41, new SamplingParameters(0.5f, 0.9f, 3, -1))),
+            List.of(
+                new Batch.Draw(0, 41, new SamplingParameters(0.5f, 0.9f, 3, -1), Optional.empty()),
+                new Batch.Draw(1, 42, SamplingParameters.GREEDY, Optional.of(allowed))),
             List.of(new Batch.Pool(12, 1, 0, 2, 2, Pooling.LAST)),
             new long[] {4, 5},
             List.of(
