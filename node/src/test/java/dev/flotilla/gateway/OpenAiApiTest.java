@@ -22,9 +22,12 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.Json;
 import dev.flotilla.serve.Deployments.StageView;
 import dev.flotilla.serve.Priority;
+import dev.flotilla.text.JsonSchema;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -422,7 +425,21 @@ class OpenAiApiTest {
           logprobs          | true
           top_logprobs      | 3
           logit_bias        | {"5":-100}
-          response_format   | {"type":"json_object"}
+          response_format   | "json"
+          response_format.type | RF:{}
+          response_format.type | RF:{"type":"xml"}
+          response_format.json_schema | RF:{"type":"json_schema"}
+          response_format.json_schema.schema | RF:{"type":"json_schema","json_schema":{"name":"x"}}
+          response_format.json_schema.schema | RF:{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"thing"}}}
+          response_format.json_schema.schema | RF:{"type":"json_schema","json_schema":{"name":"x","schema":5}}
+          response_format.schema | RF:{"type":"json_object","schema":{"not":{}}}
+          grammar           | 5
+          grammar           | "root ::= word"
+          grammar           | "a ::= [x]"
+          json_schema       | {"$ref":"#/nowhere"}
+          json_schema       | "x"
+          json_schema       | {"type":"object"},"grammar":"root ::= [a]"
+          ignore_eos        | true,"grammar":"root ::= [a]"
           frequency_penalty | 0.5
           presence_penalty  | -0.5
           modalities        | ["audio"]
@@ -449,11 +466,15 @@ class OpenAiApiTest {
           default ->
               value.startsWith("MESSAGES:")
                   ? "{\"model\":\"tiny\",\"messages\":" + value.substring(9) + "}"
-                  : "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\""
-                      + field
-                      + "\":"
-                      + value
-                      + "}";
+                  : value.startsWith("RF:")
+                      ? "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"response_format\":"
+                          + value.substring(3)
+                          + "}"
+                      : "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\""
+                          + field
+                          + "\":"
+                          + value
+                          + "}";
         };
     HttpResponse<String> response = gateway.post("/v1/chat/completions", body);
     assertThat(response.statusCode()).as(response.body()).isEqualTo(400);
@@ -462,6 +483,38 @@ class OpenAiApiTest {
     assertThat(error.get("type").asText()).isEqualTo("invalid_request_error");
     assertThat(error.get("message").asText()).isNotEmpty();
     assertThat(gateway.generator.requests).isEmpty();
+  }
+
+  @Test
+  void aSchemaOrAGrammarGoesWithEachChoice() {
+    String schema =
+        """
+        {"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"]}""";
+    String ofSchema =
+        JsonSchema.grammar(Json.read(schema.getBytes(StandardCharsets.UTF_8), JsonNode.class))
+            .source();
+    Map<String, String> wanted = new LinkedHashMap<>();
+    wanted.put(
+        "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\",\"strict\":true,"
+            + "\"schema\":"
+            + schema
+            + "}},\"n\":2,\"stream\":true",
+        ofSchema);
+    wanted.put("\"response_format\":{\"type\":\"json_object\"}", JsonSchema.anyObject().source());
+    wanted.put(
+        "\"response_format\":{\"type\":\"json_object\",\"schema\":" + schema + "}", ofSchema);
+    wanted.put("\"json_schema\":" + schema, ofSchema);
+    wanted.put("\"grammar\":\"root ::= [a-z]+\"", "root ::= [a-z]+");
+    wanted.put("\"response_format\":{\"type\":\"text\"},\"grammar\":\"\"", "");
+    wanted.forEach(
+        (asked, grammar) -> {
+          gateway.generator.requests.clear();
+          HttpResponse<String> response = chat(asked);
+          assertThat(response.statusCode()).as(response.body()).isEqualTo(200);
+          assertThat(gateway.generator.requests)
+              .hasSize(asked.contains("\"n\":2") ? 2 : 1)
+              .allMatch(r -> r.grammar().orElse("").equals(grammar));
+        });
   }
 
   @Test

@@ -383,7 +383,14 @@ class ResponsesApiTest {
     refused(400, unsupported, body(",\"tools\":[{\"type\":\"web_search\"}]"), "tools");
     refused(400, unsupported, body(",\"truncation\":\"auto\""), "truncation");
     refused(400, unsupported, body(",\"reasoning\":{\"effort\":\"low\"}"), "reasoning");
-    refused(400, unsupported, body(",\"text\":{\"format\":{\"type\":\"json_schema\"}}"), "text");
+    refused(
+        400,
+        "missing_required_parameter",
+        body(",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"x\"}}"),
+        "text.format.schema");
+    refused(
+        400, unsupported, body(",\"text\":{\"format\":{\"type\":\"xml\"}}"), "text.format.type");
+    refused(400, unsupported, body(",\"text\":{\"verbosity\":\"low\"}"), "text.verbosity");
     refused(400, unsupported, body(",\"conversation\":\"c\""), "conversation");
     refused(400, "invalid_value", body(",\"max_output_tokens\":0"), "max_output_tokens");
     refused(400, "invalid_value", body(",\"temperature\":3"), "temperature");

@@ -3,7 +3,9 @@ package dev.flotilla.serve;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import dev.flotilla.FlotillaException;
+import dev.flotilla.Json;
 import dev.flotilla.cluster.FakeCluster;
 import dev.flotilla.cluster.NodeInfo;
 import dev.flotilla.model.GgufFile;
@@ -13,9 +15,14 @@ import dev.flotilla.model.PackedSlice;
 import dev.flotilla.model.Pooling;
 import dev.flotilla.model.Sequences;
 import dev.flotilla.serve.proto.StepResult;
+import dev.flotilla.text.Grammar;
+import dev.flotilla.text.JsonSchema;
+import dev.flotilla.text.TokenConstraint;
+import dev.flotilla.text.Tokenizer;
 import io.grpc.Status;
 import io.micrometer.core.instrument.FunctionCounter;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.InstantSource;
@@ -31,6 +38,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.BooleanSupplier;
+import java.util.stream.Collectors;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
@@ -156,7 +164,11 @@ final class ServingTest {
     }
 
     List<Integer> all() throws Exception {
-      assertThat(end.get(60, TimeUnit.SECONDS)).isEqualTo("LENGTH");
+      return all("LENGTH");
+    }
+
+    List<Integer> all(String reason) throws Exception {
+      assertThat(end.get(60, TimeUnit.SECONDS)).isEqualTo(reason);
       return tokens;
     }
   }
@@ -171,16 +183,26 @@ final class ServingTest {
 
   private Collected generate(
       String node, String id, int[] prompt, SamplingParameters sampling, int tokens, int some) {
+    return start(
+        node,
+        new GenerationRequest(
+            id, "m", prompt, sampling, tokens, new int[0], Optional.empty(), Claim.NOBODY),
+        some);
+  }
+
+  private Collected start(String node, GenerationRequest request, int some) {
     Collected collected = new Collected(some);
-    Generator.Generation _ =
-        nodes
-            .get(node)
-            .generator()
-            .start(
-                new GenerationRequest(
-                    id, "m", prompt, sampling, tokens, new int[0], Optional.empty(), Claim.NOBODY),
-                collected);
+    Generator.Generation _ = nodes.get(node).generator().start(request, collected);
     return collected;
+  }
+
+  private static final int END = 256;
+
+  private static GenerationRequest held(
+      String id, SamplingParameters sampling, int tokens, String grammar) {
+    int[] ends = {END};
+    return new GenerationRequest(
+        id, "m", PROMPT, sampling, tokens, ends, Optional.of(grammar), Claim.NOBODY);
   }
 
   /**
@@ -188,6 +210,13 @@ final class ServingTest {
    * sampler.
    */
   private List<Integer> expected(int[] prompt, SamplingParameters sampling, int tokens) {
+    return expected(prompt, sampling, tokens, Optional.empty());
+  }
+
+  /** The same, held to a grammar; without the token that ends it. */
+  private List<Integer> expected(
+      int[] prompt, SamplingParameters sampling, int tokens, Optional<TokenConstraint> held) {
+    Optional<TokenConstraint.State> state = held.map(TokenConstraint::start);
     try (GgufFile file = GgufFile.open(gguf);
         PackedSlice slice =
             PackedSlice.load(file, new LayerRange(0, TestModel.LAYERS - 1), 1, engine.kv(), 512)) {
@@ -199,7 +228,15 @@ final class ServingTest {
       while (true) {
         int position = prompt.length + generated.size();
         float[] logits = slice.logits(hidden, new int[] {row});
+        for (int i = 0; held.isPresent() && i < logits.length; i++) {
+          boolean allowed = held.get().allowed(state.orElseThrow()).contains(i);
+          logits[i] = allowed ? logits[i] : Float.NEGATIVE_INFINITY;
+        }
         int token = Sampler.sample(logits, 0, TestModel.VOCABULARY, sampling, position);
+        if (held.isPresent() && token == END) {
+          return List.copyOf(generated);
+        }
+        state = state.map(before -> held.get().after(before, token));
         generated.add(token);
         if (generated.size() == tokens) {
           return List.copyOf(generated);
@@ -274,6 +311,85 @@ final class ServingTest {
         }
       }
     }
+  }
+
+  private TokenConstraint constraint(String grammar) {
+    Map<String, Object> metadata = nodes.get("a").deployments().metadata("m");
+    return new TokenConstraint(Grammar.parse(grammar), Tokenizer.tokenTrie(metadata, "m"), END);
+  }
+
+  private static String text(List<Integer> tokens) {
+    // Each byte is a token.
+    return tokens.stream().map(Character::toString).collect(Collectors.joining());
+  }
+
+  private static final String LONG = "root ::= ([a-m]{3,7} [0-9] | \"-\" [A-Z]* \" \"){400}";
+  private static final String ENDING =
+      JsonSchema.grammar(
+              Json.read(
+                  """
+                  {"type": "object", "properties": {
+                    "size": {"type": "integer", "minimum": 3, "maximum": 2000},
+                    "kind": {"enum": ["whale", "squid"]}}, "required": ["size", "kind"]}
+                  """
+                      .getBytes(StandardCharsets.UTF_8),
+                  JsonNode.class))
+          .source();
+
+  @Test
+  void answersHeldToAGrammarAreOfItAndTheSameOnAnyNumberOfStagesWithGuessesAndWithout()
+      throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    for (int stages = 1; stages <= 3; stages++) {
+      engine = new Engine(KvFormat.F16, WireType.F32, stages != 2, "");
+      deploy(1, stages);
+      for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
+        String what = stages + " stages, " + sampling;
+        Collected endless = start("a", held(what + 1, sampling, 120, LONG), 1);
+        Collected ending = start("b", held(what + 2, sampling, 120, ENDING), 1);
+        Collected free = generate("c", what + 3, PROMPT, sampling, 120);
+        assertThat(endless.all())
+            .as(what)
+            .isEqualTo(expected(PROMPT, sampling, 120, Optional.of(constraint(LONG))));
+        assertThat(ending.all("STOP"))
+            .as(what)
+            .isEqualTo(expected(PROMPT, sampling, 120, Optional.of(constraint(ENDING))));
+        assertThat(text(endless.tokens)).matches("([a-m]{3,7}[0-9]|-[A-Z]* )*([a-m]*|-[A-Z]*)");
+        assertThat(text(ending.tokens))
+            .matches("\\{\"size\": ?[0-9]{1,4}, ?\"kind\": ?\"(whale|squid)\"}");
+        assertThat(free.all()).as(what).isEqualTo(expected(PROMPT, sampling, 120));
+      }
+    }
+  }
+
+  @Test
+  void aNodeLostInMidStreamChangesNoTokenOfAnAnswerHeldToAGrammar() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    awaitCopies(2);
+    deploy(1, 3);
+    List<Deployments.StageView> stages = view().replicas().get(0).stages();
+    String gateway = stages.get(2).node();
+    List<Integer> expected = expected(PROMPT, SEEDED, 300, Optional.of(constraint(LONG)));
+    Collected stream = start(gateway, held("lost", SEEDED, 300, LONG), 20);
+    stream.some.await();
+    lose(stages.get(0).node());
+    assertThat(stream.all()).isEqualTo(expected);
+    assertThat(meters.get(gateway).get("flotilla.serve.resumptions").counter().count())
+        .isEqualTo(1);
+  }
+
+  @Test
+  void aGrammarThatCannotBeHeldToIsRefusedBeforeTheFirstToken() throws Exception {
+    nodes.get("a").models().add("m", gguf);
+    deploy(1, 2);
+    assertThatThrownBy(() -> start("c", held("1", SEEDED, 10, "root ::= word"), 1))
+        .hasMessageContaining("word");
+    GenerationRequest endless =
+        new GenerationRequest(
+            "2", "m", PROMPT, SEEDED, 10, new int[0], Optional.of("root ::= \"a\""), Claim.NOBODY);
+    assertThatThrownBy(() -> start("c", endless, 1)).hasMessageContaining("no token ends");
+    assertThat(start("c", held("3", SEEDED, 10, "root ::= \"ab\""), 1).all("STOP"))
+        .isEqualTo(List.of((int) 'a', (int) 'b'));
   }
 
   @Test
