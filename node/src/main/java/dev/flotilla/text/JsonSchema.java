@@ -11,6 +11,8 @@ import dev.flotilla.Json;
 import dev.flotilla.text.GrammarExpression.Range;
 import java.math.BigDecimal;
 import java.math.RoundingMode;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -407,7 +409,13 @@ public final class JsonSchema {
     }
     if (!reference.equals("#")) {
       try {
-        found = root.at(JsonPointer.compile(reference.substring(1)));
+        String pointer = reference.substring(1);
+        found = root.at(JsonPointer.compile(pointer));
+        if (found.isMissingNode()) {
+          // As a fragment of a URI spells it, which not all clients do.
+          String decoded = URLDecoder.decode(pointer.replace("+", "%2B"), StandardCharsets.UTF_8);
+          found = root.at(JsonPointer.compile(decoded));
+        }
       } catch (IllegalArgumentException e) {
         throw refused(path, "'" + reference + "' is no JSON pointer");
       }
@@ -749,10 +757,11 @@ public final class JsonSchema {
       node.taken = true;
     }
     String character = "[^\"\\\\\\x00-\\x1F";
+    String rest = shared("name-rest", character + "]* \"\\\"\"");
     for (Node node : nodes) {
       StringBuilder options = new StringBuilder(character);
       node.next.keySet().forEach(c -> options.append(escaped(c)));
-      options.append("] ").append(character).append("]* \"\\\"\"");
+      options.append("] ").append(rest);
       node.next.forEach(
           (c, next) -> options.append(" | [").append(escaped(c)).append("] ").append(next.rule));
       if (!node.taken) {
