@@ -53,7 +53,7 @@ final class GrammarAutomaton {
   /** How many ways a text may be going at once. */
   private static final int CONFIGURATIONS_MAX = 4096;
 
-  /** How many edges may be looked at for one byte; some are the same for many ways. */
+  /** How many edges may be looked at for one byte; an edge counts once for each way at its node. */
   private static final int EDGES_AT_ONCE_MAX = 64 << 10;
 
   /** In place of an edge's lowest byte: it reads nothing. */
@@ -140,8 +140,8 @@ final class GrammarAutomaton {
     }
 
     /**
-     * How many edges and ways were looked at to find these. Follows from those before and the byte,
-     * and tells equal ones apart: so it is no part of what they are.
+     * What it took to find these, in edges and ways that were looked at. Not compared: it is of the
+     * step that led here, and others may lead here too.
      */
     int cost() {
       return cost;

@@ -224,9 +224,10 @@ public final class JsonSchema {
   }
 
   private static FlotillaException refused(String path, String what) {
+    String place = path.length() > 300 ? path.substring(0, 300) + "..." : path;
     return new FlotillaException(
         Code.INVALID,
-        "the JSON schema cannot be held to: " + path + ": " + what,
+        "the JSON schema cannot be held to: " + place + ": " + what,
         "Leave it out of the schema, and say it in the prompt.");
   }
 
@@ -295,7 +296,8 @@ public final class JsonSchema {
         throw refused(path, "it is nested more than " + DEPTH_MAX + " deep");
       }
       if (path.length() > PLACE_LENGTH_MAX) {
-        throw refused(path.substring(0, 100) + "...", "the names on the way to a schema are long");
+        throw refused(
+            path, "it stands behind names of more than " + PLACE_LENGTH_MAX + " characters");
       }
       name = fresh(path.equals("#") ? "root" : path);
       named.put(path, name);

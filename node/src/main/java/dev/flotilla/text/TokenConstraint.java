@@ -136,9 +136,13 @@ public final class TokenConstraint {
       return state(GrammarAutomaton.ENDED);
     }
     byte[] bytes = vocabulary.bytes(token);
-    State reached = remembered(state);
-    for (byte b : bytes) {
-      reached = link(reached, b).to;
+    State reached = state(state.at);
+    try {
+      for (byte b : bytes) {
+        reached = link(reached, b).to;
+      }
+    } finally {
+      forgetIfTooMuch();
     }
     if (bytes.length == 0 || reached.at.isDead()) {
       throw notAllowed(token);
@@ -166,7 +170,11 @@ public final class TokenConstraint {
   public synchronized TokenMask allowed(State state) {
     TokenMask mask = masks.get(state.at);
     if (mask == null) {
-      mask = walked(remembered(state));
+      try {
+        mask = walked(state(state.at));
+      } finally {
+        forgetIfTooMuch();
+      }
       masks.put(state.at, mask);
       maskBytes += bytes(state.at);
       while (maskBytes > MASK_BYTES_MAX && masks.size() > 1) {
@@ -198,8 +206,8 @@ public final class TokenConstraint {
           throw new FlotillaException(
               Code.INVALID,
               "the grammar takes too much work here to tell which tokens may come next",
-              "Write it so that fewer ways are open at once, and less of a text has to be kept in"
-                  + " mind for later.");
+              "Write it so that fewer ways are open at once, and what comes later depends on less"
+                  + " of what came before.");
         }
       }
       if (link.to.at.isDead()) {
@@ -238,18 +246,14 @@ public final class TokenConstraint {
     return known;
   }
 
-  /**
-   * The state to go on from. If too much is remembered, all of it is forgotten before; never while
-   * a mask is made, for then links would be counted twice in its cost.
-   */
-  private State remembered(State state) {
+  /** Never while a mask is made, for then links would be counted twice in its cost. */
+  private void forgetIfTooMuch() {
     if (stateBytes > STATE_BYTES_MAX) {
       // The links go too, else whoever holds one state would hold all that it ever led to.
-      states.values().forEach(forgotten -> forgotten.links = NO_LINKS);
+      states.values().forEach(state -> state.links = NO_LINKS);
       states.clear();
       stateBytes = 0;
     }
-    return state(state.at);
   }
 
   /** The one state that stands for the configurations, among those that are remembered. */

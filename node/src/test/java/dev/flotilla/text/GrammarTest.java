@@ -367,6 +367,8 @@ class GrammarTest {
         .hasMessageContaining("more than 64 parentheses are open");
     assertThatThrownBy(() -> Grammar.parse("root ::= \"" + "x".repeat(1 << 20) + "\""))
         .hasMessageContaining("longer than");
+    assertThatThrownBy(() -> Grammar.parse("root ::= " + "x".repeat(257)))
+        .hasMessageContaining("column 10: a rule's name is longer than 256");
   }
 
   @Test
