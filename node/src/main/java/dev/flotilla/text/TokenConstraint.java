@@ -34,9 +34,9 @@ public final class TokenConstraint {
   private static final int LINK_BYTES = 32;
 
   /**
-   * What a mask may cost, in edges and ways of the grammar that are looked at (each 5 to 30 ns, so
-   * a tenth of a second); JSON schemas take a thirtieth of it. Counted as if nothing was remembered
-   * from other masks, so that it does not depend on what was.
+   * What a mask may cost, in edges and ways of the grammar that are looked at (each 5 to 30 ns:
+   * less than a tenth of a second); JSON schemas take a thirtieth of it. Counted as if nothing was
+   * remembered from other masks, so that it does not depend on what was.
    */
   private static final long COST_MAX = 3 << 20;
 
