@@ -26,7 +26,8 @@ import java.util.stream.IntStream;
 final class GbnfParser {
 
   private static final int SOURCE_LENGTH_MAX = 1 << 20;
-  private static final int RULES_MAX = 20_000;
+  static final int RULES_MAX = 20_000;
+  private static final int NAME_LENGTH_MAX = 256;
   private static final int DEPTH_MAX = 64;
 
   /** The highest number in braces. */
@@ -143,6 +144,9 @@ final class GbnfParser {
     int start = at;
     while (isName(peek())) {
       at++;
+    }
+    if (at - start > NAME_LENGTH_MAX) {
+      throw wrong("a rule's name is longer than " + NAME_LENGTH_MAX + " characters", start);
     }
     return source.substring(start, at);
   }

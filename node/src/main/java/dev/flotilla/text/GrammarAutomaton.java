@@ -40,10 +40,10 @@ import org.jspecify.annotations.Nullable;
  */
 final class GrammarAutomaton {
 
-  /** Five megabytes of a grammar's memory. */
+  /** With as many edges, four megabytes of a grammar's memory. */
   private static final int NODES_MAX = 100_000;
 
-  private static final int EDGES_MAX = 400_000;
+  private static final int EDGES_MAX = 200_000;
 
   /**
    * Below the 200 that our own reader of JSON takes: each level of JSON is one of these at least.
@@ -52,6 +52,9 @@ final class GrammarAutomaton {
 
   /** How many ways a text may be going at once. */
   private static final int CONFIGURATIONS_MAX = 4096;
+
+  /** How many edges may be looked at for one byte; an edge counts once for each way at its node. */
+  private static final int EDGES_AT_ONCE_MAX = 64 << 10;
 
   /** In place of an edge's lowest byte: it reads nothing. */
   private static final int EMPTY = -1;
@@ -72,7 +75,7 @@ final class GrammarAutomaton {
       this.node = node;
       this.parent = parent;
       this.depth = depthOf(parent) + 1;
-      this.hash = 31 * (parent == null ? 17 : parent.hash) + node;
+      this.hash = mixed((parent == null ? 17 : parent.hash) * 31 + node);
     }
 
     @Override
@@ -98,17 +101,31 @@ final class GrammarAutomaton {
     }
   }
 
-  private record Configuration(int node, @Nullable Frame stack) {}
+  private record Configuration(int node, @Nullable Frame stack) {
+    @Override
+    public int hashCode() {
+      return mixed((stack == null ? 17 : stack.hash) * 31 + node);
+    }
+  }
+
+  /** Murmur3's last step: without it, a grammar is easily written whose stacks hash alike. */
+  private static int mixed(int hash) {
+    int h = (hash ^ (hash >>> 16)) * 0x85EBCA6B;
+    h = (h ^ (h >>> 13)) * 0xC2B2AE35;
+    return h ^ (h >>> 16);
+  }
 
   /** Where a text has got to, as a value. */
   static final class Configurations {
     private final Configuration[] all;
     private final boolean mayEnd;
     private final int hash;
+    private final int cost;
 
-    private Configurations(Configuration[] all, boolean mayEnd) {
+    private Configurations(Configuration[] all, boolean mayEnd, int cost) {
       this.all = all;
       this.mayEnd = mayEnd;
+      this.cost = cost;
       this.hash = 31 * Arrays.hashCode(all) + Boolean.hashCode(mayEnd);
     }
 
@@ -120,6 +137,14 @@ final class GrammarAutomaton {
     /** How many ways it may be going. */
     int count() {
       return all.length;
+    }
+
+    /**
+     * What it took to find these, in edges and ways that were looked at. Not compared: it is of the
+     * step that led here, and others may lead here too.
+     */
+    int cost() {
+      return cost;
     }
 
     /** Whether no text of the grammar begins so. */
@@ -142,10 +167,15 @@ final class GrammarAutomaton {
   }
 
   /** Behind the end of a text: nothing may follow. */
-  static final Configurations ENDED = new Configurations(new Configuration[0], true);
+  static final Configurations ENDED = new Configurations(new Configuration[0], true, 0);
 
-  /** Edges by the node that they leave: those of node n are from firstEdge[n] to firstEdge[n+1]. */
+  /**
+   * Edges by the node that they leave: those of node n are from firstEdge[n] to firstEdge[n+1];
+   * from firstReading[n] on those that read.
+   */
   private final int[] firstEdge;
+
+  private final int[] firstReading;
 
   private final int[] low;
   private final int[] high;
@@ -179,9 +209,11 @@ final class GrammarAutomaton {
     low = new int[edges];
     high = new int[edges];
     target = new int[edges];
-    int[] next = Arrays.copyOf(firstEdge, nodes);
+    firstReading = Arrays.copyOf(firstEdge, nodes);
+    int[] end = Arrays.copyOfRange(firstEdge, 1, nodes + 1);
     for (int e = 0; e < edges; e++) {
-      int place = next[built.from[e]]++;
+      int from = built.from[e];
+      int place = built.low[e] < 0 ? firstReading[from]++ : --end[from];
       low[place] = built.low[e];
       high[place] = built.high[e];
       target[place] = built.target[e];
@@ -211,7 +243,7 @@ final class GrammarAutomaton {
     }
     List<Configuration> first = new ArrayList<>();
     first.add(new Configuration(ruleStart[root], null));
-    start = closed(first);
+    start = closed(first, 0);
   }
 
   /**
@@ -303,23 +335,37 @@ final class GrammarAutomaton {
   Configurations after(Configurations before, int byteClass) {
     int b = byteOfClass[byteClass];
     List<Configuration> reached = new ArrayList<>();
+    int edges = 0;
     for (Configuration configuration : before.all) {
       int node = configuration.node;
-      for (int e = firstEdge[node]; e < firstEdge[node + 1]; e++) {
-        if (low[e] >= 0 && b >= low[e] && b <= high[e] && fits(target[e], configuration.stack)) {
+      edges = looked(edges, firstEdge[node + 1] - firstReading[node]);
+      for (int e = firstReading[node]; e < firstEdge[node + 1]; e++) {
+        if (b >= low[e] && b <= high[e] && fits(target[e], configuration.stack)) {
           reached.add(new Configuration(target[e], configuration.stack));
         }
       }
     }
-    return closed(reached);
+    return closed(reached, edges);
+  }
+
+  private static int looked(int before, int more) {
+    if (before + more > EDGES_AT_ONCE_MAX) {
+      throw tooManyWays();
+    }
+    return before + more;
   }
 
   private boolean fits(int node, @Nullable Frame stack) {
     return need[node] <= DEPTH_MAX - depthOf(stack);
   }
 
-  /** Follows all that reads nothing; keeps the nodes that read. */
-  private Configurations closed(List<Configuration> work) {
+  /**
+   * Follows all that reads nothing; keeps the nodes that read.
+   *
+   * @param edgesBefore how many edges have been looked at for the work
+   */
+  private Configurations closed(List<Configuration> work, int edgesBefore) {
+    int edges = edgesBefore;
     Set<Configuration> seen = new HashSet<>();
     List<Configuration> kept = new ArrayList<>();
     boolean mayEnd = false;
@@ -333,19 +379,18 @@ final class GrammarAutomaton {
       }
       int node = configuration.node;
       Frame stack = configuration.stack;
-      boolean reads = false;
-      for (int e = firstEdge[node]; e < firstEdge[node + 1]; e++) {
-        if (low[e] >= 0) {
-          reads = true;
-        } else if (fits(target[e], stack)) {
-          if (low[e] == EMPTY) {
-            work.add(new Configuration(target[e], stack));
-          } else {
-            Frame inside = onlyReturns[target[e]] ? stack : new Frame(target[e], stack);
-            int called = ruleStart[high[e]];
-            if (fits(called, inside)) {
-              work.add(new Configuration(called, inside));
-            }
+      edges = looked(edges, firstReading[node] - firstEdge[node]);
+      for (int e = firstEdge[node]; e < firstReading[node]; e++) {
+        if (!fits(target[e], stack)) {
+          continue;
+        }
+        if (low[e] == EMPTY) {
+          work.add(new Configuration(target[e], stack));
+        } else {
+          Frame inside = onlyReturns[target[e]] ? stack : new Frame(target[e], stack);
+          int called = ruleStart[high[e]];
+          if (fits(called, inside)) {
+            work.add(new Configuration(called, inside));
           }
         }
       }
@@ -356,13 +401,13 @@ final class GrammarAutomaton {
           work.add(new Configuration(stack.node, stack.parent));
         }
       }
-      if (reads) {
+      if (firstReading[node] < firstEdge[node + 1]) {
         kept.add(configuration);
       }
     }
     kept.sort(
         Comparator.comparingInt(Configuration::node).thenComparingInt(c -> depthOf(c.stack())));
-    return new Configurations(kept.toArray(Configuration[]::new), mayEnd);
+    return new Configurations(kept.toArray(Configuration[]::new), mayEnd, edges + 4 * seen.size());
   }
 
   /** The error of a grammar that is too ambiguous to be followed. */
@@ -422,10 +467,10 @@ final class GrammarAutomaton {
     }
 
     private void edge(int fromNode, int lowByte, int highByte, int toNode) {
+      if (edges == EDGES_MAX) {
+        throw tooLarge();
+      }
       if (edges == from.length) {
-        if (edges >= EDGES_MAX) {
-          throw tooLarge();
-        }
         from = Arrays.copyOf(from, edges * 2);
         low = Arrays.copyOf(low, edges * 2);
         high = Arrays.copyOf(high, edges * 2);

@@ -11,6 +11,8 @@ import dev.flotilla.Json;
 import dev.flotilla.text.GrammarExpression.Range;
 import java.math.BigDecimal;
 import java.math.RoundingMode;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -37,21 +39,32 @@ import org.jspecify.annotations.Nullable;
  *   <li>Without {@code additionalProperties}, an object that has {@code properties} has no others,
  *       and an array that has {@code prefixItems} no more items than those and {@code minItems}.
  *   <li>Integers have 18 digits at most; other numbers 15 before the point, 15 behind it, and two
- *       of an exponent. Values of {@code enum} and {@code const} are spelled in one way.
+ *       of an exponent. With bounds, numbers have no exponent, and no more digits behind the point
+ *       than that, together with those of the bounds before it, are 15. Values of {@code enum} and
+ *       {@code const} are spelled in one way.
  *   <li>{@code maxLength}, {@code minLength}, {@code minItems} and {@code maxItems} go to 10,000.
  *   <li>Values nest about 128 deep.
  * </ul>
  *
  * <p>A keyword that would change the answer and is not supported is refused with its place in the
  * schema, as is {@code oneOf} unless its branches obviously exclude one another. A {@code format}
- * of strings is held to, as OpenAI does, or refused. A grammar cannot count names, so where names
- * are free one may come twice.
+ * of strings is held to, as OpenAI does, or refused. With {@code nullable} beside {@code type}, a
+ * value may be null too. A grammar cannot count names, so where names are free one may come twice.
  */
 public final class JsonSchema {
 
   private static final int DEPTH_MAX = 100;
   private static final int ENUM_MAX = 1000;
   private static final int INTEGER_DIGITS = 18;
+
+  /** As many as any two doubles differ in, so that no bound is crossed by rounding. */
+  private static final int NUMBER_DIGITS = 15;
+
+  /** Of a JSON pointer, for each rule keeps one. */
+  private static final int PLACE_LENGTH_MAX = 4000;
+
+  /** How much of the branches of {@code oneOf} is looked at, over the whole schema. */
+  private static final int COMPARISONS_MAX = 1_000_000;
 
   /** What says something of a value, but not which values there are. */
   private static final Set<String> ANNOTATIONS =
@@ -68,7 +81,9 @@ public final class JsonSchema {
           "$id",
           "$comment",
           "$defs",
-          "definitions");
+          "definitions",
+          // Of OpenAPI: which property tells the branches of a oneOf apart.
+          "discriminator");
 
   private static final Set<String> OF_STRINGS =
       Set.of("minLength", "maxLength", "pattern", "format");
@@ -77,7 +92,7 @@ public final class JsonSchema {
   private static final Set<String> OF_ARRAYS =
       Set.of("items", "prefixItems", "minItems", "maxItems", "uniqueItems");
   private static final Set<String> OF_OBJECTS =
-      Set.of("properties", "required", "additionalProperties");
+      Set.of("properties", "required", "additionalProperties", "propertyNames");
   private static final List<String> COMBINATIONS =
       List.of("$ref", "const", "enum", "anyOf", "oneOf", "allOf");
   private static final List<String> TYPES =
@@ -153,6 +168,9 @@ public final class JsonSchema {
   private static final Set<String> FORMATS =
       Set.of("date-time", "date", "time", "duration", "uuid", "ipv4", "ipv6", "hostname", "email");
 
+  private static final JsonNode ANY_NAME =
+      JsonNodeFactory.instance.objectNode().put("type", "string");
+
   private final JsonNode root;
 
   /** Rules by name, in the order in which they were begun. */
@@ -168,6 +186,7 @@ public final class JsonSchema {
   private final Map<String, Integer> counters = new HashMap<>();
 
   private int depth;
+  private int comparisons;
 
   private JsonSchema(JsonNode root) {
     this.root = root;
@@ -205,9 +224,10 @@ public final class JsonSchema {
   }
 
   private static FlotillaException refused(String path, String what) {
+    String place = path.length() > 300 ? path.substring(0, 300) + "..." : path;
     return new FlotillaException(
         Code.INVALID,
-        "the JSON schema cannot be held to: " + path + ": " + what,
+        "the JSON schema cannot be held to: " + place + ": " + what,
         "Leave it out of the schema, and say it in the prompt.");
   }
 
@@ -236,8 +256,11 @@ public final class JsonSchema {
 
   /** A name for a rule that is not taken, from a hint in any characters. */
   private String fresh(String hint) {
-    String plain = hint.replaceAll("[^A-Za-z0-9]+", "-").replaceAll("^-|-$", "");
-    String name = plain.substring(Math.max(0, plain.length() - 40)).replaceAll("^-", "");
+    if (rules.size() >= GbnfParser.RULES_MAX) {
+      throw refused("#", "it takes more than " + GbnfParser.RULES_MAX + " rules");
+    }
+    String end = hint.substring(Math.max(0, hint.length() - 40));
+    String name = end.replaceAll("[^A-Za-z0-9]+", "-").replaceAll("^-|-$", "");
     if (name.isEmpty()) {
       name = "x";
     }
@@ -272,6 +295,10 @@ public final class JsonSchema {
       if (++depth > DEPTH_MAX) {
         throw refused(path, "it is nested more than " + DEPTH_MAX + " deep");
       }
+      if (path.length() > PLACE_LENGTH_MAX) {
+        throw refused(
+            path, "it stands behind names of more than " + PLACE_LENGTH_MAX + " characters");
+      }
       name = fresh(path.equals("#") ? "root" : path);
       named.put(path, name);
       rules.put(name, expression(schema, path));
@@ -297,6 +324,7 @@ public final class JsonSchema {
         continue;
       }
       if (!keyword.equals("type")
+          && !keyword.equals("nullable")
           && !COMBINATIONS.contains(keyword)
           && !OF_STRINGS.contains(keyword)
           && !OF_NUMBERS.contains(keyword)
@@ -319,6 +347,7 @@ public final class JsonSchema {
       boolean goesTogether =
           other.equals(keyword)
               || (other.equals("type") && (keyword.equals("enum") || keyword.equals("const")))
+              || (other.equals("enum") && keyword.equals("const"))
               || (keyword.equals("allOf") && (other.equals("type") || OF_OBJECTS.contains(other)));
       if (!goesTogether) {
         throw refused(path, "'" + keyword + "' and '" + other + "' together are not supported");
@@ -327,7 +356,13 @@ public final class JsonSchema {
     JsonNode value = schema.path(keyword);
     return switch (keyword) {
       case "$ref" -> reference(value, below(path, "$ref"));
-      case "const" -> values(List.of(value), schema, below(path, "const"));
+      case "const" -> {
+        if (says.contains("enum")
+            && !list(schema.path("enum"), below(path, "enum")).contains(value)) {
+          throw refused(below(path, "const"), "it is not in 'enum'");
+        }
+        yield values(List.of(value), schema, below(path, "const"));
+      }
       case "enum" -> {
         List<JsonNode> values = list(value, below(path, "enum"));
         if (values.size() > ENUM_MAX) {
@@ -376,7 +411,13 @@ public final class JsonSchema {
     }
     if (!reference.equals("#")) {
       try {
-        found = root.at(JsonPointer.compile(reference.substring(1)));
+        String pointer = reference.substring(1);
+        found = root.at(JsonPointer.compile(pointer));
+        if (found.isMissingNode()) {
+          // As a fragment of a URI spells it, which not all clients do.
+          String decoded = URLDecoder.decode(pointer.replace("+", "%2B"), StandardCharsets.UTF_8);
+          found = root.at(JsonPointer.compile(decoded));
+        }
       } catch (IllegalArgumentException e) {
         throw refused(path, "'" + reference + "' is no JSON pointer");
       }
@@ -387,10 +428,18 @@ public final class JsonSchema {
     return found;
   }
 
-  /** A schema behind its references; itself if they are wrong or run in a circle. */
+  /**
+   * A schema behind its references: one with {@code $ref} if something stands beside it, or if they
+   * run in a circle.
+   */
   private JsonNode resolved(JsonNode schema) {
     JsonNode at = schema;
     for (int hops = 0; hops < 16 && at.has("$ref"); hops++) {
+      for (Map.Entry<String, JsonNode> entry : at.properties()) {
+        if (!entry.getKey().equals("$ref") && !ANNOTATIONS.contains(entry.getKey())) {
+          return at;
+        }
+      }
       at = referred(at.path("$ref"), "$ref");
     }
     return at;
@@ -400,7 +449,7 @@ public final class JsonSchema {
     Set<String> texts = new LinkedHashSet<>();
     Set<String> types = schema.has("type") ? types(schema, path) : Set.copyOf(TYPES);
     for (JsonNode value : values) {
-      if (value.isNumber() && !isFinite(value)) {
+      if (hasInfinity(value)) {
         throw refused(path, "one of its numbers is too large");
       }
       if (types.contains(typeOf(value))
@@ -419,6 +468,18 @@ public final class JsonSchema {
   private static boolean isFinite(JsonNode value) {
     return value.isNumber()
         && (!value.isFloatingPointNumber() || Double.isFinite(value.doubleValue()));
+  }
+
+  private static boolean hasInfinity(JsonNode value) {
+    if (value.isNumber()) {
+      return !isFinite(value);
+    }
+    for (JsonNode inside : value) {
+      if (hasInfinity(inside)) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private static boolean isWhole(JsonNode value) {
@@ -524,6 +585,10 @@ public final class JsonSchema {
         throw refused(below(path, "type"), "there is no type '" + type + "'");
       }
     }
+    // Of OpenAPI; OpenAI's own client writes it for what zod calls nullable.
+    if (schema.path("nullable").asBoolean()) {
+      types.add("null");
+    }
     return types;
   }
 
@@ -572,6 +637,11 @@ public final class JsonSchema {
     JsonNode properties = schema.path("properties");
     if (!properties.isMissingNode() && !properties.isObject()) {
       throw refused(below(path, "properties"), "it is an object");
+    }
+    JsonNode propertyNames = schema.path("propertyNames");
+    if (!propertyNames.isMissingNode() && !propertyNames.equals(ANY_NAME)) {
+      throw refused(
+          below(path, "propertyNames"), "only that they are of the type 'string' is supported");
     }
     Set<String> required = strings(schema, "required", path);
     JsonNode additional = schema.path("additionalProperties");
@@ -689,10 +759,11 @@ public final class JsonSchema {
       node.taken = true;
     }
     String character = "[^\"\\\\\\x00-\\x1F";
+    String rest = shared("name-rest", character + "]* \"\\\"\"");
     for (Node node : nodes) {
       StringBuilder options = new StringBuilder(character);
       node.next.keySet().forEach(c -> options.append(escaped(c)));
-      options.append("] ").append(character).append("]* \"\\\"\"");
+      options.append("] ").append(rest);
       node.next.forEach(
           (c, next) -> options.append(" | [").append(escaped(c)).append("] ").append(next.rule));
       if (!node.taken) {
@@ -875,57 +946,145 @@ public final class JsonSchema {
       return use("json-string");
     }
     String upTo = most == Integer.MAX_VALUE ? "" : Integer.toString(most);
-    return "\"\\\"\" " + use("json-char") + "{" + least + "," + upTo + "} \"\\\"\"";
+    String characters = use("json-char") + "{" + least + "," + upTo + "}";
+    // Once for all properties of this length: it has a node for each character.
+    return shared("string", "\"\\\"\" " + characters + " \"\\\"\"");
   }
 
   private String number(JsonNode schema, String path) {
+    if (OF_NUMBERS.stream().noneMatch(schema::has)) {
+      return use("json-number");
+    }
+    int digits = 1;
     for (String keyword : OF_NUMBERS) {
       if (schema.has(keyword)) {
-        throw refused(below(path, keyword), "'" + keyword + "' is supported for integers only");
+        BigDecimal size = bound(schema, keyword, path).abs().setScale(0, RoundingMode.CEILING);
+        digits = Math.max(digits, Math.min(size.precision(), NUMBER_DIGITS));
       }
     }
-    return use("json-number");
+    return between(schema, path, NUMBER_DIGITS, NUMBER_DIGITS - digits);
   }
 
   private String integer(JsonNode schema, String path) {
-    if (OF_NUMBERS.stream().noneMatch(schema::has)) {
-      return use("json-integer");
+    return OF_NUMBERS.stream().noneMatch(schema::has)
+        ? use("json-integer")
+        : between(schema, path, INTEGER_DIGITS, 0);
+  }
+
+  private static BigDecimal bound(JsonNode schema, String keyword, String path) {
+    JsonNode value = schema.path(keyword);
+    if (!isFinite(value)) {
+      throw refused(below(path, keyword), "it is a number");
     }
-    BigDecimal end = BigDecimal.TEN.pow(INTEGER_DIGITS).subtract(BigDecimal.ONE);
-    BigDecimal least = end.negate();
-    BigDecimal most = end;
+    return value.decimalValue();
+  }
+
+  /**
+   * The numbers between a schema's bounds, without exponents.
+   *
+   * @param digits how many there may be before the point
+   * @param places how many there may be behind it
+   */
+  private static String between(JsonNode schema, String path, int digits, int places) {
+    BigDecimal step = BigDecimal.ONE.movePointLeft(places);
+    BigDecimal most = BigDecimal.TEN.pow(digits).subtract(step);
+    BigDecimal least = most.negate();
     for (String keyword : OF_NUMBERS) {
-      JsonNode value = schema.path(keyword);
-      if (value.isMissingNode()) {
-        continue;
-      }
-      if (!isFinite(value) || value.decimalValue().abs().compareTo(end) > 0) {
-        throw refused(
-            below(path, keyword), "it is a number of at most " + INTEGER_DIGITS + " digits");
-      }
-      BigDecimal bound = value.decimalValue();
-      BigDecimal up = bound.setScale(0, RoundingMode.CEILING);
-      BigDecimal down = bound.setScale(0, RoundingMode.FLOOR);
-      switch (keyword) {
-        case "minimum" -> least = least.max(up);
-        case "exclusiveMinimum" -> least = least.max(down.add(BigDecimal.ONE));
-        case "maximum" -> most = most.min(down);
-        default -> most = most.min(up.subtract(BigDecimal.ONE));
+      if (schema.has(keyword)) {
+        BigDecimal bound = bound(schema, keyword, path);
+        BigDecimal up = bound.setScale(places, RoundingMode.CEILING);
+        BigDecimal down = bound.setScale(places, RoundingMode.FLOOR);
+        switch (keyword) {
+          case "minimum" -> least = least.max(up);
+          case "exclusiveMinimum" -> least = least.max(down.add(step));
+          case "maximum" -> most = most.min(down);
+          default -> most = most.min(up.subtract(step));
+        }
       }
     }
     if (least.compareTo(most) > 0) {
-      throw refused(path, "there is no integer between its bounds");
+      throw refused(path, "there is no number between its bounds");
     }
-    long from = least.longValueExact();
-    long to = most.longValueExact();
     List<String> options = new ArrayList<>();
-    if (from < 0) {
-      options.add("\"-\" (" + digits(Math.max(1, -to), -from) + ")");
+    if (least.signum() < 0) {
+      // An integer's zero has no sign.
+      BigDecimal nearest = most.negate().max(places == 0 ? step : BigDecimal.ZERO);
+      options.add("\"-\" (" + decimals(nearest, least.negate(), places) + ")");
     }
-    if (to >= 0) {
-      options.add(digits(Math.max(0, from), to));
+    if (most.signum() >= 0) {
+      options.add(decimals(least.max(BigDecimal.ZERO), most, places));
     }
     return String.join(" | ", options);
+  }
+
+  /** The numbers from a to b, neither negative. */
+  private static String decimals(BigDecimal a, BigDecimal b, int places) {
+    long from = a.longValue();
+    long to = b.longValue();
+    String afterFrom = behindPoint(a, places);
+    String afterTo = behindPoint(b, places);
+    if (places == 0) {
+      return digits(from, to);
+    }
+    String zeros = "0".repeat(places);
+    String nines = "9".repeat(places);
+    if (from == to) {
+      return "\"" + from + "\" " + fraction(afterFrom, afterTo);
+    }
+    List<String> options = new ArrayList<>();
+    options.add("\"" + from + "\" " + fraction(afterFrom, nines));
+    if (from + 1 < to) {
+      options.add("(" + digits(from + 1, to - 1) + ") " + fraction(zeros, nines));
+    }
+    options.add("\"" + to + "\" " + fraction(zeros, afterTo));
+    return String.join(" | ", options);
+  }
+
+  private static String behindPoint(BigDecimal number, int places) {
+    BigDecimal fraction = number.remainder(BigDecimal.ONE).movePointRight(places);
+    String digits = fraction.toBigInteger().toString();
+    return "0".repeat(Math.max(0, places - digits.length())) + digits;
+  }
+
+  /** A point and the digits behind it, from a to b, of the same length; zeros may be left out. */
+  private static String fraction(String a, String b) {
+    String some = "\".\" (" + places(a, b) + ")";
+    return isAll('0', a) ? "(" + some + ")?" : some;
+  }
+
+  /** At least one digit of those behind a point, from a to b. */
+  private static String places(String a, String b) {
+    int length = a.length();
+    if (isAll('0', a) && isAll('9', b)) {
+      return "[0-9]{1," + length + "}";
+    }
+    char x = a.charAt(0);
+    char y = b.charAt(0);
+    String restOfA = a.substring(1);
+    String restOfB = b.substring(1);
+    if (x == y) {
+      return "[" + x + "]" + morePlaces(restOfA, restOfB);
+    }
+    String zeros = "0".repeat(length - 1);
+    String nines = "9".repeat(length - 1);
+    List<String> options = new ArrayList<>();
+    options.add("[" + x + "]" + morePlaces(restOfA, nines));
+    if (x + 1 < y) {
+      options.add("[" + (char) (x + 1) + "-" + (char) (y - 1) + "]" + morePlaces(zeros, nines));
+    }
+    options.add("[" + y + "]" + morePlaces(zeros, restOfB));
+    return String.join(" | ", options);
+  }
+
+  private static String morePlaces(String a, String b) {
+    if (a.isEmpty()) {
+      return "";
+    }
+    return " (" + places(a, b) + ")" + (isAll('0', a) ? "?" : "");
+  }
+
+  private static boolean isAll(char digit, String digits) {
+    return digits.chars().allMatch(c -> c == digit);
   }
 
   /** The numbers from a to b, neither negative, without zeros before them. */
@@ -999,6 +1158,12 @@ public final class JsonSchema {
   private boolean exclude(JsonNode a, JsonNode b, int depthLeft) {
     JsonNode first = resolved(a);
     JsonNode second = resolved(b);
+    for (String list : List.of("enum", "required")) {
+      comparisons += 1 + first.path(list).size() + second.path(list).size();
+    }
+    if (comparisons > COMPARISONS_MAX) {
+      throw refused("#", "its 'oneOf's have too much to compare; use 'anyOf'");
+    }
     Set<JsonNode> firstValues = finite(first);
     Set<JsonNode> secondValues = finite(second);
     if (firstValues != null && secondValues != null) {

@@ -14,11 +14,14 @@ import java.util.regex.Pattern;
  * Which bytes each token of a {@code tokenizer.json} adds to a text, by its decoder: the bytes that
  * {@link ByteAlphabet} spells ({@code ByteLevel}), or the token's own text with {@code ▁} for a
  * space and {@code <0x0A>} for a byte (SentencePiece).
+ *
+ * <p>Such bytes hold behind other text. Where nothing but special tokens stands before an answer,
+ * SentencePiece's decoders take the space from its beginning.
  */
 final class TokenBytes {
 
   private static final byte[] NONE = {};
-  private static final Pattern BYTE = Pattern.compile("<0x([0-9A-F]{2})>");
+  private static final Pattern BYTE = Pattern.compile("<0x([0-9A-Fa-f]{2})>");
 
   private TokenBytes() {}
 
@@ -35,7 +38,7 @@ final class TokenBytes {
     if (has(decoder, "ByteLevel")) {
       bytes = TokenBytes::byteLevel;
     } else if (has(decoder, "Metaspace") || has(decoder, "Replace")) {
-      boolean fallback = model.path("byte_fallback").asBoolean();
+      boolean fallback = has(decoder, "ByteFallback");
       bytes = token -> sentencePiece(token, fallback);
     } else {
       return Optional.empty();
@@ -54,9 +57,7 @@ final class TokenBytes {
     for (JsonNode token : tokenizer.path("added_tokens")) {
       tokens.set(
           token.path("id").asInt(),
-          token.path("special").asBoolean()
-              ? NONE
-              : token.path("content").asText().getBytes(StandardCharsets.UTF_8));
+          token.path("special").asBoolean() ? NONE : bytes.apply(token.path("content").asText()));
     }
     return Optional.of(List.copyOf(tokens));
   }

@@ -21,29 +21,37 @@ import org.jspecify.annotations.Nullable;
  * <p>The grammar's automaton is made deterministic as it is used: a state remembers the states that
  * the classes of bytes lead to. In a string of JSON nearly all bytes lead to the state itself, so
  * the walk over the vocabulary's {@link TokenTrie} for a mask is mostly reads of one small table.
- * Both states and masks are kept up to a bound; what is forgotten is made again, the same.
+ * Both states and masks are kept up to a bound of bytes; what is forgotten is made again, the same.
  */
 public final class TokenConstraint {
 
-  private static final int STATES_MAX = 20_000;
-  private static final int MASK_BYTES_MAX = 8 << 20;
+  private static final int STATE_BYTES_MAX = 4 << 20;
+  private static final int MASK_BYTES_MAX = 4 << 20;
+
+  /** About what a way of a state takes, with the stack's last frame. */
+  private static final int WAY_BYTES = 64;
+
+  private static final int LINK_BYTES = 32;
 
   /**
-   * What a mask may cost, in ways followed over nodes of the vocabulary: a second or so. Counted as
-   * if nothing was remembered, so that it does not depend on what was.
+   * What a mask may cost, in edges and ways of the grammar that are looked at (each 5 to 30 ns:
+   * less than a tenth of a second); JSON schemas take a thirtieth of it. Counted as if nothing was
+   * remembered from other masks, so that it does not depend on what was.
    */
-  private static final long COST_MAX = 256L << 20;
+  private static final long COST_MAX = 3 << 20;
+
+  private static final Link[] NO_LINKS = {};
 
   /** Where a text has got to. Equal states allow the same texts; the opposite need not hold. */
   public static final class State {
     private final Configurations at;
 
-    /** By class of bytes; null where it is not known yet. */
-    private @Nullable State[] next;
+    /** By class of bytes; null where it is not known yet. None once the state is forgotten. */
+    private @Nullable Link[] links;
 
     private State(Configurations at, int classes) {
       this.at = at;
-      this.next = new State[classes];
+      this.links = new Link[classes];
     }
 
     @Override
@@ -57,13 +65,34 @@ public final class TokenConstraint {
     }
   }
 
+  /** Where the bytes of a class lead from a state. */
+  private static final class Link {
+    final State to;
+    final int cost;
+
+    /** The number of the last mask in whose cost it was counted. */
+    int countedIn;
+
+    Link(State to, int cost) {
+      this.to = to;
+      this.cost = cost;
+    }
+  }
+
   private final GrammarAutomaton automaton;
   private final TokenTrie vocabulary;
   private final int[] endTokens;
-  private final int masksMax;
+
+  /** What a link costs, beside what is looked at: mostly for the memory that its state takes. */
+  private final int linkCost;
+
   private final State start;
   private final Map<Configurations, State> states = new HashMap<>();
-  private final LinkedHashMap<State, TokenMask> masks = new LinkedHashMap<>(16, 0.75f, true);
+  private final LinkedHashMap<Configurations, TokenMask> masks =
+      new LinkedHashMap<>(16, 0.75f, true);
+  private long stateBytes;
+  private long maskBytes;
+  private int masksMade;
 
   /**
    * @param endTokens the ids that end a text, each below the vocabulary's size
@@ -80,7 +109,7 @@ public final class TokenConstraint {
     this.automaton = grammar.automaton();
     this.vocabulary = vocabulary;
     this.endTokens = Arrays.stream(endTokens).sorted().distinct().toArray();
-    this.masksMax = Math.max(16, MASK_BYTES_MAX / Math.max(1, vocabulary.vocabularySize() / 8));
+    this.linkCost = 16 + automaton.classCount() / 4;
     this.start = state(automaton.start());
   }
 
@@ -108,8 +137,12 @@ public final class TokenConstraint {
     }
     byte[] bytes = vocabulary.bytes(token);
     State reached = state(state.at);
-    for (byte b : bytes) {
-      reached = next(reached, b);
+    try {
+      for (byte b : bytes) {
+        reached = link(reached, b).to;
+      }
+    } finally {
+      forgetIfTooMuch();
     }
     if (bytes.length == 0 || reached.at.isDead()) {
       throw notAllowed(token);
@@ -131,20 +164,29 @@ public final class TokenConstraint {
   /**
    * The tokens that may come next.
    *
-   * @throws FlotillaException {@code INVALID} if the grammar leaves too many ways open here, or the
+   * @throws FlotillaException {@code INVALID} if the grammar takes too much work here, or the
    *     vocabulary has no token that goes on, which takes one that lacks tokens of a single byte
    */
   public synchronized TokenMask allowed(State state) {
-    State from = state(state.at);
-    TokenMask mask = masks.get(from);
+    TokenMask mask = masks.get(state.at);
     if (mask == null) {
-      mask = walked(from);
-      masks.put(from, mask);
-      if (masks.size() > masksMax) {
-        masks.pollFirstEntry();
+      try {
+        mask = walked(state(state.at));
+      } finally {
+        forgetIfTooMuch();
+      }
+      masks.put(state.at, mask);
+      maskBytes += bytes(state.at);
+      while (maskBytes > MASK_BYTES_MAX && masks.size() > 1) {
+        maskBytes -= bytes(masks.pollFirstEntry().getKey());
       }
     }
     return mask;
+  }
+
+  /** Of a mask and its key. */
+  private long bytes(Configurations at) {
+    return vocabulary.vocabularySize() / 8 + (long) WAY_BYTES * at.count();
   }
 
   private TokenMask walked(State from) {
@@ -152,21 +194,28 @@ public final class TokenConstraint {
     State[] path = new State[vocabulary.depthMax() + 1];
     path[0] = from;
     long cost = 0;
+    masksMade++;
     int nodes = from.at.count() == 0 ? 0 : vocabulary.nodes();
     for (int node = 0; node < nodes; ) {
       int depth = vocabulary.depth(node);
-      State before = path[depth - 1];
-      cost += before.at.count();
-      State reached = next(before, vocabulary.label(node));
-      if (reached.at.isDead()) {
+      Link link = link(path[depth - 1], vocabulary.label(node));
+      if (link.countedIn != masksMade) {
+        link.countedIn = masksMade;
+        cost += link.cost;
+        if (cost > COST_MAX) {
+          throw new FlotillaException(
+              Code.INVALID,
+              "the grammar takes too much work here to tell which tokens may come next",
+              "Write it so that fewer ways are open at once, and what comes later depends on less"
+                  + " of what came before.");
+        }
+      }
+      if (link.to.at.isDead()) {
         node = vocabulary.behind(node);
       } else {
-        path[depth] = reached;
+        path[depth] = link.to;
         vocabulary.collect(node, words);
         node++;
-      }
-      if (cost > COST_MAX) {
-        throw GrammarAutomaton.tooManyWays();
       }
     }
     for (int id : endTokens) {
@@ -185,27 +234,35 @@ public final class TokenConstraint {
     return mask;
   }
 
-  private State next(State state, byte b) {
+  private Link link(State state, byte b) {
     int byteClass = automaton.classOf(b);
-    State known = state.next[byteClass];
+    Link known = state.links[byteClass];
     if (known == null) {
-      known = state(automaton.after(state.at, byteClass));
-      state.next[byteClass] = known;
+      Configurations reached = automaton.after(state.at, byteClass);
+      known = new Link(state(reached), reached.cost() + linkCost);
+      state.links[byteClass] = known;
+      stateBytes += LINK_BYTES;
     }
     return known;
+  }
+
+  /** Never while a mask is made, for then links would be counted twice in its cost. */
+  private void forgetIfTooMuch() {
+    if (stateBytes > STATE_BYTES_MAX) {
+      // The links go too, else whoever holds one state would hold all that it ever led to.
+      states.values().forEach(state -> state.links = NO_LINKS);
+      states.clear();
+      stateBytes = 0;
+    }
   }
 
   /** The one state that stands for the configurations, among those that are remembered. */
   private State state(Configurations at) {
     State known = states.get(at);
     if (known == null) {
-      if (states.size() >= STATES_MAX) {
-        // The links go too, else whoever holds one state would hold all that it ever led to.
-        states.values().forEach(state -> state.next = new State[automaton.classCount()]);
-        states.clear();
-      }
       known = new State(at, automaton.classCount());
       states.put(at, known);
+      stateBytes += 128 + 4L * automaton.classCount() + (long) WAY_BYTES * at.count();
     }
     return known;
   }

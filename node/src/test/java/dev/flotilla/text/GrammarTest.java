@@ -6,8 +6,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -186,6 +190,123 @@ class GrammarTest {
     }
   }
 
+  @Test
+  void aTextIsOneOfAGrammarIfItsRulesSaySo() {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int round = 0; round < 3000; round++) {
+      int count = 1 + random.nextInt(3);
+      StringBuilder gbnf = new StringBuilder();
+      for (int rule = 0; rule < count; rule++) {
+        gbnf.append("r").append(rule).append(" ::= ").append(choice(random, count, 2)).append('\n');
+      }
+      String source = gbnf.append("root ::= r0").toString();
+      try {
+        Grammar grammar = Grammar.parse(source);
+        for (int i = 0; i < 25; i++) {
+          StringBuilder text = new StringBuilder();
+          for (int length = random.nextInt(7); length > 0; length--) {
+            text.append("aabc".charAt(random.nextInt(4)));
+          }
+          assertThat(is(grammar, text.toString()))
+              .as("seed %d: '%s' by %s", seed, text, source)
+              .isEqualTo(new Reader(source, text.toString()).isWhole());
+        }
+      } catch (FlotillaException e) {
+        // Left recursion, no end, or ambiguous beyond the bound.
+        assertThat(e.code()).as("seed %d: %s", seed, source).isEqualTo(Code.INVALID);
+      }
+    }
+  }
+
+  private static String choice(Random random, int rules, int depth) {
+    StringBuilder gbnf = new StringBuilder();
+    for (int options = random.nextInt(3); options >= 0; options--) {
+      gbnf.append(gbnf.isEmpty() ? "" : " | ");
+      for (int parts = random.nextInt(4); parts > 0; parts--) {
+        gbnf.append(
+            switch (random.nextInt(depth > 0 ? 7 : 6)) {
+              case 0 -> "\"a\"";
+              case 1 -> "[bc]";
+              case 2 -> "\"\"";
+              case 3 -> "\"ab\"";
+              case 4, 5 -> "r" + random.nextInt(rules);
+              default -> "(" + choice(random, rules, depth - 1) + ")";
+            });
+        String[] counts = {"*", "+", "?", "{1,2}", "{2}", "", "", "", "", ""};
+        gbnf.append(counts[random.nextInt(counts.length)]).append(' ');
+      }
+    }
+    return gbnf.toString();
+  }
+
+  /** Says where an expression may end in a text, from the expression alone. */
+  private static final class Reader {
+    private final Map<String, GrammarExpression.Rule> rules;
+    private final String text;
+    private final Map<String, Set<Integer>> known = new HashMap<>();
+
+    Reader(String source, String text) {
+      this.rules = GbnfParser.rules(source);
+      this.text = text;
+    }
+
+    boolean isWhole() {
+      return ends(rules.get("root").body(), 0).contains(text.length());
+    }
+
+    private Set<Integer> ends(GrammarExpression expression, int from) {
+      Set<Integer> ends = new TreeSet<>();
+      switch (expression) {
+        case GrammarExpression.Literal literal -> {
+          if (text.startsWith(literal.text(), from)) {
+            ends.add(from + literal.text().length());
+          }
+        }
+        case GrammarExpression.CharacterClass characters -> {
+          if (from < text.length()
+              && characters.ranges().stream()
+                  .anyMatch(r -> text.charAt(from) >= r.first() && text.charAt(from) <= r.last())) {
+            ends.add(from + 1);
+          }
+        }
+        case GrammarExpression.Reference reference -> {
+          String key = reference.rule() + " " + from;
+          if (!known.containsKey(key)) {
+            known.put(key, ends(rules.get(reference.rule()).body(), from));
+          }
+          ends.addAll(known.get(key));
+        }
+        case GrammarExpression.Sequence sequence -> {
+          Set<Integer> at = Set.of(from);
+          for (GrammarExpression part : sequence.parts()) {
+            at = allEnds(part, at);
+          }
+          ends.addAll(at);
+        }
+        case GrammarExpression.Choice choice ->
+            choice.options().forEach(option -> ends.addAll(ends(option, from)));
+        case GrammarExpression.Repeat repeat -> {
+          Set<Integer> at = Set.of(from);
+          int most = repeat.most() < 0 ? text.length() + repeat.least() : repeat.most();
+          for (int times = 0; times <= most; times++) {
+            if (times >= repeat.least()) {
+              ends.addAll(at);
+            }
+            at = allEnds(repeat.body(), at);
+          }
+        }
+      }
+      return ends;
+    }
+
+    private Set<Integer> allEnds(GrammarExpression expression, Set<Integer> from) {
+      Set<Integer> ends = new TreeSet<>();
+      from.forEach(start -> ends.addAll(ends(expression, start)));
+      return ends;
+    }
+  }
+
   private static int codePoint(Random random, int[] borders) {
     int c =
         random.nextBoolean() ? borders[random.nextInt(borders.length)] : random.nextInt(0x110000);
@@ -246,6 +367,8 @@ class GrammarTest {
         .hasMessageContaining("more than 64 parentheses are open");
     assertThatThrownBy(() -> Grammar.parse("root ::= \"" + "x".repeat(1 << 20) + "\""))
         .hasMessageContaining("longer than");
+    assertThatThrownBy(() -> Grammar.parse("root ::= " + "x".repeat(257)))
+        .hasMessageContaining("column 10: a rule's name is longer than 256");
   }
 
   @Test

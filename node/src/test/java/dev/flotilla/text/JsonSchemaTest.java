@@ -10,6 +10,8 @@ import dev.flotilla.FlotillaException;
 import dev.flotilla.FlotillaException.Code;
 import dev.flotilla.Json;
 import java.io.IOException;
+import java.math.BigDecimal;
+import java.math.RoundingMode;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.LocalDate;
@@ -232,6 +234,16 @@ class JsonSchemaTest {
         "{\"type\":\"string\",\"pattern\":\"^.$\"} § \"\\\\\" § \"\\n\"",
         "{\"type\":\"string\",\"pattern\":\"^\\\\/\\\\.\\\\u00e9\\\\x41$\"} § \"/.éA\" § \"/xéA\"",
         "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}}]} § [null,[[]]] § [1]",
+        "{\"const\":\"a\",\"enum\":[\"a\"],\"type\":\"string\"} § \"a\" § \"b\"",
+        "{\"type\":\"string\",\"nullable\":true} § null § 1",
+        "{\"$ref\":\"#/$defs/a%20%c3%a9+\",\"$defs\":{\"a é+\":{\"type\":\"null\"}}} § null § 1",
+        "{\"type\":\"string\",\"nullable\":false} § \"\" § null",
+        "{\"propertyNames\":{\"type\":\"string\"},\"additionalProperties\":{\"type\":\"null\"}} § {\"a\":null} § {\"a\":1}",
+        "{\"oneOf\":[{\"type\":\"null\"}],\"discriminator\":{\"propertyName\":\"k\"}} § null § 1",
+        "{\"type\":\"integer\",\"minimum\":-9223372036854775808} § -999999999999999999 § 1.5",
+        "{\"type\":\"number\",\"minimum\":0,\"maximum\":1} § 0.25 § 1.01",
+        "{\"type\":\"number\",\"minimum\":0,\"maximum\":1} § 1.0 § 1e0",
+        "{\"type\":\"number\",\"exclusiveMinimum\":0} § 0.00000000000001 § 0.0",
         "{\"title\":\"t\",\"x-mine\":1,\"default\":3,\"type\":\"null\"} § null § 3",
       })
   void aSchemaAllowsTheOneAndNotTheOther(String schema, String text, String other)
@@ -252,10 +264,10 @@ class JsonSchemaTest {
         "{\"propertes\":{}} § #/propertes: 'propertes' is not supported",
         "{\"properties\":{\"a/b\":{\"not\":{}}}} § #/properties/a~1b/not: 'not' is not supported",
         "{\"items\":{\"uniqueItems\":true,\"type\":\"array\"}} § #/items/uniqueItems: 'uniqueItems'",
-        "{\"type\":\"number\",\"minimum\":0} § #/minimum: 'minimum' is supported for integers only",
+        "{\"type\":\"number\",\"minimum\":0.2,\"exclusiveMaximum\":0.2} § #: there is no number between",
         "{\"type\":\"number\",\"multipleOf\":2} § #/multipleOf: 'multipleOf' is not supported",
-        "{\"type\":\"integer\",\"minimum\":2,\"maximum\":1} § #: there is no integer between",
-        "{\"type\":\"integer\",\"minimum\":1e999} § #/minimum: it is a number of at most 18 digits",
+        "{\"type\":\"integer\",\"minimum\":2,\"maximum\":1} § #: there is no number between",
+        "{\"type\":\"integer\",\"minimum\":1e999} § #/minimum: it is a number",
         "{\"type\":\"integer\",\"exclusiveMinimum\":true} § #/exclusiveMinimum: it is a number",
         "{\"minLength\":2,\"maxLength\":1} § #: a string of at least 2 and at most 1 is none",
         "{\"maxLength\":10001} § #/maxLength: it is a whole number from 0 to 10000",
@@ -285,6 +297,7 @@ class JsonSchemaTest {
         "{\"allOf\":[false,{\"properties\":{}}]} § #/allOf: only objects can be put together",
         "{\"$ref\":\"http://x/y\"} § #/$ref: only references into the schema itself",
         "{\"$ref\":\"#/$defs/x\"} § #/$ref: '#/$defs/x' is not in the schema",
+        "{\"$ref\":\"#/%2\"} § #/$ref: '#/%2' is no JSON pointer",
         "{\"$ref\":\"#\"} § begins with itself",
         "{\"$defs\":{\"a\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{}]}},\"$ref\":\"#/$defs/a\"} § rule 'defs-a'",
         "{\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]} § never ends",
@@ -292,6 +305,12 @@ class JsonSchemaTest {
         "{\"required\":\"a\"} § #/required: it is an array of strings",
         "{\"properties\":[]} § #/properties: it is an object",
         "{\"const\":\"\\ud83d\"} § #/const: it has half of a surrogate pair",
+        "{\"const\":[1e999]} § #/const: one of its numbers is too large",
+        "{\"const\":1,\"enum\":[2]} § #/const: it is not in 'enum'",
+        "{\"propertyNames\":{\"maxLength\":2}} § #/propertyNames: only that they are of the type",
+        "{\"allOf\":[{\"$ref\":\"#/$defs/a\",\"required\":[\"x\"]},{}],\"$defs\":{\"a\":{}}} § #/allOf: '$ref' in what is",
+        "{\"oneOf\":[{\"type\":\"null\"},{\"type\":\"string\",\"nullable\":true}]} § branches 0 and 1 may both hold",
+        "{\"enum\":[1],\"nullable\":true} § #: 'enum' and 'nullable' together are not supported",
       })
   void whatCannotBeHeldToIsRefusedWithItsPlace(String schema, String message) {
     assertThatThrownBy(() -> grammar(schema))
@@ -317,6 +336,39 @@ class JsonSchemaTest {
                             .reduce("", String::concat)
                         + "}}"))
         .hasMessageContaining("larger than its bound");
+    String longName = "{\"properties\":{\"" + "n".repeat(5000) + "\":{}}}";
+    assertThatThrownBy(() -> grammar(longName)).hasMessageContaining("...: it stands behind names");
+    String free =
+        "{\"properties\":{\"" + "n".repeat(40_000) + "\":false},\"additionalProperties\":{}}";
+    assertThatThrownBy(() -> grammar(free)).hasMessageContaining("more than 20000 rules");
+  }
+
+  @Test
+  void branchesThatTakeLongToTellApartAreRefused() {
+    String names =
+        IntStream.range(0, 30)
+            .mapToObj(i -> "\"p" + i + "\"")
+            .reduce((a, b) -> a + "," + b)
+            .orElseThrow();
+    String schema =
+        "{\"$defs\":{\"x\":{\"type\":\"object\",\"required\":["
+            + names
+            + "],\"properties\":{"
+            + names.replaceAll("\"p[0-9]+\"", "$0:{\"\\$ref\":\"#/\\$defs/x\"}")
+            + "}}},\"oneOf\":[{\"$ref\":\"#/$defs/x\"},{\"$ref\":\"#/$defs/x\"}]}";
+    assertThatThrownBy(() -> grammar(schema)).hasMessageContaining("too much to compare");
+  }
+
+  @Test
+  void aLengthOfManyStringsTakesTheRoomOfOne() throws IOException {
+    String properties =
+        IntStream.range(0, 60)
+            .mapToObj(i -> "\"p" + i + "\":{\"type\":\"string\",\"maxLength\":2000}")
+            .reduce((a, b) -> a + "," + b)
+            .orElseThrow();
+    Grammar grammar = grammar("{\"properties\":{" + properties + "}}");
+    assertThat(is(grammar, "{\"p3\":\"" + "a".repeat(2000) + "\",\"p59\":\"\"}")).isTrue();
+    assertThat(is(grammar, "{\"p3\":\"" + "a".repeat(2001) + "\"}")).isFalse();
   }
 
   @Test
@@ -342,6 +394,47 @@ class JsonSchemaTest {
             .isEqualTo(n >= least && n <= most);
       }
     }
+  }
+
+  @Test
+  void numbersAreThoseBetweenTheirBounds() throws IOException {
+    long seed = System.nanoTime();
+    Random random = new Random(seed);
+    for (int round = 0; round < 300; round++) {
+      BigDecimal a = decimal(random, 3);
+      BigDecimal b = decimal(random, 3);
+      boolean open = random.nextBoolean() && a.compareTo(b) != 0;
+      Grammar grammar =
+          grammar(
+              "{\"type\":\"number\",\"%s\":%s,\"%s\":%s}"
+                  .formatted(
+                      open ? "exclusiveMinimum" : "minimum",
+                      a.min(b).toPlainString(),
+                      open ? "exclusiveMaximum" : "maximum",
+                      a.max(b).toPlainString()));
+      for (int i = 0; i < 80; i++) {
+        BigDecimal n =
+            switch (i % 3) {
+              case 0 -> a.add(decimal(random, 12).scaleByPowerOfTen(-random.nextInt(8)));
+              case 1 -> b.setScale(random.nextInt(11), RoundingMode.HALF_UP);
+              default -> decimal(random, 5);
+            };
+        int low = n.compareTo(a.min(b));
+        int high = n.compareTo(a.max(b));
+        // The digits behind the point end in time, whatever the bounds.
+        if (n.scale() <= 10) {
+          assertThat(is(grammar, n.toPlainString()))
+              .as("seed %d: %s by %s", seed, n.toPlainString(), grammar.source())
+              .isEqualTo(open ? low > 0 && high < 0 : low >= 0 && high <= 0);
+        }
+      }
+    }
+  }
+
+  private static BigDecimal decimal(Random random, int places) {
+    int scale = random.nextInt(places + 1);
+    long range = (long) Math.pow(10, scale + random.nextInt(3));
+    return BigDecimal.valueOf(random.nextLong(-range, range + 1), scale);
   }
 
   private static long bound(Random random) {

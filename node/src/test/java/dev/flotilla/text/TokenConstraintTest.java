@@ -285,10 +285,35 @@ class TokenConstraintTest {
     for (int i = 0; i < 400_000; i++) {
       tokens.add(Integer.toString(i + 1_000_000).getBytes(StandardCharsets.UTF_8));
     }
+    StringBuilder palindrome = new StringBuilder("root ::= [0-9]?");
+    for (int digit = 0; digit < 10; digit++) {
+      palindrome.append(" | \"%d\" root \"%d\"".formatted(digit, digit));
+    }
+    TokenTrie trie = new TokenTrie(tokens);
+    TokenConstraint constraint = new TokenConstraint(Grammar.parse(palindrome.toString()), trie, 0);
+    for (int round = 0; round < 2; round++) {
+      assertThatThrownBy(() -> constraint.allowed(constraint.start()))
+          .hasMessageContaining("too much work");
+      for (int id = 1; id < tokens.size(); id += 7) {
+        constraint.after(constraint.start(), id);
+      }
+    }
+    TokenConstraint ambiguous =
+        new TokenConstraint(Grammar.parse("root ::= ([0-9]?){900}"), trie, 0);
+    assertThat(ambiguous.allowed(ambiguous.start()).count()).isEqualTo(tokens.size());
+  }
+
+  @Test
+  void manyWaysThatEachHaveManyEdgesAreRefused() {
+    StringBuilder gbnf =
+        new StringBuilder("root ::= (\"b\"?){900} \"a\" (value?){900}\nvalue ::= ");
+    for (int i = 0; i < 2000; i++) {
+      gbnf.append(i == 0 ? "" : " | ").append("\"x").append(i).append('"');
+    }
     TokenConstraint constraint =
-        new TokenConstraint(Grammar.parse("root ::= ([0-9]?){900}"), new TokenTrie(tokens), 0);
-    assertThatThrownBy(() -> constraint.allowed(constraint.start()))
-        .hasMessageContaining("too many ways");
+        new Vocabulary(new Random(1)).constraint(Grammar.parse(gbnf.toString()));
+    State state = constraint.after(constraint.start(), 'a');
+    assertThatThrownBy(() -> constraint.allowed(state)).hasMessageContaining("too many ways");
   }
 
   @Test
