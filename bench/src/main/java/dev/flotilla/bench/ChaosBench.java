@@ -39,6 +39,12 @@ final class ChaosBench implements Callable<Integer> {
   private static final List<String> FAULTS =
       List.of("kill", "pause", "lossy", "slow", "disk", "restart");
   private static final int TOKENS = 900;
+
+  /** Both have texts of more than {@link #TOKENS} bytes only; each byte is a token. */
+  private static final String GRAMMAR = "root ::= ([a-m]{3,7} [0-9] | \"-\" [A-Z]* \" \"){500}";
+
+  private static final Map<String, Object> SCHEMA =
+      Map.of("type", "array", "items", Map.of("type", "integer"), "minItems", 1000);
   private static final int PAUSE_MS_MAX = 1000;
   private static final Duration PATIENCE = Duration.ofMinutes(2);
   private static final double FINISHED_SHARE_MIN = 0.999;
@@ -238,8 +244,11 @@ final class ChaosBench implements Callable<Integer> {
               Map.of("temperature", 0),
               Map.of("temperature", 1, "seed", 7),
               Map.of("temperature", 1, "seed", 8, "n", 2),
-              Map.of("temperature", 1, "seed", 9, "stop", "zq"))) {
-        Map<String, Object> body = new HashMap<>(sampling);
+              Map.of("temperature", 1, "seed", 9, "stop", "zq"),
+              Map.of("temperature", 0, "json_schema", SCHEMA, "ignore_eos", false),
+              Map.of(
+                  "temperature", 1, "seed", 10, "n", 2, "grammar", GRAMMAR, "ignore_eos", false))) {
+        Map<String, Object> body = new HashMap<>();
         body.put("model", model);
         body.put("prompt", "The ship's log of " + model + " says");
         body.put("max_tokens", TOKENS);
@@ -247,6 +256,7 @@ final class ChaosBench implements Callable<Integer> {
         body.put("stream", true);
         body.put("cache", false);
         body.put("stream_options", Map.of("include_usage", true));
+        body.putAll(sampling);
         StreamText answer = new StreamText();
         client.stream(PATH, body, answer::add);
         questions.add(new Question(body, answer));

@@ -87,7 +87,8 @@ public final class Chaos {
    *
    * @param accepted streams that a router took
    * @param finished of these, with the right text to its end
-   * @param cancelled of these, by who asked
+   * @param held of these, to a grammar
+   * @param cancelled of those taken, by who asked
    * @param failed of these, that could not go on in time
    * @param orphaned of these, whose own node died, and nobody had a copy or came for it
    * @param returned how often a reader went on with its stream at another node, or the same
@@ -98,6 +99,7 @@ public final class Chaos {
   public record Counts(
       long accepted,
       long finished,
+      long held,
       long cancelled,
       long failed,
       long orphaned,
@@ -117,13 +119,14 @@ public final class Chaos {
 
     /** Of no run. */
     public static final Counts NONE =
-        new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        new Counts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
     /** Of two runs, or more. */
     public Counts plus(Counts more) {
       return new Counts(
           accepted + more.accepted,
           finished + more.finished,
+          held + more.held,
           cancelled + more.cancelled,
           failed + more.failed,
           orphaned + more.orphaned,
@@ -146,12 +149,13 @@ public final class Chaos {
     public String text() {
       return String.format(
           Locale.ROOT,
-          "streams: %d accepted, %d finished, %d cancelled, %d failed, %d lost with their node;"
+          "streams: %d accepted, %d finished (%d of them held to a grammar), %d cancelled, %d failed, %d lost with their node;"
               + " %d readers came back; %d refused; %d tokens, longest pause %.1f s; %d embeddings%n"
               + "faults: %d; elections %d, controllers %d, placements %d; leases %d with %d writes;"
               + " torn: %d log entries, %d snapshots",
           accepted,
           finished,
+          held,
           cancelled,
           failed,
           orphaned,
@@ -175,6 +179,7 @@ public final class Chaos {
   private static final class Tally {
     long accepted;
     long finished;
+    long held;
     long cancelled;
     long failed;
     long orphaned;
@@ -266,6 +271,7 @@ public final class Chaos {
     return new Counts(
         tally.accepted,
         tally.finished,
+        tally.held,
         tally.cancelled,
         tally.failed,
         tally.orphaned,
@@ -717,7 +723,13 @@ public final class Chaos {
         new GenerationRequest(
             id + "-0", anyModel(), prompt, sampling, tokens, ends, grammar, claim);
     Stream stream =
-        new Stream(process, id, claim.tenant(), ToyModel.text(request), world.chance(0.05));
+        new Stream(
+            process,
+            id,
+            claim.tenant(),
+            ToyModel.text(request),
+            grammar.isPresent(),
+            world.chance(0.05));
     streams.add(stream);
     boolean leaves = world.chance(0.1);
     Connection connection = new Connection(stream);
@@ -962,6 +974,7 @@ public final class Chaos {
     private final String id;
     private final String tenant;
     private final List<Integer> expected;
+    private final boolean held;
     private final boolean impatient;
     private @Nullable Connection connection;
     private int absences;
@@ -976,11 +989,13 @@ public final class Chaos {
         String id,
         String tenant,
         List<Integer> expected,
+        boolean held,
         boolean impatient) {
       this.gateway = gateway;
       this.id = id;
       this.tenant = tenant;
       this.expected = expected;
+      this.held = held;
       this.impatient = impatient;
     }
 
@@ -1089,6 +1104,7 @@ public final class Chaos {
         }
       } else {
         tally.finished++;
+        tally.held += held ? 1 : 0;
         if (received != expected.size()) {
           world.fail(
               new Violation(

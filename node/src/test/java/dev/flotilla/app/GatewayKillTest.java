@@ -49,6 +49,12 @@ class GatewayKillTest {
   private static final int BEFORE = 25;
   private static final long PAUSE_MS = 300;
 
+  /** Both have texts of more than {@link #TOKENS} bytes only; each byte is a token. */
+  private static final String GRAMMAR = "root ::= ([a-m]{3,7} [0-9] | \"-\" [A-Z]* \" \"){500}";
+
+  private static final Map<String, Object> SCHEMA =
+      Map.of("type", "array", "items", Map.of("type", "integer"), "minItems", 1000);
+
   @TempDir Path folder;
 
   private static Map<String, Object> request(Object... more) {
@@ -89,7 +95,14 @@ class GatewayKillTest {
           request("temperature", 1, "seed", 7),
           request("temperature", 1, "seed", 8, "n", 2),
           request("temperature", 1, "seed", 9, "stop", "zq"),
-          response("temperature", 0),
+          request("temperature", 1, "seed", 5, "n", 2, "ignore_eos", false, "grammar", GRAMMAR),
+          response(
+              "temperature",
+              0,
+              "ignore_eos",
+              false,
+              "text",
+              Map.of("format", Map.of("type", "json_schema", "name", "list", "schema", SCHEMA))),
           response("temperature", 1, "seed", 7));
 
   /** What comes of a stream, event by event. */
