@@ -8,6 +8,7 @@ import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.StepResult;
+import dev.flotilla.text.TokenTrie;
 import io.grpc.Status;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.util.ArrayList;
@@ -82,6 +83,7 @@ public final class StageChain implements AutoCloseable {
                   throw new IllegalStateException("no draft is wanted");
                 }
               },
+              new Grammars(model -> new TokenTrie(List.of())),
               new ServingMetrics(new SimpleMeterRegistry()),
               System::nanoTime);
       host.services().forEach(cluster::addService);

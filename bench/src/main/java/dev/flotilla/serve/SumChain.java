@@ -9,6 +9,7 @@ import dev.flotilla.model.LayerSlice;
 import dev.flotilla.model.ModelConfig;
 import dev.flotilla.model.Rows;
 import dev.flotilla.serve.proto.StepResult;
+import dev.flotilla.text.TokenTrie;
 import io.grpc.Status;
 import io.micrometer.core.instrument.simple.SimpleMeterRegistry;
 import java.util.ArrayList;
@@ -66,6 +67,7 @@ public final class SumChain implements AutoCloseable {
                   throw new IllegalStateException("no draft is wanted");
                 }
               },
+              new Grammars(model -> new TokenTrie(List.of())),
               new ServingMetrics(new SimpleMeterRegistry()),
               System::nanoTime);
       host.services().forEach(cluster::addService);

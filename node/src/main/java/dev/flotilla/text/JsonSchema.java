@@ -48,8 +48,9 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>A keyword that would change the answer and is not supported is refused with its place in the
  * schema, as is {@code oneOf} unless its branches obviously exclude one another. A {@code format}
- * of strings is held to, as OpenAI does, or refused. With {@code nullable} beside {@code type}, a
- * value may be null too. A grammar cannot count names, so where names are free one may come twice.
+ * of strings is held to, as OpenAI does, or refused; beside a {@code pattern}, as zod writes it, it
+ * is an annotation, as in the standard. With {@code nullable} beside {@code type}, a value may be
+ * null too. A grammar cannot count names, so where names are free one may come twice.
  */
 public final class JsonSchema {
 
@@ -917,8 +918,8 @@ public final class JsonSchema {
     }
     if (schema.has("pattern")) {
       String place = below(path, "pattern");
-      if (counted || schema.has("format")) {
-        throw refused(place, "together with a length or a format it is not supported");
+      if (counted) {
+        throw refused(place, "together with a length it is not supported");
       }
       if (!schema.path("pattern").isTextual()) {
         throw refused(place, "it is a string");

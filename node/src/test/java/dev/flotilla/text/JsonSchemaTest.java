@@ -226,6 +226,7 @@ class JsonSchemaTest {
         "{\"type\":\"string\",\"format\":\"date-time\"} § \"2023-01-01T23:59:59.5+01:00\" § \"2023-01-01T24:00:00Z\"",
         "{\"type\":\"string\",\"format\":\"ipv4\"} § \"255.0.10.99\" § \"256.0.0.1\"",
         "{\"type\":\"string\",\"format\":\"email\"} § \"a.b@c.de\" § \"a@b\"",
+        "{\"type\":\"string\",\"format\":\"x\",\"pattern\":\"^a+$\"} § \"aa\" § \"ab\"",
         "{\"type\":\"string\",\"format\":\"duration\"} § \"P1Y2M3DT4H5M6S\" § \"P\"",
         "{\"type\":\"string\",\"pattern\":\"b\"} § \"abc\" § \"ac\"",
         "{\"type\":\"string\",\"pattern\":\"^a|b$\"} § \"ax\" § \"xa\"",
