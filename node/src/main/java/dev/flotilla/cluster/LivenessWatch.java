@@ -101,8 +101,8 @@ final class LivenessWatch implements AutoCloseable {
     if (!group.voters().contains(self)) {
       return List.of();
     }
-    // During an election there is none: the one before is who is missed.
-    leader = group.leader().or(() -> leader);
+    // The one before is who is missed, during an election and until its successor leads.
+    leader = group.leader().filter(id -> !id.equals(self)).or(() -> leader);
     return nodes.get().stream()
         .filter(node -> !node.id().equals(self) && leader.equals(Optional.of(node.id())))
         .toList();
