@@ -88,7 +88,8 @@ final class AnswerGrammar {
     return source(holder.path(name), () -> JsonSchema.grammar(schema));
   }
 
-  private static String source(String field, Supplier<Grammar> grammar) {
+  /** One at a time, for this is long work on threads that answer others, too. */
+  private static synchronized String source(String field, Supplier<Grammar> grammar) {
     try {
       return grammar.get().source();
     } catch (FlotillaException e) {

@@ -34,6 +34,11 @@ record Batch(
     this(number, tokens, rows, draws, pools, releases, List.of(), List.of());
   }
 
+  /** The same without what is drawn and pooled. */
+  Batch rowsOnly() {
+    return new Batch(number, tokens, rows, List.of(), List.of(), releases, imports, exports);
+  }
+
   /**
    * A block to read.
    *

@@ -46,12 +46,15 @@ final class Grammars {
   }
 
   /**
-   * The vocabulary of a replica's model held to a grammar.
+   * Where an answer of a replica's model has got to. One at a time, for this is long work on
+   * threads that answer other nodes, too.
    *
-   * @throws FlotillaException {@code INVALID} if the grammar is malformed, the model's tokens have
-   *     no bytes of their own, or nothing ends an answer
+   * @param tokens the answer's are those from {@code prompt} on
+   * @throws FlotillaException {@code INVALID} if the grammar is malformed or cannot be followed,
+   *     the model's tokens have no bytes of their own, or nothing ends an answer
    */
-  TokenConstraint of(Placement placement, String grammar, int[] endTokens) {
+  synchronized GrammarState state(
+      Placement placement, String grammar, int[] endTokens, int[] tokens, int prompt) {
     if (endTokens.length == 0) {
       throw new FlotillaException(
           FlotillaException.Code.INVALID,
@@ -59,25 +62,20 @@ final class Grammars {
           "Leave out the grammar, or let the answer end.");
     }
     String digest = placement.digest();
-    TokenTrie tokens = kept(vocabularies, digest, () -> vocabulary.apply(placement.model()));
+    TokenTrie words = kept(vocabularies, digest, () -> vocabulary.apply(placement.model()));
     Key key = new Key(digest, grammar, Arrays.stream(endTokens).boxed().toList());
-    return kept(
-        constraints, key, () -> new TokenConstraint(Grammar.parse(grammar), tokens, endTokens));
+    TokenConstraint constraint =
+        kept(constraints, key, () -> new TokenConstraint(Grammar.parse(grammar), words, endTokens));
+    return GrammarState.of(constraint, tokens, prompt);
   }
 
-  /** Two who want the same at once may both make it. */
   private static <K, V> V kept(Map<K, SoftReference<V>> all, K key, Supplier<V> maker) {
-    synchronized (all) {
-      SoftReference<V> known = all.get(key);
-      V value = known == null ? null : known.get();
-      if (value != null) {
-        return value;
-      }
+    SoftReference<V> known = all.get(key);
+    V value = known == null ? null : known.get();
+    if (value == null) {
+      value = maker.get();
+      all.put(key, new SoftReference<>(value));
     }
-    V made = maker.get();
-    synchronized (all) {
-      all.put(key, new SoftReference<>(made));
-    }
-    return made;
+    return value;
   }
 }

@@ -58,9 +58,11 @@ final class Head implements AutoCloseable {
   private final Threads.Started thread;
   private boolean closed;
 
+  /** Written by the head's thread. */
+  private volatile boolean open;
+
   // Of the head's thread:
   private boolean stopped;
-  private boolean open;
   private boolean keepsCopies;
   private final List<CopyReceiver> receivers = new ArrayList<>();
   private @Nullable Chain chain;
@@ -132,16 +134,29 @@ final class Head implements AutoCloseable {
         stages);
   }
 
+  /**
+   * Spares a request the work of getting ready for a head that would not take it.
+   *
+   * @throws FlotillaException {@code UNAVAILABLE} if it takes none now
+   */
+  void checkOpen() {
+    if (!open) {
+      throw unavailable("replica " + replica + " is loading");
+    }
+  }
+
   /** Takes a request; what becomes of it, its listener hears. */
   void submit(Scheduler.Submission submission, Scheduler.Listener listener) {
     boolean taken =
         post(
             () -> {
-              if (open) {
-                scheduler.submit(submission, listener);
-              } else {
-                listener.failed(unavailable("replica " + replica + " is loading"));
+              try {
+                checkOpen();
+              } catch (FlotillaException e) {
+                listener.failed(e);
+                return;
               }
+              scheduler.submit(submission, listener);
             });
     if (!taken) {
       listener.failed(unavailable("replica " + replica + " was moved"));
@@ -235,8 +250,8 @@ final class Head implements AutoCloseable {
     stage.write(batch.imports());
     float[] hidden = stage.embed(batch.tokens());
     if (followers.isPresent()) {
-      // Always whole: all ranks must begin with the same bits.
-      followers.get().send(Wire.step(batch, hidden, List.of(), WireType.F32));
+      // Always whole: all ranks must begin with the same bits. They draw nothing.
+      followers.get().send(Wire.step(batch.rowsOnly(), hidden, List.of(), WireType.F32));
     }
     stage.forward(hidden, batch.rows());
     if (chain != null) {

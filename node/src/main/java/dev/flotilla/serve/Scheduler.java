@@ -252,16 +252,18 @@ final class Scheduler {
   /**
    * Tokens guessed behind a sequence's last one.
    *
+   * @param tokens up to the first that its grammar does not allow
    * @param grammars behind each of them, where it is held to one
+   * @param proposed how many were guessed
    */
-  private record Guesses(int[] tokens, List<GrammarState> grammars) {
+  private record Guesses(int[] tokens, List<GrammarState> grammars, int proposed) {
 
-    static final Guesses NONE = new Guesses(new int[0], List.of());
+    static final Guesses NONE = new Guesses(new int[0], List.of(), 0);
 
     /** Those of the guesses that the sequence may go on with. */
     static Guesses allowed(Sequence sequence, int[] tokens) {
       if (sequence.grammar.isEmpty()) {
-        return new Guesses(tokens, List.of());
+        return new Guesses(tokens, List.of(), tokens.length);
       }
       List<GrammarState> grammars = new ArrayList<>();
       GrammarState state = sequence.grammar.get();
@@ -269,14 +271,15 @@ final class Scheduler {
         if (!state.allowed().contains(token)) {
           break;
         }
+        state = state.after(token);
         try {
-          state = state.after(token);
+          TokenMask _ = state.allowed();
         } catch (FlotillaException e) {
           break; // it is said if the token is really drawn
         }
         grammars.add(state);
       }
-      return new Guesses(Arrays.copyOf(tokens, grammars.size()), grammars);
+      return new Guesses(Arrays.copyOf(tokens, grammars.size()), grammars, tokens.length);
     }
 
     /** The tokens that may come behind the sequence and so many of the guesses. */
@@ -287,7 +290,7 @@ final class Scheduler {
   }
 
   /** Results that a step is to bring: one token, and one for each guess; or a vector. */
-  private record Due(Sequence sequence, long stay, int[] guesses) {
+  private record Due(Sequence sequence, long stay, Guesses guesses) {
 
     boolean counts() {
       return stay == sequence.stay;
@@ -476,7 +479,7 @@ final class Scheduler {
     }
     int next = 0;
     for (Due one : due.tokens) {
-      int last = next + one.guesses().length;
+      int last = next + one.guesses().tokens().length;
       if (one.counts() && one.sequence().submission.goal() instanceof Continue goal) {
         take(one.sequence(), goal, Arrays.copyOfRange(tokens, next, last + 1), one.guesses());
       }
@@ -492,19 +495,19 @@ final class Scheduler {
   }
 
   /** The drawn tokens count up to the first whose guess was another. */
-  private void take(Sequence sequence, Continue goal, int[] drawn, int[] guesses) {
+  private void take(Sequence sequence, Continue goal, int[] drawn, Guesses guesses) {
     sequence.drawing = false;
     int right = 0;
     while (take(sequence, goal, drawn[right])
-        && right < guesses.length
-        && drawn[right] == guesses[right]) {
+        && right < guesses.tokens().length
+        && drawn[right] == guesses.tokens()[right]) {
       sequence.computed++;
       right++;
     }
-    if (guesses.length > 0) {
-      draftedTokens += guesses.length;
+    if (guesses.proposed() > 0) {
+      draftedTokens += guesses.proposed();
       acceptedTokens += right;
-      learn(sequence, guesses.length, right);
+      learn(sequence, guesses.proposed(), right);
     }
     if (sequence.stay != 0) {
       publish(sequence);
@@ -538,18 +541,24 @@ final class Scheduler {
       listener.finished(Generator.FinishReason.STOP);
       return false;
     }
-    try {
-      sequence.grammar = sequence.grammar.map(state -> state.after(token));
-    } catch (FlotillaException e) {
+    if (sequence.grammar.isPresent() && !sequence.grammar.get().allowed().contains(token)) {
       end(sequence);
-      listener.failed(e);
+      listener.failed(notHeeded(sequence));
       return false;
     }
+    sequence.grammar = sequence.grammar.map(state -> state.after(token));
     sequence.append(token);
     listener.token(sequence.length - 1, token);
     if (sequence.generated >= goal.maxTokens() || sequence.length >= limits.maxLength()) {
       end(sequence);
       listener.finished(Generator.FinishReason.LENGTH);
+      return false;
+    }
+    try {
+      sequence.grammar.ifPresent(GrammarState::allowed);
+    } catch (FlotillaException e) {
+      end(sequence);
+      listener.failed(e);
       return false;
     }
     return true;
@@ -569,6 +578,13 @@ final class Scheduler {
         FlotillaException.Code.FAILED,
         "the model's output is not a number at position " + sequence.length,
         "Its weights are damaged or were trained wrongly; add it again.");
+  }
+
+  private static FlotillaException notHeeded(Sequence sequence) {
+    return new FlotillaException(
+        FlotillaException.Code.FAILED,
+        "the last stage does not heed the grammar at position " + sequence.length,
+        "All nodes of a replica must know grammars; upgrade those that do not.");
   }
 
   private static boolean contains(int[] values, int value) {
@@ -881,7 +897,7 @@ final class Scheduler {
                         goal.sampling(),
                         behind.allowed(sequence, i)));
               }
-              drawn.add(new Due(sequence, sequence.stay, guessed));
+              drawn.add(new Due(sequence, sequence.stay, behind));
             }
           }
           case Embed(Pooling pooling) -> {
@@ -889,7 +905,7 @@ final class Scheduler {
                 new Batch.Pool(
                     sequence.stay, row, part.start(), part.count(), sequence.length, pooling));
             if (whole) {
-              embedded.add(new Due(sequence, sequence.stay, guessed));
+              embedded.add(new Due(sequence, sequence.stay, behind));
             }
           }
         }

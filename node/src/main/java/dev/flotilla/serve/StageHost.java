@@ -629,8 +629,14 @@ final class StageHost implements AutoCloseable {
                       request.getMaxTokens(),
                       endTokens,
                       Wire.grammar(request.getGrammar())
-                          .map(grammar -> grammars.of(placement, grammar, endTokens))
-                          .map(held -> GrammarState.of(held, tokens, request.getPrompt())))),
+                          .map(
+                              grammar ->
+                                  grammars.state(
+                                      placement,
+                                      grammar,
+                                      endTokens,
+                                      tokens,
+                                      request.getPrompt())))),
           (ServerCallStreamObserver<GenerateEvent>) responses);
     }
 
@@ -666,6 +672,7 @@ final class StageHost implements AutoCloseable {
               "node " + cluster.self() + " is not the head of " + replica,
               "");
         }
+        head.checkOpen();
       } catch (FlotillaException e) {
         // Whatever is wrong here, the request may well go on elsewhere.
         outgoing.failed(
@@ -677,6 +684,12 @@ final class StageHost implements AutoCloseable {
         submission = request.apply(local.placement());
       } catch (FlotillaException e) {
         outgoing.failed(e);
+        return;
+      } catch (RuntimeException e) {
+        log.error("a request to replica {} could not be read", replica, e);
+        outgoing.failed(
+            new FlotillaException(
+                FlotillaException.Code.FAILED, "the request could not be read: " + e, "", e));
         return;
       }
       // A request may come back before its cancelled predecessor is gone: the call names it here.

@@ -25,7 +25,7 @@ import java.util.stream.IntStream;
  */
 final class GbnfParser {
 
-  private static final int SOURCE_LENGTH_MAX = 1 << 20;
+  private static final int SOURCE_LENGTH_MAX = 1 << 18;
   static final int RULES_MAX = 20_000;
   private static final int NAME_LENGTH_MAX = 256;
   private static final int DEPTH_MAX = 64;

@@ -86,10 +86,12 @@ public final class ModelText implements AutoCloseable {
   public static ModelText fromGguf(
       Map<String, Object> metadata, String source, InstantSource clock) {
     Tokenizer tokenizer = Tokenizer.fromGguf(metadata, source);
-    return closingOnError(tokenizer, () -> new ModelText(tokenizer, gguf(metadata), clock));
+    return closingOnError(
+        tokenizer,
+        () -> new ModelText(tokenizer, gguf(metadata, tokenizer.vocabularySize()), clock));
   }
 
-  private static Settings gguf(Map<String, Object> metadata) {
+  private static Settings gguf(Map<String, Object> metadata, int vocabularySize) {
     List<String> tokens = GgufMetadata.strings(metadata, "tokenizer.ggml.tokens");
     boolean sentencePiece =
         GgufMetadata.string(metadata, "tokenizer.ggml.model").orElse("").equals("llama");
@@ -107,6 +109,7 @@ public final class ModelText implements AutoCloseable {
     end.ifPresent(add);
     GgufMetadata.id(metadata, "tokenizer.ggml.eot_token_id").ifPresent(add);
     GgufMetadata.id(metadata, "tokenizer.ggml.eom_token_id").ifPresent(add);
+    ends.removeIf(id -> id < 0 || id >= vocabularySize);
     Map<String, String> texts = new LinkedHashMap<>();
     name(texts, "bos_token", tokens, beginning);
     name(texts, "eos_token", tokens, end);

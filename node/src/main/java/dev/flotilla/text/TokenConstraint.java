@@ -38,7 +38,7 @@ public final class TokenConstraint {
    * less than a tenth of a second); JSON schemas take a thirtieth of it. Counted as if nothing was
    * remembered from other masks, so that it does not depend on what was.
    */
-  private static final long COST_MAX = 3 << 20;
+  private static final long COST_MAX = 1 << 20;
 
   private static final Link[] NO_LINKS = {};
 

@@ -233,6 +233,13 @@ class GatewayKillTest {
         Answer answer = new Answer();
         second.stream(path(body), body, answer::event);
         undisturbed.add(answer.toString());
+        if (body.containsKey("grammar")) {
+          assertThat(answer.texts.values())
+              .allSatisfy(
+                  text ->
+                      assertThat(text.toString().replace("|", ""))
+                          .matches("([a-m]{3,7}[0-9]|-[A-Z]* )*([a-m]*|-[A-Z]*)"));
+        }
       }
 
       int restarted = restartUnderLoad(nodes, key, undisturbed);

@@ -82,13 +82,16 @@ class RepeatedAnswersTest {
       assertThat(mark(fresh)).isEqualTo("none");
       assertThat(mark(drawn)).isEqualTo("none");
       assertThat(text(whole)).isEqualTo(text(fresh)).isNotEmpty();
-      // Another limit, seed, stop or number of choices is another question.
+      // Another limit, seed, stop, grammar or number of choices is another question.
       for (Map<String, Object> other :
           List.of(
               request("max_tokens", 21),
               request("temperature", 1, "seed", 5),
               request("temperature", 1, "seed", 6),
               request("n", 2),
+              request("ignore_eos", false),
+              request("ignore_eos", false, "grammar", "root ::= [a-f]{30}"),
+              request("ignore_eos", false, "grammar", "root ::= [a-g]{30}"),
               request("stop", "zzz"))) {
         assertThat(mark(ask(client, other))).as("%s", other).isEqualTo("miss");
         asked[0]++;

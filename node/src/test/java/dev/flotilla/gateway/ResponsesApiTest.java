@@ -377,6 +377,17 @@ class ResponsesApiTest {
   }
 
   @Test
+  void aFormatIsHeldToAndSaid() {
+    String format =
+        """
+        {"type":"json_schema","name":"x","schema":{"enum":["yes","no"]},"strict":true}""";
+    JsonNode response = json(0, "POST", PATH, body(",\"text\":{\"format\":" + format + "}"));
+    assertThat(response.at("/text/format").toString()).isEqualTo(format);
+    assertThat(gateways.getFirst().generator.requests.getLast().grammar().orElseThrow())
+        .contains("yes");
+  }
+
+  @Test
   void whatIsWrongOrNotSupportedIsNamed() {
     String unsupported = "unsupported_parameter";
     refused(400, unsupported, body(",\"background\":true"), "background");

@@ -403,7 +403,7 @@ final class SchedulerTest {
     // As from a last stage that does not heed it.
     chain.scheduler.deliver(batch.number(), new int[] {'x' - ' '}, List.of());
     assertThat(heard.tokens).isEmpty();
-    assertThat(heard.end).isEqualTo("INVALID");
+    assertThat(heard.end).isEqualTo("FAILED");
     assertThat(free(chain.scheduler)).isEqualTo(512);
   }
 

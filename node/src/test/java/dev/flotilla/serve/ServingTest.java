@@ -340,8 +340,9 @@ final class ServingTest {
   void answersHeldToAGrammarAreOfItAndTheSameOnAnyNumberOfStagesWithGuessesAndWithout()
       throws Exception {
     nodes.get("a").models().add("m", gguf);
+    nodes.get("a").models().add("twin", gguf);
     for (int stages = 1; stages <= 3; stages++) {
-      engine = new Engine(KvFormat.F16, WireType.F32, stages != 2, "");
+      engine = new Engine(KvFormat.F16, WireType.F32, stages != 2, stages == 3 ? "twin" : "");
       deploy(1, stages);
       for (SamplingParameters sampling : List.of(SamplingParameters.GREEDY, SEEDED)) {
         String what = stages + " stages, " + sampling;

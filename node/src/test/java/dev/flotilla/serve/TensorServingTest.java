@@ -29,6 +29,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
@@ -141,6 +142,29 @@ final class TensorServingTest {
       assertThat(end.get(60, TimeUnit.SECONDS)).isEqualTo("LENGTH");
       return tokens;
     }
+  }
+
+  @Test
+  void anAnswerHeldToAGrammarIsOfItOnRanks() throws Exception {
+    deploy(2);
+    Collected collected = new Collected(1);
+    Generator.Generation _ =
+        nodes
+            .get("c")
+            .generator()
+            .start(
+                new GenerationRequest(
+                    "held",
+                    "m",
+                    PROMPT,
+                    SamplingParameters.GREEDY,
+                    60,
+                    new int[] {256},
+                    Optional.of("root ::= ([a-m]{3,7} [0-9]){400}"),
+                    Claim.NOBODY),
+                collected);
+    assertThat(collected.all().stream().map(Character::toString).collect(Collectors.joining()))
+        .matches("([a-m]{3,7}[0-9])*[a-m]*");
   }
 
   private Collected generate(String node, String id, SamplingParameters sampling, int tokens) {

@@ -53,6 +53,7 @@ class ChaosTest {
     }
     // It is not for want of trouble that nothing broke.
     assertThat(sum.finished()).isGreaterThan(10 * SEEDS);
+    assertThat(sum.held()).isGreaterThan(SEEDS);
     assertThat(sum.returned()).isGreaterThan(2 * SEEDS);
     assertThat(sum.orphaned()).isLessThan(sum.returned() / 4);
     assertThat(sum.faults()).isGreaterThan(5 * SEEDS);
