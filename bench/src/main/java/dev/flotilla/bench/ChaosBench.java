@@ -39,13 +39,14 @@ final class ChaosBench implements Callable<Integer> {
   private static final List<String> FAULTS =
       List.of("kill", "pause", "lossy", "slow", "disk", "restart");
   private static final int TOKENS = 900;
+  private static final int PAUSE_MS_MAX = 1000;
 
   /** Both have texts of more than {@link #TOKENS} bytes only; each byte is a token. */
   private static final String GRAMMAR = "root ::= ([a-m]{3,7} [0-9] | \"-\" [A-Z]* \" \"){500}";
 
   private static final Map<String, Object> SCHEMA =
       Map.of("type", "array", "items", Map.of("type", "integer"), "minItems", 1000);
-  private static final int PAUSE_MS_MAX = 1000;
+
   private static final Duration PATIENCE = Duration.ofMinutes(2);
   private static final double FINISHED_SHARE_MIN = 0.999;
 

@@ -66,7 +66,10 @@ final class FailoverBench implements Callable<Integer> {
   @Option(names = "--json", description = "Print JSON.")
   private boolean asJson;
 
-  private record Pause(int length, int copies, double ms, double replayedTokens) {}
+  /**
+   * @param gapMs from a token to the next before anything happened, the median
+   */
+  private record Pause(int length, int copies, double ms, double gapMs, double replayedTokens) {}
 
   private record Rate(int streams, int copies, double tokensPerSecond) {}
 
@@ -96,8 +99,9 @@ final class FailoverBench implements Callable<Integer> {
             Pause pause = pause(nodes, length, copies);
             pauses.add(pause);
             say(
-                "%d tokens, %d copies: paused %.0f ms, %.0f tokens computed again",
-                length, copies, pause.ms(), pause.replayedTokens());
+                "%d tokens, %d copies: paused %.0f ms (%.1f ms from token to token before), %.0f"
+                    + " tokens computed again",
+                length, copies, pause.ms(), pause.gapMs(), pause.replayedTokens());
             deploy(nodes, copies);
           }
         }
@@ -227,15 +231,21 @@ final class FailoverBench implements Callable<Integer> {
     nodes.node(on.get(serves)).kill();
     end.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
     long pauseNs = 0;
+    List<Long> gapsNs = new ArrayList<>();
     for (int i = 1; i < eventsNs.size(); i++) {
+      long gapNs = eventsNs.get(i) - eventsNs.get(i - 1);
       if (eventsNs.get(i) >= killNs) {
-        pauseNs = Math.max(pauseNs, eventsNs.get(i) - eventsNs.get(i - 1));
+        pauseNs = Math.max(pauseNs, gapNs);
+      } else {
+        gapsNs.add(gapNs);
       }
     }
+    Collections.sort(gapsNs);
+    double gapMs = gapsNs.get(gapsNs.size() / 2) / 1e6;
     double replayed = metric(other, "flotilla_serve_replayed_tokens_total") - before;
     nodes.node(on.get(serves)).restart();
     nodes.node(on.get(serves)).awaitReady();
-    return new Pause(length, copies, pauseNs / 1e6, replayed);
+    return new Pause(length, copies, pauseNs / 1e6, gapMs, replayed);
   }
 
   /** The sum over streams of tokens per second, each from its first event to its end. */

@@ -11,7 +11,7 @@ import java.util.Optional;
  * @param id unique in the cluster
  * @param turn how many nodes have gone on with it
  * @param rendering how the gateway writes it; opaque here
- * @param requests one per choice, all of the same model, limits and claim
+ * @param requests one per choice, all of the same model, limits, grammar and claim
  * @param progress what there is of each choice
  */
 public record AnswerValue(

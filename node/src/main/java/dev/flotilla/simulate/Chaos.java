@@ -149,7 +149,8 @@ public final class Chaos {
     public String text() {
       return String.format(
           Locale.ROOT,
-          "streams: %d accepted, %d finished (%d of them held to a grammar), %d cancelled, %d failed, %d lost with their node;"
+          "streams: %d accepted, %d finished (%d of them held to a grammar), %d cancelled,"
+              + " %d failed, %d lost with their node;"
               + " %d readers came back; %d refused; %d tokens, longest pause %.1f s; %d embeddings%n"
               + "faults: %d; elections %d, controllers %d, placements %d; leases %d with %d writes;"
               + " torn: %d log entries, %d snapshots",

@@ -119,7 +119,7 @@ public final class TokenConstraint {
   }
 
   /** Whether a text may end here: then, and only then, the end tokens are allowed. */
-  public boolean mayEnd(State state) {
+  boolean mayEnd(State state) {
     return state.at.mayEnd();
   }
 
